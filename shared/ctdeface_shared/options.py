@@ -1,0 +1,91 @@
+"""What a user can ask for per job; part of the job's identity, so the same drop with other options is another job."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Self
+
+HIGHEST_FILL_HU = -800
+"""A fill brighter than this could pass for tissue (and show the mask's outline as a surface)."""
+
+
+class Profile(StrEnum):
+    """What the face mask covers."""
+
+    SOFT_TISSUE = "soft-tissue"
+    BULKY = "bulky"
+
+
+class HeaderPolicy(StrEnum):
+    """What happens to the headers of released instances."""
+
+    PRESERVE = "preserve"
+    ANNOTATE = "annotate"
+
+
+class OnSeriesFailure(StrEnum):
+    """Whether one failed series holds back the whole case."""
+
+    QUARANTINE = "quarantine"
+    WITHHOLD = "withhold"
+
+
+class FillKind(StrEnum):
+    """How the fill value is chosen."""
+
+    AIR = "air"
+    P10 = "p10"
+    FIXED = "fixed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FillRule:
+    """The rule for the fill value: the case's own air, the 10th percentile (as CTA-DEFACE does) or a fixed value in HU."""
+
+    kind: FillKind = FillKind.AIR
+    hu: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `air`, `p10` or a whole number of HU.
+
+        Raises:
+            ValueError: anything else, or a value above -800 HU.
+        """
+        if text in {FillKind.AIR, FillKind.P10}:
+            return cls(kind=FillKind(text))
+        try:
+            hu = int(text)
+        except ValueError:
+            message = f"fill must be air, p10 or a whole number of HU, not {text!r}"
+            raise ValueError(message) from None
+        if hu > HIGHEST_FILL_HU:
+            message = f"a fill of {hu} HU could pass for tissue: choose {HIGHEST_FILL_HU} HU or less"
+            raise ValueError(message)
+        return cls(kind=FillKind.FIXED, hu=hu)
+
+    def __str__(self) -> str:
+        """Return the text that `parse` reads."""
+        return str(self.hu) if self.kind is FillKind.FIXED else self.kind.value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefaceOptions:
+    """Everything that changes what comes out for a given input."""
+
+    profile: Profile = Profile.SOFT_TISSUE
+    ears: bool = False
+    fill: FillRule = FillRule()
+    headers: HeaderPolicy = HeaderPolicy.PRESERVE
+    on_series_failure: OnSeriesFailure = OnSeriesFailure.QUARANTINE
+    segmenter: str = "geometric"
+
+    def as_plain(self) -> dict[str, str | bool]:
+        """Plain values for JSON: reports, messages and the digest."""
+        return {**asdict(self), "fill": str(self.fill)}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the plain values in a stable order."""
+        return hashlib.sha256(json.dumps(self.as_plain(), sort_keys=True).encode()).hexdigest()

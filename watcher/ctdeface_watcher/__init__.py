@@ -1,0 +1,1 @@
+"""Sees new DICOM folders in the inbox and publishes jobs."""

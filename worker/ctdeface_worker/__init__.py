@@ -1,0 +1,1 @@
+"""Runs the deface pipeline on one case."""

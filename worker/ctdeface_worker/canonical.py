@@ -1,0 +1,168 @@
+"""One upright grid for finding anatomy: every volume resampled to LPS axes, and masks brought back to the stored voxels.
+
+Only this module turns stored stacks into patient axes and back. Voxel values of the output never come from here:
+the canonical grid is for looking, the stored slices are for editing.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ctdeface_worker.domain import BoolArray, FloatArray, Geometry, HuArray, Volume, read_only
+
+OUTSIDE_HU = -1024.0
+"""What canonical voxels outside the field of view hold; `Canonical.valid` tells them from air."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canonical:
+    """A volume on an isotropic grid whose axes are (superior, posterior, left).
+
+    Attributes:
+        hu: float32, index (z, y, x): z rises to superior, y to posterior, x to the patient's left.
+        valid: False outside the field of view and on padding.
+        origin_lps: LPS mm (x, y, z) of voxel (0, 0, 0).
+        spacing_mm: edge of a voxel.
+    """
+
+    hu: HuArray
+    valid: BoolArray
+    origin_lps: FloatArray
+    spacing_mm: float
+
+    def __post_init__(self) -> None:
+        """Freeze the arrays."""
+        for array in (self.hu, self.valid, self.origin_lps):
+            read_only(array)
+
+
+def to_canonical(volume: Volume, *, spacing_mm: float = 2.0) -> Canonical:
+    """Resample a volume (any orientation, tilt and uneven slices included) to the canonical grid by linear interpolation."""
+    hu, valid, geometry = _thin_out(volume, spacing_mm)
+    low, high = _bounds_lps(geometry)
+    origin = low + spacing_mm / 2
+    count = np.maximum(np.ceil((high - low) / spacing_mm).astype(int), 1)
+    shape = (int(count[2]), int(count[1]), int(count[0]))
+    points_y, points_x = np.meshgrid(
+        origin[1] + spacing_mm * np.arange(shape[1]), origin[0] + spacing_mm * np.arange(shape[2]), indexing="ij"
+    )
+    out_hu = np.full(shape, OUTSIDE_HU, dtype=np.float32)
+    out_valid = np.zeros(shape, dtype=bool)
+    valid_bytes = valid.astype(np.uint8)
+    for z in range(shape[0]):
+        points = np.stack([points_x, points_y, np.full_like(points_x, origin[2] + z * spacing_mm)], axis=-1)
+        index = np.moveaxis(stored_index(geometry, points), -1, 0)
+        inside = np.logical_and.reduce([(index[a] >= -0.5) & (index[a] <= geometry.shape[a] - 0.5) for a in range(3)])
+        if inside.any():
+            at = index[:, inside]
+            out_hu[z][inside] = ndimage.map_coordinates(hu, at, order=1, mode="nearest")
+            out_valid[z][inside] = ndimage.map_coordinates(valid_bytes, at, order=0, mode="nearest") > 0
+    out_hu[~out_valid] = OUTSIDE_HU
+    return Canonical(hu=out_hu, valid=out_valid, origin_lps=origin, spacing_mm=spacing_mm)
+
+
+def stored_index(geometry: Geometry, points_lps: FloatArray) -> FloatArray:
+    """Fractional (slice, row, column) of LPS points, shape (..., 3) to (..., 3); beyond the stack the end spacing continues."""
+    positions = geometry.slice_positions_mm
+    along = points_lps @ geometry.normal_lps
+    k = _extrapolated(along, positions)
+    base = np.stack([_at(k, geometry.slice_origins_lps[:, a]) for a in range(3)], axis=-1)
+    base += ((along - _at(k, positions))[..., None]) * geometry.normal_lps
+    offset = points_lps - base
+    rows = offset @ geometry.row_step_lps / (geometry.row_step_lps @ geometry.row_step_lps)
+    columns = offset @ geometry.column_step_lps / (geometry.column_step_lps @ geometry.column_step_lps)
+    return np.stack([k, rows, columns], axis=-1)
+
+
+def mask_to_stored(mask: BoolArray, canonical: Canonical, geometry: Geometry) -> BoolArray:
+    """Bring a canonical mask to the stored voxels of a geometry: linear interpolation, cut at one half."""
+    out = np.zeros(geometry.shape, dtype=bool)
+    if not mask.any():
+        return out
+    image = sitk.GetImageFromArray(mask.astype(np.float32))
+    window = _window(mask, canonical, geometry)
+    for k in range(window[0].start, window[0].stop):
+        out[k][window[1:]] = _sample_slice(image, canonical, geometry, (k, *window[1:]))
+    return out
+
+
+def _sample_slice(image: sitk.Image, canonical: Canonical, geometry: Geometry, at: tuple[int, slice, slice]) -> BoolArray:
+    """Mask of one window of a stored slice; both images have unit spacing, so the transform maps index to index (x, y, z)."""
+    k, rows, columns = at
+    corner = geometry.slice_origins_lps[k] + rows.start * geometry.row_step_lps + columns.start * geometry.column_step_lps
+    matrix = np.stack([geometry.column_step_lps, geometry.row_step_lps, geometry.normal_lps], axis=1) / canonical.spacing_mm
+    to_mask = sitk.AffineTransform(3)
+    to_mask.SetMatrix(matrix.ravel().tolist())
+    to_mask.SetTranslation(((corner - canonical.origin_lps) / canonical.spacing_mm).tolist())
+    size = (columns.stop - columns.start, rows.stop - rows.start, 1)
+    sampled = sitk.Resample(image, size, to_mask, sitk.sitkLinear, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), np.eye(3).ravel().tolist(), 0.0)
+    half: BoolArray = sitk.GetArrayViewFromImage(sampled)[0] >= 0.5  # noqa: PLR2004  half of the interpolated mask
+    return half
+
+
+def _window(mask: BoolArray, canonical: Canonical, geometry: Geometry) -> tuple[slice, slice, slice]:
+    """Stored (slices, rows, columns) that a canonical mask can touch."""
+    spans = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    ends = [(span[0] - 1, span[-1] + 1) for span in spans]
+    corners = np.stack(np.meshgrid(ends[2], ends[1], ends[0]), axis=-1).reshape(-1, 3)
+    index = stored_index(geometry, canonical.origin_lps + corners * canonical.spacing_mm)
+    # Uneven slices bend the map between corners a little: one more voxel on each side.
+    low = np.clip(np.floor(index.min(axis=0)).astype(int) - 1, 0, None)
+    high = np.minimum(np.ceil(index.max(axis=0)).astype(int) + 2, geometry.shape)
+    return (slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1])), slice(int(low[2]), int(high[2])))
+
+
+def _extrapolated(along: FloatArray, positions: FloatArray) -> FloatArray:
+    """Fractional slice number of positions along the normal, going on with the end spacing beyond the stack."""
+    n = positions.size
+    k = np.interp(along, positions, np.arange(n, dtype=np.float64))
+    first = positions[1] - positions[0] if n > 1 else 1.0
+    last = positions[-1] - positions[-2] if n > 1 else 1.0
+    k = np.where(along < positions[0], (along - positions[0]) / first, k)
+    return np.asarray(np.where(along > positions[-1], n - 1 + (along - positions[-1]) / last, k))
+
+
+def _at(k: FloatArray, values: NDArray[np.float64]) -> FloatArray:
+    """Linear interpolation of per-slice values at fractional slice numbers, extrapolated by the end steps."""
+    n = values.size
+    if n == 1:
+        return np.full(k.shape, values[0])
+    low = np.clip(np.floor(k).astype(int), 0, n - 2)
+    return np.asarray(values[low] + (k - low) * (values[low + 1] - values[low]))
+
+
+def _bounds_lps(geometry: Geometry) -> tuple[FloatArray, FloatArray]:
+    """Lowest and highest LPS corner of the voxels' centers, widened by half a voxel."""
+    rows, columns = geometry.shape[1:]
+    in_plane = [r * geometry.row_step_lps + c * geometry.column_step_lps for r in (-0.5, rows - 0.5) for c in (-0.5, columns - 0.5)]
+    half = geometry.normal_lps * geometry.spacing_mm[0] / 2
+    ends = np.concatenate([geometry.slice_origins_lps - half, geometry.slice_origins_lps + half])
+    corners = (ends[:, None, :] + np.stack(in_plane)[None]).reshape(-1, 3)
+    return corners.min(axis=0), corners.max(axis=0)
+
+
+def _thin_out(volume: Volume, spacing_mm: float) -> tuple[HuArray, BoolArray, Geometry]:
+    """Average whole blocks of pixels of slices much finer than the grid, so that sampling does not alias and costs less."""
+    _, row_mm, column_mm = volume.geometry.spacing_mm
+    by = (max(int(spacing_mm / row_mm + 1e-6), 1), max(int(spacing_mm / column_mm + 1e-6), 1))
+    if by == (1, 1):
+        return volume.hu, volume.valid, volume.geometry
+    n, rows, columns = volume.geometry.shape
+    kept = (rows // by[0], columns // by[1])
+    cut = (slice(None), slice(kept[0] * by[0]), slice(kept[1] * by[1]))
+    blocks = (n, kept[0], by[0], kept[1], by[1])
+    hu = np.where(volume.valid[cut], volume.hu[cut], np.float32(OUTSIDE_HU)).reshape(blocks).mean(axis=(2, 4), dtype=np.float32)
+    valid = volume.valid[cut].reshape(blocks).all(axis=(2, 4))
+    g = volume.geometry
+    shift = (by[0] - 1) / 2 * g.row_step_lps + (by[1] - 1) / 2 * g.column_step_lps
+    thinned = Geometry(
+        shape=(n, *kept),
+        row_step_lps=g.row_step_lps * by[0],
+        column_step_lps=g.column_step_lps * by[1],
+        slice_origins_lps=g.slice_origins_lps + shift,
+        frame_of_reference_uid=g.frame_of_reference_uid,
+    )
+    return hu, valid, thinned

@@ -1,0 +1,1 @@
+"""DICOM in and out: the only door to pydicom in the pipeline."""

@@ -1,0 +1,153 @@
+"""The values that flow through the pipeline. Arrays are (slice, row, column) and read-only; positions are LPS in mm."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[np.float64]
+HuArray: TypeAlias = NDArray[np.float32]
+BoolArray: TypeAlias = NDArray[np.bool_]
+
+
+class Fate(StrEnum):
+    """What becomes of a series or of one file of the case."""
+
+    RELEASED = "released"
+    WITHHELD = "withheld"
+    FAILED = "failed"
+
+
+def read_only(array: NDArray[np.generic]) -> None:
+    """Make an array immutable: values that flow are never changed in place."""
+    array.setflags(write=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Geometry:
+    """Where the voxels of one stack of parallel slices lie.
+
+    The slices share orientation and pixel spacing; their origins may be unevenly spaced (mixed slice thickness)
+    and may drift sideways (gantry tilt), so every slice keeps its own origin.
+
+    Attributes:
+        shape: (slices, rows, columns).
+        row_step_lps: mm vector from one row to the next (image orientation column cosine x row spacing), shape (3,).
+        column_step_lps: mm vector from one column to the next, shape (3,).
+        slice_origins_lps: center of the first voxel of each slice in mm, shape (slices, 3),
+            ordered so that position along `normal_lps` rises (ImagePositionPatient, DICOM PS3.3 C.7.6.2.1.1).
+        frame_of_reference_uid: (0020,0052), None when absent.
+    """
+
+    shape: tuple[int, int, int]
+    row_step_lps: FloatArray
+    column_step_lps: FloatArray
+    slice_origins_lps: FloatArray
+    frame_of_reference_uid: str | None = None
+
+    def __post_init__(self) -> None:
+        """Freeze the arrays and check that there is one origin per slice."""
+        if self.slice_origins_lps.shape != (self.shape[0], 3):
+            message = f"{self.shape[0]} slices but {self.slice_origins_lps.shape[0]} origins"
+            raise ValueError(message)
+        for array in (self.row_step_lps, self.column_step_lps, self.slice_origins_lps):
+            read_only(array)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distances (slice, row, column); the slice distance is the median along the normal, 1.0 for one slice."""
+        gaps = np.diff(self.slice_positions_mm)
+        between = float(np.median(gaps)) if gaps.size else 1.0
+        return (between, float(np.linalg.norm(self.row_step_lps)), float(np.linalg.norm(self.column_step_lps)))
+
+    @property
+    def normal_lps(self) -> FloatArray:
+        """Unit vector across the slices: the cross product of column step and row step."""
+        normal = np.cross(self.column_step_lps, self.row_step_lps)
+        return np.asarray(normal / np.linalg.norm(normal), dtype=np.float64)
+
+    @property
+    def slice_positions_mm(self) -> FloatArray:
+        """Position of each slice along the normal, rising."""
+        return np.asarray(self.slice_origins_lps @ self.normal_lps, dtype=np.float64)
+
+    @property
+    def affine_lps(self) -> FloatArray:
+        """Best-fitting (4, 4) map from (slice, row, column, 1) to LPS mm; exact for evenly spaced stacks, tilt included."""
+        n = self.shape[0]
+        step = np.zeros(3) if n == 1 else np.polyfit(np.arange(n), self.slice_origins_lps, 1)[0]
+        if n == 1:
+            step = self.normal_lps
+        affine = np.eye(4)
+        affine[:3, 0] = step
+        affine[:3, 1] = self.row_step_lps
+        affine[:3, 2] = self.column_step_lps
+        affine[:3, 3] = self.slice_origins_lps.mean(axis=0) - step * (n - 1) / 2
+        return affine
+
+    @classmethod
+    def from_affine(cls, shape: tuple[int, int, int], affine_lps: FloatArray, frame_of_reference_uid: str | None = None) -> Self:
+        """Build an evenly spaced stack from a (4, 4) map of (slice, row, column, 1) to LPS mm.
+
+        Raises:
+            ValueError: the slice step runs against the normal (reverse the slices first).
+        """
+        origins = affine_lps[:3, 3] + np.arange(shape[0])[:, None] * affine_lps[:3, 0]
+        geometry = cls(
+            shape=shape,
+            row_step_lps=affine_lps[:3, 1].copy(),
+            column_step_lps=affine_lps[:3, 2].copy(),
+            slice_origins_lps=origins,
+            frame_of_reference_uid=frame_of_reference_uid,
+        )
+        if shape[0] > 1 and geometry.slice_positions_mm[1] <= geometry.slice_positions_mm[0]:
+            message = "slices must be ordered along column step x row step"
+            raise ValueError(message)
+        return geometry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """One series' voxels in Hounsfield units with their geometry.
+
+    Attributes:
+        hu: float32, (slice, row, column).
+        valid: False where the scanner stored padding instead of a measurement (PixelPaddingValue, outside the field of view).
+        geometry: where the voxels lie.
+    """
+
+    hu: HuArray
+    valid: BoolArray
+    geometry: Geometry
+
+    def __post_init__(self) -> None:
+        """Freeze the arrays and check their shapes."""
+        if self.hu.shape != self.geometry.shape or self.valid.shape != self.geometry.shape:
+            message = f"array shapes {self.hu.shape} and {self.valid.shape} do not fit geometry {self.geometry.shape}"
+            raise ValueError(message)
+        read_only(self.hu)
+        read_only(self.valid)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaceMask:
+    """What to remove from a volume: True = remove.
+
+    Attributes:
+        face: bool, same shape as the volume, (slice, row, column).
+        geometry: the volume's geometry.
+        orientation: "verified" when airway or profile agree with the headers, "not verifiable" when nothing in view can tell.
+    """
+
+    face: BoolArray
+    geometry: Geometry
+    orientation: str = "verified"
+
+    def __post_init__(self) -> None:
+        """Freeze the mask and check its shape."""
+        if self.face.shape != self.geometry.shape:
+            message = f"mask shape {self.face.shape} does not fit geometry {self.geometry.shape}"
+            raise ValueError(message)
+        read_only(self.face)

@@ -1,0 +1,1 @@
+"""Synthetic heads with known faces and brains, for the demo and the tests."""

@@ -1,0 +1,1 @@
+"""Finds the face: from a volume to a face mask."""

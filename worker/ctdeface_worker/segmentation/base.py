@@ -1,0 +1,27 @@
+"""What every segmenter offers."""
+
+from typing import Protocol
+
+from ctdeface_shared.options import Profile
+
+from ctdeface_worker.domain import FaceMask, Volume
+
+
+class Segmenter(Protocol):
+    """Finds the face in a volume."""
+
+    @property
+    def name(self) -> str:
+        """Short stable name for reports, for example "geometric"."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the model, or of the version of the rules, for reports."""
+
+    def segment(self, volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False) -> FaceMask:
+        """Return the face mask of the volume.
+
+        Raises:
+            FaceNotFound: no face is in view.
+            UntrustedGeometry: the anatomy contradicts the orientation in the headers.
+        """
