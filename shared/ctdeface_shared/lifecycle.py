@@ -1,0 +1,57 @@
+"""How a process lives and ends: stopping on signals, and the one place that catches whatever a task throws."""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TypeVar
+
+from ctdeface_shared.errors import CtDefaceError, OutOfMemory
+
+Result = TypeVar("Result")
+
+_log = logging.getLogger(__name__)
+
+
+def boundary(work: Callable[[], Result]) -> Result | Exception:
+    """Run one task and return its result, or its error as a value, so that the loop around it decides what follows.
+
+    Errors of this project come back as they are, a lack of memory as `OutOfMemory`; anything else is a bug, which is logged
+    with its traceback. Used at each process's outermost loop; everywhere else errors are caught by name.
+    """
+    try:
+        return work()
+    except CtDefaceError as error:
+        return error
+    except MemoryError:
+        return OutOfMemory("not enough memory for this case")
+    except Exception as error:  # noqa: BLE001  the one broad except: a bug in one case must not end the process
+        _log.error("bug_met", exc_info=error)
+        return error
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """Give an event that the first Ctrl-C or SIGTERM sets; a second signal acts as if nothing had been arranged.
+
+    Works in the main thread only, where Python runs signal handlers. The earlier handlers are back after the block.
+    """
+    stop = threading.Event()
+    earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+    def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        restore()
+
+    for number in earlier:
+        signal.signal(number, ask_to_stop)
+    try:
+        yield stop
+    finally:
+        restore()

@@ -1,0 +1,81 @@
+"""Logs as JSON lines that cannot name a patient: only keys from an allow-list, and no text of foreign libraries.
+
+Events are past-tense snake_case (`case_published`). Case and file names, UIDs and header values never go here: the report has them.
+"""
+
+import logging
+import re
+import sys
+from types import TracebackType
+from typing import TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+ALLOWED_KEYS = frozenset({
+    "attempt", "code", "dropped_keys", "event", "fate", "files", "generation", "job_id", "level", "logger", "megabytes",
+    "seconds", "series", "stage", "timestamp", "traceback", "version", "worker",
+})  # fmt: skip
+"""Everything a log line may hold. A new key must be of a kind that cannot carry a name, a path or a UID."""
+
+_EVENT = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+
+
+def configure(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
+    """Send structlog and the standard library's logging through the same processors to one stream."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    last: list[Processor] = [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        withhold_foreign_text,
+        trace_without_messages,
+        keep_allowed_keys,
+        structlog.processors.JSONRenderer(sort_keys=True),
+    ]
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=last))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+
+
+def withhold_foreign_text(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """Replace an event that is no snake_case name: a library's free text may quote a path or a header value."""
+    if not _EVENT.fullmatch(str(line.get("event", ""))):
+        line["event"] = "text_withheld"
+    return line
+
+
+def trace_without_messages(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """Turn `exc_info` into error class and code places; an error's own words may quote a path."""
+    given = line.pop("exc_info", None)
+    error = sys.exc_info()[1] if given is True else given[1] if isinstance(given, tuple) else given
+    if isinstance(error, BaseException):
+        line["traceback"] = [*_places(error.__traceback__), type(error).__name__]
+    return line
+
+
+def keep_allowed_keys(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """Drop what is not on the allow-list and say how many keys that were."""
+    kept = {key: value for key, value in line.items() if key in ALLOWED_KEYS}
+    if len(kept) < len(line):
+        kept["dropped_keys"] = len(line) - len(kept)
+    return kept
+
+
+def _places(trace: TracebackType | None) -> list[str]:
+    places = []
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        places.append(f"{trace.tb_frame.f_globals.get('__name__', '?')}:{code.co_name}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return places
