@@ -1,0 +1,108 @@
+"""The warm child: answers, stages, errors as they are, and a parent that outlives every kind of death."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ctdeface_shared.errors import MissingSlices, OutOfMemory
+from ctdeface_worker.executor import UnexpectedError, WarmChild, WorkerCrashed, WorkerTimedOut
+
+MINUTE = 60.0
+
+
+def _prepare() -> Callable[[str, Callable[[str], None]], int]:
+    def run(task: str, notify: Callable[[str], None]) -> int:
+        notify(f"starting {task}")
+        match task:
+            case "refuse":
+                message = "slice 4 is missing"
+                raise MissingSlices(message)
+            case "bug":
+                raise KeyError(task)
+            case "memory":
+                raise MemoryError
+            case "die":
+                os._exit(3)
+            case "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "hang":
+                time.sleep(MINUTE)
+        return os.getpid()
+
+    return run
+
+
+@pytest.fixture
+def child() -> Iterator[WarmChild[str, int]]:
+    """A warm child that is ended with the test."""
+    warm: WarmChild[str, int] = WarmChild(_prepare)
+    yield warm
+    warm.close()
+
+
+def ask(child: WarmChild[str, int], task: str, heard: list[str] | None = None, timeout: float = MINUTE) -> int:
+    """Run one task."""
+    return child.run(task, notify=(heard if heard is not None else []).append, timeout_seconds=timeout)
+
+
+def test_one_child_answers_many_tasks_and_tells_its_stages(child: WarmChild[str, int]) -> None:
+    """The process stays warm between tasks and every stage is heard."""
+    heard: list[str] = []
+    assert ask(child, "a", heard) == ask(child, "b", heard) != os.getpid()
+    assert heard == ["starting a", "starting b"]
+
+
+@pytest.mark.parametrize(
+    ("task", "error"),
+    [("refuse", MissingSlices), ("bug", UnexpectedError), ("memory", OutOfMemory), ("die", WorkerCrashed), ("killed", OutOfMemory)],
+)
+def test_every_way_to_fail_comes_back_as_its_error_and_the_next_task_works(
+    child: WarmChild[str, int], task: str, error: type[Exception]
+) -> None:
+    """A task that fails or kills its process costs itself only."""
+    with pytest.raises(error):
+        ask(child, task)
+    assert ask(child, "next") > 0
+
+
+def test_a_task_that_hangs_is_ended_at_its_timeout(child: WarmChild[str, int]) -> None:
+    """A hang costs the timeout, then the child is replaced."""
+    pid = ask(child, "first")
+    with pytest.raises(WorkerTimedOut):
+        ask(child, "hang", timeout=0.5)
+    assert ask(child, "next") != pid
+
+
+def test_a_busy_child_exits_when_its_parent_is_killed() -> None:
+    """SIGKILL to the parent leaves no process behind."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import test_executor as t\n"
+        "if __name__ == '__main__':\n"
+        "    c = t.WarmChild(t._prepare)\n"
+        "    print(t.ask(c, 'first'), flush=True)\n"
+        "    t.ask(c, 'hang')\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, os.path.dirname(__file__)], stdout=subprocess.PIPE, text=True) as parent:  # noqa: PTH120  the string is passed on
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        time.sleep(0.3)
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while _alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _alive(pid)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123  a line of the kernel's
+        return stat.read().split(")")[1].split()[0] != "Z"

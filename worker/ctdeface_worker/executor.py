@@ -1,0 +1,148 @@
+"""A warm child process that runs one task after another, so that a crash, a hang or the memory killer costs one task and never the parent.
+
+The child prepares itself once (`prepare`, for example loading a model) and then answers tasks over a pipe. It exits when the
+pipe closes, so a parent that dies, even by SIGKILL, leaves nothing running. Nothing the child does is visible to users: only
+the parent publishes.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from time import monotonic
+from typing import Generic, TypeAlias, TypeVar, cast
+
+from ctdeface_shared.errors import CtDefaceError, OutOfMemory, TransientError
+from ctdeface_shared.lifecycle import boundary
+
+Task = TypeVar("Task")
+Outcome = TypeVar("Outcome")
+Notify: TypeAlias = Callable[[str], None]
+Run: TypeAlias = Callable[[Task, Notify], Outcome]
+Prepare: TypeAlias = Callable[[], Run[Task, Outcome]]
+
+
+class WorkerCrashed(TransientError):
+    """The process that worked on the case died."""
+
+
+class WorkerTimedOut(TransientError):
+    """The case took longer than the job timeout allows."""
+
+
+class UnexpectedError(TransientError):
+    """A bug: an error that nobody foresaw; the log has its traceback."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    outcome: object
+
+
+class WarmChild(Generic[Task, Outcome]):
+    """Owns one child process; starts it when needed and replaces it after it died."""
+
+    def __init__(self, prepare: Prepare[Task, Outcome]) -> None:
+        """Remember how the child prepares itself; `prepare` must be importable, because the child starts from scratch (spawn)."""
+        self._prepare = prepare
+        self._process: SpawnProcess | None = None
+        self._connection: Connection | None = None
+
+    def run(self, task: Task, *, notify: Notify, timeout_seconds: float) -> Outcome:
+        """Run one task in the child and return its outcome; `notify` hears the name of each stage.
+
+        Raises:
+            CtDefaceError: what the task itself raised.
+            OutOfMemory: the child ran out of memory or was killed by the system.
+            WorkerCrashed: the child died of anything else.
+            UnexpectedError: the task met a bug.
+            WorkerTimedOut: no answer within the timeout; the child was killed.
+        """
+        connection, process = self._ready()
+        connection.send(task)
+        deadline = monotonic() + timeout_seconds
+        while True:
+            ready = wait([connection, process.sentinel], timeout=max(deadline - monotonic(), 0))
+            if not ready:
+                self.close()
+                message = f"no result after {timeout_seconds:.0f} s; raise job_timeout for very large cases"
+                raise WorkerTimedOut(message)
+            try:
+                said = connection.recv() if connection in ready or connection.poll() else None
+            except (EOFError, ConnectionResetError):
+                said = None
+            match said:
+                case _Stage(name):
+                    notify(name)
+                case _Answer(Exception() as error):
+                    raise error
+                case _Answer(outcome):
+                    return cast("Outcome", outcome)
+                case _:
+                    raise self._died()
+
+    def close(self) -> None:
+        """End the child at once; it holds nothing that needs saving."""
+        if self._connection is not None:
+            self._connection.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+        self._connection = self._process = None
+
+    def _ready(self) -> tuple[Connection, SpawnProcess]:
+        if self._process is not None and self._connection is not None and self._process.is_alive():
+            return self._connection, self._process
+        self.close()
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self._prepare), daemon=True, name="ctdeface-worker")
+        process.start()
+        theirs.close()
+        self._connection, self._process = ours, process
+        return ours, process
+
+    def _died(self) -> TransientError:
+        process = self._process
+        if process is not None:
+            process.join()
+        code = process.exitcode if process is not None else None
+        self.close()
+        if code == -signal.SIGKILL:
+            return OutOfMemory("the process that worked on the case was killed by the system, most likely for its memory")
+        return WorkerCrashed(f"the process that worked on the case died (exit code {code})")
+
+
+def _serve(connection: Connection, prepare: Prepare[Task, Outcome]) -> None:
+    """Answer tasks until the pipe closes; a thread watches the pipe so that even a busy child exits with its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    inbox: list[Task] = []
+    arrived = threading.Semaphore(0)
+
+    def watch() -> None:
+        try:
+            while True:
+                inbox.append(connection.recv())
+                arrived.release()
+        except (EOFError, OSError):
+            os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+    run = prepare()
+    while True:
+        arrived.acquire()
+        task = inbox.pop(0)
+        outcome = boundary(partial(run, task, lambda stage: connection.send(_Stage(stage))))
+        if isinstance(outcome, Exception) and not isinstance(outcome, CtDefaceError):
+            outcome = UnexpectedError(f"{type(outcome).__name__}: {outcome}")
+        connection.send(_Answer(outcome))
