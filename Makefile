@@ -1,0 +1,35 @@
+# Every target sets up .venv first, which takes minutes once and nothing afterwards. `make` alone lists the targets.
+.DEFAULT_GOAL := help
+.PHONY: help setup deface test lint evaluate bench clean
+export IN OUT
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+setup: ## set up .venv (every other target does this by itself)
+	@sh deploy/setup.sh
+
+deface: setup ## deface a synthetic head, or your folder: make deface IN=scans OUT=defaced
+	@if [ -z "$$IN$$OUT" ]; then .venv/bin/ctdeface demo $(ARGS); \
+	elif [ -n "$$IN" ] && [ -n "$$OUT" ]; then .venv/bin/ctdeface deface -i "$$IN" -o "$$OUT" $(ARGS); \
+	else echo "ctdeface: name both folders: make deface IN=scans OUT=defaced" >&2; exit 2; fi
+
+test: lint ## run every check and the whole test suite
+	@.venv/bin/python -m pytest $(ARGS)
+
+lint: setup ## run the checks that need no test: style, types, import contracts, docstrings
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/ruff format --quiet --check .
+	@.venv/bin/mypy --no-error-summary
+	@.venv/bin/lint-imports --no-logo >/dev/null || .venv/bin/lint-imports
+	@.venv/bin/interrogate --quiet shared watcher worker tests deploy
+
+evaluate: setup ## measure on all volumes of the folder that CTDEFACE_REAL_DATA names
+	@.venv/bin/python -m tests.evaluate $(ARGS)
+
+bench: setup ## print seconds per stage and peak memory for each real case
+	@.venv/bin/python -m tests.benchmarks.stages $(ARGS)
+
+clean: ## remove .venv and every cache
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

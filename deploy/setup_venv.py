@@ -1,0 +1,118 @@
+"""Sets up .venv beside pyproject.toml: pinned versions, PyTorch as its CPU build, nothing of CUDA.
+
+Runs with the standard library alone and returns at once when nothing changed since the last set-up. Whether PyTorch would be a
+CPU build is decided before anything of it is installed: first with the user's own pip configuration, then with PyTorch's public CPU index.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+STAMP = VENV / "ctdeface-setup"
+CONSTRAINTS = ROOT / "constraints.txt"
+CPU_INDEX = ("--extra-index-url", "https://download.pytorch.org/whl/cpu")
+CUDA_PREFIXES = ("nvidia-", "cuda-", "triton")
+
+
+class SetupError(Exception):
+    """Something that a person has to put right, in one line."""
+
+
+def main() -> int:
+    """Set up, or say in one line what to do first; 78 is the exit code for a configuration problem."""
+    try:
+        if STAMP.is_file() and STAMP.read_text(encoding="utf-8") == fingerprint():
+            return 0
+        set_up()
+    except SetupError as error:
+        print(f"ctdeface: {error}", file=sys.stderr)
+        return 78
+    return 0
+
+
+def fingerprint() -> str:
+    """SHA-256 of all that the set-up depends on, this script included."""
+    digest = hashlib.sha256(f"{ROOT} {sys.version}".encode())
+    for file in (ROOT / "pyproject.toml", CONSTRAINTS, Path(__file__)):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def set_up() -> None:
+    """Create .venv where it is missing and install the project with all extras into it."""
+    STAMP.unlink(missing_ok=True)
+    if not python().is_file():
+        print("ctdeface: creating .venv", flush=True)
+        venv.EnvBuilder(with_pip=True, symlinks=os.name != "nt").create(VENV)
+    pip("install", "--quiet", "--constraint", str(CONSTRAINTS), "pip", "setuptools")
+    index = cpu_index()
+    print("ctdeface: installing the pinned versions (a few minutes the first time)", flush=True)
+    pip("install", "--quiet", "--constraint", str(CONSTRAINTS), *index, "--editable", f"{ROOT}[watcher,worker,dev]")
+    if found := cuda_packages(item["name"] for item in json.loads(pip("list", "--format=json"))):
+        message = f".venv holds CUDA packages ({', '.join(found)}): `make clean`, then check your pip configuration"
+        raise SetupError(message)
+    STAMP.write_text(fingerprint(), encoding="utf-8")
+
+
+def cpu_index() -> tuple[str, ...]:
+    """Return the options with which pip takes the CPU build of PyTorch: none, or PyTorch's public CPU index as a further one."""
+    for index in ((), CPU_INDEX):
+        plan = planned("torch", index)
+        if plan is not None and is_cpu_build(plan):
+            return index
+    message = (
+        "pip offers no CPU build of PyTorch here: add an index that has one, for example "
+        f"`pip config set global.extra-index-url {CPU_INDEX[1]}`, and run make again"
+    )
+    raise SetupError(message)
+
+
+def planned(requirement: str, index: Iterable[str]) -> list[dict[str, str]] | None:
+    """Name and version of everything pip would install for a requirement; None when pip finds no way. Installs nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        asked = ("install", "--quiet", "--dry-run", "--ignore-installed", "--report", str(report), "--constraint", str(CONSTRAINTS))
+        try:
+            pip(*asked, *index, requirement)
+        except SetupError:
+            return None
+        return [item["metadata"] for item in json.loads(report.read_text(encoding="utf-8"))["install"]]
+
+
+def is_cpu_build(plan: list[dict[str, str]]) -> bool:
+    """Whether a plan brings no CUDA: neither one of its packages nor a build of PyTorch that says so in its version."""
+    local = next(item["version"].partition("+")[2] for item in plan if item["name"] == "torch")
+    return local in {"", "cpu"} and not cuda_packages(item["name"] for item in plan)
+
+
+def cuda_packages(names: Iterable[str]) -> list[str]:
+    """The names that belong to CUDA."""
+    return sorted(name for name in names if name.lower().startswith(CUDA_PREFIXES))
+
+
+def python() -> Path:
+    """The interpreter of .venv."""
+    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def pip(*arguments: str) -> str:
+    """Run pip in .venv and return its output; its complaint is shown to the person."""
+    command = [str(python()), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
+        message = f"pip {arguments[0]} failed: {' '.join(last) or 'no message'}"
+        raise SetupError(message)
+    return done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())
