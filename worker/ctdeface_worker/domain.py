@@ -1,6 +1,6 @@
 """The values that flow through the pipeline. Arrays are (slice, row, column) and read-only; positions are LPS in mm."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self, TypeAlias
 
@@ -151,3 +151,126 @@ class FaceMask:
             message = f"mask shape {self.face.shape} does not fit geometry {self.geometry.shape}"
             raise ValueError(message)
         read_only(self.face)
+
+
+class DifferenceKind(StrEnum):
+    """What happened to an element."""
+
+    CHANGED = "changed"
+    REMOVED = "removed"
+    ADDED = "added"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedDifference:
+    """One element that differs between an instance and its defaced copy, on purpose.
+
+    Attributes:
+        path: tags from the outside in, items counted from 0: "(7FE0,0010)", "(0088,0200)[0].(7FE0,0010)".
+        kind: changed (same place, other value), removed or added.
+        reason: why, for a person.
+    """
+
+    path: str
+    kind: DifferenceKind
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelFormat:
+    """How the stored integers of one instance become Hounsfield units (DICOM PS3.3 C.7.6.3 and C.8.2.1).
+
+    Attributes:
+        rows: (0028,0010).
+        columns: (0028,0011).
+        bits_stored: (0028,0101); BitsAllocated is always 16 here and HighBit is bits_stored - 1.
+        signed: PixelRepresentation (0028,0103) is 1.
+        slope: RescaleSlope (0028,1053), never 0.
+        intercept: RescaleIntercept (0028,1052) in HU.
+        padding: lowest and highest stored value that means "no measurement" (0028,0120), (0028,0121), or None.
+    """
+
+    rows: int
+    columns: int
+    bits_stored: int
+    signed: bool
+    slope: float
+    intercept: float
+    padding: tuple[int, int] | None = None
+
+    @property
+    def stored_range(self) -> tuple[int, int]:
+        """Lowest and highest integer that fits into bits_stored."""
+        if self.signed:
+            return (-(1 << (self.bits_stored - 1)), (1 << (self.bits_stored - 1)) - 1)
+        return (0, (1 << self.bits_stored) - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where the image of one instance lies (DICOM PS3.3 C.7.6.2), LPS mm.
+
+    Attributes:
+        position: ImagePositionPatient (0020,0032), center of the first pixel.
+        orientation: ImageOrientationPatient (0020,0037): direction along a row, then down a column.
+        pixel_spacing_mm: PixelSpacing (0028,0030): between rows, between columns.
+        slice_thickness_mm: (0018,0050), None when absent.
+        frame_of_reference_uid: (0020,0052), None when absent.
+    """
+
+    position: tuple[float, float, float]
+    orientation: tuple[float, float, float, float, float, float]
+    pixel_spacing_mm: tuple[float, float]
+    slice_thickness_mm: float | None = None
+    frame_of_reference_uid: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One CT image: one file of the case.
+
+    Attributes:
+        file: posix path relative to the case's folder.
+        sha256: of the whole file.
+        content: the whole file, as read once.
+        study_instance_uid: (0020,000D).
+        series_instance_uid: (0020,000E).
+        sop_instance_uid: (0008,0018).
+        transfer_syntax_uid: (0002,0010).
+        instance_number: (0020,0013), None when absent; never used for ordering.
+        acquisition_number: (0020,0012), None when absent.
+        placement: where it lies.
+        pixels: how its stored integers are to be read.
+    """
+
+    file: str
+    sha256: str
+    content: bytes = field(repr=False)
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    instance_number: int | None = None
+    acquisition_number: int | None = None
+    placement: Placement
+    pixels: PixelFormat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """The instances of one volume: a whole DICOM series, or one stack of parallel slices of it.
+
+    Attributes:
+        series_instance_uid: (0020,000E).
+        part: 0, or the number of the stack where one DICOM series holds several.
+        instances: ordered by position along the slice normal; instances at one position hold equal pixels.
+    """
+
+    series_instance_uid: str
+    part: int = 0
+    instances: tuple[Instance, ...]
+
+    @property
+    def name(self) -> str:
+        """SeriesInstanceUID, with the part's number where there are several."""
+        return f"{self.series_instance_uid}-{self.part}" if self.part else self.series_instance_uid
