@@ -1,0 +1,49 @@
+"""Who may import whom, and where foreign libraries come in."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.sources import PACKAGES, ROOT, foreign_imports, modules
+
+DOORS = {
+    "SimpleITK": ("ctdeface_worker.canonical", "ctdeface_worker.nifti", "ctdeface_worker.segmentation"),
+    "pydicom": ("ctdeface_worker.dicom", "ctdeface_worker.verification.instances", "ctdeface_worker.phantom"),
+    "torch": ("ctdeface_worker.segmentation.nnunet",),
+    "nnunetv2": ("ctdeface_worker.segmentation.nnunet",),
+    "matplotlib": ("ctdeface_worker.preview",),
+    "jinja2": ("ctdeface_worker.report",),
+    "gdcm": ("ctdeface_worker.dicom",),
+    "pika": ("ctdeface_shared.broker.rabbitmq",),
+    "watchdog": ("ctdeface_watcher.events",),
+    "pydantic_settings": ("ctdeface_shared.settings",),
+    "structlog": ("ctdeface_shared.logs",),
+    "multiprocessing": ("ctdeface_worker.executor",),
+}
+"""Foreign library -> the modules (with what lies below them) that may import it; a new door needs a decision record."""
+
+ALLOWED_IN_BASE = {"pydantic", "pydantic_settings", "structlog", "rich"}
+
+
+def test_the_import_contracts_are_kept() -> None:
+    """The contracts in pyproject.toml hold (watcher and worker apart, the gate independent of segmentation)."""
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_a_foreign_library_enters_through_its_doors_only(library: str) -> None:
+    """No other module imports the library, not even inside a function."""
+    importers = [name for name, file in modules().items() if library in foreign_imports(file)]
+    strangers = [name for name in importers if not any(name == door or name.startswith(f"{door}.") for door in DOORS[library])]
+    assert not strangers
+
+
+@pytest.mark.parametrize("package", ["ctdeface_shared", "ctdeface_watcher"])
+def test_the_base_install_needs_its_declared_libraries_only(package: str) -> None:
+    """Shared and watcher run without the worker's libraries; pika and watchdog stay behind their doors."""
+    used = set().union(*(foreign_imports(file) for file in PACKAGES[package].rglob("*.py")))
+    assert used <= ALLOWED_IN_BASE | set(sys.stdlib_module_names) | {"pika", "watchdog"}

@@ -1,0 +1,124 @@
+"""The settings: where they come from, what is refused and what stays secret."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from ctdeface_shared.config import run
+from ctdeface_shared.errors import ConfigurationError
+from ctdeface_shared.options import FillKind, Profile
+from ctdeface_shared.settings import keys, load, variable_of
+
+KEY = "a-secret-of-24-letters-x"
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Run in an empty folder without any setting in the environment."""
+    monkeypatch.chdir(tmp_path)
+    for key in keys():
+        monkeypatch.delenv(variable_of(key), raising=False)
+    monkeypatch.delenv("CTDEFACE_CONFIG", raising=False)
+
+
+def _write(text: str, name: str = "ctdeface.toml") -> Path:
+    file = Path(name)
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_without_file_and_environment_everything_is_default() -> None:
+    """Nothing set means the documented defaults, and their origin says so."""
+    loaded = load()
+    assert loaded.settings.deface.options().profile is Profile.SOFT_TISSUE
+    assert set(loaded.origins.values()) == {"default"}
+
+
+def test_the_environment_comes_before_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name in the environment wins over the same key in the file; other keys of the file stay."""
+    _write('[deface]\nprofile = "bulky"\nears = true\n')
+    monkeypatch.setenv("CTDEFACE_DEFACE__PROFILE", "soft-tissue")
+    loaded = load()
+    assert loaded.settings.deface.profile is Profile.SOFT_TISSUE
+    assert loaded.settings.deface.ears
+    assert loaded.origins["deface.profile"] == "CTDEFACE_DEFACE__PROFILE"
+    assert loaded.origins["deface.ears"] == "ctdeface.toml"
+    assert loaded.origins["deface.fill"] == "default"
+
+
+def test_the_file_can_be_named_in_the_environment_or_as_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CTDEFACE_CONFIG names the file, and --config comes before it."""
+    monkeypatch.setenv("CTDEFACE_CONFIG", str(_write("[work]\njobs = 2\n", "site.toml")))
+    assert load().settings.work.jobs == 2
+    assert load(_write("[work]\njobs = 3\n", "other.toml")).settings.work.jobs == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[deface]\nprofil = 'bulky'\n", "deface.profil is no setting; did you mean deface.profile?"),
+        ("colour = 1\n", "colour is no setting"),
+        ("[deface]\nfill = 100\n", "could pass for tissue"),
+        ("[deface]\nfill = 'water'\n", "air, p10 or a whole number"),
+        ("[work]\njobs = 0\n", "work.jobs"),
+        ("[output]\noutbox_mode = '0999'\n", "output.outbox_mode"),
+        ("[deface\n", "is not TOML"),
+        ("[deface]\nheaders = 'annotate'\n", "set uid_key"),
+    ],
+)
+def test_what_makes_no_sense_in_the_file_is_refused_in_words(text: str, said: str) -> None:
+    """A misspelt key, a value out of range or a broken file is a configuration error that names it."""
+    _write(text)
+    with pytest.raises(ConfigurationError, match=said.replace("?", r"\?")):
+        load()
+
+
+def test_a_misspelt_name_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CTDEFACE_ name that is no setting is not silently ignored."""
+    monkeypatch.setenv("CTDEFACE_DEFACE__EAR", "true")
+    with pytest.raises(ConfigurationError, match="did you mean CTDEFACE_DEFACE__EARS"):
+        load()
+
+
+def test_a_file_that_is_named_but_missing_is_refused() -> None:
+    """A named settings file has to exist."""
+    with pytest.raises(ConfigurationError, match=r"no settings file missing\.toml"):
+        load(Path("missing.toml"))
+
+
+def test_a_refused_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message about a key that is too short does not quote it."""
+    monkeypatch.setenv("CTDEFACE_UID_KEY", "tooshort")
+    with pytest.raises(ConfigurationError) as caught:
+        load()
+    assert "uid_key" in str(caught.value)
+    assert "tooshort" not in str(caught.value)
+
+
+def test_config_shows_values_and_origins_but_no_secret(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`ctdeface config` lists every key with where it came from and masks the secret."""
+    monkeypatch.setenv("CTDEFACE_UID_KEY", KEY)
+    assert run(argparse.Namespace(config=None)) == 0
+    shown = capsys.readouterr().out
+    assert KEY not in shown
+    assert "CTDEFACE_UID_KEY" in shown
+    assert all(key in shown for key in keys())
+
+
+def test_the_command_line_comes_before_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choices replace settings, None means not chosen, and they are checked in the same way."""
+    monkeypatch.setenv("CTDEFACE_DEFACE__PROFILE", "soft-tissue")
+    settings = load().settings
+    chosen = settings.with_choices(profile="bulky", fill="-900", ears=None)
+    assert chosen.deface.options().profile is Profile.BULKY
+    assert chosen.deface.options().fill.kind is FillKind.FIXED
+    with pytest.raises(ConfigurationError, match="set uid_key"):
+        settings.with_choices(headers="annotate")
+
+
+def test_files_are_released_without_execute_bits() -> None:
+    """The mode of files is the folders' mode with the execute bits taken off."""
+    _write('[output]\noutbox_mode = "0750"\n')
+    output = load().settings.output
+    assert (output.folder_mode, output.file_mode) == (0o750, 0o640)
