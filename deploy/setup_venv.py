@@ -64,26 +64,33 @@ def set_up() -> None:
 
 def cpu_index() -> tuple[str, ...]:
     """Return the options with which pip takes the CPU build of PyTorch: none, or PyTorch's public CPU index as a further one."""
+    seen = ""
     for index in ((), CPU_INDEX):
-        plan = planned("torch", index)
-        if plan is not None and is_cpu_build(plan):
+        try:
+            plan = planned("torch", index)
+        except SetupError as error:
+            seen = str(error)
+            continue
+        if is_cpu_build(plan):
             return index
+        seen = "what it offers needs CUDA"
     message = (
-        "pip offers no CPU build of PyTorch here: add an index that has one, for example "
+        f"pip finds no CPU build of PyTorch ({seen}): name an index that has one, for example "
         f"`pip config set global.extra-index-url {CPU_INDEX[1]}`, and run make again"
     )
     raise SetupError(message)
 
 
-def planned(requirement: str, index: Iterable[str]) -> list[dict[str, str]] | None:
-    """Name and version of everything pip would install for a requirement; None when pip finds no way. Installs nothing."""
+def planned(requirement: str, index: Iterable[str]) -> list[dict[str, str]]:
+    """Name and version of everything that pip would install for a requirement; nothing is installed.
+
+    Raises:
+        SetupError: pip finds no way to install it.
+    """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         asked = ("install", "--quiet", "--dry-run", "--ignore-installed", "--report", str(report), "--constraint", str(CONSTRAINTS))
-        try:
-            pip(*asked, *index, requirement)
-        except SetupError:
-            return None
+        pip(*asked, *index, requirement)
         return [item["metadata"] for item in json.loads(report.read_text(encoding="utf-8"))["install"]]
 
 
