@@ -47,6 +47,6 @@ def test_the_public_cpu_index_is_a_second_choice(monkeypatch: pytest.MonkeyPatch
 def test_without_a_cpu_build_the_set_up_stops_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says what to configure, and nothing was installed."""
     monkeypatch.setattr(setup_venv, "planned", lambda *_: _plan("2.13.0", "nvidia-nccl"))
-    with pytest.raises(SetupError, match="pip config set global.extra-index-url") as caught:
+    with pytest.raises(SetupError, match=r"pip config set global\.extra-index-url") as caught:
         cpu_index()
     assert "\n" not in str(caught.value)
