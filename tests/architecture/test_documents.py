@@ -1,0 +1,110 @@
+"""What README and docs promise is there and runs."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ctdeface_shared.settings import Settings, keys, load, variable_of
+from tests.architecture.sources import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONFIGURATION = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+DECISIONS = sorted((ROOT / "docs/decisions").glob("*.md"))
+HEADINGS = ["Question", "Options", "Decision", "Consequences", "Checked by"]
+
+
+def _environment(**more: str) -> dict[str, str]:
+    """The environment without settings or make flags of whoever runs the tests, with .venv's commands first on PATH."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("CTDEFACE_", "MAKE", "MFLAGS"))}
+    return {**clean, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **more}
+
+
+def _make_lines() -> list[str]:
+    return re.findall(r"^    (make .*)$", "\n".join(file.read_text(encoding="utf-8") for file in DOCUMENTS), re.MULTILINE)
+
+
+def test_the_readme_says_first_what_is_not_done() -> None:
+    """The first sentence says that headers are not anonymized, the next that output never goes back to the archive."""
+    first, second = README.split("\n\n")[1].split(".\n")[:2]
+    assert "does **not** anonymize headers" in first
+    assert "**never** be sent to an archive that holds the originals" in second
+
+
+@pytest.mark.parametrize("line", sorted(set(_make_lines())))
+def test_every_make_command_in_the_documents_exists(line: str) -> None:
+    """Make knows each target that a document names, with the variables it names."""
+    done = subprocess.run([*shlex.split(line), "--dry-run"], cwd=ROOT, env=_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("line", re.findall(r"^\$ (.*)$", README, re.MULTILINE))
+def test_every_console_command_in_the_readme_runs(line: str, tmp_path: Path) -> None:
+    """Each command of the README's console blocks succeeds in an empty folder."""
+    done = subprocess.run(shlex.split(line), cwd=tmp_path, env=_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_make_help_lists_every_target() -> None:
+    """The list that `make` shows has each target of the Makefile."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    shown = subprocess.run(["make", "help"], cwd=ROOT, env=_environment(), capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"^  make ([a-z]+) ", shown, re.MULTILINE)) == targets
+
+
+def test_make_deface_wants_both_folders() -> None:
+    """IN without OUT is a usage error that says what to write."""
+    recipe = ["make", "--silent", "--assume-old=setup", "deface", "IN=scans"]
+    done = subprocess.run(recipe, cwd=ROOT, env=_environment(), capture_output=True, text=True, check=False)
+    assert "make deface IN=scans OUT=defaced" in done.stderr
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("key", keys())
+def test_every_setting_is_documented_with_its_default(key: str) -> None:
+    """The table of settings has the key, its name in the environment and the default in effect."""
+    (row,) = re.findall(rf"^\| `{re.escape(key)}` \| `{variable_of(key)}` \| (.*?) \|", CONFIGURATION, re.MULTILINE)
+    value: object = Settings.model_construct()
+    for name in key.split("."):
+        value = getattr(value, name)
+    assert row.strip("`") == {None: "none", False: "false"}.get(value, str(value))  # type: ignore[call-overload]  # any hashable value
+
+
+def test_nothing_undocumented_is_in_the_table_of_settings() -> None:
+    """The table has no key that does not exist."""
+    assert set(re.findall(r"^\| `([a-z_.]+)` \|", CONFIGURATION, re.MULTILINE)) == set(keys())
+
+
+def test_the_example_settings_file_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The TOML block of the page loads and sets every key."""
+    (block,) = re.findall(r"```toml\n(.*?)```", CONFIGURATION, re.DOTALL)
+    file = tmp_path / "site.toml"
+    file.write_text(block, encoding="utf-8")
+    for key in keys():
+        monkeypatch.delenv(variable_of(key), raising=False)
+    assert set(load(file).origins.values()) == {str(file)}
+    assert tomllib.loads(block)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_every_link_inside_the_project_leads_somewhere(document: Path) -> None:
+    """No relative link points to a file that is not there."""
+    links = re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8"))
+    assert not [link for link in links if not (document.parent / link).exists()]
+
+
+def test_decisions_are_numbered_without_gaps() -> None:
+    """Record n has the number n."""
+    assert [int(file.name[:4]) for file in DECISIONS] == list(range(1, len(DECISIONS) + 1))
+
+
+@pytest.mark.parametrize("record", DECISIONS, ids=lambda file: str(file.name[:4]))
+def test_every_decision_has_the_same_headings(record: Path) -> None:
+    """A record states question, options, decision, consequences and how it is checked."""
+    assert re.findall(r"^## (.*)$", record.read_text(encoding="utf-8"), re.MULTILINE) == HEADINGS

@@ -1,0 +1,95 @@
+"""What is declared, what is pinned and what is installed agree."""
+
+import re
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.architecture.sources import PACKAGES, ROOT, foreign_imports
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+LARGEST_VENV_GB = 2.5
+
+EXTRA_OF = {"ctdeface_shared": ("watcher",), "ctdeface_watcher": ("watcher",), "ctdeface_worker": ("worker",)}
+DISTRIBUTION_OF = {"yaml": "pyyaml", "gdcm": "python-gdcm", "openjpeg": "pylibjpeg-openjpeg", "jpeg_ls": "pyjpegls"}
+"""Where the name to import is not the name to install."""
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _locked() -> dict[str, str]:
+    lines = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    return dict(line.split("==") for line in lines)
+
+
+def _declared(*extras: str) -> dict[str, Requirement]:
+    wanted = [*PROJECT["dependencies"], *(line for extra in extras for line in EXTRAS[extra])]
+    return {_normal(requirement.name): requirement for requirement in map(Requirement, wanted)}
+
+
+def test_every_line_of_the_lock_is_one_name_and_one_version() -> None:
+    """The lock is `name==version` in order, without a local suffix such as +cpu that some systems do not have."""
+    lines = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    assert not [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[0-9][a-z0-9.]*", line)]
+    assert lines == sorted(set(lines))
+
+
+def test_every_declared_dependency_is_locked_to_a_version_that_fits() -> None:
+    """What an extra asks for is in the lock, and the locked version satisfies it."""
+    locked = _locked()
+    misfits = [name for name, wanted in _declared(*EXTRAS).items() if not wanted.specifier.contains(locked.get(name, "0"))]
+    assert not misfits
+
+
+def test_what_is_installed_is_what_is_locked() -> None:
+    """The suite runs with the versions of the lock, so that is what it proves."""
+    installed = {_normal(found.name): found.version.partition("+")[0] for found in metadata.distributions()}
+    locked = _locked()
+    assert not {name: (installed[name], locked[name]) for name in _declared(*EXTRAS) if installed[name] != locked[name]}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_import_is_declared_by_the_extra_of_its_package(package: str) -> None:
+    """A module imports nothing that its extra does not install."""
+    used = set().union(*(foreign_imports(file) for file in PACKAGES[package].rglob("*.py"))) - set(sys.stdlib_module_names)
+    declared = _declared(*EXTRA_OF[package])
+    assert not {name for name in used if _normal(DISTRIBUTION_OF.get(name, name)) not in declared}
+
+
+def test_nothing_under_the_gpl_is_installed_with_it() -> None:
+    """No locked package states the GPL or AGPL as its license."""
+    stated = {name: " ".join(metadata.metadata(name).get_all("License-Expression") or _classifiers(name)) for name in _installed()}
+    assert not {
+        name: license_ for name, license_ in stated.items() if re.search(r"(?<!L)A?GPL|(?<!Lesser )General Public License", license_)
+    }
+
+
+def _installed() -> set[str]:
+    return {_normal(found.name) for found in metadata.distributions()} & set(_locked())
+
+
+def _classifiers(name: str) -> list[str]:
+    return [line for line in metadata.metadata(name).get_all("Classifier") or [] if line.startswith("License ::")]
+
+
+def test_templates_and_types_are_part_of_the_package() -> None:
+    """The wheel brings what the code reads at run time."""
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]["*"]
+    data = [file for folder in PACKAGES.values() for file in folder.rglob("*") if file.is_file() and file.suffix not in {".py", ".pyc"}]
+    assert not [file for file in data if not any(file.match(pattern) for pattern in patterns)]
+
+
+def test_the_environment_stays_small() -> None:
+    """The virtual environment of the checkout is smaller than 2.5 GB."""
+    folder = Path(sys.prefix)
+    if folder == Path(sys.base_prefix):
+        pytest.fail("run the tests in a virtual environment: make test")
+    size = sum(file.lstat().st_size for file in folder.rglob("*"))
+    assert size < LARGEST_VENV_GB * 1e9
