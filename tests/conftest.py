@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("ctdeface", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("ctdeface")  # no deadline: a busy machine is no error; the same examples every time in CI
 
 
 @pytest.fixture(scope="session")

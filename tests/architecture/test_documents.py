@@ -108,3 +108,11 @@ def test_decisions_are_numbered_without_gaps() -> None:
 def test_every_decision_has_the_same_headings(record: Path) -> None:
     """A record states question, options, decision, consequences and how it is checked."""
     assert re.findall(r"^## (.*)$", record.read_text(encoding="utf-8"), re.MULTILINE) == HEADINGS
+
+
+def test_continuous_integration_runs_the_command_of_the_readme() -> None:
+    """`.ci/run` can be executed and calls what the README tells a user to call."""
+    script = ROOT / ".ci/run"
+    assert os.access(script, os.X_OK)
+    assert "    make test\n" in README
+    assert re.search(r"^exec make test\b", script.read_text(encoding="utf-8"), re.MULTILINE)

@@ -1,6 +1,7 @@
 """Rules of style that no linter knows."""
 
 import ast
+import re
 
 from tests.architecture.sources import files_with_tests, functions, modules, tree
 
@@ -50,6 +51,15 @@ def test_functions_stay_short() -> None:
 def _code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     first = function.body[1] if ast.get_docstring(function) and len(function.body) > 1 else function.body[0]
     return (function.end_lineno or first.lineno) - first.lineno + 1
+
+
+def test_every_exception_to_a_rule_has_its_reason() -> None:
+    """No check is switched off on a line without naming the check and saying why."""
+    switched = re.compile(r"#\s*(noqa|type:\s*ignore)(?P<rest>.*)")
+    reasoned = re.compile(r"(: [A-Z]+[0-9]+(, [A-Z]+[0-9]+)*|\[[a-z-]+(, ?[a-z-]+)*\])\s+(# )?\S.{8,}")
+    lines = [(file, line) for file in [*modules().values(), *files_with_tests()] for line in file.read_text(encoding="utf-8").splitlines()]
+    found = [(file.name, match) for file, line in lines if "re.compile" not in line and (match := switched.search(line))]
+    assert not [f"{name}: {match.group()}" for name, match in found if not reasoned.match(match["rest"])]
 
 
 def test_every_test_says_in_one_line_what_holds() -> None:
