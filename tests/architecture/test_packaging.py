@@ -1,8 +1,11 @@
 """What is declared, what is pinned and what is installed agree."""
 
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -79,11 +82,30 @@ def _classifiers(name: str) -> list[str]:
     return [line for line in metadata.metadata(name).get_all("Classifier") or [] if line.startswith("License ::")]
 
 
-def test_templates_and_types_are_part_of_the_package() -> None:
-    """The wheel brings what the code reads at run time."""
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]["*"]
-    data = [file for folder in PACKAGES.values() for file in folder.rglob("*") if file.is_file() and file.suffix not in {".py", ".pyc"}]
-    assert not [file for file in data if not any(file.match(pattern) for pattern in patterns)]
+def test_the_wheel_holds_the_three_packages_with_their_data_and_nothing_else(tmp_path: Path) -> None:
+    """Each source file, template, schema and type marker is in the wheel; tests and tools are not."""
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    for folder in PACKAGES.values():
+        shutil.copytree(folder, tmp_path / folder.relative_to(ROOT), ignore=shutil.ignore_patterns("__pycache__"))
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--no-build-isolation",
+        "--wheel-dir",
+        tmp_path,
+        tmp_path,
+    ]
+    subprocess.run(pip, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    sources = {file for folder in PACKAGES.values() for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts}
+    assert held == {str(file.relative_to(folder.parent)) for folder in PACKAGES.values() for file in sources if file.is_relative_to(folder)}
 
 
 def test_the_environment_stays_small() -> None:

@@ -67,7 +67,7 @@ def measure(case: Path) -> Run:
     """Deface one case into a folder that is removed afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder, "state")
-        command = [CTDEFACE, "deface", "-i", case, "-o", Path(folder, "out"), "--state-root", state]
+        command: list[str | Path] = [CTDEFACE, "deface", "-i", case, "-o", Path(folder, "out"), "--state-root", state]
         start = perf_counter()
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
