@@ -1,0 +1,162 @@
+"""Stored integers out of the pixel data and back into bytes, for every transfer syntax that is supported."""
+
+from typing import TypeAlias
+
+import numpy as np
+from ctdeface_shared.errors import UnreadableInstance, UnsupportedObject, UnsupportedTransferSyntax
+from numpy.typing import NDArray
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.pixels import get_decoder, get_encoder
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+from ctdeface_worker.dicom.layout import Layout
+from ctdeface_worker.domain import PixelFormat
+
+WordArray: TypeAlias = NDArray[np.uint16]
+StoredArray: TypeAlias = NDArray[np.int32]
+
+NATIVE = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian})
+_ENCODED_AGAIN = frozenset({RLELossless, JPEGLSLossless, JPEG2000Lossless})
+"""Lossless syntaxes that a maintained encoder writes."""
+_DECODED = _ENCODED_AGAIN | {JPEGLossless, JPEGLosslessSV1, JPEG2000, JPEGLSNearLossless, JPEGBaseline8Bit, JPEGExtended12Bit}
+_PLUGINS = {RLELossless: "pydicom", JPEG2000: "pylibjpeg", JPEG2000Lossless: "pylibjpeg", JPEGLSLossless: "pyjpegls", JPEGLSNearLossless: "pyjpegls"}
+
+
+def decode(layout: Layout, pixels: PixelFormat) -> WordArray:
+    """Return the 16-bit words of the pixel data, (row, column), in this machine's byte order.
+
+    Raises:
+        UnreadableInstance: the pixel data are truncated, too long or damaged.
+        UnsupportedTransferSyntax: no decoder.
+    """
+    element = layout.pixel_data
+    if element is None:
+        message = "there is no pixel data"
+        raise UnreadableInstance(message)
+    data = layout.data[element.value : element.end]
+    if layout.transfer_syntax_uid in NATIVE:
+        return _words(data, pixels, ">u2" if not layout.little_endian else "<u2")
+    if layout.transfer_syntax_uid not in _DECODED or not element.fragmented:
+        message = f"pixel data in the transfer syntax {UID(layout.transfer_syntax_uid).name} cannot be decoded here"
+        raise UnsupportedTransferSyntax(message)
+    return _decompress(data, pixels, layout.transfer_syntax_uid)
+
+
+def _words(data: bytes, pixels: PixelFormat, kind: str) -> WordArray:
+    expected = pixels.rows * pixels.columns * 2
+    if len(data) != expected:
+        message = f"the pixel data hold {len(data)} bytes where {pixels.rows} x {pixels.columns} pixels need {expected}"
+        raise UnreadableInstance(message)
+    return np.frombuffer(data, dtype=kind).reshape(pixels.rows, pixels.columns).astype(np.uint16, copy=False)
+
+
+def _decompress(data: bytes, pixels: PixelFormat, syntax: str) -> WordArray:
+    try:
+        frames = list(generate_frames(data, number_of_frames=1))
+        decoded, _ = get_decoder(UID(syntax)).as_array(
+            encapsulate(frames), raw=True, decoding_plugin=_PLUGINS.get(UID(syntax), "gdcm"), **_image_keywords(pixels)
+        )
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        message = f"the compressed pixel data cannot be decoded: {error}"
+        raise UnreadableInstance(message) from error
+    if decoded.shape != (pixels.rows, pixels.columns) or decoded.dtype.itemsize != 2:
+        message = f"the compressed pixel data hold {decoded.shape} pixels where the header says {pixels.rows} x {pixels.columns}"
+        raise UnreadableInstance(message)
+    return np.ascontiguousarray(decoded).view(np.uint16)
+
+
+def encode(words: WordArray, pixels: PixelFormat, syntax: str) -> bytes | None:
+    """Compress words losslessly into an encapsulated value in the same syntax; None where no encoder is at hand or the words do not fit."""
+    if syntax not in _ENCODED_AGAIN:
+        return None
+    image = words.view(np.int16) if pixels.signed else words
+    try:
+        frame = get_encoder(UID(syntax)).encode(image, encoding_plugin=_PLUGINS[UID(syntax)], **_image_keywords(pixels))
+    except (RuntimeError, ValueError):
+        return None
+    value = encapsulate([frame])
+    again = _decompress(value, pixels, syntax)
+    return value if np.array_equal(again, words) else None
+
+
+def _image_keywords(pixels: PixelFormat) -> dict[str, int | str]:
+    return {
+        "rows": pixels.rows,
+        "columns": pixels.columns,
+        "samples_per_pixel": 1,
+        "photometric_interpretation": "MONOCHROME2",
+        "bits_allocated": 16,
+        "bits_stored": pixels.bits_stored,
+        "pixel_representation": int(pixels.signed),
+        "number_of_frames": 1,
+        "pixel_keyword": "PixelData",
+    }
+
+
+def padding_mask(words: WordArray, pixels: PixelFormat) -> NDArray[np.bool_]:
+    """Tell which words say "no measurement"; padding is compared as whole words, as scanners write it."""
+    if pixels.padding is None:
+        return np.zeros(words.shape, dtype=bool)
+    whole = words.view(np.int16) if pixels.signed else words
+    low, high = pixels.padding
+    return np.asarray((whole >= low) & (whole <= high))
+
+
+def stored_values(words: WordArray, pixels: PixelFormat) -> NDArray[np.int16] | WordArray:
+    """Return the integers in the low bits_stored bits, sign extended where signed; the words themselves when all 16 bits are used."""
+    whole: NDArray[np.int16] | WordArray = words.view(np.int16) if pixels.signed else words
+    unused = 16 - pixels.bits_stored
+    if not unused:
+        return whole
+    return np.right_shift(np.left_shift(whole, unused), unused)
+
+
+def unused_bits_are_empty(words: WordArray, pixels: PixelFormat) -> bool:
+    """Tell whether the bits above bits_stored hold nothing: zeros or the sign, or a padding value."""
+    low = stored_values(words, pixels).view(np.uint16)
+    zeros = words & np.uint16((1 << pixels.bits_stored) - 1)
+    return bool(((words == low) | (words == zeros) | padding_mask(words, pixels)).all())
+
+
+def put(words: WordArray, value: int, where: NDArray[np.bool_], pixels: PixelFormat) -> WordArray:
+    """Return words with a stored value at some places, its unused bits filled like the image's own (with the sign, or with zeros)."""
+    sign_bit = np.uint16(1 << (pixels.bits_stored - 1))
+    bits = value & ((1 << pixels.bits_stored) - 1)
+    above = 0xFFFF & ~((1 << pixels.bits_stored) - 1)
+    unsigned_habit = bool(((words & sign_bit) != 0).any()) and not bool((words[(words & sign_bit) != 0] & np.uint16(above)).any())
+    if pixels.signed and value < 0 and not (above and unsigned_habit):
+        bits |= above
+    edited = words.copy()
+    edited[where] = bits
+    return edited
+
+
+def check_pixels(words: WordArray, pixels: PixelFormat, highest_padding_hu: float) -> None:
+    """Refuse pixels that could carry another image, or whose padding hides tissue.
+
+    Raises:
+        UnsupportedObject: unused bits hold something, or padding voxels would be tissue.
+    """
+    if not unused_bits_are_empty(words, pixels):
+        message = "unused bits of the pixel data hold something, which could be another picture of the face"
+        raise UnsupportedObject(message)
+    if pixels.padding is not None:
+        padded = stored_values(words, pixels)[padding_mask(words, pixels)]
+        if padded.size and float(padded.max() if pixels.slope > 0 else padded.min()) * pixels.slope + pixels.intercept > highest_padding_hu:
+            message = f"voxels marked as padding are brighter than {highest_padding_hu:.0f} HU, so they could hide tissue"
+            raise UnsupportedObject(message)
