@@ -1,9 +1,9 @@
 """Replaces the face by air: the fill value and the edited stored words (DESIGN section 9 and section 8, rule 5)."""
 
 import numpy as np
+
 from ctdeface_shared.errors import InconsistentGeometry
 from ctdeface_shared.options import HIGHEST_FILL_HU, FillKind, FillRule
-
 from ctdeface_worker.dicom.pixels import WordArray, padding_mask, put
 from ctdeface_worker.dicom.volume import LoadedSeries
 from ctdeface_worker.domain import BoolArray, FaceMask, PixelFormat, Volume
@@ -28,8 +28,8 @@ def fill_value_hu(volume: Volume, rule: FillRule) -> float:
         hu = hu[(hu >= AIR_HU[0]) & (hu <= AIR_HU[1])]
     if not hu.size:
         return DEFAULT_AIR_HU
-    chosen = np.median(hu) if rule.kind is FillKind.AIR else np.percentile(hu, 10)
-    return float(min(chosen, HIGHEST_FILL_HU))
+    chosen = float(np.median(hu) if rule.kind is FillKind.AIR else np.percentile(hu, 10))
+    return min(chosen, float(HIGHEST_FILL_HU))
 
 
 def fill_stored(loaded: LoadedSeries, mask: FaceMask, fill_hu: float) -> tuple[WordArray, ...]:

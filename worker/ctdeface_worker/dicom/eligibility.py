@@ -59,6 +59,9 @@ class ElementPolicy:
     blank: frozenset[str] = frozenset()
 
 
+NO_POLICY = ElementPolicy()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """Why an instance is withheld.

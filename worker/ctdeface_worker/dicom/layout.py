@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from ctdeface_shared.errors import UnreadableInstance
 from pydicom.datadict import dictionary_VR
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from ctdeface_shared.errors import UnreadableInstance
 
 PREAMBLE = 128
 UNDEFINED = 0xFFFFFFFF
@@ -197,6 +198,7 @@ class Walk:
     """Walks over bytes in one encoding (byte order; implicit or explicit) and collects the elements it understands."""
 
     def __init__(self, data: bytes, *, big: bool, implicit: bool) -> None:
+        """Prepare for one encoding; nothing is read yet."""
         self.found: list[Element] = []
         self._data = data
         self._big = big

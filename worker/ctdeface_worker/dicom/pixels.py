@@ -1,19 +1,19 @@
 """Stored integers out of the pixel data and back into bytes, for every transfer syntax that is supported."""
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from ctdeface_shared.errors import UnreadableInstance, UnsupportedObject, UnsupportedTransferSyntax
 from numpy.typing import NDArray
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.pixels import get_decoder, get_encoder
+from pydicom.pixels.decoders import get_decoder
+from pydicom.pixels.encoders import get_encoder
 from pydicom.uid import (
+    JPEG2000,
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    JPEG2000,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -24,6 +24,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from ctdeface_shared.errors import UnreadableInstance, UnsupportedObject, UnsupportedTransferSyntax
 from ctdeface_worker.dicom.layout import Layout
 from ctdeface_worker.domain import PixelFormat
 
@@ -34,7 +35,13 @@ NATIVE = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBi
 _ENCODED_AGAIN = frozenset({RLELossless, JPEGLSLossless, JPEG2000Lossless})
 """Lossless syntaxes that a maintained encoder writes."""
 _DECODED = _ENCODED_AGAIN | {JPEGLossless, JPEGLosslessSV1, JPEG2000, JPEGLSNearLossless, JPEGBaseline8Bit, JPEGExtended12Bit}
-_PLUGINS = {RLELossless: "pydicom", JPEG2000: "pylibjpeg", JPEG2000Lossless: "pylibjpeg", JPEGLSLossless: "pyjpegls", JPEGLSNearLossless: "pyjpegls"}
+_PLUGINS = {
+    RLELossless: "pydicom",
+    JPEG2000: "pylibjpeg",
+    JPEG2000Lossless: "pylibjpeg",
+    JPEGLSLossless: "pyjpegls",
+    JPEGLSNearLossless: "pyjpegls",
+}
 
 
 def decode(layout: Layout, pixels: PixelFormat) -> WordArray:
@@ -94,7 +101,7 @@ def encode(words: WordArray, pixels: PixelFormat, syntax: str) -> bytes | None:
     return value if np.array_equal(again, words) else None
 
 
-def _image_keywords(pixels: PixelFormat) -> dict[str, int | str]:
+def _image_keywords(pixels: PixelFormat) -> dict[str, Any]:
     return {
         "rows": pixels.rows,
         "columns": pixels.columns,

@@ -11,10 +11,10 @@ from io import BytesIO
 from pathlib import Path
 
 import pydicom
-from ctdeface_shared.errors import UnreadableInstance
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import MediaStorageDirectoryStorage
 
+from ctdeface_shared.errors import UnreadableInstance
 from ctdeface_worker.dicom.layout import PREAMBLE, Layout, looks_like_bare_data_set, parse
 
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ctdeface_shared.errors import InvalidSeries, MixedPatients, NotDicom, RepeatedPositions, UnreadableInstance
-
-from ctdeface_worker.dicom.eligibility import ElementPolicy, Refusal, WithheldCode, as_instance
+from ctdeface_worker.dicom.eligibility import NO_POLICY, ElementPolicy, Refusal, WithheldCode, as_instance
 from ctdeface_worker.dicom.reader import CaseFile, CaseFiles, FileKind
 from ctdeface_worker.dicom.stacks import FEWEST_SLICES, arrange, same_positions, stacks
 from ctdeface_worker.domain import Fate, Instance, Series
@@ -38,9 +37,6 @@ class Selection:
 
     series: tuple[Series, ...]
     others: tuple[FileFate, ...]
-
-
-NO_POLICY = ElementPolicy()
 
 
 def select(files: CaseFiles, *, policy: ElementPolicy = NO_POLICY) -> Selection:

@@ -1,11 +1,12 @@
 """Makes ordered stacks of parallel slices out of the instances of a series (DESIGN section 8, rules 3 and 4)."""
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
-from ctdeface_shared.errors import InconsistentGeometry, InvalidSeries, MissingSlices, RepeatedPositions
 
+from ctdeface_shared.errors import InconsistentGeometry, InvalidSeries, MissingSlices, RepeatedPositions
 from ctdeface_worker.dicom.layout import parse
 from ctdeface_worker.domain import FloatArray, Instance, Placement
 
@@ -16,6 +17,9 @@ _MISSING = 1.5
 _WIDENED = 1.1
 """A gap this much wider than usual counts as the place of a hole in the instance numbers."""
 _DRIFT_MM = 1.0
+"""Sideways jumps of slices up to this are rounding (or up to one pixel)."""
+_SAME_DIRECTION = 1e-3
+"""Direction cosines that differ by less are the same."""
 
 
 def stacks(instances: Iterable[Instance]) -> list[tuple[Instance, ...]]:
@@ -62,7 +66,9 @@ def same_positions(ordered: Sequence[Instance]) -> list[list[int]]:
 
 def position_mm(placement: Placement) -> float:
     """Position along the slice normal, the cross product of the directions along a row and down a column."""
-    return float(np.dot(placement.position, normal(placement)))
+    ax, ay, az, bx, by, bz = placement.orientation
+    across = (ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx)
+    return sum(p * a for p, a in zip(placement.position, across, strict=True)) / math.hypot(*across)
 
 
 def normal(placement: Placement) -> FloatArray:
@@ -76,8 +82,8 @@ def _parallel(one: Instance, other: Instance) -> bool:
     return (
         (one.pixels.rows, one.pixels.columns) == (other.pixels.rows, other.pixels.columns)
         and a.frame_of_reference_uid == b.frame_of_reference_uid
-        and np.allclose(a.orientation, b.orientation, rtol=0, atol=1e-3)
-        and np.allclose(a.pixel_spacing_mm, b.pixel_spacing_mm, rtol=1e-3)
+        and all(abs(p - q) < _SAME_DIRECTION for p, q in zip(a.orientation, b.orientation, strict=True))
+        and all(math.isclose(p, q, rel_tol=1e-3) for p, q in zip(a.pixel_spacing_mm, b.pixel_spacing_mm, strict=True))
     )
 
 
@@ -99,9 +105,10 @@ def _is_volume(instances: Sequence[Instance]) -> bool:
     return len(same_positions(ordered)) >= FEWEST_SLICES
 
 
-def _overlap(parts: Sequence[Sequence[Instance]]) -> bool:
+def _overlap(parts: Iterable[Sequence[Instance]]) -> bool:
     """Tell whether two parts share a position: such a series is dynamic and is not split but withheld."""
-    every = sorted(position_mm(instance.placement) for part in parts for instance in (arrange(part)[g[0]] for g in same_positions(arrange(part))))
+    positions = [{position_mm(instance.placement) for instance in part} for part in parts]
+    every = sorted(position for part in positions for position in part)
     return any(b - a < SAME_POSITION_MM for a, b in pairwise(every))
 
 
@@ -157,7 +164,8 @@ def _usual_gaps(single: Sequence[Instance], gaps: FloatArray) -> FloatArray:
     block = np.cumsum([0, *(_other_thickness(a, b) for a, b in pairwise(thickness))])
     within = block[1:] == block[:-1]
     overall = float(np.median(gaps))
-    medians = {b: float(np.median(gaps[within & (block[1:] == b)])) if (within & (block[1:] == b)).any() else overall for b in set(block.tolist())}
+    inside = {b: gaps[within & (block[1:] == b)] for b in set(block.tolist())}
+    medians = {b: float(np.median(own)) if own.size else overall for b, own in inside.items()}
     return np.array([[medians[b] for b in block[:-1].tolist()], [medians[b] for b in block[1:].tolist()]])
 
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+
 from ctdeface_shared.errors import PermanentError
 from ctdeface_shared.options import HIGHEST_FILL_HU
-
 from ctdeface_worker.dicom.layout import parse
 from ctdeface_worker.dicom.pixels import WordArray, check_pixels, decode, padding_mask, stored_values
 from ctdeface_worker.dicom.stacks import same_positions

@@ -1,0 +1,129 @@
+"""`headers: annotate`: makes standard-conformant derived instances (DESIGN section 8, rule 8; DICOM PS3.3 C.7.6.1.1.2, PS3.15 E.3.2)."""
+
+import hashlib
+import hmac
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
+from typing import Literal, TypeAlias
+
+import pydicom
+
+from ctdeface_worker.dicom.layout import Element, Layout
+from ctdeface_worker.dicom.patches import Patch, append_item, encoded, insert_element, replace_element
+from ctdeface_worker.domain import DifferenceKind, ExpectedDifference, Series
+
+IMAGE_TYPE = 0x00080008
+DERIVATION_DESCRIPTION = 0x00082111
+METHOD_CODES = 0x00120064
+RECOGNIZABLE_FEATURES = 0x00280302
+_LONGEST_ST = 1024
+
+Order: TypeAlias = Literal["little", "big"]
+Change: TypeAlias = tuple[Patch, tuple[ExpectedDifference, ...]]
+
+
+def new_uids(series: Iterable[Series], key: bytes) -> dict[str, str]:
+    """Map the SOP and Series Instance UIDs of all released series to new ones, the same in every run with the same key."""
+    old = {uid for one in series for uid in (one.series_instance_uid, *(instance.sop_instance_uid for instance in one.instances))}
+    return {uid: _keyed_uid(uid, key) for uid in old}
+
+
+def annotate(layout: Layout, header: pydicom.Dataset, uids: Mapping[str, str]) -> Iterator[Change]:
+    """Yield the changes that mark an instance as derived and give it and its references new UIDs."""
+    yield from _identities(layout, uids)
+    given = header.get("ImageType") or ["ORIGINAL", "PRIMARY", "AXIAL"]
+    image_type = ["DERIVED", *([given] if isinstance(given, str) else list(given))[1:]]
+    yield from _set(layout, IMAGE_TYPE, "CS", image_type, "a derived image")
+    yield from _set(layout, DERIVATION_DESCRIPTION, "ST", _description(header), "says what was done")
+    yield from _method_code(layout, header)
+    yield from _set(layout, RECOGNIZABLE_FEATURES, "CS", "NO", "no recognizable visual features")
+
+
+def _keyed_uid(uid: str, key: bytes) -> str:
+    digest = hmac.new(key, uid.encode("ascii", "replace"), hashlib.sha256).digest()
+    return f"2.25.{uuid.UUID(bytes=digest[:16], version=5).int}"
+
+
+def _identities(layout: Layout, uids: Mapping[str, str]) -> Iterator[Change]:
+    for element in layout.elements:
+        if element.vr != "UI":
+            continue
+        old = layout.data[element.value : element.end].rstrip(b"\0 ").decode("latin-1").split("\\")
+        new = [uids.get(uid.strip(), uid) for uid in old]
+        if new != old:
+            patch = replace_element(element, _encoded_uid(layout, element, new))
+            yield patch, (_changed(element.name, "new identity of a derived instance"), *_group_length(layout, patch))
+
+
+def _encoded_uid(layout: Layout, element: Element, uids: list[str]) -> bytes:
+    """Encode a UID as the element itself is, which inside an opaque private sequence may differ from the data set."""
+    value = "\\".join(uids).encode("ascii")
+    value += b"\0" * (len(value) % 2)
+    head = layout.data[element.start : element.value]
+    order: Order = "little" if layout.little_endian or element.start < layout.body else "big"
+    explicit = head[4:6] == b"UI"
+    return head[:6] + len(value).to_bytes(2, order) + value if explicit else head[:4] + len(value).to_bytes(4, order) + value
+
+
+def _set(layout: Layout, tag: int, vr: str, value: str | list[str], reason: str) -> Iterator[Change]:
+    wanted = pydicom.Dataset()
+    wanted.add_new(tag, vr, value)
+    data = encoded(layout, wanted)
+    element = layout.top(tag)
+    if element is None:
+        yield _with_length(layout, insert_element(layout, tag, data), _difference(tag, DifferenceKind.ADDED, reason))
+    elif layout.data[element.start : element.end] != data:
+        yield _with_length(layout, replace_element(element, data), _difference(tag, DifferenceKind.CHANGED, reason))
+
+
+def _description(header: pydicom.Dataset) -> str:
+    ours = f"Facial features removed by ctdeface {version('ctdeface')}"
+    before = str(header.get("DerivationDescription") or "")
+    if before.endswith(ours):
+        return before
+    return f"{before[: _LONGEST_ST - len(ours) - 2]}; {ours}" if before else ours
+
+
+def _method_code(layout: Layout, header: pydicom.Dataset) -> Iterator[Change]:
+    sequence = layout.top(METHOD_CODES)
+    if any(item.get("CodeValue") == "113102" for item in header.get("DeidentificationMethodCodeSequence") or ()):
+        return
+    code = pydicom.Dataset()
+    code.CodeValue = "113102"
+    code.CodingSchemeDesignator = "DCM"
+    code.CodeMeaning = "Clean Recognizable Visual Features Option"
+    reason = "names what was done"
+    if sequence is None:
+        yield from _set_sequence(layout, code, reason)
+        return
+    content = encoded(layout, code)
+    order: Order = "little" if layout.little_endian else "big"
+    tag = b"".join(part.to_bytes(2, order) for part in (0xFFFE, 0xE000))
+    item = tag + len(content).to_bytes(4, order) + content
+    yield _with_length(layout, append_item(layout, sequence, item), _difference(METHOD_CODES, DifferenceKind.CHANGED, reason))
+
+
+def _set_sequence(layout: Layout, code: pydicom.Dataset, reason: str) -> Iterator[Change]:
+    wanted = pydicom.Dataset()
+    wanted.DeidentificationMethodCodeSequence = [code]
+    patch = insert_element(layout, METHOD_CODES, encoded(layout, wanted))
+    yield _with_length(layout, patch, _difference(METHOD_CODES, DifferenceKind.ADDED, reason))
+
+
+def _with_length(layout: Layout, patch: Patch, difference: ExpectedDifference) -> Change:
+    return patch, (difference, *_group_length(layout, patch))
+
+
+def _group_length(layout: Layout, patch: Patch) -> tuple[ExpectedDifference, ...]:
+    """A retired group length that counts the patched bytes changes with them."""
+    element = layout.top(patch.group << 16)
+    return (_changed(element.name, "the length of its group"),) if element is not None and patch.growth else ()
+
+
+def _difference(tag: int, kind: DifferenceKind, reason: str) -> ExpectedDifference:
+    return ExpectedDifference(path=f"({tag >> 16:04X},{tag & 0xFFFF:04X})", kind=kind, reason=reason)
+
+
+def _changed(path: str, reason: str) -> ExpectedDifference:
+    return ExpectedDifference(path=path, kind=DifferenceKind.CHANGED, reason=reason)
