@@ -31,6 +31,7 @@ from ctdeface_worker.domain import PixelFormat
 WordArray: TypeAlias = NDArray[np.uint16]
 StoredArray: TypeAlias = NDArray[np.int32]
 
+WORD_BITS = 16
 NATIVE = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian})
 _ENCODED_AGAIN = frozenset({RLELossless, JPEGLSLossless, JPEG2000Lossless})
 """Lossless syntaxes that a maintained encoder writes."""
@@ -55,16 +56,16 @@ def decode(layout: Layout, pixels: PixelFormat) -> WordArray:
     if element is None:
         message = "there is no pixel data"
         raise UnreadableInstance(message)
-    data = layout.data[element.value : element.end]
+    data = memoryview(layout.data)[element.value : element.end]
     if layout.transfer_syntax_uid in NATIVE:
         return _words(data, pixels, ">u2" if not layout.little_endian else "<u2")
     if layout.transfer_syntax_uid not in _DECODED or not element.fragmented:
         message = f"pixel data in the transfer syntax {UID(layout.transfer_syntax_uid).name} cannot be decoded here"
         raise UnsupportedTransferSyntax(message)
-    return _decompress(data, pixels, layout.transfer_syntax_uid)
+    return _decompress(bytes(data), pixels, layout.transfer_syntax_uid)
 
 
-def _words(data: bytes, pixels: PixelFormat, kind: str) -> WordArray:
+def _words(data: memoryview, pixels: PixelFormat, kind: str) -> WordArray:
     expected = pixels.rows * pixels.columns * 2
     if len(data) != expected:
         message = f"the pixel data hold {len(data)} bytes where {pixels.rows} x {pixels.columns} pixels need {expected}"
@@ -127,7 +128,7 @@ def padding_mask(words: WordArray, pixels: PixelFormat) -> NDArray[np.bool_]:
 def stored_values(words: WordArray, pixels: PixelFormat) -> NDArray[np.int16] | WordArray:
     """Return the integers in the low bits_stored bits, sign extended where signed; the words themselves when all 16 bits are used."""
     whole: NDArray[np.int16] | WordArray = words.view(np.int16) if pixels.signed else words
-    unused = 16 - pixels.bits_stored
+    unused = WORD_BITS - pixels.bits_stored
     if not unused:
         return whole
     return np.right_shift(np.left_shift(whole, unused), unused)
@@ -135,6 +136,8 @@ def stored_values(words: WordArray, pixels: PixelFormat) -> NDArray[np.int16] | 
 
 def unused_bits_are_empty(words: WordArray, pixels: PixelFormat) -> bool:
     """Tell whether the bits above bits_stored hold nothing: zeros or the sign, or a padding value."""
+    if pixels.bits_stored == WORD_BITS:
+        return True
     low = stored_values(words, pixels).view(np.uint16)
     zeros = words & np.uint16((1 << pixels.bits_stored) - 1)
     return bool(((words == low) | (words == zeros) | padding_mask(words, pixels)).all())
