@@ -88,7 +88,7 @@ def test_the_wheel_holds_the_three_packages_with_their_data_and_nothing_else(tmp
         shutil.copy(ROOT / name, tmp_path)
     for folder in PACKAGES.values():
         shutil.copytree(folder, tmp_path / folder.relative_to(ROOT), ignore=shutil.ignore_patterns("__pycache__"))
-    pip = [
+    pip: list[str | Path] = [
         sys.executable,
         "-m",
         "pip",
