@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pydicom
@@ -74,7 +74,7 @@ def encoded(dataset: pydicom.Dataset, stored: NDArray[Any], syntax: str, frame: 
     """Write a data set as a file; a compressed frame replaces the native pixel data."""
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
-    order = ">" if syntax == ExplicitVRBigEndian else "<"
+    order: Literal["<", ">"] = ">" if syntax == ExplicitVRBigEndian else "<"
     value = stored.astype(stored.dtype.newbyteorder(order)).tobytes() if frame is None else encapsulate([frame])
     dataset.add_new(0x7FE00010, "OW" if frame is None else "OB", value)
     if frame is not None:

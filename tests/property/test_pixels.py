@@ -10,6 +10,7 @@ import pydicom
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pydicom.dataelem import RawDataElement
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from ctdeface_worker.defacing import fill_stored
@@ -90,11 +91,12 @@ def without_pixels(path: Path) -> bytes:
     """Return the file with its pixel bytes cut out, found by pydicom's own reading of it."""
     content = path.read_bytes()
     raw = pydicom.dcmread(path).get_item(0x7FE00010)
+    assert isinstance(raw, RawDataElement)
     if pydicom.dcmread(path).file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
         plain = pydicom.dcmread(path)
         del plain.PixelData
         return bytes(str(plain), "utf-8")
-    return content[: raw.value_tell] + content[raw.value_tell + raw.length :]  # type: ignore[union-attr]
+    return content[: raw.value_tell] + content[raw.value_tell + raw.length :]
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,5 +1,6 @@
 """Stored integers out of the pixel data and back into bytes, for every transfer syntax that is supported."""
 
+import warnings
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,6 +26,7 @@ from pydicom.uid import (
 )
 
 from ctdeface_shared.errors import UnreadableInstance, UnsupportedObject, UnsupportedTransferSyntax
+from ctdeface_worker.dicom import jpeg_lossless
 from ctdeface_worker.dicom.layout import Layout
 from ctdeface_worker.domain import PixelFormat
 
@@ -33,9 +35,9 @@ StoredArray: TypeAlias = NDArray[np.int32]
 
 WORD_BITS = 16
 NATIVE = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian})
-_ENCODED_AGAIN = frozenset({RLELossless, JPEGLSLossless, JPEG2000Lossless})
+_ENCODED_AGAIN = frozenset({RLELossless, JPEGLSLossless, JPEG2000Lossless, JPEGLossless, JPEGLosslessSV1})
 """Lossless syntaxes that a maintained encoder writes."""
-_DECODED = _ENCODED_AGAIN | {JPEGLossless, JPEGLosslessSV1, JPEG2000, JPEGLSNearLossless, JPEGBaseline8Bit, JPEGExtended12Bit}
+_DECODED = _ENCODED_AGAIN | {JPEG2000, JPEGLSNearLossless, JPEGBaseline8Bit, JPEGExtended12Bit}
 _PLUGINS = {
     RLELossless: "pydicom",
     JPEG2000: "pylibjpeg",
@@ -43,6 +45,9 @@ _PLUGINS = {
     JPEGLSLossless: "pyjpegls",
     JPEGLSNearLossless: "pyjpegls",
 }
+
+
+_ENCODERS = {RLELossless: "gdcm", JPEG2000Lossless: "pylibjpeg", JPEGLSLossless: "pyjpegls"}
 
 
 def decode(layout: Layout, pixels: PixelFormat) -> WordArray:
@@ -75,10 +80,11 @@ def _words(data: memoryview, pixels: PixelFormat, kind: str) -> WordArray:
 
 def _decompress(data: bytes, pixels: PixelFormat, syntax: str) -> WordArray:
     try:
-        frames = list(generate_frames(data, number_of_frames=1))
-        decoded, _ = get_decoder(UID(syntax)).as_array(
-            encapsulate(frames), raw=True, decoding_plugin=_PLUGINS.get(UID(syntax), "gdcm"), **_image_keywords(pixels)
-        )
+        with warnings.catch_warnings(action="ignore"):  # about sizes; what comes out is checked
+            frames = list(generate_frames(data, number_of_frames=1))
+            decoded, _ = get_decoder(UID(syntax)).as_array(
+                encapsulate(frames), raw=True, decoding_plugin=_PLUGINS.get(UID(syntax), "gdcm"), **_image_keywords(pixels)
+            )
     except (RuntimeError, ValueError, NotImplementedError) as error:
         message = f"the compressed pixel data cannot be decoded: {error}"
         raise UnreadableInstance(message) from error
@@ -92,14 +98,19 @@ def encode(words: WordArray, pixels: PixelFormat, syntax: str) -> bytes | None:
     """Compress words losslessly into an encapsulated value in the same syntax; None where no encoder is at hand or the words do not fit."""
     if syntax not in _ENCODED_AGAIN:
         return None
-    image = words.view(np.int16) if pixels.signed else words
     try:
-        frame = get_encoder(UID(syntax)).encode(image, encoding_plugin=_PLUGINS[UID(syntax)], **_image_keywords(pixels))
-    except (RuntimeError, ValueError):
+        value = encapsulate([_frame(words, pixels, syntax)])
+        again = _decompress(value, pixels, syntax)
+    except (RuntimeError, ValueError, UnreadableInstance):
         return None
-    value = encapsulate([frame])
-    again = _decompress(value, pixels, syntax)
     return value if np.array_equal(again, words) else None
+
+
+def _frame(words: WordArray, pixels: PixelFormat, syntax: str) -> bytes:
+    if syntax in jpeg_lossless.SYNTAXES:
+        return jpeg_lossless.encode_frame(words.astype("<u2").tobytes(), pixels, syntax)
+    image = words.view(np.int16) if pixels.signed else words
+    return bytes(get_encoder(UID(syntax)).encode(image, encoding_plugin=_ENCODERS[UID(syntax)], **_image_keywords(pixels)))
 
 
 def _image_keywords(pixels: PixelFormat) -> dict[str, Any]:
