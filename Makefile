@@ -1,6 +1,6 @@
 # Every target sets up .venv first, which takes minutes once and nothing afterwards. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup deface test lint evaluate bench clean
+.PHONY: help setup deface test lint evaluate bench chaos clean
 export IN OUT
 
 help: ## show this list
@@ -29,6 +29,9 @@ evaluate: setup ## measure on all volumes of the folder that CTDEFACE_REAL_DATA 
 
 bench: setup ## print seconds per stage and peak memory for each real case
 	@.venv/bin/python -m tests.benchmarks.stages $(ARGS)
+
+chaos: setup ## kill a running batch at 24 random moments and check that nothing partial shows
+	@CTDEFACE_TEST_KILLS=24 .venv/bin/python -m pytest tests/e2e/test_batch_survives_sigkill.py $(ARGS)
 
 clean: ## remove .venv and every cache
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -22,6 +22,8 @@ PREFIX = "CTDEFACE_"
 DELIMITER = "__"
 NOT_SETTINGS = frozenset({"CTDEFACE_CONFIG", "CTDEFACE_REAL_DATA"})
 """Names in the environment that are ours but no settings: which file to read, and where the tests find real CT."""
+FOR_TESTS = "CTDEFACE_TEST_"
+"""How the names begin that only the test suite reads."""
 DEFAULT_FILE = Path("ctdeface.toml")
 
 
@@ -214,8 +216,9 @@ def _document(file: Path) -> dict[str, Any]:
 
 def _refuse_unknown_variables(known: frozenset[str]) -> None:
     for name in sorted(os.environ):
-        if name.upper().startswith(PREFIX) and name.upper() not in known | NOT_SETTINGS:
-            near = get_close_matches(name.upper(), known, n=1)
+        upper = name.upper()
+        if upper.startswith(PREFIX) and upper not in known | NOT_SETTINGS and not upper.startswith(FOR_TESTS):
+            near = get_close_matches(upper, known, n=1)
             message = f"{name} in the environment is no setting" + (f"; did you mean {near[0]}?" if near else "")
             raise ConfigurationError(message)
 

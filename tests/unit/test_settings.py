@@ -81,6 +81,13 @@ def test_a_misspelt_name_in_the_environment_is_refused(monkeypatch: pytest.Monke
         load()
 
 
+def test_names_for_tests_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only the suite reads neither sets anything nor is refused."""
+    monkeypatch.setenv("CTDEFACE_TEST_SEED", "1")
+    monkeypatch.setenv("CTDEFACE_REAL_DATA", "somewhere")
+    assert set(load().origins.values()) == {"default"}
+
+
 def test_a_file_that_is_named_but_missing_is_refused() -> None:
     """A named settings file has to exist."""
     with pytest.raises(ConfigurationError, match=r"no settings file missing\.toml"):
