@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.settings import Settings, keys, load, variable_of
-from tests.architecture.sources import ROOT
+from tests.architecture.sources import PACKAGES, ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONFIGURATION = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
@@ -97,6 +97,14 @@ def test_every_link_inside_the_project_leads_somewhere(document: Path) -> None:
     """No relative link points to a file that is not there."""
     links = re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8"))
     assert not [link for link in links if not (document.parent / link).exists()]
+
+
+def test_every_module_of_the_worker_is_on_the_map() -> None:
+    """The table of the architecture page names each module and sub-package of the worker, and nothing else."""
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    named = {name for row in re.findall(r"^\| (`[a-z/`, ]+`) \|", page, re.MULTILINE) for name in re.findall(r"`([a-z/]+)`", row)}
+    there = {file.stem for file in PACKAGES["ctdeface_worker"].glob("*.py")} - {"__init__"}
+    assert named == there | {f"{file.parent.name}/" for file in PACKAGES["ctdeface_worker"].glob("*/__init__.py")}
 
 
 def test_decisions_are_numbered_without_gaps() -> None:
