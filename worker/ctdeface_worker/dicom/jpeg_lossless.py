@@ -19,7 +19,8 @@ def encode_frame(words: bytes, pixels: PixelFormat, syntax: str) -> bytes:
     """
     value = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
     value.SetByteStringValue(words)
-    image = gdcm.Image()
+    owner = gdcm.ImageWriter()
+    image = owner.GetImage()  # an image that Python owned would be freed twice
     image.SetNumberOfDimensions(2)
     image.SetDimensions((pixels.columns, pixels.rows, 1))
     image.SetPixelFormat(gdcm.PixelFormat(1, 16, pixels.bits_stored, pixels.bits_stored - 1, int(pixels.signed)))
