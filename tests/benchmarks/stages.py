@@ -77,8 +77,8 @@ def measure(case: Path) -> Run:
     return Run(
         seconds=seconds,
         peak_mb=usage.ru_maxrss * KILOBYTES_PER_UNIT / 1024,
-        outcome=", ".join([f"exit {process.returncode}", *(str(report["outcome"]) for report in reports)]),
-        stages={stage: value for report in reports for stage, value in report["seconds"].items()},
+        outcome=", ".join([f"exit {process.returncode}", *(f"{report['state']} {report['result']['code']}".strip() for report in reports)]),
+        stages={stage: value for report in reports for stage, value in report["result"]["seconds"].items()},
     )
 
 
