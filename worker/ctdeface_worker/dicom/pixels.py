@@ -16,8 +16,6 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
     JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
@@ -37,7 +35,7 @@ WORD_BITS = 16
 NATIVE = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian})
 _ENCODED_AGAIN = frozenset({RLELossless, JPEGLSLossless, JPEG2000Lossless, JPEGLossless, JPEGLosslessSV1})
 """Lossless syntaxes that a maintained encoder writes."""
-_DECODED = _ENCODED_AGAIN | {JPEG2000, JPEGLSNearLossless, JPEGBaseline8Bit, JPEGExtended12Bit}
+_DECODED = _ENCODED_AGAIN | {JPEG2000, JPEGLSNearLossless}
 _PLUGINS = {
     RLELossless: "pydicom",
     JPEG2000: "pylibjpeg",
