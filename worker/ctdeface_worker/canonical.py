@@ -39,29 +39,70 @@ class Canonical:
             read_only(array)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Grid:
+    """Where the canonical voxels lie: shape (z, y, x), LPS mm of the first one, edge."""
+
+    shape: tuple[int, int, int]
+    origin_lps: FloatArray
+    spacing_mm: float
+
+
 def to_canonical(volume: Volume, *, spacing_mm: float = 2.0) -> Canonical:
     """Resample a volume (any orientation, tilt and uneven slices included) to the canonical grid by linear interpolation."""
     hu, valid, geometry = _thin_out(volume, spacing_mm)
     low, high = _bounds_lps(geometry)
-    origin = low + spacing_mm / 2
     count = np.maximum(np.ceil((high - low) / spacing_mm).astype(int), 1)
-    shape = (int(count[2]), int(count[1]), int(count[0]))
-    points_y, points_x = np.meshgrid(
-        origin[1] + spacing_mm * np.arange(shape[1]), origin[0] + spacing_mm * np.arange(shape[2]), indexing="ij"
-    )
-    out_hu = np.full(shape, OUTSIDE_HU, dtype=np.float32)
-    out_valid = np.zeros(shape, dtype=bool)
+    grid = _Grid(shape=(int(count[2]), int(count[1]), int(count[0])), origin_lps=low + spacing_mm / 2, spacing_mm=spacing_mm)
+    sample = _sample_even if _is_even(geometry) else _sample_uneven
+    out_hu, out_valid = sample(hu, valid, geometry, grid)
+    out_hu[~out_valid] = OUTSIDE_HU
+    return Canonical(hu=out_hu, valid=out_valid, origin_lps=grid.origin_lps, spacing_mm=spacing_mm)
+
+
+def _is_even(geometry: Geometry) -> bool:
+    """Whether one affine describes every slice, to a fiftieth of a millimeter."""
+    n = geometry.shape[0]
+    affine = geometry.affine_lps
+    fitted = affine[:3, 3] + np.arange(n)[:, None] * affine[:3, 0]
+    return n > 1 and float(np.abs(fitted - geometry.slice_origins_lps).max()) < 0.02
+
+
+def _sample_even(hu: HuArray, valid: BoolArray, geometry: Geometry, grid: _Grid) -> tuple[HuArray, BoolArray]:
+    """Sample a stack that one affine describes; images have unit spacing, so the transform maps index to index (x, y, z)."""
+    inverse = np.linalg.inv(geometry.affine_lps)
+    to_stored = inverse[:3, :3][::-1] * grid.spacing_mm
+    offset = (inverse @ np.append(grid.origin_lps, 1.0))[:3][::-1]
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix(to_stored.ravel().tolist())
+    transform.SetTranslation(offset.tolist())
+    rest = (grid.shape[::-1], transform)
+    fixed = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), np.eye(3).ravel().tolist(), 0.0)
+    # One more voxel on every side, so that the outer half voxels are not cut off.
+    padded = sitk.GetImageFromArray(np.pad(hu, 1, mode="edge"))
+    padded.SetOrigin((-1.0, -1.0, -1.0))
+    covered = sitk.GetImageFromArray(valid.astype(np.uint8))
+    linear = sitk.GetArrayFromImage(sitk.Resample(padded, *rest, sitk.sitkLinear, *fixed))
+    inside: BoolArray = sitk.GetArrayViewFromImage(sitk.Resample(covered, *rest, sitk.sitkNearestNeighbor, *fixed)) > 0
+    return linear, inside
+
+
+def _sample_uneven(hu: HuArray, valid: BoolArray, geometry: Geometry, grid: _Grid) -> tuple[HuArray, BoolArray]:
+    """Sample a stack slice gap by slice gap, one canonical plane at a time."""
+    y = grid.origin_lps[1] + grid.spacing_mm * np.arange(grid.shape[1])
+    x = grid.origin_lps[0] + grid.spacing_mm * np.arange(grid.shape[2])
+    points_y, points_x = np.meshgrid(y, x, indexing="ij")
+    out_hu: HuArray = np.full(grid.shape, OUTSIDE_HU, dtype=np.float32)
+    out_valid: BoolArray = np.zeros(grid.shape, dtype=bool)
     valid_bytes = valid.astype(np.uint8)
-    for z in range(shape[0]):
-        points = np.stack([points_x, points_y, np.full_like(points_x, origin[2] + z * spacing_mm)], axis=-1)
+    for k in range(grid.shape[0]):
+        points = np.stack([points_x, points_y, np.full_like(points_x, grid.origin_lps[2] + k * grid.spacing_mm)], axis=-1)
         index = np.moveaxis(stored_index(geometry, points), -1, 0)
         inside = np.logical_and.reduce([(index[a] >= -0.5) & (index[a] <= geometry.shape[a] - 0.5) for a in range(3)])
-        if inside.any():
-            at = index[:, inside]
-            out_hu[z][inside] = ndimage.map_coordinates(hu, at, order=1, mode="nearest")
-            out_valid[z][inside] = ndimage.map_coordinates(valid_bytes, at, order=0, mode="nearest") > 0
-    out_hu[~out_valid] = OUTSIDE_HU
-    return Canonical(hu=out_hu, valid=out_valid, origin_lps=origin, spacing_mm=spacing_mm)
+        at = index[:, inside]
+        out_hu[k][inside] = ndimage.map_coordinates(hu, at, order=1, mode="nearest")
+        out_valid[k][inside] = ndimage.map_coordinates(valid_bytes, at, order=0, mode="nearest") > 0
+    return out_hu, out_valid
 
 
 def stored_index(geometry: Geometry, points_lps: FloatArray) -> FloatArray:
@@ -99,7 +140,7 @@ def _sample_slice(image: sitk.Image, canonical: Canonical, geometry: Geometry, a
     to_mask.SetTranslation(((corner - canonical.origin_lps) / canonical.spacing_mm).tolist())
     size = (columns.stop - columns.start, rows.stop - rows.start, 1)
     sampled = sitk.Resample(image, size, to_mask, sitk.sitkLinear, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), np.eye(3).ravel().tolist(), 0.0)
-    half: BoolArray = sitk.GetArrayViewFromImage(sampled)[0] >= 0.5  # noqa: PLR2004  half of the interpolated mask
+    half: BoolArray = sitk.GetArrayViewFromImage(sampled)[0] >= 0.5
     return half
 
 
@@ -153,9 +194,17 @@ def _thin_out(volume: Volume, spacing_mm: float) -> tuple[HuArray, BoolArray, Ge
     n, rows, columns = volume.geometry.shape
     kept = (rows // by[0], columns // by[1])
     cut = (slice(None), slice(kept[0] * by[0]), slice(kept[1] * by[1]))
-    blocks = (n, kept[0], by[0], kept[1], by[1])
-    hu = np.where(volume.valid[cut], volume.hu[cut], np.float32(OUTSIDE_HU)).reshape(blocks).mean(axis=(2, 4), dtype=np.float32)
-    valid = volume.valid[cut].reshape(blocks).all(axis=(2, 4))
+    known = volume.valid[cut]
+    all_known = bool(known.all())
+    source = volume.hu[cut] if all_known else np.where(known, volume.hu[cut], np.float32(OUTSIDE_HU))
+    hu: HuArray = np.zeros((n, *kept), dtype=np.float32)
+    valid: BoolArray = np.ones((n, *kept), dtype=bool)
+    for row in range(by[0]):
+        for column in range(by[1]):
+            hu += source[:, row :: by[0], column :: by[1]]
+            if not all_known:
+                valid &= known[:, row :: by[0], column :: by[1]]
+    hu /= np.float32(by[0] * by[1])
     g = volume.geometry
     shift = (by[0] - 1) / 2 * g.row_step_lps + (by[1] - 1) / 2 * g.column_step_lps
     thinned = Geometry(
