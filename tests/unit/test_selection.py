@@ -135,8 +135,14 @@ def test_two_patients_in_one_case_are_refused(tmp_path: Path) -> None:
 
 def test_the_same_number_from_another_issuer_is_another_patient(tmp_path: Path) -> None:
     """A patient is an ID with its issuer."""
+    here = with_elements(stack(5), IssuerOfPatientID="here")
     with pytest.raises(MixedPatients):
-        selected(tmp_path, [*stack(5), *with_elements(stack(3, series="2"), IssuerOfPatientID="elsewhere")])
+        selected(tmp_path, [*here, *with_elements(stack(3, series="2"), IssuerOfPatientID="elsewhere")])
+
+
+def test_an_instance_that_names_no_issuer_fits_the_others(tmp_path: Path) -> None:
+    """Workstations often leave it out in what they add to a study."""
+    assert len(selected(tmp_path, [*with_elements(stack(5), IssuerOfPatientID="here"), *stack(3, series="2")]).series) == 2
 
 
 def test_a_folder_without_dicom_is_no_case(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ctdeface_shared.errors import InconsistentGeometry
+from ctdeface_shared.errors import InconsistentGeometry, UnsupportedObject
 from ctdeface_shared.options import HIGHEST_FILL_HU, FillKind, FillRule
 from ctdeface_worker.dicom.pixels import WordArray, padding_mask, put
 from ctdeface_worker.dicom.volume import LoadedSeries
@@ -39,6 +39,7 @@ def fill_stored(loaded: LoadedSeries, mask: FaceMask, fill_hu: float) -> tuple[W
 
     Raises:
         InconsistentGeometry: the mask is not one of this volume.
+        UnsupportedObject: the stored integers of an instance cannot hold air.
     """
     if mask.face.shape != loaded.volume.geometry.shape:
         message = f"a mask of shape {mask.face.shape} does not fit a volume of shape {loaded.volume.geometry.shape}"
@@ -75,4 +76,10 @@ def defaced_volume(loaded: LoadedSeries, mask: FaceMask, fill_hu: float) -> Volu
 
 def _filled(words: WordArray, face: BoolArray, pixels: PixelFormat, fill_hu: float) -> WordArray:
     where = face & ~padding_mask(words, pixels)
-    return put(words, fill_stored_value(pixels, fill_hu), where, pixels) if where.any() else words
+    if not where.any():
+        return words
+    value = fill_stored_value(pixels, fill_hu)
+    if value * pixels.slope + pixels.intercept > HIGHEST_FILL_HU:
+        message = f"the stored integers reach no lower than {value * pixels.slope + pixels.intercept:.0f} HU, so they cannot hold air"
+        raise UnsupportedObject(message)
+    return put(words, value, where, pixels)

@@ -8,6 +8,7 @@ from enum import StrEnum
 import pydicom
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
+from ctdeface_shared.errors import UnreadableInstance
 from ctdeface_worker.dicom.layout import PIXEL_DATA, Element, tag_name
 from ctdeface_worker.dicom.reader import CaseFile, DicomFile
 from ctdeface_worker.domain import Instance, PixelFormat, Placement
@@ -78,7 +79,19 @@ class Refusal:
 
 
 def as_instance(file: CaseFile, dicom: DicomFile, policy: ElementPolicy) -> Instance | Refusal:
-    """Turn a file into an instance that may become a slice of a volume, or say why it is withheld."""
+    """Turn a file into an instance that may become a slice of a volume, or say why it is withheld.
+
+    Raises:
+        UnreadableInstance: a header value that is needed is damaged.
+    """
+    try:
+        return _as_instance(file, dicom, policy)
+    except (ValueError, TypeError, NotImplementedError) as error:  # what pydicom raises on values it cannot convert
+        message = f"a header value cannot be read: {error}"
+        raise UnreadableInstance(message) from error
+
+
+def _as_instance(file: CaseFile, dicom: DicomFile, policy: ElementPolicy) -> Instance | Refusal:
     header = dicom.header
     refusal = _object_refusal(header) or _image_type_refusal(header) or _pixel_refusal(header) or _opaque_refusal(dicom, policy)
     if refusal:
@@ -134,7 +147,7 @@ def _pixel_refusal(header: pydicom.Dataset) -> Refusal | None:
     gray = str(header.get("PhotometricInterpretation", "")) in {"MONOCHROME1", "MONOCHROME2"} and header.get("SamplesPerPixel", 1) == 1
     if not gray or str(header.get("RescaleType", "HU") or "HU").upper() not in {"HU", "HU_MOD", "US"}:
         return Refusal(code=WithheldCode.DERIVED_IMAGE, reason="has pixels that are no Hounsfield units")
-    stored = header.get("BitsStored")
+    stored = _whole(header, "BitsStored")
     if header.get("BitsAllocated") != 16 or not stored or not 1 < stored <= 16 or header.get("HighBit", stored - 1) != stored - 1:
         reason = "has pixels that are not stored in the low bits of 16-bit words"
         return Refusal(code=WithheldCode.UNSUPPORTED_OBJECT, reason=reason, whole_series=True)

@@ -32,6 +32,8 @@ WordArray: TypeAlias = NDArray[np.uint16]
 StoredArray: TypeAlias = NDArray[np.int32]
 
 WORD_BITS = 16
+BRIGHTEST_HU = 10_000.0
+"""Nothing in a patient is brighter; padding above it hides nothing."""
 NATIVE = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian})
 _ENCODED_AGAIN = frozenset({RLELossless, JPEGLSLossless, JPEG2000Lossless, JPEGLossless, JPEGLosslessSV1})
 """Lossless syntaxes that a maintained encoder writes."""
@@ -175,7 +177,8 @@ def check_pixels(words: WordArray, pixels: PixelFormat, highest_padding_hu: floa
         message = "unused bits of the pixel data hold something, which could be another picture of the face"
         raise UnsupportedObject(message)
     if pixels.padding is not None:
-        padded = stored_values(words, pixels)[padding_mask(words, pixels)]
-        if padded.size and float(padded.max() if pixels.slope > 0 else padded.min()) * pixels.slope + pixels.intercept > highest_padding_hu:
+        whole = words.view(np.int16) if pixels.signed else words
+        hu = whole[padding_mask(words, pixels)] * pixels.slope + pixels.intercept
+        if ((hu > highest_padding_hu) & (hu < BRIGHTEST_HU)).any():
             message = f"voxels marked as padding are brighter than {highest_padding_hu:.0f} HU, so they could hide tissue"
             raise UnsupportedObject(message)

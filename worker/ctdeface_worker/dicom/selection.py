@@ -61,14 +61,13 @@ def select(files: CaseFiles, *, policy: ElementPolicy = NO_POLICY) -> Selection:
 
 
 def _check_one_patient(files: Iterable[CaseFile]) -> None:
-    patients = set()
-    for file in files:
-        if file.kind is FileKind.DICOM and file.dicom:
-            header = file.dicom.header
-            identity = str(header.get("PatientID") or "") or f"name {header.get('PatientName', '')}"
-            patients.add((identity.strip(), str(header.get("IssuerOfPatientID") or "").strip()))
-    if len(patients) > 1:
-        message = f"the case holds instances of {len(patients)} patients"
+    """Compare PatientID (PatientName where there is none) and issuer; an instance that names no issuer fits any."""
+    headers = [file.dicom.header for file in files if file.kind is FileKind.DICOM and file.dicom]
+    belonging = [header for header in headers if header.get("StudyInstanceUID")]
+    patients = {str(header.get("PatientID") or "").strip() or f"name {header.get('PatientName', '')}" for header in belonging}
+    issuers = {str(header.get("IssuerOfPatientID") or "").strip() for header in belonging} - {""}
+    if len(patients) > 1 or len(issuers) > 1:
+        message = f"the case holds instances of {max(len(patients), len(issuers))} patients"
         raise MixedPatients(message)
 
 
@@ -81,11 +80,15 @@ def _sort_out(files: Iterable[CaseFile], policy: ElementPolicy) -> tuple[list[Fi
         if file.kind is not FileKind.DICOM or file.dicom is None:
             fates.append(_fate_of_other(file))
             continue
-        outcome = as_instance(file, file.dicom, policy)
+        uid = str(file.dicom.header.get("SeriesInstanceUID", "")) or None
+        try:
+            outcome = as_instance(file, file.dicom, policy)
+        except UnreadableInstance as error:
+            fates.append(FileFate(file=file.name, fate=Fate.FAILED, code=error.code, reason=str(error), series_instance_uid=uid))
+            continue
         if isinstance(outcome, Instance):
             by_series[outcome.series_instance_uid].append(outcome)
             continue
-        uid = str(file.dicom.header.get("SeriesInstanceUID", "")) or None
         fates.append(_withheld(file.name, outcome.code, outcome.reason, uid))
         if uid and outcome.whole_series:
             spoiled[uid] = outcome
