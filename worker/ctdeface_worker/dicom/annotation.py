@@ -9,7 +9,8 @@ from typing import Literal, TypeAlias
 
 import pydicom
 
-from ctdeface_worker.dicom.layout import Element, Layout
+from ctdeface_worker.dicom.elements import Element
+from ctdeface_worker.dicom.layout import Layout
 from ctdeface_worker.dicom.patches import Patch, append_item, encoded, insert_element, replace_element
 from ctdeface_worker.domain import DifferenceKind, ExpectedDifference, Series
 

@@ -9,7 +9,8 @@ import pydicom
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from ctdeface_shared.errors import UnreadableInstance
-from ctdeface_worker.dicom.layout import PIXEL_DATA, Element, tag_name
+from ctdeface_worker.dicom.elements import Element, tag_name
+from ctdeface_worker.dicom.layout import PIXEL_DATA
 from ctdeface_worker.dicom.reader import CaseFile, DicomFile
 from ctdeface_worker.domain import Instance, PixelFormat, Placement
 

@@ -7,75 +7,16 @@ value representation or a doubled element makes the file unreadable rather than 
 import struct
 import zlib
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import NamedTuple
 
-from pydicom.datadict import dictionary_VR
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from ctdeface_shared.errors import UnreadableInstance
+from ctdeface_worker.dicom.elements import Element, Walk
 
 PREAMBLE = 128
-UNDEFINED = 0xFFFFFFFF
-ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 PIXEL_DATA = 0x7FE00010
 TRANSFER_SYNTAX = 0x00020010
-_LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 _MOST_INFLATED_BYTES = 1 << 30
-_DEEPEST = 32
-
-
-class Element(NamedTuple):
-    """One element and where it lies.
-
-    Attributes:
-        path: (tag, item number) of each enclosing sequence, from the outside in.
-        tag: group and element number in one integer.
-        vr: two letters; "UN" where neither file nor dictionary knows.
-        start: offset of the tag.
-        value: offset of the value.
-        end: offset behind the element (behind its delimiter, if it has one).
-        fragmented: encapsulated pixel data: items with fragments instead of one value.
-        lengths: offsets of the 32-bit lengths of enclosing sequences and items, which change with the size of this element.
-    """
-
-    path: tuple[tuple[int, int], ...]
-    tag: int
-    vr: str
-    start: int
-    value: int
-    end: int
-    fragmented: bool
-    lengths: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        """Bytes of the value."""
-        return self.end - self.value
-
-    @property
-    def name(self) -> str:
-        """Path for a person and for the report, such as "(0088,0200)[0].(7FE0,0010)"."""
-        return ".".join([*(f"{tag_name(tag)}[{item}]" for tag, item in self.path), tag_name(self.tag)])
-
-
-class Place(NamedTuple):
-    """Where a data set lies: path of sequences and items, and offsets of the lengths that count its bytes."""
-
-    path: tuple[tuple[int, int], ...] = ()
-    lengths: tuple[int, ...] = ()
-
-    def inside(self, tag: int, length_at: int, *, defined: bool) -> "Place":
-        """Return the place inside a sequence element."""
-        return Place((*self.path, (tag, 0)), (*self.lengths, length_at) if defined else self.lengths)
-
-    def item(self, number: int, length_at: int, *, defined: bool) -> "Place":
-        """Return the place inside an item of this sequence."""
-        return Place((*self.path[:-1], (self.path[-1][0], number)), (*self.lengths, length_at) if defined else self.lengths)
-
-
-TOP = Place()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,11 +58,6 @@ class Layout:
     def top(self, tag: int) -> Element | None:
         """Return a top-level element."""
         return next((element for element in self.elements if element.tag == tag and not element.path), None)
-
-
-def tag_name(tag: int) -> str:
-    """Write a tag the way the standard does."""
-    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
 def parse(content: bytes) -> Layout:
@@ -183,138 +119,3 @@ def _inflate(data: bytes) -> bytes:
         message = "there are bytes behind the deflated data set"
         raise UnreadableInstance(message)
     return inflated
-
-
-@lru_cache(maxsize=4096)
-def known_vr(tag: int) -> str:
-    """Return the value representation by the data dictionary, "UN" when it does not know."""
-    try:
-        return dictionary_VR(tag)
-    except KeyError:
-        return "UL" if tag & 0xFFFF == 0 else "UN"
-
-
-class Walk:
-    """Walks over bytes in one encoding (byte order; implicit or explicit) and collects the elements it understands."""
-
-    def __init__(self, data: bytes, *, big: bool, implicit: bool) -> None:
-        """Prepare for one encoding; nothing is read yet."""
-        self.found: list[Element] = []
-        self._data = data
-        self._big = big
-        self._implicit = implicit
-        order = ">" if big else "<"
-        self._tag = struct.Struct(f"{order}HH")
-        self._short = struct.Struct(f"{order}H")
-        self._long = struct.Struct(f"{order}L")
-
-    def tag_at(self, at: int) -> tuple[int, int]:
-        """Return group and element number of the tag at an offset."""
-        group, number = self._tag.unpack_from(self._data, at)
-        return int(group), int(number)
-
-    def data_set(self, at: int, end: int, place: Place = TOP, *, only_group: int | None = None) -> int:
-        """Collect the elements of a data set or item; return the offset behind them (of the delimiter, if one ended it)."""
-        while at < end:
-            if not self._data[at : min(at + 8, end)].strip(b"\0") and not self._data[at:end].strip(b"\0"):
-                return end  # padding behind the last element
-            group, number = self.tag_at(at)
-            tag = group << 16 | number
-            if tag == ITEM_END or (only_group is not None and group != only_group):
-                return at
-            at = self._element(tag, at, end, place)
-        return at
-
-    def _element(self, tag: int, start: int, end: int, place: Place) -> int:
-        vr, value, length = self._header(tag, start)
-        if length != UNDEFINED and value + length > end:
-            message = f"{tag_name(tag)} is truncated: {length} bytes are announced, {end - value} are there"
-            raise UnreadableInstance(message)
-        index = len(self.found)
-        fragmented = length == UNDEFINED and vr in {"OB", "OW"} and not self._implicit
-        stop = value + length if length != UNDEFINED else end
-        self.found.append(Element(place.path, tag, vr, start, value, stop, fragmented, place.lengths))
-        if fragmented:
-            stop = self._fragments(value, end)
-        elif length == UNDEFINED or vr == "SQ":
-            walk = self if vr == "SQ" else Walk(self._data, big=False, implicit=True)
-            stop = walk.items(value, stop, place.inside(tag, value - 4, defined=length != UNDEFINED), delimited=length == UNDEFINED)
-            if walk is not self:
-                self.found.extend(walk.found)
-        elif vr == "UN" and length >= 8:
-            self._hidden_items(value, stop, place.inside(tag, value - 4, defined=True))
-        if stop != self.found[index].end:
-            self.found[index] = self.found[index]._replace(end=stop)
-        return stop
-
-    def _header(self, tag: int, start: int) -> tuple[str, int, int]:
-        """Value representation, offset and length of the value."""
-        if self._implicit:
-            return known_vr(tag), start + 8, int(self._long.unpack_from(self._data, start + 4)[0])
-        vr = self._data[start + 4 : start + 6]
-        if vr in _LONG_VRS:
-            length, value = int(self._long.unpack_from(self._data, start + 8)[0]), start + 12
-        elif vr in _SHORT_VRS:
-            length, value = int(self._short.unpack_from(self._data, start + 6)[0]), start + 8
-        else:
-            message = f"{tag_name(tag)} has the unknown value representation {vr!r}"
-            raise UnreadableInstance(message)
-        name = vr.decode("ascii")
-        return name, value, length
-
-    def items(self, at: int, end: int, place: Place, *, delimited: bool) -> int:
-        """Collect the items of a sequence; return the offset behind it."""
-        if len(place.path) > _DEEPEST:
-            message = "sequences are nested too deeply"
-            raise UnreadableInstance(message)
-        number = 0
-        while at < end:
-            tag, length = self._item_header(at)
-            if tag == SEQUENCE_END and delimited:
-                return at + 8
-            if tag != ITEM or (length != UNDEFINED and at + 8 + length > end):
-                message = f"a sequence holds {tag_name(tag)} where an item of fitting length should begin"
-                raise UnreadableInstance(message)
-            stop = end if length == UNDEFINED else at + 8 + length
-            reached = self.data_set(at + 8, stop, place.item(number, at + 4, defined=length != UNDEFINED))
-            if length == UNDEFINED:
-                self._expect(ITEM_END, reached)
-                reached += 8
-            at = reached
-            number += 1
-        if delimited:
-            message = "a sequence has no end"
-            raise UnreadableInstance(message)
-        return at
-
-    def _fragments(self, at: int, end: int) -> int:
-        while at < end:
-            tag, length = self._item_header(at)
-            at += 8
-            if tag == SEQUENCE_END:
-                return at
-            if tag != ITEM or at + length > end:
-                break
-            at += length
-        message = "the encapsulated pixel data is truncated"
-        raise UnreadableInstance(message)
-
-    def _hidden_items(self, value: int, end: int, place: Place) -> None:
-        """Look into a value of unknown representation that may be a sequence (DICOM PS3.5 section 6.2.2): implicit, else as the file is."""
-        for big, implicit in ((False, True), (self._big, self._implicit)):
-            walk = Walk(self._data, big=big, implicit=implicit)
-            try:
-                walk.items(value, end, place, delimited=False)
-            except (struct.error, UnreadableInstance):
-                continue  # opaque bytes after all
-            self.found.extend(walk.found)
-            return
-
-    def _item_header(self, at: int) -> tuple[int, int]:
-        group, number = self.tag_at(at)
-        return group << 16 | number, int(self._long.unpack_from(self._data, at + 4)[0])
-
-    def _expect(self, tag: int, at: int) -> None:
-        if self._item_header(at)[0] != tag:
-            message = f"{tag_name(tag)} is missing"
-            raise UnreadableInstance(message)

@@ -12,7 +12,8 @@ from pydicom.filebase import DicomIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from ctdeface_worker.dicom.layout import UNDEFINED, Element, Layout
+from ctdeface_worker.dicom.elements import UNDEFINED, Element
+from ctdeface_worker.dicom.layout import Layout
 
 Bytes: TypeAlias = bytes | memoryview
 

@@ -83,7 +83,9 @@ def read_case(root: Path) -> CaseFiles:
         OSError: a file or folder cannot be read by this user, or went away.
     """
     inside = root.resolve()
-    return CaseFiles(root=root, files=tuple(_read(path, path.relative_to(root).as_posix(), inside) for path in sorted(_entries(root))))
+    with warnings.catch_warnings(action="ignore"):  # complaints about single values; those that are used are checked where they are
+        files = tuple(_read(path, path.relative_to(root).as_posix(), inside) for path in sorted(_entries(root)))
+    return CaseFiles(root=root, files=files)
 
 
 def _entries(folder: Path) -> Iterator[Path]:
@@ -133,8 +135,7 @@ def _parse(content: bytes) -> DicomFile:
     layout = parse(content)
     stream = BytesIO(content)
     try:
-        with warnings.catch_warnings(action="ignore"):  # complaints about single values; those that are used are checked where they are
-            header = pydicom.dcmread(stream, stop_before_pixels=True)
+        header = pydicom.dcmread(stream, stop_before_pixels=True)
     except (InvalidDicomError, ValueError, KeyError, EOFError, NotImplementedError) as error:
         message = f"not readable as DICOM: {error}"
         raise UnreadableInstance(message) from error

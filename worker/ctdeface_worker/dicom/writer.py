@@ -11,8 +11,9 @@ import pydicom
 
 from ctdeface_shared.options import HeaderPolicy
 from ctdeface_worker.dicom.annotation import Change, annotate
+from ctdeface_worker.dicom.elements import Element, tag_name
 from ctdeface_worker.dicom.eligibility import NO_POLICY, ElementPolicy, could_hold_a_picture, is_picture
-from ctdeface_worker.dicom.layout import Element, Layout, parse, tag_name
+from ctdeface_worker.dicom.layout import Layout, parse
 from ctdeface_worker.dicom.patches import (
     Bytes,
     Patch,
