@@ -10,6 +10,8 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 from pydicom.encaps import encapsulate
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_sequence
 from pydicom.uid import (
     JPEG2000Lossless,
     JPEGLossless,
@@ -88,7 +90,7 @@ def replaced(folder: Path, file: CtFile, dataset: pydicom.Dataset) -> None:
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLosslessSV1, JPEGLossless, JPEGLSLossless, JPEG2000Lossless])
-def test_lossless_input_stays_in_its_syntax_and_nothing_but_the_frame_changes(tmp_path: Path, syntax: str, signed: bool) -> None:  # noqa: FBT001
+def test_lossless_input_stays_in_its_syntax_and_nothing_but_the_frame_changes(tmp_path: Path, syntax: str, signed: bool) -> None:
     """Bytes before and after the pixel data are the input's; instances without face are the input's files."""
     files = random_stack(signed=signed)
     folder = put(tmp_path / "in", files)
@@ -155,6 +157,25 @@ def test_icons_and_overlays_are_zeroed_in_place_at_any_depth(tmp_path: Path) -> 
     }
     before, after = (folder / written[3].file).read_bytes(), (out / written[3].file).read_bytes()
     assert before.replace(b"\x55" * 64, bytes(64)).replace(b"\x77" * 60, bytes(60)) == after
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"])
+def test_an_icon_inside_a_private_element_of_unknown_kind_is_zeroed(tmp_path: Path, syntax: str) -> None:
+    """Archives turn private sequences into UN or implicit values; their items are found all the same, whatever their size."""
+    holder = pydicom.Dataset()
+    holder.IconImageSequence = [icon()]
+    holder.TextValue = "x" * 9000
+    stream = DicomBytesIO()
+    stream.is_implicit_VR, stream.is_little_endian = True, True
+    write_sequence(stream, pydicom.DataElement(0x00291010, "SQ", [holder, holder]), ["ascii"])
+    files = [replace(file, syntax=syntax) for file in random_stack()]
+    dataset = files[3].dataset
+    dataset.private_block(0x0029, "VENDOR", create=True).add_new(0x10, "UN", stream.getvalue())
+    folder = put(tmp_path / "in", files)
+    replaced(folder, files[3], dataset)
+    out, written, _ = deface(folder)
+    assert changes(written[3]) == {f"(0029,1010)[{n}].(0088,0200)[0].(7FE0,0010)": "changed" for n in (0, 1)}
+    assert b"\x55" * 64 not in (out / written[3].file).read_bytes()
 
 
 def test_a_compressed_icon_is_removed_with_its_sequence(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ class Element(NamedTuple):
     Attributes:
         path: (tag, item number) of each enclosing sequence, from the outside in.
         tag: group and element number in one integer.
-        vr: two letters; "UN" where neither file nor dictionary knows.
+        vr: two letters; "UN" where neither file nor dictionary knows, "SQ" where such a value turned out to be a sequence.
         start: offset of the tag.
         value: offset of the value.
         end: offset behind the element (behind its delimiter, if it has one).
@@ -128,8 +128,8 @@ class Walk:
             stop = walk.items(value, stop, place.inside(tag, value - 4, defined=length != UNDEFINED), delimited=length == UNDEFINED)
             if walk is not self:
                 self.found.extend(walk.found)
-        elif vr == "UN" and length >= 8:
-            self._hidden_items(value, stop, place.inside(tag, value - 4, defined=True))
+        elif vr == "UN" and length >= 8 and self._hidden_items(value, stop, place.inside(tag, value - 4, defined=True)):
+            self.found[index] = self.found[index]._replace(vr="SQ")
         if stop != self.found[index].end:
             self.found[index] = self.found[index]._replace(end=stop)
         return stop
@@ -186,7 +186,7 @@ class Walk:
         message = "the encapsulated pixel data is truncated"
         raise UnreadableInstance(message)
 
-    def _hidden_items(self, value: int, end: int, place: Place) -> None:
+    def _hidden_items(self, value: int, end: int, place: Place) -> bool:
         """Look into a value of unknown representation that may be a sequence (DICOM PS3.5 section 6.2.2): implicit, else as the file is."""
         for big, implicit in ((False, True), (self._big, self._implicit)):
             walk = Walk(self._data, big=big, implicit=implicit)
@@ -195,7 +195,8 @@ class Walk:
             except (struct.error, UnreadableInstance):
                 continue  # opaque bytes after all
             self.found.extend(walk.found)
-            return
+            return True
+        return False
 
     def _item_header(self, at: int) -> tuple[int, int]:
         group, number = self.tag_at(at)
