@@ -90,7 +90,7 @@ def test_pictures_hidden_in_unused_bits_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sign_extended", [True, False])
-def test_negative_values_in_few_bits_are_read_and_filled_the_way_the_file_writes_them(tmp_path: Path, sign_extended: bool) -> None:  # noqa: FBT001
+def test_negative_values_in_few_bits_are_read_and_filled_the_way_the_file_writes_them(tmp_path: Path, sign_extended: bool) -> None:
     """Some scanners repeat the sign in unused bits, some leave zeros."""
     stored = np.full((6, 8), -5 if sign_extended else 0x0FFB, dtype=np.int16)
     series = loaded(tmp_path, stack(3, stored=stored, bits_stored=12, intercept=0.0))

@@ -120,6 +120,12 @@ def test_acquisitions_with_positions_of_their_own_are_separate_volumes(tmp_path:
     assert [len(series.instances) for series in selected(tmp_path, [*first, *second]).series] == [6, 6]
 
 
+def test_a_slice_missing_between_two_acquisitions_is_found(tmp_path: Path) -> None:
+    """Acquisitions one above the other are one stack and are not split to hide the gap."""
+    lower, upper = with_elements(stack(9)[:4], AcquisitionNumber=1), with_elements(stack(9)[5:], AcquisitionNumber=2)
+    assert outcome(selected(tmp_path, [*lower, *upper])) == {(Fate.FAILED, "MissingSlices")}
+
+
 def test_slices_that_lie_beside_each_other_fail(tmp_path: Path) -> None:
     """A jump sideways is no gantry tilt."""
     files = stack(6)

@@ -94,7 +94,7 @@ def _acquisitions(stack: list[Instance]) -> list[tuple[Instance, ...]]:
     if len(numbers) < 2 or any(instance.acquisition_number is None for instance in stack) or _is_volume(whole):
         return [whole]
     parts = [tuple(instance for instance in stack if instance.acquisition_number == number) for number in numbers]
-    return parts if all(_is_volume(part) for part in parts) and not _overlap(parts) else [whole]
+    return parts if all(_is_volume(part) for part in parts) and _interleaved(parts) else [whole]
 
 
 def _is_volume(instances: Sequence[Instance]) -> bool:
@@ -105,11 +105,16 @@ def _is_volume(instances: Sequence[Instance]) -> bool:
     return len(same_positions(ordered)) >= FEWEST_SLICES
 
 
-def _overlap(parts: Iterable[Sequence[Instance]]) -> bool:
-    """Tell whether two parts share a position: such a series is dynamic and is not split but withheld."""
-    positions = [{position_mm(instance.placement) for instance in part} for part in parts]
+def _interleaved(parts: Iterable[Sequence[Instance]]) -> bool:
+    """Tell whether the parts reach through each other without sharing a position.
+
+    Parts that share positions are a dynamic series; parts one above the other are one stack, whose gaps must be found.
+    """
+    positions = [sorted(position_mm(instance.placement) for instance in part) for part in parts]
     every = sorted(position for part in positions for position in part)
-    return any(b - a < SAME_POSITION_MM for a, b in pairwise(every))
+    ends = sorted((part[0], part[-1]) for part in positions)
+    reaching = all(after[0] < before[1] for before, after in pairwise(ends))
+    return reaching and all(b - a >= SAME_POSITION_MM for a, b in pairwise(every))
 
 
 def _check_identities(ordered: Sequence[Instance]) -> None:
