@@ -1,0 +1,75 @@
+"""Lists every element in which two files differ, nested and private ones included."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from ctdeface_worker.domain import DifferenceKind
+from ctdeface_worker.verification.instances.elements import DicomFile, Element, items
+
+Range = tuple[int, int]
+
+
+class Difference(NamedTuple):
+    """One element that differs.
+
+    Attributes:
+        path: tags from the outside in, items counted from 0.
+        kind: changed, removed or added.
+        before: offsets of the value and behind it in the input, None where it has none.
+        after: the same in the output.
+    """
+
+    path: str
+    kind: DifferenceKind
+    before: Range | None
+    after: Range | None
+
+
+def differences(before: DicomFile, after: DicomFile) -> list[Difference]:
+    """Return every difference between the elements of two files.
+
+    Raises:
+        UnreadableInstance: a sequence is damaged.
+    """
+    return [] if before.data == after.data else list(_Pair(before, after).data_sets(before.elements, after.elements, ""))
+
+
+class _Pair(NamedTuple):
+    """The two files that are compared."""
+
+    before: DicomFile
+    after: DicomFile
+
+    def data_sets(self, before: Sequence[Element], after: Sequence[Element], prefix: str) -> Iterator[Difference]:
+        """Yield what differs between two data sets or items."""
+        was, now = {element.tag: element for element in before}, {element.tag: element for element in after}
+        if [tag for tag in was if tag in now] != [tag for tag in now if tag in was]:
+            yield Difference(f"{prefix}order of elements", DifferenceKind.CHANGED, None, None)
+        for tag, element in was.items():
+            other = now.get(tag)
+            if other is None:
+                yield Difference(prefix + element.name, DifferenceKind.REMOVED, _range(element), None)
+            elif not self._same(element, other):
+                yield from self._elements(element, other, prefix + element.name)
+        for tag, element in now.items():
+            if tag not in was:
+                yield Difference(prefix + element.name, DifferenceKind.ADDED, None, _range(element))
+
+    def _same(self, was: Element, now: Element) -> bool:
+        """Tell whether two elements are equal to the byte: tag, representation, length, value, delimiters."""
+        return was.encoding == now.encoding and self.before.data[was.start : was.end] == self.after.data[now.start : now.end]
+
+    def _elements(self, was: Element, now: Element, path: str) -> Iterator[Difference]:
+        """Yield what differs inside two sequences, or that two values differ."""
+        old, new = items(self.before.data, was), items(self.after.data, now)
+        found: list[Difference] = []
+        if old is not None and new is not None:
+            for number, (one, other) in enumerate(zip(old, new, strict=False)):
+                found += self.data_sets(one, other, f"{path}[{number}].")
+        if old is None or new is None or len(old) != len(new) or not found:
+            yield Difference(path, DifferenceKind.CHANGED, _range(was), _range(now))
+        yield from found
+
+
+def _range(element: Element) -> Range:
+    return element.value, element.end

@@ -1,0 +1,129 @@
+"""Compares the stored pixel words of an instance before and after."""
+
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from ctdeface_shared.errors import UnreadableInstance
+from ctdeface_worker.domain import BoolArray
+from ctdeface_worker.verification.instances.elements import DAMAGE, DicomFile, Element
+
+NATIVE = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian})
+PIXEL_DATA = 0x7FE00010
+
+_ROWS, _COLUMNS, _BITS_ALLOCATED, _BITS_STORED, _SIGNED = 0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280103
+
+WordArray: TypeAlias = NDArray[np.uint16]
+
+
+def pixel_problems(
+    before: DicomFile, after: DicomFile, face: BoolArray, fill_stored: int, padding: tuple[int, int] | None
+) -> Iterator[str]:
+    """Yield what is wrong with the pixels of the output.
+
+    Args:
+        before: the input.
+        after: the output.
+        face: what had to be removed, (row, column).
+        fill_stored: the stored value that stands for air, sign included.
+        padding: lowest and highest whole word that means "no measurement"; such voxels stay as they are.
+
+    Raises:
+        UnreadableInstance: pixel data are missing or cannot be decoded.
+    """
+    if not face.any() and _raw(before) == _raw(after) and before.syntax == after.syntax:
+        return
+    was, now = _words(before), _words(after)
+    if was.shape != now.shape or was.shape != face.shape:
+        yield f"the images are {was.shape} before and {now.shape} after, the face mask is {face.shape}"
+        return
+    signed, bits = bool(before.number(_SIGNED)), before.number(_BITS_STORED)
+    filled = face & ~_padding(was, padding, signed=signed)
+    strays = int(np.count_nonzero((was != now) & ~filled))
+    if strays:
+        yield f"{strays} voxels differ that are outside the face mask or are padding"
+    left = int(np.count_nonzero(~np.isin(now[filled], _fill_words(fill_stored, bits))))
+    if left:
+        yield f"{left} of {int(filled.sum())} face voxels do not hold the fill value {fill_stored}"
+    if not filled.any() and _raw(before) != _raw(after):
+        yield "the pixel data differ although no voxel had to change"
+
+
+def _fill_words(fill_stored: int, bits: int) -> list[int]:
+    """Return the words that hold the fill value: unused bits repeat the sign or are zero, and say nothing else."""
+    return [fill_stored & 0xFFFF, fill_stored & ((1 << bits) - 1)]
+
+
+def _padding(words: WordArray, padding: tuple[int, int] | None, *, signed: bool) -> BoolArray:
+    if padding is None:
+        return np.zeros(words.shape, dtype=bool)
+    whole = words.view(np.int16) if signed else words
+    return np.asarray((whole >= padding[0]) & (whole <= padding[1]))
+
+
+def _element(file: DicomFile) -> Element:
+    element = file.top(PIXEL_DATA)
+    if element is None:
+        message = "there is no pixel data"
+        raise UnreadableInstance(message)
+    return element
+
+
+def _raw(file: DicomFile) -> bytes:
+    return file.value(_element(file))
+
+
+def _words(file: DicomFile) -> WordArray:
+    """Return the 16-bit words of the image, (row, column), in this machine's byte order."""
+    element = _element(file)
+    shape = (file.number(_ROWS), file.number(_COLUMNS))
+    if file.number(_BITS_ALLOCATED) != 16:
+        message = "its pixels are not stored in 16-bit words"
+        raise UnreadableInstance(message)
+    if file.syntax not in NATIVE:
+        return _decompressed(file, shape)
+    if element.end - element.value != shape[0] * shape[1] * 2:
+        message = f"the pixel data hold {element.end - element.value} bytes, {shape[0]} x {shape[1]} pixels need {shape[0] * shape[1] * 2}"
+        raise UnreadableInstance(message)
+    order = "<u2" if element.encoding.little else ">u2"
+    words = np.frombuffer(file.data, dtype=order, count=shape[0] * shape[1], offset=element.value)
+    return words.reshape(shape).astype(np.uint16, copy=False)
+
+
+def _decompressed(file: DicomFile, shape: tuple[int, int]) -> WordArray:
+    """Decode the one frame with whatever decoder pydicom finds first."""
+    try:
+        frames = list(generate_frames(_raw(file), number_of_frames=1))
+        decoded, _ = get_decoder(UID(file.syntax)).as_array(encapsulate(frames), raw=True, **_image_keywords(file, shape))
+    except DAMAGE as error:
+        message = f"the compressed pixel data cannot be decoded: {error}"
+        raise UnreadableInstance(message) from error
+    if decoded.shape != shape or decoded.dtype.itemsize != 2:
+        message = f"the compressed pixel data hold {decoded.shape} pixels where the header says {shape}"
+        raise UnreadableInstance(message)
+    return np.ascontiguousarray(decoded).view(np.uint16)
+
+
+def _image_keywords(file: DicomFile, shape: tuple[int, int]) -> dict[str, Any]:
+    return {
+        "rows": shape[0],
+        "columns": shape[1],
+        "samples_per_pixel": 1,
+        "photometric_interpretation": "MONOCHROME2",
+        "bits_allocated": 16,
+        "bits_stored": file.number(_BITS_STORED),
+        "pixel_representation": file.number(_SIGNED),
+        "number_of_frames": 1,
+        "pixel_keyword": "PixelData",
+    }
