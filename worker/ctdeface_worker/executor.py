@@ -91,6 +91,12 @@ class WarmChild(Generic[Task, Outcome]):
                 case _:
                     raise self._died()
 
+    def interrupt(self) -> None:
+        """Kill the child from another thread, so that a running task ends at once with an error."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
     def close(self) -> None:
         """End the child at once; it holds nothing that needs saving."""
         if self._connection is not None:

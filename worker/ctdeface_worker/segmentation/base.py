@@ -3,7 +3,6 @@
 from typing import Protocol
 
 from ctdeface_shared.options import Profile
-
 from ctdeface_worker.domain import FaceMask, Volume
 
 

@@ -1,0 +1,62 @@
+"""Whether the anatomy agrees with the axes of the headers: airway and skull tell up from down and front from back."""
+
+import numpy as np
+from scipy import ndimage
+
+from ctdeface_shared.errors import UntrustedGeometry
+from ctdeface_worker.canonical import Canonical
+from ctdeface_worker.domain import BoolArray
+from ctdeface_worker.segmentation.geometric.landmarks import WHOLE_SKULL_MM, Skull
+from ctdeface_worker.segmentation.geometric.tissue import Tissue, disk
+
+AIR_HU = -400.0
+SMALLEST_AIRWAY_ML = 3.0
+HIGHEST_AIRWAY_MM = 25.0
+"""Nose and throat lie below the middle of the cavity; sinuses reach a little higher."""
+REARMOST_AIRWAY = 0.62
+"""Of the skull's length from the front; true heads stay below 0.54."""
+FARTHEST_AIRWAY_MM = 35.0
+"""From the middle of the skull to the side."""
+BROADEST_SKULL = 1.1
+"""Width of a whole skull over its length; true heads stay below 1."""
+
+
+def check_orientation(canonical: Canonical, tissue: Tissue, skull: Skull) -> str:
+    """Return "verified", or "not verifiable" when no airway is in view.
+
+    Raises:
+        UntrustedGeometry: the airway lies where it cannot be.
+    """
+    mm = canonical.spacing_mm
+    length_mm = (skull.rear - skull.front) * mm
+    columns = np.flatnonzero(tissue.cavity.any(axis=(0, 1)))
+    if length_mm >= WHOLE_SKULL_MM and (columns[-1] - columns[0]) * mm > BROADEST_SKULL * length_mm:
+        _contradict("the skull is wider than it is long")
+    air = _inner_air(canonical, tissue)
+    if air.sum() * mm**3 / 1000 < SMALLEST_AIRWAY_ML:
+        return "not verifiable"
+    z, y, x = (float(np.mean(index)) for index in np.nonzero(air))
+    if (z - (skull.lowest + skull.highest) / 2) * mm > HIGHEST_AIRWAY_MM:
+        _contradict("the airway lies above the brain")
+    if length_mm >= WHOLE_SKULL_MM and (y - skull.front) / (skull.rear - skull.front) > REARMOST_AIRWAY:
+        _contradict("the airway lies behind the brain")
+    if abs(x - skull.axis.x) * mm > FARTHEST_AIRWAY_MM:
+        _contradict("the airway lies to the side of the skull")
+    return "verified"
+
+
+def _inner_air(canonical: Canonical, tissue: Tissue) -> BoolArray:
+    """Air inside the head: enclosed by body in axial sections, after closing the nostrils; lungs lie below and do not count."""
+    air = np.zeros_like(tissue.body)
+    element = disk(round(8 / canonical.spacing_mm))
+    lowest = max(int(np.flatnonzero(tissue.cavity.any(axis=(1, 2)))[0] - 130 / canonical.spacing_mm), 0)
+    for z in range(lowest, tissue.body.shape[0]):
+        if tissue.body[z].any():
+            closed = ndimage.binary_fill_holes(ndimage.binary_closing(tissue.body[z], element))
+            air[z] = ndimage.binary_opening(closed & (canonical.hu[z] < AIR_HU) & canonical.valid[z], disk(1))
+    return air
+
+
+def _contradict(what: str) -> None:
+    message = f"{what} by the headers' axes: the orientation in the headers cannot be trusted"
+    raise UntrustedGeometry(message)

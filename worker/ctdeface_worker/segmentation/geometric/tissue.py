@@ -1,0 +1,128 @@
+"""Body, bone and the intracranial cavity on the canonical grid. Arrays are (z, y, x): superior, posterior, left."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from ctdeface_worker.canonical import Canonical
+from ctdeface_worker.domain import BoolArray
+
+SKIN_HU = -300.0
+BONE_HU = 180.0
+BRAIN_HU = (-30.0, 140.0)
+"""Brain with blood and contrast, without fat and bone."""
+OPENING_MM = 6.0
+"""Couch, straps, holders and tubes are thinner than twice this."""
+RING_CLOSING_MM = 6.0
+SMALLEST_SECTION_CM2 = 8.0
+"""Smaller bone-ringed sections are vertebral canals, sinuses or orbits."""
+SMALLEST_PIECE_ML = 10.0
+WIDEST_GAP_MM = 70.0
+"""Sections with open rings (skull base) may part the cavity by this much."""
+MARGIN_MM = 16.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tissue:
+    """What the rays are cast through.
+
+    Attributes:
+        body: the patient without couch, holder and tubes.
+        bone: of the body.
+        cavity: intracranial, may miss slices where the skull base is open.
+    """
+
+    body: BoolArray
+    bone: BoolArray
+    cavity: BoolArray
+
+
+def around_body(canonical: Canonical) -> tuple[slice, slice, slice]:
+    """Return the part of the grid around the largest connected thing, all slices."""
+    rough = ((canonical.hu > SKIN_HU) & canonical.valid)[:, ::2, ::2]
+    body = _largest(ndimage.binary_opening(rough, np.ones((1, 3, 3), dtype=bool)))
+    found = ndimage.find_objects(body.astype(np.uint8))
+    if not found:
+        return (slice(None), slice(None), slice(None))
+    margin = round(MARGIN_MM / canonical.spacing_mm)
+    _, y, x = found[0]
+    return (slice(None), slice(max(2 * y.start - margin, 0), 2 * y.stop + margin), slice(max(2 * x.start - margin, 0), 2 * x.stop + margin))
+
+
+def find_tissue(canonical: Canonical) -> Tissue:
+    """Tell body, bone and cavity apart."""
+    body = _body(canonical)
+    bone: BoolArray = body & (canonical.hu > BONE_HU)
+    return Tissue(body=body, bone=bone, cavity=_cavity(canonical, bone))
+
+
+def disk(radius: int) -> BoolArray:
+    """Flat structuring element of a radius in voxels."""
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    inside: BoolArray = x * x + y * y <= radius * radius + 0.5
+    return inside
+
+
+def _body(canonical: Canonical) -> BoolArray:
+    """Keep the largest thing that survives an opening, with the skin that the opening took."""
+    dense = (canonical.hu > SKIN_HU) & canonical.valid
+    element = disk(round(OPENING_MM / canonical.spacing_mm))
+    core = _largest(np.stack([ndimage.binary_opening(section, element) for section in dense]))
+    grown = ndimage.binary_dilation(core, iterations=round(OPENING_MM / canonical.spacing_mm))
+    body: BoolArray = dense & grown
+    return body
+
+
+def _cavity(canonical: Canonical, bone: BoolArray) -> BoolArray:
+    soft = (canonical.hu > BRAIN_HU[0]) & (canonical.hu < BRAIN_HU[1]) & canonical.valid
+    sections = np.zeros_like(bone)
+    for z in range(bone.shape[0]):
+        if bone[z].any():
+            sections[z] = _large(_ringed(bone[z] | ~canonical.valid[z], canonical.spacing_mm) & soft[z], canonical.spacing_mm)
+    return _joined(sections, canonical.spacing_mm)
+
+
+def _ringed(bone: BoolArray, spacing_mm: float) -> BoolArray:
+    """What closed bone encloses in one axial section; what lies beyond the field of view counts as wall."""
+    radius = round(RING_CLOSING_MM / spacing_mm)
+    closed = ndimage.binary_closing(np.pad(bone, 2 * radius), disk(radius))[2 * radius : -2 * radius, 2 * radius : -2 * radius]
+    ringed: BoolArray = ndimage.binary_fill_holes(closed) & ~closed
+    return ringed
+
+
+def _large(section: BoolArray, spacing_mm: float) -> BoolArray:
+    labels, _ = ndimage.label(ndimage.binary_opening(section, disk(1)))
+    areas = np.bincount(labels.ravel()) * spacing_mm**2 / 100
+    areas[0] = 0
+    return np.isin(labels, np.flatnonzero(areas >= SMALLEST_SECTION_CM2))
+
+
+def _joined(sections: BoolArray, spacing_mm: float) -> BoolArray:
+    """Keep the largest piece and those that lie above or below it."""
+    labels, count = ndimage.label(sections)
+    if not count:
+        return sections
+    milliliters = np.bincount(labels.ravel()) * spacing_mm**3 / 1000
+    milliliters[0] = 0
+    main = int(milliliters.argmax())
+    places = ndimage.find_objects(labels)
+    footprint = (labels == main).any(axis=0)
+    keep = [main]
+    for piece in np.flatnonzero(milliliters >= SMALLEST_PIECE_ML):
+        z, other = places[main - 1][0], places[piece - 1][0]
+        gap_mm = max(other.start - z.stop, z.start - other.stop, 0) * spacing_mm
+        below = (labels == piece).any(axis=0)
+        if gap_mm <= WIDEST_GAP_MM and (footprint & below).sum() >= min(footprint.sum(), below.sum()) / 2:
+            keep.append(int(piece))
+    return np.isin(labels, keep)
+
+
+def _largest(mask: BoolArray) -> BoolArray:
+    labels, count = ndimage.label(mask)
+    if not count:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    largest: BoolArray = labels == sizes.argmax()
+    return largest
