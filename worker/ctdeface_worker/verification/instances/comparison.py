@@ -48,6 +48,8 @@ def compare(  # noqa: PLR0913  two files and what is known about them
             ]
         except UnreadableInstance as error:
             problems = [str(error)]
+        except RecursionError:
+            problems = ["sequences are nested too deeply"]
     return tuple(f"{after.name}: {problem}" for problem in problems)
 
 

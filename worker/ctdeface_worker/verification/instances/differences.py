@@ -57,7 +57,8 @@ class _Pair(NamedTuple):
 
     def _same(self, was: Element, now: Element) -> bool:
         """Tell whether two elements are equal to the byte: tag, representation, length, value, delimiters."""
-        return was.encoding == now.encoding and self.before.data[was.start : was.end] == self.after.data[now.start : now.end]
+        same_size = was.end - was.start == now.end - now.start
+        return same_size and was.encoding == now.encoding and self.after.data.startswith(self.before.data[was.start : was.end], now.start)
 
     def _elements(self, was: Element, now: Element, path: str) -> Iterator[Difference]:
         """Yield what differs inside two sequences, or that two values differ."""

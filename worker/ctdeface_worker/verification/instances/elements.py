@@ -15,7 +15,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 
 from ctdeface_shared.errors import UnreadableInstance
 
-DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, struct.error, zlib.error, InvalidDicomError)
+DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, struct.error, zlib.error, InvalidDicomError)
 """What reading a damaged file with pydicom can raise."""
 TRANSFER_SYNTAX = 0x00020010
 
@@ -24,6 +24,8 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _ITEM_BYTES = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 _PREAMBLE = 128
 _MOST_INFLATED_BYTES = 1 << 30
+_LARGEST_VALUE_READ = 1024
+"""Larger values are skipped while parsing: only their place matters."""
 
 
 class Encoding(NamedTuple):
@@ -176,22 +178,23 @@ def _data_set(data: bytes, start: int, end: int, encoding: Encoding, only_group:
     """Return the elements from start on and the offset behind the last; what ends them early is the caller's to judge."""
     stream = BytesIO(data)
     stream.seek(start)
-    walk = data_element_generator(stream, encoding.implicit, encoding.little)
+    walk = data_element_generator(stream, encoding.implicit, encoding.little, defer_size=_LARGEST_VALUE_READ)
     found: dict[int, Element] = {}
     at = start
     while at < end and (only_group is None or int.from_bytes(data[at : at + 2], encoding.order) == only_group):
         raw = next(walk, None)
-        if raw is None or raw.tag == 0:
+        tag = 0 if raw is None else int(raw.tag)
+        if raw is None or not tag:
             break
         value, length = (raw.value_tell, raw.length) if isinstance(raw, RawDataElement) else (raw.file_tell or 0, _UNDEFINED)
-        element = Element(int(raw.tag), str(raw.VR or ""), at, value, stream.tell(), length == _UNDEFINED, encoding)
+        element = Element(tag, str(raw.VR or ""), at, value, stream.tell(), length == _UNDEFINED, encoding)
         if element.end > end or (length != _UNDEFINED and value + length != element.end):
             message = f"{element.name} is truncated"
             raise UnreadableInstance(message)
-        if element.tag in found:
+        if tag in found:
             message = f"{element.name} occurs twice"
             raise UnreadableInstance(message)
-        found[element.tag] = element
+        found[tag] = element
         at = element.end
     return list(found.values()), at
 

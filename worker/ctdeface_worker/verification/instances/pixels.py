@@ -18,6 +18,7 @@ from pydicom.uid import (
 from ctdeface_shared.errors import UnreadableInstance
 from ctdeface_worker.domain import BoolArray
 from ctdeface_worker.verification.instances.elements import DAMAGE, DicomFile, Element
+from ctdeface_worker.verification.instances.frames import is_one_frame
 
 NATIVE = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian})
 PIXEL_DATA = 0x7FE00010
@@ -49,25 +50,24 @@ def pixel_problems(
         yield f"the images are {was.shape} before and {now.shape} after, the face mask is {face.shape}"
         return
     signed, bits = bool(before.number(_SIGNED)), before.number(_BITS_STORED)
-    filled = face & ~_padding(was, padding, signed=signed)
+    filled = face if padding is None else face & ~_is_padding(was, padding, signed=signed)
     strays = int(np.count_nonzero((was != now) & ~filled))
     if strays:
         yield f"{strays} voxels differ that are outside the face mask or are padding"
-    left = int(np.count_nonzero(~np.isin(now[filled], _fill_words(fill_stored, bits))))
+    inside = now[filled]
+    # unused bits repeat the sign or are zero: they must not say anything else
+    left = int(np.count_nonzero((inside != fill_stored & 0xFFFF) & (inside != fill_stored & ((1 << bits) - 1))))
     if left:
-        yield f"{left} of {int(filled.sum())} face voxels do not hold the fill value {fill_stored}"
-    if not filled.any() and _raw(before) != _raw(after):
+        yield f"{left} of {inside.size} face voxels do not hold the fill value {fill_stored}"
+    if _raw(before) == _raw(after):
+        return
+    if not filled.any():
         yield "the pixel data differ although no voxel had to change"
+    if after.syntax not in NATIVE and not is_one_frame(_raw(after), after.syntax, now.size):
+        yield "the compressed pixel data hold more than the one image"
 
 
-def _fill_words(fill_stored: int, bits: int) -> list[int]:
-    """Return the words that hold the fill value: unused bits repeat the sign or are zero, and say nothing else."""
-    return [fill_stored & 0xFFFF, fill_stored & ((1 << bits) - 1)]
-
-
-def _padding(words: WordArray, padding: tuple[int, int] | None, *, signed: bool) -> BoolArray:
-    if padding is None:
-        return np.zeros(words.shape, dtype=bool)
+def _is_padding(words: WordArray, padding: tuple[int, int], *, signed: bool) -> BoolArray:
     whole = words.view(np.int16) if signed else words
     return np.asarray((whole >= padding[0]) & (whole <= padding[1]))
 
