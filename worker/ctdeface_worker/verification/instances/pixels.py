@@ -8,11 +8,16 @@ from numpy.typing import NDArray
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
+    JPEG2000,
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
 )
 
 from ctdeface_shared.errors import UnreadableInstance
@@ -22,6 +27,15 @@ from ctdeface_worker.verification.instances.frames import is_one_frame
 
 NATIVE = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian})
 PIXEL_DATA = 0x7FE00010
+
+_DECODERS = {
+    RLELossless: "pydicom",
+    JPEGLSLossless: "pyjpegls",
+    JPEGLSNearLossless: "pyjpegls",
+    JPEG2000Lossless: "pylibjpeg",
+    JPEG2000: "pylibjpeg",
+}
+"""GDCM takes the others: it hides the unused bits of RLE, and some damaged JPEG-LS frames make it end the process."""
 
 _ROWS, _COLUMNS, _BITS_ALLOCATED, _BITS_STORED, _SIGNED = 0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280103
 
@@ -102,10 +116,12 @@ def _words(file: DicomFile) -> WordArray:
 
 
 def _decompressed(file: DicomFile, shape: tuple[int, int]) -> WordArray:
-    """Decode the one frame with whatever decoder pydicom finds first."""
+    """Decode the one frame."""
     try:
         frames = list(generate_frames(_raw(file), number_of_frames=1))
-        decoded, _ = get_decoder(UID(file.syntax)).as_array(encapsulate(frames), raw=True, **_image_keywords(file, shape))
+        decoded, _ = get_decoder(UID(file.syntax)).as_array(
+            encapsulate(frames), raw=True, decoding_plugin=_DECODERS.get(UID(file.syntax), "gdcm"), **_image_keywords(file, shape)
+        )
     except DAMAGE as error:
         message = f"the compressed pixel data cannot be decoded: {error}"
         raise UnreadableInstance(message) from error
@@ -126,4 +142,5 @@ def _image_keywords(file: DicomFile, shape: tuple[int, int]) -> dict[str, Any]:
         "pixel_representation": file.number(_SIGNED),
         "number_of_frames": 1,
         "pixel_keyword": "PixelData",
+        "correct_unused_bits": False,
     }
