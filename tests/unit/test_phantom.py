@@ -47,6 +47,21 @@ def test_brain_and_face_have_the_size_of_an_adults(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_face_is_all_skin_in_front(seed: int) -> None:
+    """Seen from the front, skin from brow to chin and all air before it are face; only through the nostrils is more to be seen."""
+    head = small_head(seed)
+    geometry = head.volume.geometry
+    z, x = geometry.slice_origins_lps[:, 2], geometry.slice_origins_lps[0, 0] + np.arange(geometry.shape[2]) * geometry.spacing_mm[2]
+    first = (head.volume.hu > AIR_TO_SKIN_HU).argmax(axis=1)
+    up_to_skin = np.arange(geometry.shape[1])[None, :, None] <= first[:, None, :]
+    missed = (up_to_skin & ~head.face).any(axis=1)
+    nostrils = (abs(z + 22) < 8)[:, None] & (abs(x) < 12)
+    window = ((z > -80) & (z < 55))[:, None] & (abs(x) < 50)
+    assert (first[window] > 0).all()
+    assert not (missed & window & ~nostrils).any()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_nose_stands_out_and_the_orbits_lie_deep(seed: int) -> None:
     """The most anterior point is the nose, 15 to 35 mm before what lies beside it; behind the lids no bone follows for 16 mm."""
     head = small_head(seed)
@@ -119,7 +134,7 @@ def test_files_hold_the_voxels_in_every_syntax(syntax: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("plane", list(Plane))
 def test_each_plane_puts_every_voxel_in_its_place(plane: Plane, tmp_path: Path) -> None:
-    """Seen through the headers, the nose tip lies where it is in the volume."""
+    """Seen through the headers, a pixel and its label lie where they are in the volume."""
     head = small_head()
     labels = reordered(head.face, plane)
     geometry = head.volume.geometry

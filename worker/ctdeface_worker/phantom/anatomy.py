@@ -105,7 +105,7 @@ SINUSES: tuple[Shape, ...] = (
     Ellipsoid((25, -58, -14), (10, 13, 14), mirrored=True),
     Ellipsoid((7, -50, 14), (6, 18, 9), mirrored=True),
     Ellipsoid((9, -30, 3), (7, 7, 7), mirrored=True),
-    Ellipsoid((9, -85.5, 46), (9, 3.2, 8), mirrored=True),
+    Ellipsoid((9, -83, 45), (8, 2.2, 7), mirrored=True),
     Ellipsoid((58, 18, -12), (5, 7, 9), mirrored=True),
 )
 
@@ -130,27 +130,40 @@ CONCHAE: tuple[Shape, ...] = (
 )
 
 
-def features(build: Build) -> tuple[Shape, ...]:
-    """Soft shapes that make the skin's relief: nose, lips, cheeks, chin, temples, ears' roots, neck."""
-    tip, chin, cheek = -112 - build.nose_mm, build.chin_mm, build.cheek_mm
+def relief(build: Build) -> tuple[Shape, ...]:
+    """Broad soft shapes under the skin: cheeks, jaws, temples, chin, and what fills the face inside."""
+    chin, cheek = build.chin_mm, build.cheek_mm
     return (
-        Limb((0, -92, 30), (0, tip, -8), (6, 8.5)),
-        Ellipsoid((11, -99, -14), (8, 10, 8), mirrored=True),
-        Limb((0, tip, -10), (0, -96, -22), (6.5, 6)),
-        Ellipsoid((0, -86, -34), (26, 13, 14)),
-        Limb((0, -97, -42), (17, -90, -45.5), (4.5, 3), mirrored=True),
-        Limb((0, -95, -52), (15, -89, -48.5), (5, 3), mirrored=True),
-        Ellipsoid((0, -78 - chin, -84), (20, 13.5, 14)),
-        Ellipsoid((38, -72, -22), (22, 20 + cheek, 24), mirrored=True),
-        Ellipsoid((38, -52, -52), (24, 28 + cheek, 26), mirrored=True),
-        Ellipsoid((52, -28, -34), (17 + cheek / 2, 34, 34), mirrored=True),
-        Ellipsoid((54, -34, 20), (20, 36, 40), mirrored=True),
+        Ellipsoid((0, -60, -30), (46, 32 + cheek / 2, 44)),
+        Ellipsoid((0, -56, 16), (20, 32, 24)),
+        Ellipsoid((34, -62, -18), (26, 26 + cheek, 28), mirrored=True),
+        Ellipsoid((36, -44, -50), (26, 34 + cheek, 28), mirrored=True),
+        Ellipsoid((46, -26, -34), (22 + cheek / 2, 36, 40), mirrored=True),
+        Ellipsoid((50, -34, 18), (22, 36, 44), mirrored=True),
+        Ellipsoid((34, -38, -2), (30, 34, 24), mirrored=True),
         Ellipsoid((0, -38, -72), (38, 42, 22)),
-        Ellipsoid((56, 22, -18), (22, 30, 34), mirrored=True),
-        Ellipsoid((33, -84, 16), (21, 10, 17), mirrored=True),
-        Limb((18, -91, 33), (46, -80, 33), (5, 5), mirrored=True),
+        Ellipsoid((54, 22, -18), (22, 30, 34), mirrored=True),
+        Ellipsoid((0, -77 - chin, -83), (21, 14, 15)),
+        Ellipsoid((0, -82, -38), (27, 14, 18)),
     )
 
+
+def features(build: Build) -> tuple[Shape, ...]:
+    """Small soft shapes: nose, lips, lids."""
+    tip = -112 - build.nose_mm
+    return (
+        Limb((0, -92, 30), (0, tip, -8), (6, 8.5)),
+        Ellipsoid((10, -99, -14), (8, 9, 7.5), mirrored=True),
+        Limb((0, tip + 2, -11), (0, -95, -22), (6, 5.5)),
+        Limb((0, -94.5, -41), (18, -86, -45.5), (5, 3.5), mirrored=True),
+        Limb((0, -92.5, -52), (16, -85, -48.5), (5.5, 3.5), mirrored=True),
+        Ellipsoid((32, -80.5, 16), (18, 13.5, 14), mirrored=True),
+        Limb((14, -88, 36), (46, -76, 35), (6, 6), mirrored=True),
+    )
+
+
+MOUTH = Limb((0, -104, -46.8), (21, -93.5, -46.8), (2.2, 1.2), mirrored=True)
+"""The line between the lips."""
 
 NECK: tuple[Shape, ...] = (
     Limb((0, 28, -30), (0, 34, -190), (58, 62)),
@@ -158,10 +171,10 @@ NECK: tuple[Shape, ...] = (
     Limb((60, 40, -160), (150, 45, -210), (40, 48), mirrored=True),
 )
 EARS: tuple[Shape, ...] = (
-    Limb((79, 10, 26), (76, 2, -22), (9, 6), mirrored=True),
-    Limb((83, 18, 22), (80, 14, -2), (9, 8), mirrored=True),
+    Ellipsoid((80, 13, 12), (7, 17, 24), mirrored=True),
+    Ellipsoid((77, 6, -16), (6, 9, 14), mirrored=True),
 )
-CONCHA = Ellipsoid((90, 7, 2), (10, 9, 14), mirrored=True)
+CONCHA = Ellipsoid((88, 9, 8), (7, 11, 17), mirrored=True)
 
 SPINE: tuple[Shape, ...] = (
     Limb((0, 24, -34), (0, 22, -200), (10, 11)),

@@ -124,10 +124,11 @@ def _fields(frame: Frame, made: Build) -> _Fields:
 
 def _skin(frame: Frame, made: Build, bone: HuArray, vault: HuArray) -> HuArray:
     soft = merge(vault - made.scalp_mm, bone - 5, 6)
-    soft = merge(soft, union(frame, anatomy.features(made), smooth_mm=7, margin=40), 9)
+    soft = merge(soft, union(frame, anatomy.relief(made), smooth_mm=18, margin=30), 14)
+    soft = merge(soft, union(frame, anatomy.features(made), smooth_mm=5, margin=30), 7)
     soft = merge(soft, union(frame, anatomy.NECK, smooth_mm=20, margin=40), 22)
     soft = merge(soft, union(frame, anatomy.EARS, smooth_mm=3, margin=10), 3)
-    return carve(soft, union(frame, [anatomy.CONCHA], margin=6), 3)
+    return carve(carve(soft, union(frame, [anatomy.CONCHA], margin=6), 3), union(frame, [anatomy.MOUTH], margin=4), 3)
 
 
 def _spine(frame: Frame) -> HuArray:
@@ -171,11 +172,11 @@ def _painted(frame: Frame, fields: _Fields, edge_mm: float, *, soft_tissue: bool
 
 
 def _face(frame: Frame, fields: _Fields) -> BoolArray:
-    hull = merge(merge(fields.bone, fields.cavity), union(frame, anatomy.HULL, smooth_mm=10), 10)
+    """Label what a look from the front meets before bone, down to the last soft tissue; the air in front is part of it."""
+    behind = merge(merge(fields.bone, fields.cavity), union(frame, anatomy.HULL, smooth_mm=10))
+    open_to_front = ~np.logical_or.accumulate(behind <= 1, axis=1)
     levels = (frame.z < FACE_TOP_MM) & (frame.z > FACE_BOTTOM_MM)
     depth = np.where(frame.z < -70, -18 + 0.9 * (frame.z + 70), -18)  # the border behind goes forward below the jaw
-    tissue = (fields.soft < 0) & (hull > 1) & levels & (frame.y < depth)
-    first = np.where(tissue.any(axis=1), tissue.argmax(axis=1), 0)
-    rows = np.arange(frame.shape[1])[None, :, None]
-    in_front = rows < first[:, None, :]
-    return np.asarray(tissue | in_front, dtype=np.bool_)
+    tissue = (fields.soft < 0) & open_to_front & levels & (frame.y < depth)
+    before_the_last = np.logical_or.accumulate(tissue[:, ::-1], axis=1)[:, ::-1]
+    return np.asarray(before_the_last & open_to_front, dtype=np.bool_)
