@@ -48,10 +48,18 @@ class _Grid:
     spacing_mm: float
 
 
-def to_canonical(volume: Volume, *, spacing_mm: float = 2.0) -> Canonical:
-    """Resample a volume (any orientation, tilt and uneven slices included) to the canonical grid by linear interpolation."""
+def to_canonical(volume: Volume, *, spacing_mm: float = 2.0, within: tuple[FloatArray, FloatArray] | None = None) -> Canonical:
+    """Resample a volume (any orientation, tilt and uneven slices included) to the canonical grid by linear interpolation.
+
+    Args:
+        volume: what to resample.
+        spacing_mm: edge of a canonical voxel.
+        within: lowest and highest LPS corner in mm of the part that is wanted; None for everything.
+    """
     hu, valid, geometry = _thin_out(volume, spacing_mm)
     low, high = _bounds_lps(geometry)
+    if within is not None:
+        low, high = np.maximum(low, within[0]), np.minimum(high, within[1])
     count = np.maximum(np.ceil((high - low) / spacing_mm).astype(int), 1)
     grid = _Grid(shape=(int(count[2]), int(count[1]), int(count[0])), origin_lps=low + spacing_mm / 2, spacing_mm=spacing_mm)
     sample = _sample_even if _is_even(geometry) else _sample_uneven

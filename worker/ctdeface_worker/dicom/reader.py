@@ -4,7 +4,7 @@ import hashlib
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from io import BytesIO
@@ -86,6 +86,16 @@ def read_case(root: Path) -> CaseFiles:
     with warnings.catch_warnings(action="ignore"):  # complaints about single values; those that are used are checked where they are
         files = tuple(_read(path, path.relative_to(root).as_posix(), inside) for path in sorted(_entries(root)))
     return CaseFiles(root=root, files=files)
+
+
+def read_files(root: Path, names: Iterable[str]) -> CaseFiles:
+    """Read only these files below a folder, given by their posix paths relative to it.
+
+    Raises:
+        OSError: a file is missing or cannot be read.
+    """
+    inside = root.resolve()
+    return CaseFiles(root=root, files=tuple(_read(root / name, name, inside) for name in sorted(names)))
 
 
 def _entries(folder: Path) -> Iterator[Path]:

@@ -1,0 +1,53 @@
+"""Writing so that a crash or a power cut leaves either the old state or the new one."""
+
+import os
+import secrets
+from pathlib import Path
+
+
+def write_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Replace a file at once: write beside it, fsync, rename, fsync the folder."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make every file and folder below a folder, and the folder itself, durable."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            descriptor = os.open(Path(parent) / name, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        sync_folder(Path(parent))
+
+
+def make_folder(path: Path, *, mode: int) -> None:
+    """Create a folder and its missing parents with exactly this mode, whatever the umask, and make their names durable."""
+    if path.is_dir():
+        return
+    make_folder(path.parent, mode=mode)
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return
+    path.chmod(mode)
+    sync_folder(path.parent)

@@ -1,0 +1,202 @@
+"""The folders that cases pass through, who owns the temporary ones, and how abandoned ones are swept up."""
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Self
+
+from ctdeface_shared import durable
+from ctdeface_shared.errors import ConfigurationError, PermanentError, StorageUnavailable
+
+OWNER_FILE = ".owner.json"
+PRIVATE = 0o700
+_GIGABYTE = 1_000_000_000
+
+
+class EscapingPath(PermanentError):
+    """A case name that leads out of its folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spool:
+    """Where everything lies. All folders but the outbox are for the owner only.
+
+    Attributes:
+        outbox: released cases, each complete from the moment it is visible.
+        staging: defaced but not yet published; on the outbox's file system.
+        work: intermediates.
+        reports: one folder per case and job.
+        archive: earlier outputs that a newer job replaced.
+        locks: one folder per locked case.
+    """
+
+    outbox: Path
+    staging: Path
+    work: Path
+    reports: Path
+    archive: Path
+    locks: Path
+
+    @classmethod
+    def beside(cls, outbox: Path, state_root: Path, work: Path | None = None) -> Self:
+        """Lay everything but the outbox under one state folder."""
+        return cls(
+            outbox=outbox,
+            staging=state_root / "staging",
+            work=work or state_root / "work",
+            reports=state_root / "reports",
+            archive=state_root / "archive",
+            locks=state_root / "locks",
+        )
+
+    def prepare(self, *, outbox_mode: int) -> None:
+        """Create what is missing and check that a staged case can be published by a rename.
+
+        Raises:
+            ConfigurationError: a folder cannot be made or written, or staging lies on another file system than the outbox.
+        """
+        try:
+            durable.make_folder(self.outbox, mode=outbox_mode)
+            for folder in (self.staging, self.work, self.reports, self.archive, self.locks):
+                durable.make_folder(folder, mode=PRIVATE)
+        except OSError as error:
+            message = f"{error.filename} cannot be made: {error.strerror}"
+            raise ConfigurationError(message) from error
+        for folder in (self.outbox, self.staging, self.work, self.reports, self.archive, self.locks):
+            if not os.access(folder, os.W_OK | os.X_OK):
+                message = f"{folder} is not writable by this user"
+                raise ConfigurationError(message)
+        for folder in (self.staging, self.archive):
+            if folder.stat().st_dev != self.outbox.stat().st_dev:
+                message = f"{folder} and {self.outbox} lie on different file systems, so cases could not be published at once"
+                raise ConfigurationError(message)
+
+    def check_free_space(self, least_gb: float) -> None:
+        """Refuse new work on a disk that is nearly full.
+
+        Raises:
+            StorageUnavailable: less than `least_gb` is free below the outbox or the work folder.
+        """
+        for folder in (self.outbox, self.work):
+            free_gb = shutil.disk_usage(folder).free / _GIGABYTE
+            if free_gb < least_gb:
+                message = f"only {free_gb:.1f} GB are free at {folder}, and min_free_gb is {least_gb:g}: nothing new is begun"
+                raise StorageUnavailable(message)
+
+
+def case_path(root: Path, case: str) -> Path:
+    """Return the folder of a case below a root.
+
+    Raises:
+        EscapingPath: the name is empty, absolute, or has empty, `.` or `..` parts.
+    """
+    parts = case.split("/")
+    if any(part in {"", ".", ".."} for part in parts) or "\0" in case or PurePosixPath(case).is_absolute():
+        message = "the case name does not stay inside its folder"
+        raise EscapingPath(message)
+    return root.joinpath(*parts)
+
+
+@contextmanager
+def owned_folder(parent: Path) -> Iterator[Path]:
+    """Give a new folder of a random name that says who owns it, and remove it afterwards."""
+    folder = parent / secrets.token_hex(8)
+    folder.mkdir(mode=PRIVATE)
+    try:
+        (folder / OWNER_FILE).write_text(json.dumps(_self()), encoding="utf-8")
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(parent: Path, *, stale_seconds: float) -> int:
+    """Remove folders whose owner is a dead process of this machine, or that nobody touched for `stale_seconds`; return how many."""
+    swept = 0
+    for folder in parent.iterdir():
+        if folder.is_dir() and _is_abandoned(folder, stale_seconds):
+            shutil.rmtree(folder, ignore_errors=True)
+            swept += 1
+    return swept
+
+
+@contextmanager
+def locked(locks: Path, name: str, *, stale_seconds: float, patience_seconds: float = 60.0) -> Iterator[None]:
+    """Hold a lock by a folder (mkdir is atomic on every file system), taking over one whose owner is gone.
+
+    Raises:
+        StorageUnavailable: somebody else holds the lock for longer than our patience.
+    """
+    lock = locks / name
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            lock.mkdir(mode=PRIVATE)
+            break
+        except FileExistsError:
+            if _is_abandoned(lock, stale_seconds):
+                abandoned = locks / f".{secrets.token_hex(8)}"
+                try:
+                    lock.rename(abandoned)  # only one of several takers succeeds
+                except FileNotFoundError:
+                    continue
+                shutil.rmtree(abandoned, ignore_errors=True)
+                continue
+            if time.monotonic() > deadline:
+                message = "another process holds the lock of this case"
+                raise StorageUnavailable(message) from None
+            time.sleep(0.05)
+    try:
+        (lock / OWNER_FILE).write_text(json.dumps(_self()), encoding="utf-8")
+        yield
+    finally:
+        shutil.rmtree(lock, ignore_errors=True)
+
+
+def _self() -> dict[str, str | int]:
+    return {"host": socket.gethostname(), "boot": _boot_id(), "pid": os.getpid(), "started": _start_of(os.getpid())}
+
+
+def _is_abandoned(folder: Path, stale_seconds: float) -> bool:
+    """Whether nobody works with a folder any more; in doubt somebody does, until it is stale."""
+    try:
+        touched = folder.stat().st_mtime
+        owner = json.loads((folder / OWNER_FILE).read_text(encoding="utf-8"))
+        touched = max(touched, (folder / OWNER_FILE).stat().st_mtime)
+        if owner["host"] == socket.gethostname():
+            return bool(owner["boot"] != _boot_id() or owner["started"] != _start_of(owner["pid"]))
+    except FileNotFoundError:
+        if not folder.exists():
+            return False
+    except (ValueError, KeyError, TypeError):
+        pass  # killed while it wrote its owner file: judge by age
+    return time.time() - touched > stale_seconds
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _start_of(pid: int) -> str:
+    """When a process of this machine began, as an opaque text; empty when there is none, so that a reused pid is no confusion."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        return "" if fields[0] == "Z" else fields[19]
+    except OSError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        pass
+    return "" if Path("/proc/self").exists() else str(pid)

@@ -1,0 +1,121 @@
+"""Proves a written series: reads its files back and puts them before the gate."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctdeface_shared.errors import PermanentError, VerificationFailed
+from ctdeface_shared.options import DefaceOptions
+from ctdeface_worker import defacing
+from ctdeface_worker.dicom import reader, selection
+from ctdeface_worker.dicom import volume as volumes
+from ctdeface_worker.dicom.volume import LoadedSeries
+from ctdeface_worker.dicom.writer import WrittenInstance
+from ctdeface_worker.domain import ExpectedDifference, FaceMask, Volume
+from ctdeface_worker.verification import gate, instances
+from ctdeface_worker.verification.check import Check
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvenInstance:
+    """A written file whose content is proven.
+
+    Attributes:
+        file: posix path relative to the case.
+        sha256: of the written file.
+        differences: from the input, as expected and found.
+        broken_signatures: digital signatures in it that no longer verify.
+    """
+
+    file: str
+    sha256: str
+    differences: tuple[ExpectedDifference, ...]
+    broken_signatures: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What the gate found.
+
+    Attributes:
+        checks: every check, passed or not.
+        after: the volume as read back from the written files.
+        written: the written files.
+    """
+
+    checks: tuple[Check, ...]
+    after: Volume
+    written: tuple[ProvenInstance, ...]
+
+    def raise_unless_passed(self) -> None:
+        """Refuse the series unless every check passed.
+
+        Raises:
+            VerificationFailed: names what failed.
+        """
+        failed = [check.message or check.name for check in self.checks if not check.passed]
+        if failed or not self.checks:
+            message = "; ".join(failed) or "nothing was checked"
+            raise VerificationFailed(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where the input and the written files of a case lie."""
+
+    source: Path
+    staged: Path
+
+
+def prove(loaded: LoadedSeries, mask: FaceMask, written: Sequence[WrittenInstance], places: Places, options: DefaceOptions) -> Proof:
+    """Read the written files back and let the gate compare them with the input.
+
+    Raises:
+        VerificationFailed: the written files do not even read back as the same series.
+    """
+    back = _read_back(loaded, places.staged, [one.file for one in written])
+    fill_hu = defacing.fill_value_hu(loaded.volume, options.fill)
+    problems = [
+        problem
+        for instance, one in zip(loaded.series.instances, written, strict=True)
+        for problem in instances.compare(
+            places.source / instance.file,
+            places.staged / one.file,
+            face_slice=mask.face[one.slice_number],
+            fill_stored=defacing.fill_stored_value(instance.pixels, fill_hu),
+            padding=instance.pixels.padding,
+            expected=one.differences,
+        )
+    ]
+    files = Check(
+        name="files_differ_as_expected_only",
+        passed=not problems,
+        figure=float(len(problems)),
+        bound=0.0,
+        message=f"{len(written)} files hold the expected differences and no others" if not problems else "; ".join(problems[:3]),
+    )
+    checks = gate.verify_volume(loaded.volume, back.volume, mask.face, profile=options.profile, ears=options.ears)
+    proven = tuple(
+        ProvenInstance(
+            file=one.file,
+            sha256=hashlib.sha256(instance.content).hexdigest(),
+            differences=one.differences,
+            broken_signatures=one.broken_signatures,
+        )
+        for one, instance in zip(written, back.series.instances, strict=True)
+    )
+    return Proof(checks=(files, *checks), after=back.volume, written=proven)
+
+
+def _read_back(loaded: LoadedSeries, staged: Path, names: list[str]) -> LoadedSeries:
+    """Select and load the written files as if they were a case of their own; the same slices must come out in the same order."""
+    try:
+        series = selection.select(reader.read_files(staged, names)).series
+    except PermanentError as error:
+        message = f"the written files cannot be read back: {error}"
+        raise VerificationFailed(message) from error
+    if len(series) != 1 or [one.file for one in series[0].instances] != [one.file for one in loaded.series.instances]:
+        message = "the written files do not read back as the same series"
+        raise VerificationFailed(message)
+    return volumes.load(series[0])

@@ -1,0 +1,119 @@
+"""The report of one job: its content, its JSON and the JSON Schema of that."""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from platform import python_version
+from typing import Any, Self
+
+from pydantic import TypeAdapter
+
+from ctdeface_shared.errors import CtDefaceError
+from ctdeface_shared.manifest import Manifest
+from ctdeface_shared.options import DefaceOptions
+from ctdeface_worker.result import CaseResult
+
+SCHEMA_VERSION = 1
+_LIBRARIES = ("ctdeface", "numpy", "scipy", "pydicom", "SimpleITK", "python-gdcm", "torch", "nnunetv2")
+
+
+class State(StrEnum):
+    """How far a job came; the journal of its publication (DESIGN section 7)."""
+
+    REFUSED = "refused"
+    PREPARED = "prepared"
+    PUBLISHED = "published"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseReport:
+    """All that is known about one job.
+
+    Attributes:
+        job_id: the same drop with the same options has the same.
+        case: its name, relative to the root; may identify a patient.
+        generation: raised by every replay.
+        state: how far the job came.
+        created_at: UTC, ISO 8601.
+        manifest: what the case consisted of when the job began.
+        options: what was asked for.
+        result: every series and file with its fate, the checks and the seconds per stage.
+        staged: name of the staging folder of a prepared job.
+        versions: of Python and of the libraries that touched the pixels.
+        schema_version: of this document.
+    """
+
+    job_id: str
+    case: str
+    generation: int = 0
+    state: State
+    created_at: str
+    manifest: Manifest
+    options: dict[str, str | bool]
+    result: CaseResult
+    staged: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """SHA-256 of every released file, by its name in the case."""
+        return {file.file: file.output_sha256 for file in self.result.files if file.output_sha256}
+
+    def at(self, state: State) -> Self:
+        """Return the same report one state further."""
+        return replace(self, state=state)
+
+    def to_json(self) -> bytes:
+        """Write as indented JSON."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: it is no report of this schema version.
+        """
+        report: Self = TypeAdapter(cls).validate_json(content)
+        if report.schema_version != SCHEMA_VERSION:
+            message = f"report of schema version {report.schema_version}, expected {SCHEMA_VERSION}"
+            raise ValueError(message)
+        return report
+
+
+def describe(job_id: str, case: str, manifest: Manifest, options: DefaceOptions, result: CaseResult) -> CaseReport:
+    """Make the report of a job that has just been worked on."""
+    return CaseReport(
+        job_id=job_id,
+        case=case,
+        state=State.PREPARED if result.released else State.REFUSED,
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        manifest=manifest,
+        options=options.as_plain(),
+        result=result,
+        versions=_versions(),
+    )
+
+
+def failed(error: CtDefaceError) -> CaseResult:
+    """Return the result of a case whose processing broke off; none of its files has a fate yet."""
+    return CaseResult(released=False, code=error.code, reason=str(error))
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of report.json; the committed copy is tested to be equal."""
+    return TypeAdapter(CaseReport).json_schema(mode="serialization")
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,89 @@
+"""The intracranial cavity by the gate's own means: soft tissue that bone surrounds on every side (DESIGN section 10)."""
+
+import math
+from itertools import product
+
+import numpy as np
+from scipy import ndimage
+
+from ctdeface_worker.canonical import Canonical
+from ctdeface_worker.domain import BoolArray
+
+BONE_HU = 160.0
+BRAIN_HU = (-10.0, 100.0)
+LEAST_ENCLOSED = 15
+"""Of 16 horizontal directions; an orbit is open to more than one of them, the mouth to many."""
+NECK_MM = 4.0
+"""Half the width of the openings that a section must not leak through."""
+SMALLEST_SECTION_CM2 = 8.0
+SMALLEST_PIECE_ML = 5.0
+WIDEST_GAP_MM = 70.0
+
+_STEPS = [step for step in product(range(-2, 3), repeat=2) if math.gcd(*step) == 1]
+
+
+def find_cavity(canonical: Canonical) -> BoolArray:
+    """Return the cavity on the canonical grid; empty when there is none. Cut planes and padding count as walls."""
+    wall = (canonical.hu > BONE_HU) | ~canonical.valid
+    wall = np.asarray(ndimage.binary_closing(np.pad(wall, 2, mode="edge"), iterations=1)[2:-2, 2:-2, 2:-2], dtype=bool)
+    directions = np.zeros(wall.shape, dtype=np.uint8)
+    for dy, dx in _STEPS:
+        directions += _meets(wall, canonical.valid, (dy, dx))
+    enclosed = directions >= LEAST_ENCLOSED
+    soft = (canonical.hu > BRAIN_HU[0]) & (canonical.hu < BRAIN_HU[1]) & canonical.valid & ~wall
+    sections = np.stack([_wide(section, canonical.spacing_mm) for section in enclosed & soft])
+    return _joined(sections, canonical.spacing_mm)
+
+
+def _wide(section: BoolArray, spacing_mm: float) -> BoolArray:
+    """Drop what is narrow or small in a section: vertebral canal, optic canal, sinuses, what leaks through them."""
+    radius = round(NECK_MM / spacing_mm)
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    labels, _ = ndimage.label(ndimage.binary_opening(section, x * x + y * y <= radius * radius))
+    areas = np.bincount(labels.ravel()) * spacing_mm**2 / 100
+    areas[0] = 0
+    return np.isin(labels, np.flatnonzero(areas >= SMALLEST_SECTION_CM2))
+
+
+def _meets(wall: BoolArray, valid: BoolArray, step: tuple[int, int]) -> BoolArray:
+    """Whether a walk in steps of (y, x) voxels from each voxel meets bone before it leaves the grid."""
+    met = wall & valid
+    dy, dx = step
+    rows, columns = wall.shape[1:]
+    out = met.copy()
+    reach = max(rows // max(abs(dy), 1) if dy else 0, columns // max(abs(dx), 1) if dx else 0)
+    span = 1
+    while span <= reach:  # doubling: after n rounds each voxel knows the next 2**n steps
+        further = np.zeros_like(met)
+        ahead_y, here_y = _shifted(dy * span, rows)
+        ahead_x, here_x = _shifted(dx * span, columns)
+        further[:, here_y, here_x] = out[:, ahead_y, ahead_x]
+        out |= further
+        span *= 2
+    return out
+
+
+def _shifted(step: int, size: int) -> tuple[slice, slice]:
+    """Slices (where a step leads to, where it starts)."""
+    step = max(min(step, size), -size)
+    return (slice(step, None), slice(None, size - step)) if step >= 0 else (slice(None, size + step), slice(-step, None))
+
+
+def _joined(pieces: BoolArray, spacing_mm: float) -> BoolArray:
+    """Keep the largest piece and what lies above or below it."""
+    labels, count = ndimage.label(pieces)
+    if not count:
+        return pieces
+    milliliters = np.bincount(labels.ravel()) * spacing_mm**3 / 1000
+    milliliters[0] = 0
+    main = int(milliliters.argmax())
+    places = ndimage.find_objects(labels)
+    footprint = (labels == main).any(axis=0)
+    keep = [main]
+    for piece in np.flatnonzero(milliliters >= SMALLEST_PIECE_ML):
+        z, other = places[main - 1][0], places[piece - 1][0]
+        gap_mm = max(other.start - z.stop, z.start - other.stop, 0) * spacing_mm
+        shadow = (labels == piece).any(axis=0)
+        if gap_mm <= WIDEST_GAP_MM and (footprint & shadow).sum() >= min(footprint.sum(), shadow.sum()) / 2:
+            keep.append(int(piece))
+    return np.isin(labels, keep)

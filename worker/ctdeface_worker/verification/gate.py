@@ -1,0 +1,146 @@
+"""The gate: from input and written output, is the face gone and everything else untouched? See DESIGN section 10.
+
+It finds cavity, window and skin in the input by its own means and refuses when it cannot. It knows nothing of segmentation.
+"""
+
+import numpy as np
+
+from ctdeface_shared.options import HIGHEST_FILL_HU, Profile
+from ctdeface_worker.canonical import Canonical, mask_to_stored, to_canonical
+from ctdeface_worker.domain import BoolArray, Volume
+from ctdeface_worker.verification import skin
+from ctdeface_worker.verification.cavity import find_cavity
+from ctdeface_worker.verification.check import Check
+from ctdeface_worker.verification.mask import check_mask
+from ctdeface_worker.verification.window import Window, find_window
+
+GRID_MM = 2.0
+LEAST_REMOVED = 0.985
+LEAST_REMOVED_IN_PART = 0.95
+FEWEST_RAYS_IN_PART = 40
+FEWEST_RAYS = 150
+MOST_BRIGHT = 0.15
+SMALLEST_CAVITY_ML = 40.0
+
+
+def verify_volume(before: Volume, after: Volume, face: BoolArray, *, profile: Profile, ears: bool) -> tuple[Check, ...]:
+    """Check one defaced volume.
+
+    Args:
+        before: the input.
+        after: the output, read back from the written files.
+        face: the mask, stored voxels (slice, row, column), True = removed.
+        profile: what the mask was to cover.
+        ears: whether the ears were to go as well.
+
+    Returns:
+        Every check that could be made; the volume is proven when all passed.
+    """
+    del ears  # ears are pieces of their own, which the share of loose pieces allows for
+    values = _check_values(before, after, face)
+    if before.geometry.shape != after.geometry.shape or not face.any():
+        return (*values, Check(name="mask_size", passed=False, figure=0.0, message="the mask is empty or of another shape"))
+    canonical = to_canonical(before, spacing_mm=GRID_MM)
+    cavity = find_cavity(canonical)
+    ml = float(cavity.sum() * GRID_MM**3 / 1000)
+    found = Check(
+        name="cavity_found",
+        passed=ml >= SMALLEST_CAVITY_ML,
+        figure=ml,
+        bound=SMALLEST_CAVITY_ML,
+        message=f"the intracranial cavity in view measures {ml:.0f} ml",
+    )
+    if not found.passed:
+        return (*values, found)
+    window = find_window(canonical, cavity)
+    overlap = int(np.count_nonzero(mask_to_stored(cavity, canonical, before.geometry) & face))
+    brain = Check(
+        name="brain_untouched",
+        passed=overlap == 0,
+        figure=float(overlap),
+        bound=0.0,
+        message=f"{overlap} voxels of the intracranial cavity lie in the mask",
+    )
+    plausible = check_mask(canonical, _canonical_mask(before, face, canonical), cavity, bone_stays=profile is Profile.SOFT_TISSUE)
+    return (*values, found, brain, *plausible, *_check_skin(before, after, window))
+
+
+def _check_values(before: Volume, after: Volume, face: BoolArray) -> tuple[Check, ...]:
+    """Outside the mask and on padding nothing changed; inside there is fill, dark as air."""
+    changeable = face & before.valid
+    same = before.hu.shape == after.hu.shape
+    outside = int(np.count_nonzero((before.hu != after.hu) & ~changeable)) if same else -1
+    brightest = float(after.hu[changeable].max(initial=-np.inf)) if same else np.inf
+    return (
+        Check(
+            name="nothing_else_changed",
+            passed=same and outside == 0 and bool((before.valid == after.valid).all()),
+            figure=float(outside),
+            bound=0.0,
+            message=f"{outside} voxels outside the mask differ",
+        ),
+        Check(
+            name="fill_is_air",
+            passed=brightest <= HIGHEST_FILL_HU + 1,
+            figure=brightest if np.isfinite(brightest) else None,
+            bound=float(HIGHEST_FILL_HU),
+            message="what was removed is as dark as air",
+        ),
+    )
+
+
+def _canonical_mask(before: Volume, face: BoolArray, canonical: Canonical) -> BoolArray:
+    as_volume = Volume(hu=face.astype(np.float32), valid=before.valid, geometry=before.geometry)
+    inside: BoolArray = to_canonical(as_volume, spacing_mm=canonical.spacing_mm).hu >= 0.5
+    return inside
+
+
+def _check_skin(before: Volume, after: Volume, window: Window) -> tuple[Check, ...]:
+    rays = skin.cast(before, after, window)
+    counted = int(rays.counts.sum())
+    enough = Check(
+        name="facial_skin_found",
+        passed=counted >= FEWEST_RAYS,
+        figure=float(counted),
+        bound=float(FEWEST_RAYS),
+        message=f"{counted} rays from the front meet facial skin in the input",
+    )
+    if not enough.passed:
+        return (enough,)
+    bright = float(rays.bright.sum() / (counted + rays.bright.sum()))
+    share = float(rays.removed[rays.counts].mean())
+    return (
+        enough,
+        Check(
+            name="facial_skin_removed",
+            passed=share >= LEAST_REMOVED,
+            figure=share,
+            bound=LEAST_REMOVED,
+            message=f"{share:.2%} of the facial skin in view is gone",
+        ),
+        _weakest_part(rays),
+        Check(
+            name="skin_not_bright",
+            passed=bright <= MOST_BRIGHT,
+            figure=bright,
+            bound=MOST_BRIGHT,
+            message=f"{bright:.1%} of the rays meet bone or metal first and were not counted",
+        ),
+    )
+
+
+def _weakest_part(rays: skin.Rays) -> Check:
+    """Check left, right and six levels on their own: a mask that misses a part must not pass by the rest."""
+    levels, columns = np.flatnonzero(rays.counts.any(axis=1)), np.flatnonzero(rays.counts.any(axis=0))
+    z, x = np.indices(rays.counts.shape)
+    height, middle = (levels[-1] - levels[0] + 1) / 6, (columns[0] + columns[-1]) / 2
+    parts = [(z - levels[0]) // height == level for level in range(6)] + [x < middle, x >= middle]
+    shares = [float(rays.removed[rays.counts & part].mean()) for part in parts if (rays.counts & part).sum() >= FEWEST_RAYS_IN_PART]
+    weakest = min(shares, default=0.0)
+    return Check(
+        name="every_part_of_the_face_removed",
+        passed=weakest >= LEAST_REMOVED_IN_PART,
+        figure=weakest,
+        bound=LEAST_REMOVED_IN_PART,
+        message=f"of the weakest part of the face (left, right, six levels) {weakest:.2%} is gone",
+    )

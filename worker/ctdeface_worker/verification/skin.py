@@ -1,0 +1,109 @@
+"""What a camera in front of the face still sees: parallel rays that must no longer meet the old skin (DESIGN section 10)."""
+
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ctdeface_worker.canonical import Canonical, to_canonical
+from ctdeface_worker.domain import BoolArray, FloatArray, Volume
+from ctdeface_worker.verification.window import Window
+
+IndexArray: TypeAlias = NDArray[np.intp]
+Value = TypeVar("Value", bound=np.generic)
+
+SKIN_HU = -300.0
+BONE_HU = 200.0
+EDGE_MM = 5.0
+"""Skin nearer to the edge of the field of view is a cut face."""
+LEAST_DEEPER_MM = 3.0
+LEAST_DEEPER_VOXELS = 1.5
+BEHIND_MM = 60.0
+"""Surfaces this far behind the foremost skin are not the face's front any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rays:
+    """One ray per (z, x), z rising to superior, x to the patient's left.
+
+    Attributes:
+        counts: rays that meet facial skin in the input.
+        bright: rays left out because the first surface is bone or metal.
+        removed: rays that no longer meet it in the output.
+        deeper_mm: how much deeper the first surface lies now; infinite where none is left.
+    """
+
+    counts: BoolArray
+    bright: BoolArray
+    removed: BoolArray
+    deeper_mm: FloatArray
+
+
+def cast(before: Volume, after: Volume, window: Window) -> Rays:
+    """Cast rays from the front through input and output, at most 1 mm apart (one voxel if coarser)."""
+    spacing = before.geometry.spacing_mm
+    mm = max(1.0, min(spacing))
+    room = np.array([EDGE_MM, 0.0, EDGE_MM]) + mm
+    within = (window.low - room, window.high + room)
+    old, new = to_canonical(before, spacing_mm=mm, within=within), to_canonical(after, spacing_mm=mm, within=within)
+    body = _patient(old)
+    there: BoolArray = np.asarray(body.any(axis=1))
+    skin = body.argmax(axis=1)
+    air_before = _at(old.valid, np.maximum(skin - 1, 0)) & (skin > 0)
+    inside = _at(_well_inside(old), skin)
+    brightness = np.maximum(_at(old.hu, skin), _at(old.hu, np.minimum(skin + 1, old.hu.shape[1] - 1)))
+    faced = there & air_before & inside & _in_window(old, window) & _near(skin, there, mm)
+    surface = (new.hu > SKIN_HU) & new.valid
+    left = surface.any(axis=1)
+    meets = surface.argmax(axis=1)
+    hard = np.maximum(_at(new.hu, meets), _at(new.hu, np.minimum(meets + 1, new.hu.shape[1] - 1))) > BONE_HU
+    deeper = np.where(left, (meets - skin) * mm, np.inf)
+    need = max(LEAST_DEEPER_MM, LEAST_DEEPER_VOXELS * min(max(spacing[1:]), 5.0))
+    return Rays(
+        counts=faced & (brightness <= BONE_HU),
+        bright=faced & (brightness > BONE_HU),
+        removed=(deeper >= need) | (left & hard & (meets >= skin)),
+        deeper_mm=deeper,
+    )
+
+
+def _patient(canonical: Canonical) -> BoolArray:
+    """The largest thing that is denser than air, without what is thinner than 4 mm."""
+    dense = (canonical.hu > SKIN_HU) & canonical.valid
+    rounds = max(round(2 / canonical.spacing_mm), 1)
+    core = ndimage.binary_opening(dense, iterations=rounds)
+    labels, count = ndimage.label(core)
+    if not count:
+        return dense
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    grown = ndimage.binary_dilation(labels == sizes.argmax(), iterations=rounds + 1)
+    return np.asarray(dense & grown, dtype=bool)
+
+
+def _well_inside(canonical: Canonical) -> BoolArray:
+    """Voxels at least 5 mm inside the field of view in every direction; the grid's own borders are cut from a larger volume."""
+    away = ndimage.distance_transform_edt(np.pad(canonical.valid, 1)) * canonical.spacing_mm
+    return np.asarray(away[1:-1, 1:-1, 1:-1] > EDGE_MM)
+
+
+def _in_window(canonical: Canonical, window: Window) -> BoolArray:
+    z = canonical.origin_lps[2] + canonical.spacing_mm * np.arange(canonical.hu.shape[0])
+    x = canonical.origin_lps[0] + canonical.spacing_mm * np.arange(canonical.hu.shape[2])
+    inside_z, inside_x = (z >= window.low[2]) & (z <= window.high[2]), (x >= window.low[0]) & (x <= window.high[0])
+    return np.asarray(inside_z[:, None] & inside_x[None, :])
+
+
+def _near(skin: IndexArray, there: BoolArray, mm: float) -> BoolArray:
+    """Rays whose surface belongs to the front of the face, not to what is seen past it."""
+    if not there.any():
+        return there
+    foremost = np.percentile(skin[there], 2)
+    return np.asarray((skin - foremost) * mm <= BEHIND_MM)
+
+
+def _at(field: NDArray[Value], y: IndexArray) -> NDArray[Value]:
+    """Values of a (z, y, x) field at one y per (z, x)."""
+    return np.asarray(np.take_along_axis(field, y[:, None, :], axis=1)[:, 0])

@@ -1,0 +1,82 @@
+"""The facial window by the gate's own means: from the floor of the frontal lobes to the jaw, between the orbital rims."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctdeface_worker.canonical import Canonical
+from ctdeface_worker.domain import BoolArray, FloatArray
+
+HALF_WIDTH_MM = 45.0
+"""Lateral orbital rims, from the midline."""
+FRONT_PART = 0.3
+"""Of the cavity's length: what lies above the orbits."""
+WHOLE_CAVITY_MM = 130.0
+"""A shorter cavity is cut by the field of view, and its front is not the frontal lobe."""
+BROW_ABOVE_FLOOR_MM = 4.0
+FACE_MM = (60.0, 150.0)
+"""The chin lies this far below the brow."""
+USUAL_FACE_MM = 118.0
+JAW_HU = 200.0
+JAW_HALF_WIDTH_MM = 20.0
+JAW_BEFORE_CAVITY_MM = 30.0
+OPEN_MOUTH_MM = 40.0
+SMALLEST_JAW_CM2 = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Where facial skin is looked for, LPS mm.
+
+    Attributes:
+        low: lowest corner (x, y, z): right, front, below the chin.
+        high: highest corner: left, back, brow.
+        chin_in_view: whether a jaw was found.
+    """
+
+    low: FloatArray
+    high: FloatArray
+    chin_in_view: bool
+
+
+def find_window(canonical: Canonical, cavity: BoolArray) -> Window:
+    """Return the window of a volume whose cavity was found (not empty)."""
+    mm, origin = canonical.spacing_mm, canonical.origin_lps
+    columns, rows = np.flatnonzero(cavity.any(axis=(0, 1))), np.flatnonzero(cavity.any(axis=(0, 2)))
+    middle = (columns[0] + columns[-1]) / 2
+    brow = _brow(cavity, rows, mm)
+    jaw = _jaw(canonical, middle, rows, brow)
+    chin = jaw if jaw is not None else brow - USUAL_FACE_MM / mm
+    bottom = max(chin, 0.0)
+    low = origin + mm * np.array([middle - HALF_WIDTH_MM / mm, 0.0, bottom])
+    high = origin + mm * np.array([middle + HALF_WIDTH_MM / mm, float(rows[-1]), brow])
+    low[1] = -np.inf
+    return Window(low=low, high=high, chin_in_view=jaw is not None)
+
+
+def _brow(cavity: BoolArray, rows: NDArray[np.intp], mm: float) -> float:
+    """Slice of the brow: a little above the floor of the frontal lobes, or the top of what is in view when that is not."""
+    slices = np.flatnonzero(cavity.any(axis=(1, 2)))
+    if (rows[-1] - rows[0]) * mm < WHOLE_CAVITY_MM:
+        return float(slices[-1])
+    front = cavity[:, rows[0] : rows[0] + round(FRONT_PART * (rows[-1] - rows[0])) + 1]
+    floor = np.flatnonzero(front.any(axis=(1, 2)))[0]
+    return float(min(floor + BROW_ABOVE_FLOOR_MM / mm, slices[-1]))
+
+
+def _jaw(canonical: Canonical, middle: float, rows: NDArray[np.intp], brow: float) -> float | None:
+    """Lowest slice of the bone in the middle of the lower face; None when it is not in view."""
+    mm = canonical.spacing_mm
+    half = round(JAW_HALF_WIDTH_MM / mm)
+    behind = int(rows[0] + JAW_BEFORE_CAVITY_MM / mm)
+    column = slice(max(round(middle) - half, 0), round(middle) + half + 1)
+    top = max(int(brow), 1)
+    cm2 = (canonical.hu[:top, :behind, column] > JAW_HU).sum(axis=(1, 2)) * mm**2 / 100
+    lowest: float | None = None
+    for z in np.flatnonzero(cm2 >= SMALLEST_JAW_CM2)[::-1]:
+        below = (brow - z) * mm
+        if below > FACE_MM[1] or (lowest is not None and (lowest - z) * mm > OPEN_MOUTH_MM):
+            break
+        lowest = float(z)
+    return lowest if lowest is not None and (brow - lowest) * mm >= FACE_MM[0] else None
