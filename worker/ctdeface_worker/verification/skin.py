@@ -20,6 +20,7 @@ EDGE_MM = 5.0
 """Skin nearer to the edge of the field of view is a cut face."""
 LEAST_DEEPER_MM = 3.0
 LEAST_DEEPER_VOXELS = 1.5
+ROUGH_MM = 1.5
 BEHIND_MM = 60.0
 """Surfaces this far behind the foremost skin are not the face's front any more."""
 
@@ -48,7 +49,7 @@ def cast(before: Volume, after: Volume, window: Window) -> Rays:
     room = np.array([EDGE_MM, 0.0, EDGE_MM]) + mm
     within = (window.low - room, window.high + room)
     old, new = to_canonical(before, spacing_mm=mm, within=within), to_canonical(after, spacing_mm=mm, within=within)
-    body = _patient(old)
+    body = _patient(old) | (to_canonical(_inner_air(before), spacing_mm=mm, within=within).hu >= 0.5)
     there: BoolArray = np.asarray(body.any(axis=1))
     skin = body.argmax(axis=1)
     air_before = _at(old.valid, np.maximum(skin - 1, 0)) & (skin > 0)
@@ -69,6 +70,18 @@ def cast(before: Volume, after: Volume, window: Window) -> Rays:
     )
 
 
+def _inner_air(before: Volume) -> Volume:
+    """1 where air is closed in by the patient in its stored slice, else 0: a ray that enters a cut sinus meets no skin."""
+    _, row_mm, column_mm = before.geometry.spacing_mm
+    step = (max(int(ROUGH_MM / row_mm), 1), max(int(ROUGH_MM / column_mm), 1))
+    dense = (before.hu > SKIN_HU)[:, :: step[0], :: step[1]]
+    inner = np.stack([ndimage.binary_fill_holes(section) & ~section for section in dense]).astype(np.float32)
+    for axis in (1, 2):
+        inner = np.repeat(inner, step[axis - 1], axis=axis)
+    _, rows, columns = before.geometry.shape
+    return Volume(hu=inner[:, :rows, :columns], valid=np.ones(before.geometry.shape, dtype=bool), geometry=before.geometry)
+
+
 def _patient(canonical: Canonical) -> BoolArray:
     """The largest thing that is denser than air, without what is thinner than 4 mm."""
     dense = (canonical.hu > SKIN_HU) & canonical.valid
@@ -85,8 +98,9 @@ def _patient(canonical: Canonical) -> BoolArray:
 
 def _well_inside(canonical: Canonical) -> BoolArray:
     """Voxels at least 5 mm inside the field of view in every direction; the grid's own borders are cut from a larger volume."""
-    away = ndimage.distance_transform_edt(np.pad(canonical.valid, 1)) * canonical.spacing_mm
-    return np.asarray(away[1:-1, 1:-1, 1:-1] > EDGE_MM)
+    reach = 2 * round(EDGE_MM / canonical.spacing_mm) + 1
+    inside: BoolArray = ndimage.minimum_filter(canonical.valid, size=reach, mode="constant", cval=False)
+    return inside
 
 
 def _in_window(canonical: Canonical, window: Window) -> BoolArray:

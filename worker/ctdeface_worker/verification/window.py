@@ -23,6 +23,8 @@ JAW_HALF_WIDTH_MM = 20.0
 JAW_BEFORE_CAVITY_MM = 30.0
 OPEN_MOUTH_MM = 40.0
 SMALLEST_JAW_CM2 = 0.2
+AHEAD_MM = 40.0
+"""What is left of a mask or a tube in front of the face is still seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +53,14 @@ def find_window(canonical: Canonical, cavity: BoolArray) -> Window:
     bottom = max(chin, 0.0)
     low = origin + mm * np.array([middle - HALF_WIDTH_MM / mm, 0.0, bottom])
     high = origin + mm * np.array([middle + HALF_WIDTH_MM / mm, float(rows[-1]), brow])
-    low[1] = -np.inf
+    low[1] = origin[1] + mm * _foremost(canonical) - AHEAD_MM
     return Window(low=low, high=high, chin_in_view=jaw is not None)
+
+
+def _foremost(canonical: Canonical) -> float:
+    """Row of the front of the patient: the first with more than a strap or a tube in it."""
+    rows = np.flatnonzero(((canonical.hu > -300) & canonical.valid).sum(axis=(0, 2)) * canonical.spacing_mm**2 / 100 >= 1.0)
+    return float(rows[0]) if rows.size else 0.0
 
 
 def _brow(cavity: BoolArray, rows: NDArray[np.intp], mm: float) -> float:

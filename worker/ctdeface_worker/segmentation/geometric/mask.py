@@ -1,6 +1,7 @@
 """The face mask on the canonical grid: what lies outside the outermost bone, from mid-forehead to below the chin."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy import ndimage
@@ -91,8 +92,12 @@ def ears(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
 
 
 def guard(tissue: Tissue, spacing_mm: float) -> BoolArray:
-    """Return the cavity and a safety margin around it."""
-    return np.asarray(ndimage.binary_dilation(tissue.cavity, iterations=round(GUARD_MM / spacing_mm)), dtype=bool)
+    """Return the cavity, bridged where its bone rings are open, and a safety margin around it."""
+    bridged = tissue.cavity.copy()
+    found = np.flatnonzero(bridged.any(axis=(1, 2)))
+    for below, above in pairwise(found):
+        bridged[below + 1 : above] |= tissue.cavity[below] & tissue.cavity[above]
+    return np.asarray(ndimage.binary_dilation(bridged, iterations=round(GUARD_MM / spacing_mm)), dtype=bool)
 
 
 def rows(face: Face, slices: int, spacing_mm: float) -> slice:

@@ -15,6 +15,8 @@ BRAIN_HU = (-30.0, 140.0)
 OPENING_MM = 6.0
 """Couch, straps, holders and tubes are thinner than twice this."""
 RING_CLOSING_MM = 6.0
+WEAK_BONE_HU = 130.0
+WEAK_RING_CLOSING_MM = 12.0
 SMALLEST_SECTION_CM2 = 8.0
 """Smaller bone-ringed sections are vertebral canals, sinuses or orbits."""
 SMALLEST_PIECE_ML = 10.0
@@ -75,17 +77,23 @@ def _body(canonical: Canonical) -> BoolArray:
 
 
 def _cavity(canonical: Canonical, bone: BoolArray) -> BoolArray:
+    """Join the bone-ringed sections; where coarse voxels leave a ring open, a weaker ring will do, but only above the lowest closed one."""
+    mm = canonical.spacing_mm
     soft = (canonical.hu > BRAIN_HU[0]) & (canonical.hu < BRAIN_HU[1]) & canonical.valid
     sections = np.zeros_like(bone)
-    for z in range(bone.shape[0]):
-        if bone[z].any():
-            sections[z] = _large(_ringed(bone[z] | ~canonical.valid[z], canonical.spacing_mm) & soft[z], canonical.spacing_mm)
-    return _joined(sections, canonical.spacing_mm)
+    for z in map(int, np.flatnonzero(bone.any(axis=(1, 2)))):
+        sections[z] = _large(_ringed(bone[z] | ~canonical.valid[z], RING_CLOSING_MM / mm) & soft[z], mm)
+    closed = np.flatnonzero(_joined(sections, mm).any(axis=(1, 2)))
+    for z in range(int(closed[0]), bone.shape[0]) if closed.size else ():
+        if not sections[z].any():
+            weak = (canonical.hu[z] > WEAK_BONE_HU) | ~canonical.valid[z]
+            sections[z] = _large(_ringed(weak, WEAK_RING_CLOSING_MM / mm) & soft[z], mm)
+    return _joined(sections, mm)
 
 
-def _ringed(bone: BoolArray, spacing_mm: float) -> BoolArray:
+def _ringed(bone: BoolArray, closing_voxels: float) -> BoolArray:
     """What closed bone encloses in one axial section; what lies beyond the field of view counts as wall."""
-    radius = round(RING_CLOSING_MM / spacing_mm)
+    radius = round(closing_voxels)
     closed = ndimage.binary_closing(np.pad(bone, 2 * radius), disk(radius))[2 * radius : -2 * radius, 2 * radius : -2 * radius]
     ringed: BoolArray = ndimage.binary_fill_holes(closed) & ~closed
     return ringed
