@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
@@ -81,6 +82,31 @@ class WorkSection(Section):
     jobs: int = Field(1, ge=1, description="Cases worked on at the same time.")
     threads: int | None = Field(None, ge=1, description="Threads per case; none shares the machine's cores among the jobs.")
     job_timeout: float = Field(3600.0, gt=0, description="Seconds after which a case counts as hanging and its process is ended.")
+    grace_period: float = Field(60.0, ge=0, description="Seconds a stopping worker has to finish its case before it hands it back.")
+    max_attempts: int = Field(4, ge=1, description="Attempts at a case before it is quarantined.")
+    memory_limit_gb: float | None = Field(None, gt=0, description="A case whose process holds more than this is ended; none sets no limit.")
+
+
+class Originals(StrEnum):
+    """What happens to a dropped case once its outcome is safe on the disk."""
+
+    KEEP = "keep"
+    ARCHIVE = "archive"
+    DELETE = "delete"
+
+
+class SpoolSection(Section):
+    """Where the service keeps cases, and for how long."""
+
+    root: Path = Field(Path("spool"), description="Folder of inbox, outbox, quarantine, reports and the rest; shared between machines.")
+    inbox: Path | None = Field(None, description="Where cases are dropped; none is the folder inbox in the root.")
+    state_dir: Path | None = Field(None, description="Ledger and embedded queue, on a local disk; none is the folder state in the root.")
+    originals: Originals = Field(
+        Originals.ARCHIVE, description="Dropped files of a released case: archive, delete, or keep them in the inbox."
+    )
+    archive_days: float | None = Field(None, gt=0, description="Archived originals and earlier outputs are removed after so many days.")
+    quarantine_days: float | None = Field(None, gt=0, description="Quarantined cases are removed after so many days; none keeps them.")
+    reports_days: float | None = Field(None, gt=0, description="Reports of ended jobs are removed after so many days; none keeps them.")
 
 
 class Settings(BaseSettings):
@@ -93,6 +119,7 @@ class Settings(BaseSettings):
     deface: DefaceSection = DefaceSection()
     output: OutputSection = OutputSection()
     work: WorkSection = WorkSection()
+    spool: SpoolSection = SpoolSection()
     uid_key: SecretStr | None = Field(
         None, min_length=16, description="Secret behind the new UIDs of headers = annotate, 16 characters up."
     )

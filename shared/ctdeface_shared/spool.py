@@ -91,6 +91,29 @@ class Spool:
                 raise StorageUnavailable(message)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSpool(Spool):
+    """The folders of the service: the batch's, and where cases come from and end when they are refused.
+
+    Attributes:
+        inbox: one folder per dropped case.
+        quarantine: one folder per refused case and job.
+    """
+
+    inbox: Path
+    quarantine: Path
+
+    @classmethod
+    def under(cls, root: Path, inbox: Path | None = None) -> Self:
+        """Lay everything in one folder; the inbox may lie elsewhere."""
+        return cls(
+            inbox=inbox or root / "inbox",
+            outbox=root / "outbox",
+            quarantine=root / "quarantine",
+            **{name: root / name for name in ("staging", "work", "reports", "archive", "locks")},
+        )
+
+
 def case_path(root: Path, case: str) -> Path:
     """Return the folder of a case below a root.
 
