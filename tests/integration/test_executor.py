@@ -30,6 +30,10 @@ def _prepare() -> Callable[[str, Callable[[str], None]], int]:
                 os._exit(3)
             case "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "greedy":
+                hoard = b"x" * 600_000_000
+                time.sleep(MINUTE)
+                return len(hoard)
             case "hang":
                 time.sleep(MINUTE)
         return os.getpid()
@@ -76,6 +80,13 @@ def test_a_task_that_hangs_is_ended_at_its_timeout(child: WarmChild[str, int]) -
     with pytest.raises(WorkerTimedOut):
         ask(child, "hang", timeout=0.5)
     assert ask(child, "next") != pid
+
+
+def test_a_task_that_needs_too_much_memory_is_ended(child: WarmChild[str, int]) -> None:
+    """The limit is seen while the task runs, and the next task works."""
+    with pytest.raises(OutOfMemory, match="memory_limit_gb"):
+        child.run("greedy", notify=lambda _: None, timeout_seconds=MINUTE, memory_limit_bytes=400_000_000)
+    assert child.run("next", notify=lambda _: None, timeout_seconds=MINUTE, memory_limit_bytes=400_000_000) > 0
 
 
 def test_a_busy_child_exits_when_its_parent_is_killed() -> None:

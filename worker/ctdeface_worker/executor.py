@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from time import monotonic
 from typing import Generic, TypeAlias, TypeVar, cast
 
 from ctdeface_shared.errors import CtDefaceError, OutOfMemory, TransientError
 from ctdeface_shared.lifecycle import boundary
+
+_WATCH_SECONDS = 0.5
+"""How often a busy child's time and memory are looked at."""
 
 Task = TypeVar("Task")
 Outcome = TypeVar("Outcome")
@@ -58,25 +62,27 @@ class WarmChild(Generic[Task, Outcome]):
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
 
-    def run(self, task: Task, *, notify: Notify, timeout_seconds: float) -> Outcome:
+    def run(self, task: Task, *, notify: Notify, timeout_seconds: float, memory_limit_bytes: int | None = None) -> Outcome:
         """Run one task in the child and return its outcome; `notify` hears the name of each stage.
 
         Raises:
             CtDefaceError: what the task itself raised.
-            OutOfMemory: the child ran out of memory or was killed by the system.
+            OutOfMemory: the child ran out of memory, went past the limit or was killed by the system.
             WorkerCrashed: the child died of anything else.
             UnexpectedError: the task met a bug.
             WorkerTimedOut: no answer within the timeout; the child was killed.
         """
         connection, process = self._ready()
-        connection.send(task)
+        try:
+            connection.send(task)
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._died() from None
         deadline = monotonic() + timeout_seconds
         while True:
-            ready = wait([connection, process.sentinel], timeout=max(deadline - monotonic(), 0))
+            ready = wait([connection, process.sentinel], timeout=min(max(deadline - monotonic(), 0), _WATCH_SECONDS))
             if not ready:
-                self.close()
-                message = f"no result after {timeout_seconds:.0f} s; raise job_timeout for very large cases"
-                raise WorkerTimedOut(message)
+                self._end_if_over(deadline, memory_limit_bytes)
+                continue
             try:
                 said = connection.recv() if connection in ready or connection.poll() else None
             except (EOFError, ConnectionResetError):
@@ -118,6 +124,17 @@ class WarmChild(Generic[Task, Outcome]):
         self._connection, self._process = ours, process
         return ours, process
 
+    def _end_if_over(self, deadline: float, memory_limit_bytes: int | None) -> None:
+        """End the child when its time is up or it holds too much memory."""
+        if monotonic() >= deadline:
+            self.close()
+            message = "no result within the job timeout; raise work.job_timeout for very large cases"
+            raise WorkerTimedOut(message)
+        if memory_limit_bytes is not None and self._process is not None and _resident_bytes(self._process.pid) > memory_limit_bytes:
+            self.close()
+            message = f"the case needs more than the {memory_limit_bytes / 1e9:g} GB of work.memory_limit_gb"
+            raise OutOfMemory(message)
+
     def _died(self) -> TransientError:
         process = self._process
         if process is not None:
@@ -127,6 +144,14 @@ class WarmChild(Generic[Task, Outcome]):
         if code == -signal.SIGKILL:
             return OutOfMemory("the process that worked on the case was killed by the system, most likely for its memory")
         return WorkerCrashed(f"the process that worked on the case died (exit code {code})")
+
+
+def _resident_bytes(pid: int | None) -> int:
+    """Memory that a process holds; 0 where the system does not say (no /proc)."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _serve(connection: Connection, prepare: Prepare[Task, Outcome]) -> None:
