@@ -31,6 +31,14 @@ class OnSeriesFailure(StrEnum):
     WITHHOLD = "withhold"
 
 
+class Originals(StrEnum):
+    """What happens to a dropped case once its outcome is safe on the disk."""
+
+    KEEP = "keep"
+    ARCHIVE = "archive"
+    DELETE = "delete"
+
+
 class FillKind(StrEnum):
     """How the fill value is chosen."""
 

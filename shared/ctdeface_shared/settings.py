@@ -9,7 +9,6 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_shared.options import DefaceOptions, FillRule, HeaderPolicy, OnSeriesFailure, Profile
+from ctdeface_shared.options import DefaceOptions, FillRule, HeaderPolicy, OnSeriesFailure, Originals, Profile
 
 PREFIX = "CTDEFACE_"
 DELIMITER = "__"
@@ -85,14 +84,6 @@ class WorkSection(Section):
     grace_period: float = Field(60.0, ge=0, description="Seconds a stopping worker has to finish its case before it hands it back.")
     max_attempts: int = Field(4, ge=1, description="Attempts at a case before it is quarantined.")
     memory_limit_gb: float | None = Field(None, gt=0, description="A case whose process holds more than this is ended; none sets no limit.")
-
-
-class Originals(StrEnum):
-    """What happens to a dropped case once its outcome is safe on the disk."""
-
-    KEEP = "keep"
-    ARCHIVE = "archive"
-    DELETE = "delete"
 
 
 class SpoolSection(Section):

@@ -14,6 +14,7 @@ from typing import Self
 
 from ctdeface_shared import durable
 from ctdeface_shared.errors import ConfigurationError, PermanentError, StorageUnavailable
+from ctdeface_shared.options import Originals
 
 OWNER_FILE = ".owner.json"
 PRIVATE = 0o700
@@ -44,6 +45,11 @@ class Spool:
     archive: Path
     locks: Path
 
+    @property
+    def private(self) -> tuple[Path, ...]:
+        """Folders for the owner only."""
+        return (self.staging, self.work, self.reports, self.archive, self.locks)
+
     @classmethod
     def beside(cls, outbox: Path, state_root: Path, work: Path | None = None) -> Self:
         """Lay everything but the outbox under one state folder."""
@@ -64,12 +70,12 @@ class Spool:
         """
         try:
             durable.make_folder(self.outbox, mode=outbox_mode)
-            for folder in (self.staging, self.work, self.reports, self.archive, self.locks):
+            for folder in self.private:
                 durable.make_folder(folder, mode=PRIVATE)
         except OSError as error:
             message = f"{error.filename} cannot be made: {error.strerror}"
             raise ConfigurationError(message) from error
-        for folder in (self.outbox, self.staging, self.work, self.reports, self.archive, self.locks):
+        for folder in (self.outbox, *self.private):
             if not os.access(folder, os.W_OK | os.X_OK):
                 message = f"{folder} is not writable by this user"
                 raise ConfigurationError(message)
@@ -103,6 +109,32 @@ class ServiceSpool(Spool):
     inbox: Path
     quarantine: Path
 
+    @property
+    def private(self) -> tuple[Path, ...]:
+        """Folders for the owner only; the inbox belongs to whoever drops."""
+        return (self.staging, self.work, self.reports, self.archive, self.locks, self.quarantine)
+
+    def prepare_inbox(self, originals: Originals) -> None:
+        """Create the inbox if it is missing and check that originals can be put away from it.
+
+        Raises:
+            ConfigurationError: it cannot be made, or originals cannot be moved out of it at once.
+        """
+        try:
+            self.inbox.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"the inbox {self.inbox} cannot be made: {error.strerror}"
+            raise ConfigurationError(message) from error
+        if originals is Originals.KEEP:
+            return
+        if not os.access(self.inbox, os.W_OK | os.X_OK):
+            message = f"the inbox {self.inbox} cannot be changed by this user: set spool.originals to keep"
+            raise ConfigurationError(message)
+        for folder in (self.archive, self.quarantine):
+            if self.inbox.stat().st_dev != folder.stat().st_dev:
+                message = f"{self.inbox} and {folder} lie on different file systems: put them on one, or set spool.originals to keep"
+                raise ConfigurationError(message)
+
     @classmethod
     def under(cls, root: Path, inbox: Path | None = None) -> Self:
         """Lay everything in one folder; the inbox may lie elsewhere."""
@@ -110,7 +142,11 @@ class ServiceSpool(Spool):
             inbox=inbox or root / "inbox",
             outbox=root / "outbox",
             quarantine=root / "quarantine",
-            **{name: root / name for name in ("staging", "work", "reports", "archive", "locks")},
+            staging=root / "staging",
+            work=root / "work",
+            reports=root / "reports",
+            archive=root / "archive",
+            locks=root / "locks",
         )
 
 

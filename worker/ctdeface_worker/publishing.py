@@ -32,12 +32,14 @@ class OutputRules:
         file_mode: of released files.
         group: owning group by name, None for the process's own.
         stale_seconds: after which a lock that nobody touched counts as abandoned.
+        before_done: what must happen between the visible output and the end of the job, such as putting the originals away; repeatable.
     """
 
     folder_mode: int = 0o750
     file_mode: int = 0o640
     group: str | None = None
     stale_seconds: float = 4000.0
+    before_done: Callable[[CaseReport], None] = lambda _: None
 
 
 def report_folder(spool: Spool, report: CaseReport) -> Path:
@@ -81,11 +83,11 @@ def publish(
 def resume(spool: Spool, report: CaseReport, rules: OutputRules, *, step: Callable[[str], None] = lambda _: None) -> CaseReport | None:
     """Go on with a job whose report is there; None when it must be worked on again."""
     if report.state in _VISIBLE and _holds(case_path(spool.outbox, report.case), report):
-        return report if report.state is State.DONE else _finish(spool, report, step)
+        return report if report.state is State.DONE else _finish(spool, report, rules, step)
     if report.state is not State.PREPARED:
         return None
     if _holds(case_path(spool.outbox, report.case), report):  # renamed, but killed before that was recorded
-        return _finish(spool, report, step)
+        return _finish(spool, report, rules, step)
     if _holds(spool.staging / report.staged / "dicom", report):
         return _commit(spool, report, rules, step)
     return None
@@ -125,13 +127,14 @@ def _commit(spool: Spool, report: CaseReport, rules: OutputRules, step: Callable
         durable.sync_folder(target.parent)
         durable.sync_folder(staged.parent)
         step("renamed")
-        return _finish(spool, report, step)
+        return _finish(spool, report, rules, step)
 
 
-def _finish(spool: Spool, report: CaseReport, step: Callable[[str], None]) -> CaseReport:
+def _finish(spool: Spool, report: CaseReport, rules: OutputRules, step: Callable[[str], None]) -> CaseReport:
     published = replace(report, state=State.PUBLISHED, staged="")
     record(spool, published)
     step("published")
+    rules.before_done(published)
     done = published.at(State.DONE)
     record(spool, done)
     return done

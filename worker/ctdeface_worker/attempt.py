@@ -1,0 +1,110 @@
+"""One attempt at a case: staging and work folders, the warm child, a report, and the publication of what was proven."""
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ctdeface_shared import durable
+from ctdeface_shared.errors import InputChanged
+from ctdeface_shared.manifest import Manifest
+from ctdeface_shared.options import DefaceOptions
+from ctdeface_shared.settings import Settings
+from ctdeface_shared.spool import PRIVATE, Spool, owned_folder
+from ctdeface_worker.executor import Notify, WarmChild
+from ctdeface_worker.pipeline import CaseTask
+from ctdeface_worker.publishing import OutputRules, publish, record, report_folder
+from ctdeface_worker.report.model import CaseReport, describe
+from ctdeface_worker.result import CaseResult
+
+Child = WarmChild[CaseTask, CaseResult]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is to be defaced.
+
+    Attributes:
+        job_id: identity of the job.
+        case: name of the case.
+        source: its folder; only read.
+        manifest: what the folder must consist of, before and after.
+        options: what was asked for.
+        generation: raised by every replay.
+        submitted_at: UTC, ISO 8601; a newer order replaces the output of an older one. None is now.
+    """
+
+    job_id: str
+    case: str
+    source: Path
+    manifest: Manifest
+    options: DefaceOptions
+    generation: int = 0
+    submitted_at: str | None = None
+
+    def report(self, result: CaseResult) -> CaseReport:
+        """Describe what became of the order."""
+        report = describe(self.job_id, self.case, self.manifest, self.options, result)
+        return replace(report, generation=self.generation, created_at=self.submitted_at or report.created_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """What a case is worked on with."""
+
+    spool: Spool
+    rules: OutputRules
+    settings: Settings
+    child: Child
+
+
+def attempt(order: Order, bench: Bench, notify: Notify) -> CaseReport:
+    """Work on a case once and publish it, or record why it is refused.
+
+    Args:
+        order: what to deface.
+        bench: what to do it with.
+        notify: hears each stage.
+
+    Raises:
+        TransientError: another attempt may succeed.
+    """
+    spool, settings = bench.spool, bench.settings
+    spool.check_free_space(settings.output.min_free_gb)
+    if Manifest.scan(order.source) != order.manifest:
+        message = "the case is not what it was when the job was made"
+        raise InputChanged(message)
+    with owned_folder(spool.staging) as staged, owned_folder(spool.work) as work:
+        (staged / "dicom").mkdir()
+        key = settings.uid_key
+        task = CaseTask(
+            source=order.source,
+            staged=staged / "dicom",
+            work=work,
+            options=order.options,
+            uid_key=key.get_secret_value().encode() if key else b"",
+        )
+        result = bench.child.run(task, notify=notify, timeout_seconds=settings.work.job_timeout, memory_limit_bytes=_bytes(settings))
+        if Manifest.scan(order.source) != order.manifest:
+            message = "the case was changed while it was worked on"
+            raise InputChanged(message)
+        report = order.report(result)
+        if not result.released:
+            record(spool, report)
+            return report
+        notify("publish")
+        keep_pictures(work, report_folder(spool, report))
+        return publish(spool, report, staged, bench.rules)
+
+
+def _bytes(settings: Settings) -> int | None:
+    limit = settings.work.memory_limit_gb
+    return None if limit is None else round(limit * 1e9)
+
+
+def keep_pictures(work: Path, folder: Path) -> None:
+    """Copy the previews into the report's folder, each appearing at once."""
+    for picture in sorted((work / "preview").glob("*.png")):
+        durable.make_folder(folder / "preview", mode=PRIVATE)
+        beside = folder / "preview" / f".{picture.name}.part"
+        shutil.copyfile(picture, beside)
+        beside.replace(folder / "preview" / picture.name)

@@ -1,0 +1,82 @@
+"""What happens to the dropped files of a job once its outcome is safe on the disk; every step can be repeated after a crash."""
+
+import hashlib
+import shutil
+import stat
+from pathlib import Path
+
+from ctdeface_shared import durable
+from ctdeface_shared.manifest import Manifest
+from ctdeface_shared.options import Originals
+from ctdeface_shared.spool import PRIVATE, ServiceSpool, case_path
+from ctdeface_worker.publishing import report_folder
+from ctdeface_worker.report.model import CaseReport
+from ctdeface_worker.result import FileResult
+
+
+def archive(spool: ServiceSpool, report: CaseReport, rule: Originals) -> None:
+    """Archive or delete the originals of a released job, or leave them where they are.
+
+    Raises:
+        OSError: storage failed; nothing is lost, and it can be repeated.
+    """
+    if rule is Originals.KEEP:
+        return
+    place = case_path(spool.archive / "originals", report.case) / report.job_id
+    _move(case_path(spool.inbox, report.case), place, report)
+    if rule is Originals.DELETE and place.exists():
+        shutil.rmtree(place)
+
+
+def quarantine(spool: ServiceSpool, report: CaseReport, rule: Originals) -> None:
+    """Show a refused job in the quarantine: its report, and its originals unless those are kept in the inbox.
+
+    Raises:
+        OSError: storage failed; nothing is lost, and it can be repeated.
+    """
+    place = case_path(spool.quarantine, report.case) / report.job_id
+    durable.make_folder(place, mode=PRIVATE)
+    for name in ("report.html", "report.json"):
+        durable.write_file(place / name, (report_folder(spool, report) / name).read_bytes())
+    if rule is not Originals.KEEP:
+        _move(case_path(spool.inbox, report.case), place / "originals", report)
+
+
+def _move(source: Path, place: Path, report: CaseReport) -> None:
+    """Move a job's files at once. Late files, and a new drop under the same name, stay in the inbox."""
+    if not place.exists() and _is_to_move(source, report):
+        durable.make_folder(place.parent, mode=PRIVATE)
+        source.rename(place)
+        durable.sync_folder(place.parent)
+        durable.sync_folder(source.parent)
+    _return_strays(place, source, report)
+
+
+def _is_to_move(source: Path, report: CaseReport) -> bool:
+    return not source.is_symlink() and source.is_dir() and (Manifest.scan(source) == report.manifest or bool(_ours(source, report)))
+
+
+def _return_strays(place: Path, source: Path, report: CaseReport) -> None:
+    """Put files back into the inbox that came after the job had been described, also those that a crash left behind."""
+    if not place.is_dir() or Manifest.scan(place) == report.manifest:
+        return
+    ours = _ours(place, report)
+    mode = stat.S_IMODE(place.stat().st_mode)  # as it was dropped: whoever still copies must be able to go on
+    for path in sorted(path for path in place.rglob("*") if not path.is_dir()):
+        name = path.relative_to(place).as_posix()
+        if name not in ours and not (source / name).exists():
+            durable.make_folder((source / name).parent, mode=mode)
+            path.rename(source / name)
+            durable.sync_folder((source / name).parent)
+
+
+def _ours(folder: Path, report: CaseReport) -> frozenset[str]:
+    """Names of the files in a folder that are those of the report, by content."""
+    return frozenset(file.file for file in report.result.files if _is(folder / file.file, file))
+
+
+def _is(path: Path, file: FileResult) -> bool:
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != file.size:
+        return False
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256
