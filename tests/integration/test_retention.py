@@ -1,0 +1,46 @@
+"""What was kept long enough goes, and nothing else."""
+
+import time
+from pathlib import Path
+
+from ctdeface_shared.options import Originals
+from ctdeface_shared.retention import DAY_SECONDS, Removed, remove_expired
+from ctdeface_shared.settings import SpoolSection
+from ctdeface_shared.spool import ServiceSpool
+
+JOB = "6f0b6a3c-0d1f-5c6e-9a53-5f0c1c1d7a10"
+RULES = SpoolSection(archive_days=1, quarantine_days=2, reports_days=3)
+
+
+def spool_with_one_job_everywhere(root: Path) -> ServiceSpool:
+    """Lay the same job in archive, quarantine and reports."""
+    spool = ServiceSpool.under(root)
+    spool.prepare(outbox_mode=0o750)
+    spool.prepare_inbox(Originals.ARCHIVE)
+    for place in (spool.archive / "originals", spool.archive / "outputs", spool.quarantine, spool.reports):
+        (place / "group/case" / JOB).mkdir(parents=True)
+        (place / "group/case" / JOB / "file").write_text("x", encoding="utf-8")
+    return spool
+
+
+def test_nothing_goes_before_its_time_or_without_a_rule(tmp_path: Path) -> None:
+    """Half a day is too early for all; without days everything is kept for ever."""
+    spool = spool_with_one_job_everywhere(tmp_path)
+    assert remove_expired(spool, RULES, now=time.time() + DAY_SECONDS / 2) == Removed()
+    assert remove_expired(spool, SpoolSection(), now=time.time() + 1000 * DAY_SECONDS) == Removed()
+
+
+def test_each_place_keeps_for_its_own_time(tmp_path: Path) -> None:
+    """Archive first, then the quarantine; the report waits for both and leaves no empty folder."""
+    spool = spool_with_one_job_everywhere(tmp_path)
+    assert remove_expired(spool, RULES, now=time.time() + 1.5 * DAY_SECONDS) == Removed(archive=2)
+    assert remove_expired(spool, RULES, now=time.time() + 3.5 * DAY_SECONDS) == Removed(quarantine=1, reports=1)
+    assert not any(spool.reports.iterdir())
+
+
+def test_the_report_of_a_case_that_is_still_there_stays(tmp_path: Path) -> None:
+    """It is what says that the released case is done."""
+    spool = spool_with_one_job_everywhere(tmp_path)
+    (spool.outbox / "group/case").mkdir(parents=True)
+    assert remove_expired(spool, RULES, now=time.time() + 9 * DAY_SECONDS) == Removed(archive=2, quarantine=1)
+    assert (spool.reports / "group/case" / JOB / "file").exists()
