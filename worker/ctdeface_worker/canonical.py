@@ -17,6 +17,10 @@ OUTSIDE_HU = -1024.0
 """What canonical voxels outside the field of view hold; `Canonical.valid` tells them from air."""
 
 
+STRAIGHT = 1e-8
+"""Directions this near to a patient axis (1 - cosine, a hundredth of a degree) are taken for it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Canonical:
     """A volume on an isotropic grid whose axes are (superior, posterior, left).
@@ -91,7 +95,8 @@ def _sample_even(hu: HuArray, valid: BoolArray, geometry: Geometry, grid: _Grid)
     padded.SetOrigin((-1.0, -1.0, -1.0))
     covered = sitk.GetImageFromArray(valid.astype(np.uint8))
     linear = sitk.GetArrayFromImage(sitk.Resample(padded, *rest, sitk.sitkLinear, *fixed))
-    inside: BoolArray = sitk.GetArrayViewFromImage(sitk.Resample(covered, *rest, sitk.sitkNearestNeighbor, *fixed)) > 0
+    nearest = sitk.Resample(covered, *rest, sitk.sitkNearestNeighbor, *fixed)  # named: a view does not keep its image alive
+    inside: BoolArray = sitk.GetArrayViewFromImage(nearest) > 0
     return linear, inside
 
 
@@ -131,14 +136,53 @@ def mask_to_stored(mask: BoolArray, canonical: Canonical, geometry: Geometry) ->
     out = np.zeros(geometry.shape, dtype=bool)
     if not mask.any():
         return out
-    image = sitk.GetImageFromArray(mask.astype(np.float32))
+    soft = mask.astype(np.float32)
+    order = _axis_order(geometry)
+    image = sitk.GetImageFromArray(soft) if order is None else None
     window = _window(mask, canonical, geometry)
     for k in range(window[0].start, window[0].stop):
-        out[k][window[1:]] = _sample_slice(image, canonical, geometry, (k, *window[1:]))
+        at = (k, window[1], window[2])
+        if image is None:
+            out[k][window[1:]] = _sample_upright(soft, canonical, geometry, at)
+        else:
+            out[k][window[1:]] = _sample_oblique(image, canonical, geometry, at)
     return out
 
 
-def _sample_slice(image: sitk.Image, canonical: Canonical, geometry: Geometry, at: tuple[int, slice, slice]) -> BoolArray:
+def _axis_order(geometry: Geometry) -> tuple[int, int, int] | None:
+    """Which patient axis (0 = x) normal, row step and column step run along; None when they are oblique."""
+    steps = np.abs(np.stack([geometry.normal_lps, geometry.row_step_lps, geometry.column_step_lps]))
+    steps /= np.linalg.norm(steps, axis=1, keepdims=True)
+    if steps.max(axis=1).min() < 1 - STRAIGHT:
+        return None
+    normal, row, column = (int(axis) for axis in steps.argmax(axis=1))
+    return (normal, row, column)
+
+
+def _sample_upright(soft: HuArray, canonical: Canonical, geometry: Geometry, at: tuple[int, slice, slice]) -> BoolArray:
+    """Mask of one window of a stored slice along the patient axes: interpolated one axis after the other."""
+    k, rows, columns = at
+    normal, row, column = order = _axis_order(geometry) or (2, 1, 0)
+    start = (geometry.slice_origins_lps[k] - canonical.origin_lps) / canonical.spacing_mm
+    down = start[row] + np.arange(rows.start, rows.stop) * geometry.row_step_lps[row] / canonical.spacing_mm
+    across = start[column] + np.arange(columns.start, columns.stop) * geometry.column_step_lps[column] / canonical.spacing_mm
+    plane = _between(soft.transpose([2 - axis for axis in order]), np.array([start[normal]]))[0]
+    half: BoolArray = _between(_between(plane, down).T, across).T >= 0.5
+    return half
+
+
+def _between(field: HuArray, index: FloatArray) -> HuArray:
+    """Linear interpolation along the first axis; zero beyond half a voxel outside."""
+    last = field.shape[0] - 1
+    low = np.clip(np.floor(index).astype(int), 0, max(last - 1, 0))
+    weight = np.clip(index - low, 0, 1).astype(np.float32).reshape(-1, *(1,) * (field.ndim - 1))
+    below = field[low]
+    mixed: HuArray = below + weight * (field[np.minimum(low + 1, last)] - below)
+    mixed[(index < -0.5) | (index >= last + 0.5)] = 0
+    return mixed
+
+
+def _sample_oblique(image: sitk.Image, canonical: Canonical, geometry: Geometry, at: tuple[int, slice, slice]) -> BoolArray:
     """Mask of one window of a stored slice; both images have unit spacing, so the transform maps index to index (x, y, z)."""
     k, rows, columns = at
     corner = geometry.slice_origins_lps[k] + rows.start * geometry.row_step_lps + columns.start * geometry.column_step_lps

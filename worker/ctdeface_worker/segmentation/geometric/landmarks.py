@@ -7,9 +7,10 @@ import numpy as np
 from scipy import ndimage
 
 from ctdeface_shared.errors import FaceNotFound
+from ctdeface_worker import morphology
 from ctdeface_worker.domain import FloatArray
 from ctdeface_worker.segmentation.geometric.rays import Axis, Cylinder
-from ctdeface_worker.segmentation.geometric.tissue import Tissue, disk
+from ctdeface_worker.segmentation.geometric.tissue import Tissue
 
 SMALLEST_CAVITY_ML = 40.0
 NEAR_CAVITY_MM = 16.0
@@ -66,7 +67,7 @@ def find_skull(tissue: Tissue, spacing_mm: float) -> Skull:
         raise FaceNotFound(message)
     slices = np.flatnonzero(tissue.cavity.any(axis=(1, 2)))
     columns = np.flatnonzero(tissue.cavity.any(axis=(0, 1)))
-    near = ndimage.binary_dilation(np.asarray(tissue.cavity.any(axis=0)), disk(round(NEAR_CAVITY_MM / spacing_mm)))
+    near = morphology.dilated(np.asarray(tissue.cavity.any(axis=0, keepdims=True)), round(NEAR_CAVITY_MM / spacing_mm))[0]
     rows = np.flatnonzero((tissue.bone[slices[0] : slices[-1] + 1] & near).any(axis=(0, 2)))
     front, rear = int(rows[0]), int(rows[-1])
     whole = (rear - front) * spacing_mm >= WHOLE_SKULL_MM

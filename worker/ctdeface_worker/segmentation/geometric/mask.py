@@ -2,15 +2,19 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 from scipy import ndimage
 
+from ctdeface_worker import morphology
 from ctdeface_worker.canonical import Canonical
 from ctdeface_worker.domain import BoolArray, FloatArray
 from ctdeface_worker.segmentation.geometric.landmarks import Skull
-from ctdeface_worker.segmentation.geometric.rays import Cylinder, directions, filled
-from ctdeface_worker.segmentation.geometric.tissue import BONE_HU, SKIN_HU, Tissue, disk
+from ctdeface_worker.segmentation.geometric.rays import Axis, Cylinder, directions, filled
+from ctdeface_worker.segmentation.geometric.tissue import BONE_HU, SKIN_HU, Tissue
+
+Box: TypeAlias = tuple[slice, slice, slice]
 
 HALF_FACE_DEGREES = 80.0
 ABOVE_BROW_MM = 30.0
@@ -84,11 +88,30 @@ def ears(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
     side = np.abs(degrees - face.yaw_degrees)
     beside = (side >= EAR_DEGREES[0]) & (side <= EAR_DEGREES[1])
     low, high = (face.brow + round(span / mm) for span in EAR_SPAN_MM)
+    levels = slice(max(low, 0), min(high, tissue.body.shape[0]))
+    rounded = morphology.opened(tissue.body[levels], round(EAR_ROUND_MM / mm))
     mask = np.zeros_like(tissue.body)
-    for z in range(max(low, 0), min(high, mask.shape[0])):
-        rounded = ndimage.binary_opening(tissue.body[z], disk(round(EAR_ROUND_MM / mm)))
-        mask[z] = ndimage.binary_dilation(tissue.body[z] & ~rounded & beside, disk(1)) & ~rounded
+    mask[levels] = morphology.dilated(tissue.body[levels] & ~rounded & beside, 1) & ~rounded
     return mask & ~guard(tissue, mm)
+
+
+def to_border(removed: BoolArray, place: Box, shape: tuple[int, ...], face: Face, spacing_mm: float) -> BoolArray:
+    """Bring the mask of a part of the grid to the whole grid, up to whose borders everything before the face goes too.
+
+    Args:
+        removed: mask of the part, which holds the whole body.
+        place: the part.
+        shape: of the whole grid.
+        face: what was found in the part.
+        spacing_mm: edge of a voxel.
+    """
+    start = [part.start or 0 for part in place]
+    axis = Axis(y=face.cylinder.axis.y + start[1], x=face.cylinder.axis.x + start[2])
+    _, degrees = directions((shape[1], shape[2]), axis, spacing_mm)
+    full = np.zeros(shape, dtype=bool)
+    full[rows(face, shape[0], spacing_mm)] = np.abs(degrees - face.yaw_degrees) <= HALF_FACE_DEGREES
+    full[place] = removed
+    return full
 
 
 def guard(tissue: Tissue, spacing_mm: float) -> BoolArray:
@@ -97,7 +120,7 @@ def guard(tissue: Tissue, spacing_mm: float) -> BoolArray:
     found = np.flatnonzero(bridged.any(axis=(1, 2)))
     for below, above in pairwise(found):
         bridged[below + 1 : above] |= tissue.cavity[below] & tissue.cavity[above]
-    return np.asarray(ndimage.binary_dilation(bridged, iterations=round(GUARD_MM / spacing_mm)), dtype=bool)
+    return morphology.grown(bridged, round(GUARD_MM / spacing_mm))
 
 
 def rows(face: Face, slices: int, spacing_mm: float) -> slice:

@@ -1,13 +1,13 @@
 """Whether the anatomy agrees with the axes of the headers: airway and skull tell up from down and front from back."""
 
 import numpy as np
-from scipy import ndimage
 
 from ctdeface_shared.errors import UntrustedGeometry
+from ctdeface_worker import morphology
 from ctdeface_worker.canonical import Canonical
 from ctdeface_worker.domain import BoolArray
 from ctdeface_worker.segmentation.geometric.landmarks import WHOLE_SKULL_MM, Skull
-from ctdeface_worker.segmentation.geometric.tissue import Tissue, disk
+from ctdeface_worker.segmentation.geometric.tissue import Tissue
 
 AIR_HU = -400.0
 SMALLEST_AIRWAY_ML = 3.0
@@ -48,12 +48,10 @@ def check_orientation(canonical: Canonical, tissue: Tissue, skull: Skull) -> str
 def _inner_air(canonical: Canonical, tissue: Tissue) -> BoolArray:
     """Air inside the head: enclosed by body in axial sections, after closing the nostrils; lungs lie below and do not count."""
     air = np.zeros_like(tissue.body)
-    element = disk(round(8 / canonical.spacing_mm))
     lowest = max(int(np.flatnonzero(tissue.cavity.any(axis=(1, 2)))[0] - 130 / canonical.spacing_mm), 0)
-    for z in range(lowest, tissue.body.shape[0]):
-        if tissue.body[z].any():
-            closed = ndimage.binary_fill_holes(ndimage.binary_closing(tissue.body[z], element))
-            air[z] = ndimage.binary_opening(closed & (canonical.hu[z] < AIR_HU) & canonical.valid[z], disk(1))
+    closed = morphology.closed(tissue.body[lowest:], round(8 / canonical.spacing_mm))
+    dark = (canonical.hu[lowest:] < AIR_HU) & canonical.valid[lowest:]
+    air[lowest:] = morphology.opened((closed | morphology.holes(closed)) & dark, 1)
     return air
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ctdeface_shared.options import Profile
 from ctdeface_worker.canonical import Canonical, mask_to_stored, to_canonical
-from ctdeface_worker.domain import BoolArray, FaceMask, Volume
+from ctdeface_worker.domain import FaceMask, Volume
 from ctdeface_worker.segmentation.geometric import mask as masks
 from ctdeface_worker.segmentation.geometric import rays
 from ctdeface_worker.segmentation.geometric.landmarks import Skull, find_brow, find_chin, find_skull
@@ -49,11 +49,8 @@ class GeometricSegmenter:
         removed = (masks.bulky if profile is Profile.BULKY else masks.soft_tissue)(canonical, tissue, face)
         if ears:
             removed |= masks.ears(canonical, tissue, face)
-        full: BoolArray = np.zeros(whole.hu.shape, dtype=bool)
-        full[place] = removed
-        return FaceMask(
-            face=mask_to_stored(_to_border(full, place), whole, volume.geometry), geometry=volume.geometry, orientation=orientation
-        )
+        full = masks.to_border(removed, place, whole.hu.shape, face, GRID_MM)
+        return FaceMask(face=mask_to_stored(full, whole, volume.geometry), geometry=volume.geometry, orientation=orientation)
 
 
 def _find_face(tissue: Tissue, skull: Skull, least_depth_mm: float) -> masks.Face:
@@ -79,10 +76,3 @@ def _cropped(canonical: Canonical, place: tuple[slice, slice, slice]) -> Canonic
         origin_lps=canonical.origin_lps + corner,
         spacing_mm=canonical.spacing_mm,
     )
-
-
-def _to_border(full: BoolArray, place: tuple[slice, slice, slice]) -> BoolArray:
-    """Extend what reaches the front of the cropped part to the front of the image."""
-    front = place[1].start or 0
-    full[:, :front] = full[:, front : front + 1]
-    return full

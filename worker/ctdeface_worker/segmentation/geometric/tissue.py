@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from ctdeface_worker import morphology
 from ctdeface_worker.canonical import Canonical
 from ctdeface_worker.domain import BoolArray
 
@@ -43,7 +44,7 @@ class Tissue:
 def around_body(canonical: Canonical) -> tuple[slice, slice, slice]:
     """Return the part of the grid around the largest connected thing, all slices."""
     rough = ((canonical.hu > SKIN_HU) & canonical.valid)[:, ::2, ::2]
-    body = _largest(ndimage.binary_opening(rough, np.ones((1, 3, 3), dtype=bool)))
+    body = _largest(morphology.opened(rough, 1))
     found = ndimage.find_objects(body.astype(np.uint8))
     if not found:
         return (slice(None), slice(None), slice(None))
@@ -59,51 +60,40 @@ def find_tissue(canonical: Canonical) -> Tissue:
     return Tissue(body=body, bone=bone, cavity=_cavity(canonical, bone))
 
 
-def disk(radius: int) -> BoolArray:
-    """Flat structuring element of a radius in voxels."""
-    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-    inside: BoolArray = x * x + y * y <= radius * radius + 0.5
-    return inside
-
-
 def _body(canonical: Canonical) -> BoolArray:
     """Keep the largest thing that survives an opening, with the skin that the opening took."""
     dense = (canonical.hu > SKIN_HU) & canonical.valid
-    element = disk(round(OPENING_MM / canonical.spacing_mm))
-    core = _largest(np.stack([ndimage.binary_opening(section, element) for section in dense]))
-    grown = ndimage.binary_dilation(core, iterations=round(OPENING_MM / canonical.spacing_mm))
-    body: BoolArray = dense & grown
-    return body
+    radius = round(OPENING_MM / canonical.spacing_mm)
+    return dense & morphology.grown(_largest(morphology.opened(dense, radius)), radius)
 
 
 def _cavity(canonical: Canonical, bone: BoolArray) -> BoolArray:
     """Join the bone-ringed sections; where coarse voxels leave a ring open, a weaker ring will do, but only above the lowest closed one."""
     mm = canonical.spacing_mm
     soft = (canonical.hu > BRAIN_HU[0]) & (canonical.hu < BRAIN_HU[1]) & canonical.valid
+    with_bone = bone.any(axis=(1, 2))
     sections = np.zeros_like(bone)
-    for z in map(int, np.flatnonzero(bone.any(axis=(1, 2)))):
-        sections[z] = _large(_ringed(bone[z] | ~canonical.valid[z], RING_CLOSING_MM / mm) & soft[z], mm)
+    sections[with_bone] = _large(_ringed((bone | ~canonical.valid)[with_bone], RING_CLOSING_MM / mm) & soft[with_bone], mm)
     closed = np.flatnonzero(_joined(sections, mm).any(axis=(1, 2)))
-    for z in range(int(closed[0]), bone.shape[0]) if closed.size else ():
-        if not sections[z].any():
-            weak = (canonical.hu[z] > WEAK_BONE_HU) | ~canonical.valid[z]
-            sections[z] = _large(_ringed(weak, WEAK_RING_CLOSING_MM / mm) & soft[z], mm)
+    if not closed.size:
+        return sections
+    missing = ~sections.any(axis=(1, 2)) & (np.arange(bone.shape[0]) >= closed[0])
+    weak = (canonical.hu[missing] > WEAK_BONE_HU) | ~canonical.valid[missing]
+    sections[missing] = _large(_ringed(weak, WEAK_RING_CLOSING_MM / mm) & soft[missing], mm)
     return _joined(sections, mm)
 
 
 def _ringed(bone: BoolArray, closing_voxels: float) -> BoolArray:
-    """What closed bone encloses in one axial section; what lies beyond the field of view counts as wall."""
-    radius = round(closing_voxels)
-    closed = ndimage.binary_closing(np.pad(bone, 2 * radius), disk(radius))[2 * radius : -2 * radius, 2 * radius : -2 * radius]
-    ringed: BoolArray = ndimage.binary_fill_holes(closed) & ~closed
-    return ringed
+    """What closed bone encloses in each axial section; what lies beyond the field of view counts as wall."""
+    return morphology.holes(morphology.closed(bone, round(closing_voxels)))
 
 
-def _large(section: BoolArray, spacing_mm: float) -> BoolArray:
-    labels, _ = ndimage.label(ndimage.binary_opening(section, disk(1)))
+def _large(sections: BoolArray, spacing_mm: float) -> BoolArray:
+    labels = morphology.sections(morphology.opened(sections, 1))
     areas = np.bincount(labels.ravel()) * spacing_mm**2 / 100
     areas[0] = 0
-    return np.isin(labels, np.flatnonzero(areas >= SMALLEST_SECTION_CM2))
+    large: BoolArray = (areas >= SMALLEST_SECTION_CM2)[labels]
+    return large
 
 
 def _joined(sections: BoolArray, spacing_mm: float) -> BoolArray:

@@ -1,0 +1,54 @@
+"""Morphology by runs gives the same as scipy's, section by section."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from scipy import ndimage
+
+from ctdeface_worker import morphology
+from ctdeface_worker.domain import BoolArray
+
+VOLUMES = arrays.arrays(np.bool_, st.tuples(st.integers(1, 4), st.integers(3, 14), st.integers(3, 14)))
+
+
+def disk(radius: int) -> BoolArray:
+    """Return what lies within a radius of the middle."""
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    return np.asarray(x * x + y * y <= radius * radius)
+
+
+@given(mask=VOLUMES, radius=st.integers(1, 7))
+def test_dilation_and_opening_are_scipys(mask: BoolArray, radius: int) -> None:
+    """Beyond the border nothing is set."""
+    for ours, theirs in ((morphology.dilated, ndimage.binary_dilation), (morphology.opened, ndimage.binary_opening)):
+        assert np.array_equal(ours(mask, radius), np.stack([theirs(section, disk(radius)) for section in mask]))
+
+
+@given(mask=VOLUMES, radius=st.integers(1, 7))
+def test_closing_does_not_wear_off_at_the_border(mask: BoolArray, radius: int) -> None:
+    """The same as scipy's with room around."""
+    room = 2 * radius
+    wide = [ndimage.binary_closing(np.pad(section, room), disk(radius)) for section in mask]
+    assert np.array_equal(morphology.closed(mask, radius), np.stack(wide)[:, room:-room, room:-room])
+
+
+@given(mask=VOLUMES)
+def test_holes_are_what_scipy_fills(mask: BoolArray) -> None:
+    """Enclosed by the four-neighborhood's rules."""
+    assert np.array_equal(morphology.holes(mask), np.stack([ndimage.binary_fill_holes(section) & ~section for section in mask]))
+
+
+@given(mask=VOLUMES, steps=st.integers(1, 4))
+def test_growing_by_steps_is_scipys(mask: BoolArray, steps: int) -> None:
+    """In three dimensions, to six neighbors."""
+    assert np.array_equal(morphology.grown(mask, steps), ndimage.binary_dilation(mask, iterations=steps))
+
+
+@pytest.mark.parametrize("radius", [0, 1])
+def test_a_radius_below_one_voxel_changes_nothing(radius: int) -> None:
+    """A disk of radius 0 is one voxel; one of radius 1 a cross."""
+    mask = np.zeros((1, 5, 5), dtype=bool)
+    mask[0, 2, 2] = True
+    assert morphology.dilated(mask, radius).sum() == 1 + 4 * radius
