@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from ctdeface_worker.canonical import Canonical
 from ctdeface_worker.domain import BoolArray
+from ctdeface_worker.morphology import opened, sections
 
 BONE_HU = 160.0
 BRAIN_HU = (-10.0, 100.0)
@@ -31,18 +32,16 @@ def find_cavity(canonical: Canonical) -> BoolArray:
         directions += _meets(wall, canonical.valid, (dy, dx))
     enclosed = directions >= LEAST_ENCLOSED
     soft = (canonical.hu > BRAIN_HU[0]) & (canonical.hu < BRAIN_HU[1]) & canonical.valid & ~wall
-    sections = np.stack([_wide(section, canonical.spacing_mm) for section in enclosed & soft])
-    return _joined(sections, canonical.spacing_mm)
+    return _joined(_wide(enclosed & soft, canonical.spacing_mm), canonical.spacing_mm)
 
 
-def _wide(section: BoolArray, spacing_mm: float) -> BoolArray:
-    """Drop what is narrow or small in a section: vertebral canal, optic canal, sinuses, what leaks through them."""
-    radius = round(NECK_MM / spacing_mm)
-    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-    labels, _ = ndimage.label(ndimage.binary_opening(section, x * x + y * y <= radius * radius))
-    areas = np.bincount(labels.ravel()) * spacing_mm**2 / 100
-    areas[0] = 0
-    return np.isin(labels, np.flatnonzero(areas >= SMALLEST_SECTION_CM2))
+def _wide(soft: BoolArray, spacing_mm: float) -> BoolArray:
+    """Drop what is narrow or small in its section: vertebral canal, optic canal, sinuses, what leaks through them."""
+    labels = sections(opened(soft, round(NECK_MM / spacing_mm)))
+    cm2 = np.bincount(labels.ravel()) * spacing_mm**2 / 100
+    large = cm2 >= SMALLEST_SECTION_CM2
+    large[0] = False
+    return np.asarray(large[labels], dtype=bool)
 
 
 def _meets(wall: BoolArray, valid: BoolArray, step: tuple[int, int]) -> BoolArray:

@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from ctdeface_worker.canonical import Canonical, to_canonical
 from ctdeface_worker.domain import BoolArray, FloatArray, Volume
+from ctdeface_worker.morphology import holes
 from ctdeface_worker.verification.window import Window
 
 IndexArray: TypeAlias = NDArray[np.intp]
@@ -75,7 +76,7 @@ def _inner_air(before: Volume) -> Volume:
     _, row_mm, column_mm = before.geometry.spacing_mm
     step = (max(int(ROUGH_MM / row_mm), 1), max(int(ROUGH_MM / column_mm), 1))
     dense = (before.hu > SKIN_HU)[:, :: step[0], :: step[1]]
-    inner = np.stack([ndimage.binary_fill_holes(section) & ~section for section in dense]).astype(np.float32)
+    inner = holes(dense).astype(np.float32)
     for axis in (1, 2):
         inner = np.repeat(inner, step[axis - 1], axis=axis)
     _, rows, columns = before.geometry.shape
