@@ -90,7 +90,7 @@ def _ringed(bone: BoolArray, closing_voxels: float) -> BoolArray:
 
 def _large(sections: BoolArray, spacing_mm: float) -> BoolArray:
     labels = morphology.sections(morphology.opened(sections, 1))
-    areas = np.bincount(labels.ravel()) * spacing_mm**2 / 100
+    areas = np.bincount(labels.ravel(), minlength=1) * spacing_mm**2 / 100
     areas[0] = 0
     large: BoolArray = (areas >= SMALLEST_SECTION_CM2)[labels]
     return large
