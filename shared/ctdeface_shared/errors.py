@@ -82,12 +82,28 @@ class NothingToRelease(PermanentError):
     """No series of the case can be released."""
 
 
+class EscapingPath(PermanentError):
+    """A case name that leads out of its folder."""
+
+
+class InvalidMessage(PermanentError):
+    """A message that cannot be read as a job; it is dead-lettered, for there is no case to write a report about."""
+
+
+class UnknownVersion(InvalidMessage):
+    """A message of a contract that this version does not know."""
+
+
 class TransientError(CtDefaceError):
     """Failed for a reason that may pass; worth another attempt."""
 
 
 class StorageUnavailable(TransientError):
     """Disk full, input/output error or a file system that went away."""
+
+
+class BrokerUnavailable(TransientError):
+    """The queue cannot be reached, or did not confirm what it was given."""
 
 
 class OutOfMemory(TransientError):

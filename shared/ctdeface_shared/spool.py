@@ -13,16 +13,12 @@ from pathlib import Path, PurePosixPath
 from typing import Self
 
 from ctdeface_shared import durable
-from ctdeface_shared.errors import ConfigurationError, PermanentError, StorageUnavailable
+from ctdeface_shared.errors import ConfigurationError, EscapingPath, StorageUnavailable
 from ctdeface_shared.options import Originals
 
 OWNER_FILE = ".owner.json"
 PRIVATE = 0o700
 _GIGABYTE = 1_000_000_000
-
-
-class EscapingPath(PermanentError):
-    """A case name that leads out of its folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""The queue between watcher and workers: one protocol, RabbitMQ or a SQLite file behind it."""

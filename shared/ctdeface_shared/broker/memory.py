@@ -1,0 +1,140 @@
+"""A queue in the memory of one process, for unit tests: the same promises as the real ones, but nothing outlives the process."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+from ctdeface_shared.broker.protocols import DeadLetter, Delivery, Depth
+from ctdeface_shared.broker.settlement import Ack, Bury, HandBack, Retry, Settlement
+from ctdeface_shared.messages import CaseEvent, DefaceJob, encode_job
+
+
+@dataclass(slots=True)
+class MemoryQueue:
+    """What the brokers of one queue share; `changed` guards it."""
+
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    ready: deque[Delivery] = field(default_factory=deque)
+    delayed: list[tuple[float, Delivery]] = field(default_factory=list)
+    held: dict[str, Delivery] = field(default_factory=dict)
+    dead: dict[str, DeadLetter] = field(default_factory=dict)
+    events: list[CaseEvent] = field(default_factory=list)
+    tags: "count[int]" = field(default_factory=count)
+
+    def put(self, body: bytes, attempt: int = 1, *, redelivered: bool = False, delay_seconds: float = 0.0) -> None:
+        """Add a message, ready at once or after a pause."""
+        with self.changed:
+            entry = Delivery(tag=str(next(self.tags)), body=body, attempt=attempt, redelivered=redelivered)
+            if delay_seconds > 0:
+                self.delayed.append((time.monotonic() + delay_seconds, entry))
+            else:
+                self.ready.append(entry)
+            self.changed.notify_all()
+
+
+class MemoryBroker:
+    """One user of a `MemoryQueue`."""
+
+    def __init__(self, queue: MemoryQueue | None = None) -> None:
+        """Use a queue, or a new one of its own."""
+        self.queue = queue or MemoryQueue()
+        self._held: Delivery | None = None
+        self._heard: int | None = None
+
+    def publish(self, job: DefaceJob) -> None:
+        """Put a job into the queue."""
+        self.queue.put(encode_job(job))
+
+    def receive(self, wait_seconds: float) -> Delivery | None:
+        """Take the next job."""
+        deadline = time.monotonic() + wait_seconds
+        with self.queue.changed:
+            while not (self._wake() or time.monotonic() >= deadline):
+                self.queue.changed.wait(min(0.02, wait_seconds))
+            if not self.queue.ready:
+                return None
+            self._held = self.queue.ready.popleft()
+            self.queue.held[self._held.tag] = self._held
+            return self._held
+
+    def tend(self, seconds: float) -> bool:
+        """Let time pass."""
+        time.sleep(seconds)
+        return self._held is None or self._held.tag in self.queue.held
+
+    def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
+        """Say what becomes of a delivery."""
+        with self.queue.changed:
+            self._held = None
+            if self.queue.held.pop(delivery.tag, None) is None:
+                return False
+        match settlement:
+            case Ack():
+                pass
+            case Retry():
+                made = delivery.attempt if settlement.attempt is None else settlement.attempt
+                self.queue.put(delivery.body, made + 1, delay_seconds=settlement.delay_seconds)
+            case HandBack():
+                self.queue.put(delivery.body, delivery.attempt)
+            case Bury():
+                with self.queue.changed:
+                    self.queue.dead[delivery.tag] = DeadLetter(tag=delivery.tag, body=delivery.body, code=settlement.code)
+        return True
+
+    def announce(self, event: CaseEvent) -> None:
+        """Tell whoever listens how a job ended."""
+        with self.queue.changed:
+            self.queue.events.append(event)
+            self.queue.changed.notify_all()
+
+    def listen(self, wait_seconds: float) -> CaseEvent | None:
+        """Return the next event."""
+        with self.queue.changed:
+            heard = len(self.queue.events) if self._heard is None else self._heard
+            self._heard = heard
+            if not self.queue.changed.wait_for(lambda: len(self.queue.events) > heard, wait_seconds):
+                return None
+            self._heard = heard + 1
+            return self.queue.events[heard]
+
+    def depth(self) -> Depth:
+        """Count what lies in the queue."""
+        with self.queue.changed:
+            self._wake()
+            parts = self.queue.ready, self.queue.held, self.queue.delayed, self.queue.dead
+            ready, held, delayed, dead = map(len, parts)
+        return Depth(ready=ready, held=held, delayed=delayed, dead=dead)
+
+    def dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
+        """List the oldest dead letters."""
+        with self.queue.changed:
+            return list(self.queue.dead.values())[:limit]
+
+    def revive(self, tag: str, body: bytes | None = None) -> bool:
+        """Put a dead letter back into the queue."""
+        with self.queue.changed:
+            letter = self.queue.dead.pop(tag, None)
+        if letter:
+            self.queue.put(letter.body if body is None else body)
+        return letter is not None
+
+    def close(self) -> None:
+        """Give up what is held."""
+        with self.queue.changed:
+            held = self._held and self.queue.held.pop(self._held.tag, None)
+            self._held = None
+            if held:
+                self.queue.ready.appendleft(replace(held, tag=str(next(self.queue.tags)), attempt=held.attempt + 1, redelivered=True))
+                self.queue.changed.notify_all()
+
+    def _wake(self) -> bool:
+        """Move what has waited long enough to the ready ones; tell whether there are any."""
+        now = time.monotonic()
+        due = [entry for entry in self.queue.delayed if entry[0] <= now]
+        for entry in due:
+            self.queue.delayed.remove(entry)
+            self.queue.ready.append(entry[1])
+        return bool(self.queue.ready)

@@ -1,0 +1,180 @@
+"""The wire contract: what travels, what is ignored and what is refused."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctdeface_shared.errors import EscapingPath, InvalidMessage, UnknownVersion
+from ctdeface_shared.manifest import Manifest, job_id
+from ctdeface_shared.messages import (
+    LARGEST_BYTES,
+    CaseEvent,
+    DefaceJob,
+    EventKind,
+    EventMessage,
+    JobMessage,
+    decode_event,
+    decode_job,
+    encode_event,
+    encode_job,
+    schema_of,
+)
+from ctdeface_shared.options import HIGHEST_FILL_HU, DefaceOptions, FillRule, HeaderPolicy, OnSeriesFailure, Profile
+
+SCHEMAS = Path(__file__).parents[2] / "shared/ctdeface_shared/schemas"
+MANIFEST = Manifest(files=2, bytes=1_048_576, digest="ab" * 32)
+NOW = datetime(2026, 11, 21, 5, 0, tzinfo=UTC)
+PLAIN = DefaceOptions()
+JOB = DefaceJob(job_id=job_id("case 1", MANIFEST, PLAIN), case="case 1", manifest=MANIFEST, submitted_at=NOW, options=PLAIN)
+
+FILLS = st.sampled_from(["air", "p10"]) | st.integers(-2000, HIGHEST_FILL_HU).map(str)
+DIGESTS = st.from_regex("[0-9a-f]{64}", fullmatch=True)
+NO_JOBS = [b"", b"\xff\xfe", b"[]", b"null", b"1", b"{", b"[" * 60_000, b'{"schema_version": 1}']
+OPTIONS = st.builds(
+    DefaceOptions,
+    profile=st.sampled_from(Profile),
+    ears=st.booleans(),
+    fill=FILLS.map(FillRule.parse),
+    headers=st.sampled_from(HeaderPolicy),
+    on_series_failure=st.sampled_from(OnSeriesFailure),
+)
+NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=40).filter(
+    lambda name: set(name) != {"."}
+)
+JOBS = st.builds(
+    DefaceJob,
+    job_id=st.uuids(version=5).map(str),
+    case=st.lists(NAMES, min_size=1, max_size=3).map("/".join),
+    manifest=st.builds(Manifest, files=st.integers(0, 2**40), bytes=st.integers(0, 2**60), digest=DIGESTS),
+    generation=st.integers(0, 1000),
+    submitted_at=st.datetimes(timezones=st.just(UTC)),
+    options=OPTIONS,
+)
+
+
+def _changed(**fields: object) -> bytes:
+    return json.dumps({**json.loads(encode_job(JOB)), **fields}).encode()
+
+
+@given(JOBS)
+def test_a_job_arrives_as_it_was_sent(job: DefaceJob) -> None:
+    """Encoding and decoding give the same value, whatever the name of the case."""
+    assert decode_job(encode_job(job)) == job
+
+
+@pytest.mark.parametrize("kind", EventKind)
+def test_an_event_arrives_as_it_was_sent(kind: EventKind) -> None:
+    """Encoding and decoding give the same value."""
+    event = CaseEvent(kind=kind, job_id=JOB.job_id, code="FaceNotFound" if kind is EventKind.REFUSED else None, finished_at=NOW)
+    assert decode_event(encode_event(event)) == event
+
+
+def test_an_event_does_not_name_the_case() -> None:
+    """A downstream system learns the job, never the name that may be a patient's."""
+    event = CaseEvent(kind=EventKind.RELEASED, job_id=JOB.job_id, finished_at=NOW)
+    assert set(json.loads(encode_event(event))) == {"schema_version", "kind", "job_id", "code", "finished_at"}
+
+
+def test_unknown_fields_are_ignored() -> None:
+    """A newer sender may say more at every level but the options."""
+    manifest = {**json.loads(encode_job(JOB))["manifest"], "newer": 1}
+    assert decode_job(_changed(priority=3, manifest=manifest)) == JOB
+
+
+def test_an_unknown_option_is_refused() -> None:
+    """To ignore an option could release more than was asked for."""
+    options = {**PLAIN.as_plain(), "eyes": True}
+    with pytest.raises(InvalidMessage, match=r"options\.eyes"):
+        decode_job(_changed(options=options))
+
+
+@pytest.mark.parametrize("version", [0, 2, 99])
+def test_another_version_is_unknown(version: int) -> None:
+    """A message of another version is told apart from a damaged one."""
+    with pytest.raises(UnknownVersion, match=f"version {version}"):
+        decode_job(_changed(schema_version=version))
+
+
+@pytest.mark.parametrize("case", ["../../etc", "/etc", "a/../../b", "a//b", "a/", ".", "..", "a/./b", "a\0b"])
+def test_a_case_outside_of_the_inbox_is_refused(case: str) -> None:
+    """No message leads out of the inbox, neither when it is read nor when it is written."""
+    with pytest.raises(EscapingPath):
+        decode_job(_changed(case=case))
+    with pytest.raises(EscapingPath):
+        encode_job(DefaceJob(job_id=JOB.job_id, case=case, manifest=MANIFEST, submitted_at=NOW, options=PLAIN))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"schema_version": None},
+        {"schema_version": "1"},
+        {"schema_version": True},
+        {"job_id": "../../etc"},
+        {"job_id": JOB.job_id.upper()},
+        {"job_id": JOB.job_id + "\n"},
+        {"case": ""},
+        {"case": 7},
+        {"case": "x" * 5000},
+        {"case": "\udcff"},
+        {"manifest": {}},
+        {"manifest": {"files": -1, "bytes": 0, "digest": "ab" * 32}},
+        {"manifest": {"files": 1, "bytes": 0, "digest": "short"}},
+        {"generation": -1},
+        {"submitted_at": "2026-11-21T05:00:00"},
+        {"submitted_at": "yesterday"},
+        {"options": {}},
+        {"options": {**PLAIN.as_plain(), "fill": "-100"}},
+        {"options": {**PLAIN.as_plain(), "profile": "thin"}},
+        {"options": {**PLAIN.as_plain(), "segmenter": "../model"}},
+    ],
+    ids=str,
+)
+def test_a_message_that_breaks_the_contract_is_invalid(fields: dict[str, Any]) -> None:
+    """Each field is checked for its form."""
+    with pytest.raises(InvalidMessage):
+        decode_job(_changed(**fields))
+
+
+@pytest.mark.parametrize("body", NO_JOBS, ids=lambda body: repr(body[:12]))
+def test_what_is_no_job_at_all_is_invalid(body: bytes) -> None:
+    """Anything that is not a JSON object with a version and all fields is refused, without a crash."""
+    with pytest.raises(InvalidMessage):
+        decode_job(body)
+
+
+@given(st.binary(max_size=300))
+def test_random_bytes_never_crash_the_reader(body: bytes) -> None:
+    """Noise is refused as an invalid message and nothing else."""
+    with pytest.raises(InvalidMessage):
+        decode_job(body)
+
+
+def test_a_huge_message_is_refused_before_it_is_read() -> None:
+    """The limit counts bytes, however valid the content."""
+    with pytest.raises(InvalidMessage, match="larger than"):
+        decode_job(_changed(padding="x" * LARGEST_BYTES))
+
+
+def test_a_complaint_does_not_quote_the_case() -> None:
+    """What is said about an invalid message names fields, not values."""
+    with pytest.raises(InvalidMessage) as met:
+        decode_job(_changed(case=["Doe^Jane"], job_id="Doe^Jane"))
+    assert "Doe" not in str(met.value)
+    assert {"case", "job_id"} <= {word.strip(",") for word in str(met.value).split()}
+
+
+def test_every_option_travels() -> None:
+    """No option is lost between watcher and worker."""
+    assert set(json.loads(encode_job(JOB))["options"]) == set(PLAIN.as_plain())
+
+
+@pytest.mark.parametrize(("name", "model"), [("job.v1.schema.json", JobMessage), ("event.v1.schema.json", EventMessage)])
+def test_the_committed_schema_is_the_code(name: str, model: type[JobMessage | EventMessage]) -> None:
+    """The JSON Schema for other programs says what is checked here."""
+    assert json.loads((SCHEMAS / name).read_text(encoding="utf-8")) == schema_of(model)
