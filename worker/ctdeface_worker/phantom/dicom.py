@@ -70,7 +70,7 @@ class Variation:
 
 PLAIN = Variation()
 
-_ORDER = {Plane.AXIAL: (0, 1, 2), Plane.CORONAL: (1, 0, 2), Plane.SAGITTAL: (2, 0, 1)}
+STORED_ORDER = {Plane.AXIAL: (0, 1, 2), Plane.CORONAL: (1, 0, 2), Plane.SAGITTAL: (2, 0, 1)}
 _TURN = {Mistake.UPSIDE_DOWN: (-1.0, 1.0, -1.0), Mistake.BACK_TO_FRONT: (-1.0, -1.0, 1.0)}
 
 
@@ -108,7 +108,7 @@ def write_case(phantom: Phantom, folder: Path, variation: Variation = PLAIN) -> 
 
 def reordered(array: BoolArray, plane: Plane) -> BoolArray:
     """Return a label of the phantom in the order in which `write_case` stores that plane, slices by InstanceNumber."""
-    out = array.transpose(_ORDER[plane])
+    out = array.transpose(STORED_ORDER[plane])
     return out if plane is Plane.AXIAL else out[:, ::-1]
 
 
@@ -127,7 +127,7 @@ def _stored(volume: Volume, *, padding_circle: bool) -> StoredArray:
 
 def _slices(volume: Volume, variation: Variation) -> Iterator[_Slice]:
     """Reformats are stored from the top downward, as viewers show them."""
-    order = _ORDER[variation.plane]
+    order = STORED_ORDER[variation.plane]
     stored = _stored(volume, padding_circle=variation.padding_circle).transpose(order)
     affine = volume.geometry.affine_lps
     steps, start = affine[:3, :3][:, order], affine[:3, 3]
