@@ -23,6 +23,8 @@ JAW_HALF_WIDTH_MM = 20.0
 JAW_BEFORE_CAVITY_MM = 30.0
 OPEN_MOUTH_MM = 40.0
 SMALLEST_JAW_CM2 = 0.2
+JAW_BELOW_SKIN_MM = 35.0
+"""A spine that comes forward where the neck is bent back lies deeper."""
 AHEAD_MM = 40.0
 """What is left of a mask or a tube in front of the face is still seen."""
 
@@ -80,7 +82,10 @@ def _jaw(canonical: Canonical, middle: float, rows: NDArray[np.intp], brow: floa
     behind = int(rows[0] + JAW_BEFORE_CAVITY_MM / mm)
     column = slice(max(round(middle) - half, 0), round(middle) + half + 1)
     top = max(int(brow), 1)
-    cm2 = (canonical.hu[:top, :behind, column] > JAW_HU).sum(axis=(1, 2)) * mm**2 / 100
+    front = canonical.hu[:top, :behind, column]
+    foremost = (front > -300).any(axis=2).argmax(axis=1)
+    superficial = np.arange(front.shape[1]) - foremost[:, None] <= JAW_BELOW_SKIN_MM / mm
+    cm2 = ((front > JAW_HU).sum(axis=2) * superficial).sum(axis=1) * mm**2 / 100
     lowest: float | None = None
     for z in np.flatnonzero(cm2 >= SMALLEST_JAW_CM2)[::-1]:
         below = (brow - z) * mm

@@ -34,6 +34,8 @@ OPEN_MOUTH_MM = 40.0
 JAW_HALF_WIDTH_MM = 24.0
 JAW_BEFORE_AXIS_MM = 30.0
 JAW_CM2 = 0.2
+JAW_BELOW_SKIN_MM = 30.0
+"""The spine, which comes forward where the neck is bent back, lies deeper."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +107,10 @@ def find_chin(tissue: Tissue, axis: Axis, brow: int, spacing_mm: float) -> int |
     """Return the lowest slice of the jaw, None when no jaw is in view; an open mouth does not end the search."""
     half = JAW_HALF_WIDTH_MM / spacing_mm
     front = max(round(axis.y - JAW_BEFORE_AXIS_MM / spacing_mm), 1)
-    jaw = tissue.bone[: brow + 1, :front, max(round(axis.x - half), 0) : round(axis.x + half) + 1]
-    cm2 = jaw.sum(axis=(1, 2)) * spacing_mm**2 / 100
+    part = (slice(0, brow + 1), slice(0, front), slice(max(round(axis.x - half), 0), round(axis.x + half) + 1))
+    body = tissue.body[part].any(axis=2)
+    depth = np.arange(front) - body.argmax(axis=1)[:, None]
+    cm2 = (tissue.bone[part].sum(axis=2) * (depth <= JAW_BELOW_SKIN_MM / spacing_mm)).sum(axis=1) * spacing_mm**2 / 100
     found = [z for z in np.flatnonzero(cm2 >= JAW_CM2)[::-1] if (brow - z) * spacing_mm < LARGEST_FACE_MM]
     lowest: int | None = None
     for z in found:

@@ -16,7 +16,7 @@ HIGHEST_AIRWAY_MM = 25.0
 REARMOST_AIRWAY = 0.62
 """Of the skull's length from the front; true heads stay below 0.54."""
 FARTHEST_AIRWAY_MM = 35.0
-"""From the middle of the skull to the side."""
+"""From the middle of the skull to the side, unless it lies farther to the front, as it does where a head leans to its shoulder."""
 BROADEST_SKULL = 1.1
 """Width of a whole skull over its length; true heads stay below 1."""
 
@@ -40,7 +40,8 @@ def check_orientation(canonical: Canonical, tissue: Tissue, skull: Skull) -> str
         _contradict("the airway lies above the brain")
     if length_mm >= WHOLE_SKULL_MM and (y - skull.front) / (skull.rear - skull.front) > REARMOST_AIRWAY:
         _contradict("the airway lies behind the brain")
-    if abs(x - skull.axis.x) * mm > FARTHEST_AIRWAY_MM:
+    aside, ahead = abs(x - skull.axis.x) * mm, (skull.axis.y - y) * mm
+    if aside > max(FARTHEST_AIRWAY_MM, ahead):
         _contradict("the airway lies to the side of the skull")
     return "verified"
 
