@@ -44,6 +44,7 @@ class Skull:
 
     Attributes:
         axis: where rays start, in voxels.
+        half_width: of the cavity, in voxels.
         lowest: lowest slice with cavity.
         highest: highest slice with cavity.
         front: most anterior row of the skull.
@@ -51,6 +52,7 @@ class Skull:
     """
 
     axis: Axis
+    half_width: float
     lowest: int
     highest: int
     front: int
@@ -75,7 +77,8 @@ def find_skull(tissue: Tissue, spacing_mm: float) -> Skull:
     whole = (rear - front) * spacing_mm >= WHOLE_SKULL_MM
     y = front + AXIS_BEHIND_FRONT * (rear - front) if whole else rear - AXIS_BEFORE_REAR_MM / spacing_mm
     axis = Axis(y=max(float(y), 1.0), x=float(columns[0] + columns[-1]) / 2)
-    return Skull(axis=axis, lowest=int(slices[0]), highest=int(slices[-1]), front=front, rear=rear)
+    half_width = float(columns[-1] - columns[0] + 1) / 2
+    return Skull(axis=axis, half_width=half_width, lowest=int(slices[0]), highest=int(slices[-1]), front=front, rear=rear)
 
 
 def find_brow(cylinder: Cylinder, skull: Skull, yaw_degrees: float, spacing_mm: float) -> int:

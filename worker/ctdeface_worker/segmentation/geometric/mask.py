@@ -30,6 +30,8 @@ INTO_BONE_MM = 1.0
 """Takes the film of partial volume on the bone away."""
 LEAST_DEPTH_MM = 5.0
 """Skin goes even where bone or metal lies at the surface."""
+CHEEK_BESIDE_CAVITY_MM = 40.0
+"""The broadest cheek lies no farther to the side of the cavity than this."""
 GUARD_MM = 4.0
 """Around the cavity nothing is removed."""
 FRONT_HALF_WIDTH_MM = 75.0
@@ -49,6 +51,7 @@ class Face:
         skull: place of the cavity.
         cylinder: distances to skin and bone.
         yaw_degrees: direction of the face, positive to the patient's left.
+        half_width_mm: nothing farther to the side is face: arms, holders.
         brow: slice.
         chin: slice, None when no jaw is in view.
         least_depth_mm: every piece of skin loses at least this much.
@@ -57,6 +60,7 @@ class Face:
     skull: Skull
     cylinder: Cylinder
     yaw_degrees: float
+    half_width_mm: float
     brow: int
     chin: int | None
     least_depth_mm: float
@@ -107,9 +111,9 @@ def to_border(removed: BoolArray, place: Box, shape: tuple[int, ...], face: Face
     """
     start = [part.start or 0 for part in place]
     axis = Axis(y=face.cylinder.axis.y + start[1], x=face.cylinder.axis.x + start[2])
-    _, degrees = directions((shape[1], shape[2]), axis, spacing_mm)
+    r_mm, degrees = directions((shape[1], shape[2]), axis, spacing_mm)
     full = np.zeros(shape, dtype=bool)
-    full[rows(face, shape[0], spacing_mm)] = np.abs(degrees - face.yaw_degrees) <= HALF_FACE_DEGREES
+    full[rows(face, shape[0], spacing_mm)] = _ahead(r_mm, degrees, face)
     full[place] = removed
     return full
 
@@ -132,6 +136,13 @@ def rows(face: Face, slices: int, spacing_mm: float) -> slice:
     return slice(max(int(bottom), 0), min(int(top), slices - 1) + 1)
 
 
+def _ahead(r_mm: FloatArray, degrees: FloatArray, face: Face) -> BoolArray:
+    """Where the face, and what may lie in front of it, is looked for in a slice."""
+    turned = degrees - face.yaw_degrees
+    beside = np.abs(r_mm * np.sin(np.deg2rad(turned)))
+    return np.asarray((np.abs(turned) <= HALF_FACE_DEGREES) & (beside <= face.half_width_mm))
+
+
 def _soft_depth(face: Face) -> FloatArray:
     """How deep to cut along each ray: to the bone, or a shell where no bone belongs to the skin."""
     depth = face.cylinder.depth_mm
@@ -144,7 +155,7 @@ def _soft_depth(face: Face) -> FloatArray:
 def _outside(shape: tuple[int, ...], spacing_mm: float, face: Face, cut_mm: FloatArray) -> BoolArray:
     """Mask what lies farther from the axis than a cut, within the facial sector, up to the image border."""
     r_mm, degrees = directions((shape[1], shape[2]), face.cylinder.axis, spacing_mm)
-    sector = np.abs(degrees - face.yaw_degrees) <= HALF_FACE_DEGREES
+    sector = _ahead(r_mm, degrees, face)
     column = np.clip(np.rint(degrees - face.cylinder.degrees[0]).astype(int), 0, face.cylinder.degrees.size - 1)
     mask = np.zeros(shape, dtype=bool)
     for z in range(*rows(face, shape[0], spacing_mm).indices(shape[0])):

@@ -13,7 +13,7 @@ from ctdeface_worker.segmentation.geometric import mask as masks
 from ctdeface_worker.segmentation.geometric import rays
 from ctdeface_worker.segmentation.geometric.landmarks import Skull, find_brow, find_chin, find_skull
 from ctdeface_worker.segmentation.geometric.orientation import check_orientation
-from ctdeface_worker.segmentation.geometric.tissue import Tissue, around_body, find_tissue
+from ctdeface_worker.segmentation.geometric.tissue import Tissue, around_body, find_tissue, without_arms
 
 GRID_MM = 2.0
 COARSE_VOXELS = 2.0
@@ -45,6 +45,7 @@ class GeometricSegmenter:
         tissue = find_tissue(canonical)
         skull = find_skull(tissue, GRID_MM)
         orientation = check_orientation(canonical, tissue, skull)
+        tissue = without_arms(tissue, skull.axis.x, GRID_MM)
         face = _find_face(tissue, skull, _least_depth_mm(volume))
         removed = (masks.bulky if profile is Profile.BULKY else masks.soft_tissue)(canonical, tissue, face)
         if ears:
@@ -59,7 +60,15 @@ def _find_face(tissue: Tissue, skull: Skull, least_depth_mm: float) -> masks.Fac
     yaw = rays.yaw_degrees(cylinder, look)
     brow = find_brow(cylinder, skull, yaw, GRID_MM)
     chin = find_chin(tissue, skull.axis, brow, GRID_MM)
-    return masks.Face(skull=skull, cylinder=cylinder, yaw_degrees=yaw, brow=brow, chin=chin, least_depth_mm=least_depth_mm)
+    return masks.Face(
+        skull=skull,
+        cylinder=cylinder,
+        yaw_degrees=yaw,
+        half_width_mm=skull.half_width * GRID_MM + masks.CHEEK_BESIDE_CAVITY_MM,
+        brow=brow,
+        chin=chin,
+        least_depth_mm=least_depth_mm,
+    )
 
 
 def _least_depth_mm(volume: Volume) -> float:

@@ -24,6 +24,8 @@ SMALLEST_PIECE_ML = 10.0
 WIDEST_GAP_MM = 70.0
 """Sections with open rings (skull base) may part the cavity by this much."""
 MARGIN_MM = 16.0
+MIDDLE_MM = 50.0
+"""Every section of a head and neck reaches into this, to either side of the middle; arms beside the head do not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,17 @@ def find_tissue(canonical: Canonical) -> Tissue:
     body = _body(canonical)
     bone: BoolArray = body & (canonical.hu > BONE_HU)
     return Tissue(body=body, bone=bone, cavity=_cavity(canonical, bone))
+
+
+def without_arms(tissue: Tissue, middle: float, spacing_mm: float) -> Tissue:
+    """Drop the pieces of axial sections that lie wholly to the side of the head, whose middle column is given."""
+    half = MIDDLE_MM / spacing_mm
+    labels = morphology.sections(tissue.body)
+    central = np.zeros(int(labels.max(initial=0)) + 1, dtype=bool)
+    central[labels[:, :, max(round(middle - half), 0) : round(middle + half) + 1].ravel()] = True
+    central[0] = False
+    body: BoolArray = central[labels]
+    return Tissue(body=body, bone=tissue.bone & body, cavity=tissue.cavity)
 
 
 def _body(canonical: Canonical) -> BoolArray:
