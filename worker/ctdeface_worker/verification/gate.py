@@ -20,6 +20,8 @@ LEAST_REMOVED_IN_PART = 0.95
 FEWEST_RAYS_IN_PART = 40
 FEWEST_RAYS = 150
 MOST_BRIGHT = 0.15
+LEAST_UNCOVERED = 0.62
+FEWEST_RAYS_ON_BONE = 100
 SMALLEST_CAVITY_ML = 40.0
 
 
@@ -62,7 +64,7 @@ def verify_volume(before: Volume, after: Volume, face: BoolArray, *, profile: Pr
         message=f"{overlap} voxels of the intracranial cavity lie in the mask",
     )
     plausible = check_mask(canonical, _canonical_mask(before, face, canonical), cavity, bone_stays=profile is Profile.SOFT_TISSUE)
-    return (*values, found, brain, *plausible, *_check_skin(before, after, window))
+    return (*values, found, brain, *plausible, *_check_skin(before, after, window, bone_stays=profile is Profile.SOFT_TISSUE))
 
 
 def _check_values(before: Volume, after: Volume, face: BoolArray) -> tuple[Check, ...]:
@@ -95,7 +97,7 @@ def _canonical_mask(before: Volume, face: BoolArray, canonical: Canonical) -> Bo
     return inside
 
 
-def _check_skin(before: Volume, after: Volume, window: Window) -> tuple[Check, ...]:
+def _check_skin(before: Volume, after: Volume, window: Window, *, bone_stays: bool) -> tuple[Check, ...]:
     rays = skin.cast(before, after, window)
     counted = int(rays.counts.sum())
     enough = Check(
@@ -125,6 +127,23 @@ def _check_skin(before: Volume, after: Volume, window: Window) -> tuple[Check, .
             figure=bright,
             bound=MOST_BRIGHT,
             message=f"{bright:.1%} of the rays meet bone or metal first and were not counted",
+        ),
+        *(_check_bone(rays) if bone_stays else ()),
+    )
+
+
+def _check_bone(rays: skin.Rays) -> tuple[Check, ...]:
+    """A soft-tissue mask ends on the facial bone; one at the wrong place leaves flesh before it or cuts into it."""
+    if rays.covered.sum() < FEWEST_RAYS_ON_BONE:
+        return ()
+    share = float(rays.uncovered[rays.covered].mean())
+    return (
+        Check(
+            name="facial_bone_uncovered",
+            passed=share >= LEAST_UNCOVERED,
+            figure=share,
+            bound=LEAST_UNCOVERED,
+            message=f"where bone lies behind the skin, {share:.0%} of the rays now end on it",
         ),
     )
 

@@ -24,6 +24,9 @@ LEAST_DEEPER_VOXELS = 1.5
 ROUGH_MM = 1.5
 BEHIND_MM = 60.0
 """Surfaces this far behind the foremost skin are not the face's front any more."""
+COVERED_MM = 25.0
+"""Bone at most this far behind the skin is what a soft-tissue mask uncovers; deeper bone lies behind mouth or orbit."""
+ON_BONE_MM = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +37,15 @@ class Rays:
         counts: rays that meet facial skin in the input.
         bright: rays left out because the first surface is bone or metal.
         removed: rays that no longer meet it in the output.
-        deeper_mm: how much deeper the first surface lies now; infinite where none is left.
+        covered: rays that meet bone soon behind the skin in the input.
+        uncovered: rays that now end on that bone, neither before it nor behind it.
     """
 
     counts: BoolArray
     bright: BoolArray
     removed: BoolArray
-    deeper_mm: FloatArray
+    covered: BoolArray
+    uncovered: BoolArray
 
 
 def cast(before: Volume, after: Volume, window: Window) -> Rays:
@@ -63,12 +68,25 @@ def cast(before: Volume, after: Volume, window: Window) -> Rays:
     hard = np.maximum(_at(new.hu, meets), _at(new.hu, np.minimum(meets + 1, new.hu.shape[1] - 1))) > BONE_HU
     deeper = np.where(left, (meets - skin) * mm, np.inf)
     need = max(LEAST_DEEPER_MM, LEAST_DEEPER_VOXELS * min(max(spacing[1:]), 5.0))
+    counts = faced & (brightness <= BONE_HU)
+    bone_mm, on_bone = _bone_behind(old, skin, meets)
     return Rays(
-        counts=faced & (brightness <= BONE_HU),
+        counts=counts,
         bright=faced & (brightness > BONE_HU),
         removed=(deeper >= need) | (left & hard & (meets >= skin)),
-        deeper_mm=deeper,
+        covered=counts & (bone_mm <= COVERED_MM),
+        uncovered=on_bone & left,
     )
+
+
+def _bone_behind(old: Canonical, skin: IndexArray, meets: IndexArray) -> tuple[FloatArray, BoolArray]:
+    """Return how far behind the input's skin its first bone lies, and whether the output's surface is that bone."""
+    behind = np.arange(old.hu.shape[1])[None, :, None] >= skin[:, None, :]
+    bone = (old.hu > BONE_HU) & old.valid & behind
+    first, there = bone.argmax(axis=1), bone.any(axis=1)
+    mm = old.spacing_mm
+    depth = np.where(there, (first - skin) * mm, np.inf)
+    return depth, np.asarray(there & (np.abs(meets - first) * mm <= ON_BONE_MM), dtype=bool)
 
 
 def _inner_air(before: Volume) -> Volume:

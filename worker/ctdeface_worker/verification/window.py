@@ -1,4 +1,4 @@
-"""The facial window by the gate's own means: from the floor of the frontal lobes to the jaw, between the orbital rims."""
+"""The facial window by the gate's own means: from the middle of the forehead to the jaw, between the orbital rims."""
 
 from dataclasses import dataclass
 
@@ -15,6 +15,8 @@ FRONT_PART = 0.3
 WHOLE_CAVITY_MM = 130.0
 """A shorter cavity is cut by the field of view, and its front is not the frontal lobe."""
 BROW_ABOVE_FLOOR_MM = 4.0
+FOREHEAD_MM = 30.0
+"""The middle of the forehead lies this far above the brow."""
 FACE_MM = (60.0, 150.0)
 """The chin lies this far below the brow."""
 USUAL_FACE_MM = 118.0
@@ -35,7 +37,7 @@ class Window:
 
     Attributes:
         low: lowest corner (x, y, z): right, front, below the chin.
-        high: highest corner: left, back, brow.
+        high: highest corner: left, back, middle of the forehead.
         chin_in_view: whether a jaw was found.
     """
 
@@ -54,7 +56,8 @@ def find_window(canonical: Canonical, cavity: BoolArray) -> Window:
     chin = jaw if jaw is not None else brow - USUAL_FACE_MM / mm
     bottom = max(chin, 0.0)
     low = origin + mm * np.array([middle - HALF_WIDTH_MM / mm, 0.0, bottom])
-    high = origin + mm * np.array([middle + HALF_WIDTH_MM / mm, float(rows[-1]), brow])
+    top = min(brow + FOREHEAD_MM / mm, float(np.flatnonzero(cavity.any(axis=(1, 2)))[-1]))
+    high = origin + mm * np.array([middle + HALF_WIDTH_MM / mm, float(rows[-1]), max(top, brow)])
     low[1] = origin[1] + mm * _foremost(canonical) - AHEAD_MM
     return Window(low=low, high=high, chin_in_view=jaw is not None)
 
