@@ -1,1 +1,22 @@
-"""The queue between watcher and workers: one protocol, RabbitMQ or a SQLite file behind it."""
+"""The queue between watcher and workers: one protocol, with RabbitMQ or a SQLite file behind it."""
+
+from ctdeface_shared.broker.protocols import Broker
+from ctdeface_shared.broker.target import BrokerTarget, file_of, split
+from ctdeface_shared.errors import ConfigurationError
+
+__all__ = ["open_broker"]
+
+
+def open_broker(target: BrokerTarget) -> Broker:
+    """Open the queue that a URL names; RabbitMQ is reached with the first call that needs it.
+
+    Raises:
+        ConfigurationError: the URL is none of ours, its file cannot be used, or the client library is not installed.
+        BrokerUnavailable: the file of the embedded queue cannot be opened right now.
+    """
+    if split(target.url).scheme == "sqlite":
+        from ctdeface_shared.broker.sqlite import SqliteBroker  # noqa: PLC0415  only the adapter in use is loaded
+
+        return SqliteBroker(file_of(target.url), lease_seconds=target.lease_seconds)
+    message = "only sqlite:/// is known so far"
+    raise ConfigurationError(message)

@@ -65,7 +65,10 @@ class DeadLetter:
 
 
 class Broker(Protocol):
-    """A queue of jobs and the events about their ends. Every method may raise `BrokerUnavailable`, a TransientError."""
+    """A queue of jobs and the events about their ends.
+
+    Every method but `tend` and `close` may raise `BrokerUnavailable`, a TransientError; the next call tries again.
+    """
 
     def publish(self, job: DefaceJob) -> None:
         """Put a job into the queue and return when it is safe there.
@@ -83,17 +86,19 @@ class Broker(Protocol):
         """
 
     def tend(self, seconds: float) -> bool:
-        """Keep the connection and what is held alive for so long; call it in a loop while a job runs, or while nothing is received.
+        """Keep the connection and what is held alive for so long; call it every few seconds while a job runs, or while pausing.
+
+        Never raises. Without a delivery in hand it takes none: a pausing worker keeps no job from the others.
 
         Returns:
-            Whether the delivery is still held (True without one). False: it will be delivered again, to us or to another.
+            Whether the delivery is still held (True without one). False: it may be delivered again, to us or to another.
         """
 
     def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
-        """Say what becomes of a delivery.
+        """Say what becomes of a delivery; `Ack` before `announce`, so that a slow event never costs an attempt.
 
         Returns:
-            False when it came too late: the job is delivered again.
+            False when it came too late or the connection broke over it: the job is delivered again.
         """
 
     def announce(self, event: CaseEvent) -> None:

@@ -1,0 +1,280 @@
+"""The embedded queue: one SQLite file that several processes of one machine share.
+
+A delivery is a lease with an end: `tend` renews it, and a process that dies lets it run out. Every change is one IMMEDIATE
+transaction with full synchronization, so it survives a power cut once the method has returned.
+"""
+
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from ctdeface_shared.broker.protocols import DeadLetter, Delivery, Depth
+from ctdeface_shared.broker.settlement import Ack, Bury, HandBack, Retry, Settlement
+from ctdeface_shared.errors import BrokerUnavailable, ConfigurationError
+from ctdeface_shared.local_disk import require_local
+from ctdeface_shared.messages import CaseEvent, DefaceJob, decode_event, encode_event, encode_job
+
+LEASE_SECONDS = 60.0
+EVENTS_KEPT = 10_000
+_LAYOUT = 1
+_BUSY_MS = 10_000
+_PAUSE_SECONDS = 0.1
+_SCHEMA = """
+CREATE TABLE jobs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    body BLOB NOT NULL,
+    made INTEGER NOT NULL DEFAULT 0,       -- attempts that ended in a retry
+    delivered INTEGER NOT NULL DEFAULT 0,  -- deliveries since then
+    due REAL NOT NULL,                     -- seconds since the epoch
+    lease TEXT,
+    lease_end REAL NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX jobs_due ON jobs (due);
+CREATE TABLE dead (id INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL, code TEXT NOT NULL) STRICT;
+CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL) STRICT;
+"""
+
+
+class SqliteBroker:
+    """One user of the queue in a file."""
+
+    def __init__(self, file: Path, *, lease_seconds: float = LEASE_SECONDS, clock: Callable[[], float] = time.time) -> None:
+        """Open the file and create what is missing.
+
+        Args:
+            file: the database, on a local disk.
+            lease_seconds: how long a delivery stays ours without `tend`; it is renewed when half of that is over.
+            clock: seconds since the epoch.
+
+        Raises:
+            ConfigurationError: the file is no queue of ours, cannot be made, or lies on a network file system.
+            BrokerUnavailable: it is locked for too long, or the disk is full.
+        """
+        self._lease_seconds = lease_seconds
+        self._clock = clock
+        self._held: Delivery | None = None
+        self._heard: int | None = None
+        self._database = _opened(file)
+
+    def publish(self, job: DefaceJob) -> None:
+        """Put a job into the queue and return when it is on the disk."""
+        body = encode_job(job)
+        with self._change():
+            self._put(body)
+
+    def receive(self, wait_seconds: float) -> Delivery | None:
+        """Lease the job that is due the longest."""
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            if self._anything_due() and (delivery := self._lease()):
+                return delivery
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            time.sleep(min(left, _PAUSE_SECONDS))
+
+    def tend(self, seconds: float) -> bool:
+        """Let time pass and renew the lease in time."""
+        deadline = time.monotonic() + seconds
+        while True:
+            kept = self._still_ours()
+            left = deadline - time.monotonic()
+            if left <= 0 or not kept:
+                time.sleep(max(left, 0))
+                return kept
+            time.sleep(min(left, self._lease_seconds / 4))
+
+    def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
+        """Say what becomes of a delivery; nothing when its lease went to another."""
+        if self._held and self._held.tag == delivery.tag:
+            self._held = None
+        with self._change():
+            if not self._owned(delivery):
+                return False
+            match settlement:
+                case Ack():
+                    self._forget(delivery)
+                case Retry():
+                    made = delivery.attempt if settlement.attempt is None else settlement.attempt
+                    due = self._clock() + settlement.delay_seconds
+                    self._release(delivery, "made = ?, delivered = 0, due = ?", made, due)
+                case HandBack():
+                    self._release(delivery, "delivered = delivered - 1")
+                case Bury():
+                    self._database.execute("INSERT INTO dead (body, code) VALUES (?, ?)", (delivery.body, settlement.code))
+                    self._forget(delivery)
+        return True
+
+    def announce(self, event: CaseEvent) -> None:
+        """Keep an event for whoever listens, and only the newest ones."""
+        body = encode_event(event)
+        with self._change():
+            last = self._database.execute("INSERT INTO events (body) VALUES (?)", (body,)).lastrowid or 0
+            self._database.execute("DELETE FROM events WHERE id <= ?", (last - EVENTS_KEPT,))
+
+    def listen(self, wait_seconds: float) -> CaseEvent | None:
+        """Return the next event since the first call."""
+        if self._heard is None:
+            self._heard = self._number("SELECT coalesce(max(id), 0) FROM events")
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            row = self._row("SELECT id, body FROM events WHERE id > ? ORDER BY id LIMIT 1", self._heard)
+            if row:
+                self._heard = row[0]
+                return decode_event(row[1])
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            time.sleep(min(left, _PAUSE_SECONDS))
+
+    def depth(self) -> Depth:
+        """Count what lies in the queue."""
+        now = self._clock()
+        return Depth(
+            ready=self._number("SELECT count(*) FROM jobs WHERE due <= ? AND lease_end <= ?", now, now),
+            held=self._number("SELECT count(*) FROM jobs WHERE lease_end > ?", now),
+            delayed=self._number("SELECT count(*) FROM jobs WHERE due > ? AND lease_end <= ?", now, now),
+            dead=self._number("SELECT count(*) FROM dead"),
+        )
+
+    def dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
+        """List the oldest dead letters."""
+        with _named_errors():
+            rows = self._database.execute("SELECT id, body, code FROM dead ORDER BY id LIMIT ?", (limit,)).fetchall()
+        return [DeadLetter(tag=str(number), body=body, code=code) for number, body, code in rows]
+
+    def revive(self, tag: str, body: bytes | None = None) -> bool:
+        """Put a dead letter back into the queue as a first attempt."""
+        with self._change():
+            row = self._database.execute("DELETE FROM dead WHERE id = ? RETURNING body", (int(tag),)).fetchone()
+            if row:
+                self._put(row[0] if body is None else body)
+        return bool(row)
+
+    def close(self) -> None:
+        """Let go of what is held, so that it is delivered again at once, and close the file."""
+        held, self._held = self._held, None
+        if held:
+            with self._change():
+                self._release(held, "due = due")
+        self._database.close()
+
+    def _anything_due(self) -> bool:
+        now = self._clock()
+        return self._row("SELECT 1 FROM jobs WHERE due <= ? AND lease_end <= ? LIMIT 1", now, now) is not None
+
+    def _lease(self) -> Delivery | None:
+        now, lease = self._clock(), secrets.token_hex(8)
+        with self._change():
+            row = self._database.execute(
+                "UPDATE jobs SET lease = ?, lease_end = ?, delivered = delivered + 1 WHERE id = "
+                "(SELECT id FROM jobs WHERE due <= ? AND lease_end <= ? ORDER BY due, id LIMIT 1) RETURNING id, body, made, delivered",
+                (lease, now + self._lease_seconds, now, now),
+            ).fetchone()
+        if row is None:
+            return None
+        number, body, made, delivered = row
+        attempt = max(made, delivered - 1) + 1
+        self._held = Delivery(tag=f"{number}:{lease}", body=body, attempt=attempt, redelivered=delivered > 1)
+        return self._held
+
+    def _still_ours(self) -> bool:
+        try:
+            return self._renew()
+        except BrokerUnavailable:
+            return False  # not renewed: it may be delivered again, unless a later call succeeds
+
+    def _renew(self) -> bool:
+        """Renew the lease when half of it is over; a lease that ran out but that nobody took is ours again."""
+        if self._held is None:
+            return True
+        number, lease = self._held.tag.split(":")
+        now = self._clock()
+        row = self._row("SELECT lease_end FROM jobs WHERE id = ? AND lease = ?", number, lease)
+        if row and row[0] - now > self._lease_seconds / 2:
+            return True
+        with self._change():
+            return self._owned(self._held) and bool(self._update(self._held, "lease_end = ?", now + self._lease_seconds))
+
+    def _owned(self, delivery: Delivery) -> bool:
+        number, lease = delivery.tag.split(":")
+        return self._database.execute("SELECT 1 FROM jobs WHERE id = ? AND lease = ?", (number, lease)).fetchone() is not None
+
+    def _put(self, body: bytes) -> None:
+        self._database.execute("INSERT INTO jobs (body, due) VALUES (?, ?)", (body, self._clock()))
+
+    def _forget(self, delivery: Delivery) -> None:
+        self._database.execute("DELETE FROM jobs WHERE id = ?", (delivery.tag.split(":")[0],))
+
+    def _release(self, delivery: Delivery, assignments: str, *values: float) -> None:
+        self._update(delivery, f"lease = NULL, lease_end = 0, {assignments}", *values)
+
+    def _update(self, delivery: Delivery, assignments: str, *values: float) -> int:
+        number, lease = delivery.tag.split(":")
+        statement = f"UPDATE jobs SET {assignments} WHERE id = ? AND lease = ?"  # noqa: S608  the assignments are literals of this class
+        return self._database.execute(statement, (*values, number, lease)).rowcount
+
+    def _number(self, question: str, *values: float) -> int:
+        row = self._row(question, *values)
+        return int(row[0]) if row else 0
+
+    def _row(self, question: str, *values: float | str) -> tuple[int, bytes] | None:
+        with _named_errors():
+            found: tuple[int, bytes] | None = self._database.execute(question, values).fetchone()
+        return found
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """One transaction that either happens as a whole, on the disk, or not at all."""
+        with _named_errors():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._database.execute("COMMIT")
+            finally:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    require_local(file.parent)
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))  # messages name cases: for the owner only; SQLite's other files follow
+        database = sqlite3.connect(file, isolation_level=None, timeout=_BUSY_MS / 1000)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        with closing(database.cursor()) as cursor:
+            cursor.execute("BEGIN IMMEDIATE")
+            layout = cursor.execute("PRAGMA user_version").fetchone()[0]
+            if layout == 0:
+                for statement in _SCHEMA.split(";")[:-1]:
+                    cursor.execute(statement)
+                cursor.execute(f"PRAGMA user_version = {_LAYOUT}")
+            cursor.execute("COMMIT")
+    except OSError as error:
+        message = f"the queue {file} cannot be made: {error.strerror}"
+        raise ConfigurationError(message) from error
+    except sqlite3.OperationalError as error:
+        message = f"the queue {file} cannot be opened right now: {error}"
+        raise BrokerUnavailable(message) from error
+    except sqlite3.Error as error:
+        message = f"{file} cannot be used as a queue ({error}): name another file, or move this one away"
+        raise ConfigurationError(message) from error
+    if layout not in {0, _LAYOUT}:
+        message = f"{file} was made by another version of ctdeface: finish its jobs with that version, then move the file away"
+        raise ConfigurationError(message)
+    return database
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        message = f"the queue's file cannot be used right now: {error}"
+        raise BrokerUnavailable(message) from error

@@ -1,0 +1,317 @@
+"""What every queue promises, proven on each of them by the same tests: memory, SQLite and RabbitMQ."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from ctdeface_shared.broker import open_broker
+from ctdeface_shared.broker.memory import MemoryBroker, MemoryQueue
+from ctdeface_shared.broker.protocols import Broker, Delivery, Depth
+from ctdeface_shared.broker.settlement import Ack, Bury, HandBack, Retry
+from ctdeface_shared.broker.target import BrokerTarget
+from ctdeface_shared.errors import InvalidMessage
+from ctdeface_shared.manifest import Manifest, job_id
+from ctdeface_shared.messages import CaseEvent, DefaceJob, EventKind, decode_job
+from ctdeface_shared.options import DefaceOptions
+
+DELAY_SECONDS = 0.4
+LEASE_SECONDS = 1.0
+PATIENCE_SECONDS = 10.0
+NOTHING_SECONDS = 0.2
+CONSUMER = """
+import sys
+from ctdeface_shared.broker import open_broker
+from ctdeface_shared.broker.target import BrokerTarget
+broker = open_broker(BrokerTarget(url=sys.argv[1], lease_seconds=float(sys.argv[2]), retry_delays=(float(sys.argv[3]),)))
+print(broker.receive(20).attempt, flush=True)
+while broker.tend(0.2): pass
+"""
+
+
+class Opened:
+    """A queue under test: opens users of it and closes them afterwards."""
+
+    def __init__(self, target: BrokerTarget | None) -> None:
+        """Use a target, or a queue in memory."""
+        self.target = target
+        self._memory = MemoryQueue()
+        self._users: list[Broker] = []
+
+    def __call__(self) -> Broker:
+        """Open one more user."""
+        user: Broker = open_broker(self.target) if self.target else MemoryBroker(self._memory)
+        self._users.append(user)
+        return user
+
+    def drop(self, body: bytes) -> None:
+        """Put arbitrary bytes where jobs belong."""
+        put_raw(self.target, body) if self.target else self._memory.put(body)
+
+    def close(self) -> None:
+        """Close every user."""
+        for user in self._users:
+            user.close()
+
+
+def put_raw(target: BrokerTarget, body: bytes) -> None:
+    """Put bytes into the queue as a foreign sender would: through a dead letter that is revived with them."""
+    broker = open_broker(target)
+    broker.publish(job("raw"))
+    delivery = received(broker)
+    assert broker.settle(delivery, Bury("Raw"))
+    wait_for(lambda: broker.depth().dead == 1)
+    assert broker.revive(broker.dead_letters()[0].tag, body)
+    broker.close()
+
+
+def job(name: str) -> DefaceJob:
+    """A job about a case of this name."""
+    manifest = Manifest(files=1, bytes=1, digest="0" * 64)
+    options = DefaceOptions()
+    return DefaceJob(job_id=job_id(name, manifest, options), case=name, manifest=manifest, submitted_at=datetime.now(UTC), options=options)
+
+
+def received(broker: Broker) -> Delivery:
+    """The next delivery, which must come."""
+    delivery = broker.receive(PATIENCE_SECONDS)
+    assert delivery is not None
+    return delivery
+
+
+def case_of(delivery: Delivery) -> str:
+    """The case that a delivery is about."""
+    return decode_job(delivery.body).case
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    """Wait until something holds that a queue may do a moment later."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def target_of(kind: str, folder: Path, request: pytest.FixtureRequest) -> BrokerTarget | None:
+    """How to reach a fresh queue of a kind."""
+    if kind == "memory":
+        return None
+    url = f"sqlite://{folder}/queue.sqlite3" if kind == "sqlite" else request.getfixturevalue("clean_rabbitmq").url
+    return BrokerTarget(url=url, lease_seconds=LEASE_SECONDS, retry_delays=(DELAY_SECONDS,))
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
+    """A fresh queue of each kind."""
+    opened = Opened(target_of(request.param, tmp_path, request))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(params=["sqlite"])
+def durable_queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
+    """A fresh queue of each kind that outlives processes."""
+    opened = Opened(target_of(request.param, tmp_path, request))
+    yield opened
+    opened.close()
+
+
+def consumer(target: BrokerTarget) -> subprocess.Popen[str]:
+    """A process that takes one job and keeps it."""
+    arguments = [target.url, str(target.lease_seconds), str(DELAY_SECONDS)]
+    return subprocess.Popen([sys.executable, "-c", CONSUMER, *arguments], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_published_job_is_delivered_once_and_gone_after_its_ack(queue: Opened) -> None:
+    """What was sent arrives as it was, and nothing is left."""
+    sender, worker = queue(), queue()
+    sender.publish(job("a"))
+    delivery = received(worker)
+    assert decode_job(delivery.body) == replace(job("a"), submitted_at=decode_job(delivery.body).submitted_at)
+    assert (delivery.attempt, delivery.redelivered) == (1, False)
+    assert worker.settle(delivery, Ack())
+    assert worker.receive(NOTHING_SECONDS) is None
+    wait_for(lambda: (sender.depth().ready, sender.depth().delayed, sender.depth().dead) == (0, 0, 0))
+
+
+def test_a_worker_holds_one_job_and_leaves_the_rest_to_others(queue: Opened) -> None:
+    """With one delivery in hand the second job goes to another worker, in the order of publishing."""
+    sender, first, second = queue(), queue(), queue()
+    for name in ("a", "b", "c"):
+        sender.publish(job(name))
+    held = received(first)
+    assert (case_of(held), case_of(received(second))) == ("a", "b")
+    wait_for(lambda: sender.depth().ready == 1)
+    assert first.settle(held, Ack())
+    assert case_of(received(first)) == "c"
+
+
+def test_a_worker_that_pauses_holds_nothing_back(queue: Opened) -> None:
+    """A worker that asked in vain and then pauses does not take the job that comes meanwhile."""
+    sender, pausing, working = queue(), queue(), queue()
+    assert pausing.receive(NOTHING_SECONDS) is None
+    assert pausing.tend(0.1)
+    sender.publish(job("a"))
+    assert pausing.tend(0.2)
+    delivery = received(working)
+    assert (case_of(delivery), delivery.attempt) == ("a", 1)
+
+
+def test_a_retry_comes_after_its_delay_and_counts_the_attempt(queue: Opened) -> None:
+    """The pause is kept, and the next delivery knows how many attempts there were."""
+    broker = queue()
+    broker.publish(job("a"))
+    for attempt in (1, 2):
+        delivery = received(broker)
+        assert delivery.attempt == attempt
+        started = time.monotonic()
+        assert broker.settle(delivery, Retry(DELAY_SECONDS))
+        assert broker.depth() == replace(broker.depth(), ready=0, delayed=1)
+    delivery = received(broker)
+    assert delivery.attempt == 3
+    assert time.monotonic() - started >= DELAY_SECONDS * 0.9
+    assert broker.settle(delivery, Ack())
+
+
+def test_a_retry_takes_the_count_of_the_caller(queue: Opened) -> None:
+    """Attempts that only the disk knows of are not forgotten."""
+    broker = queue()
+    broker.publish(job("a"))
+    assert broker.settle(received(broker), Retry(DELAY_SECONDS, attempt=3))
+    assert received(broker).attempt == 4
+
+
+def test_a_job_that_is_handed_back_keeps_its_attempt(queue: Opened) -> None:
+    """A worker that stops costs the job nothing."""
+    leaving, staying = queue(), queue()
+    leaving.publish(job("a"))
+    assert leaving.settle(received(leaving), Retry(DELAY_SECONDS))
+    delivery = received(leaving)
+    assert leaving.settle(delivery, HandBack())
+    leaving.close()
+    again = received(staying)
+    assert (case_of(again), again.attempt) == ("a", delivery.attempt)
+
+
+def test_what_is_not_settled_is_delivered_again(queue: Opened) -> None:
+    """A worker that closes with a job in hand gives it to the next one, as a further attempt."""
+    leaving, staying = queue(), queue()
+    leaving.publish(job("a"))
+    received(leaving)
+    leaving.close()
+    again = received(staying)
+    assert (case_of(again), again.attempt, again.redelivered) == ("a", 2, True)
+
+
+def test_a_dead_letter_is_listed_and_can_be_revived(queue: Opened) -> None:
+    """What was given up keeps its reason, stays while it is looked at, and starts anew when revived."""
+    broker = queue()
+    broker.publish(job("a"))
+    broker.publish(job("b"))
+    for _ in range(2):
+        assert broker.settle(received(broker), Bury("EscapingPath"))
+    wait_for(lambda: broker.depth().dead == 2)
+    for _ in range(2):
+        letters = broker.dead_letters()
+        assert [(decode_job(letter.body).case, letter.code) for letter in letters] == [("a", "EscapingPath"), ("b", "EscapingPath")]
+    assert broker.dead_letters(1) == letters[:1]
+    assert broker.revive(letters[1].tag)
+    assert not broker.revive(letters[1].tag)
+    delivery = received(broker)
+    assert (case_of(delivery), delivery.attempt) == ("b", 1)
+    wait_for(lambda: broker.depth().dead == 1)
+
+
+def test_a_message_that_is_no_job_can_be_buried(queue: Opened) -> None:
+    """Bytes that nobody can read arrive as they are and end as a dead letter, and the queue goes on."""
+    queue.drop(b"\xff no job")
+    broker = queue()
+    delivery = received(broker)
+    with pytest.raises(InvalidMessage):
+        decode_job(delivery.body)
+    assert broker.settle(delivery, Bury("InvalidMessage"))
+    broker.publish(job("a"))
+    assert case_of(received(broker)) == "a"
+    assert [(letter.body, letter.code) for letter in broker.dead_letters()] == [(b"\xff no job", "InvalidMessage")]
+
+
+def test_publishing_twice_is_harmless(queue: Opened) -> None:
+    """Two messages about one job are two deliveries of the same job, one after the other."""
+    broker = queue()
+    broker.publish(job("a"))
+    broker.publish(job("a"))
+    ids = []
+    for _ in range(2):
+        delivery = received(broker)
+        ids.append(decode_job(delivery.body).job_id)
+        assert broker.settle(delivery, Ack())
+    assert ids == [job("a").job_id] * 2
+    assert broker.receive(NOTHING_SECONDS) is None
+
+
+def test_every_listener_hears_every_event_from_its_start_on(queue: Opened) -> None:
+    """Events are told to all, and not to those who come later."""
+    worker, early, other = queue(), queue(), queue()
+    assert early.listen(0) is None
+    assert other.listen(0) is None
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    told = [
+        CaseEvent(kind=EventKind.RELEASED, job_id=job("a").job_id, finished_at=now),
+        CaseEvent(kind=EventKind.REFUSED, job_id=job("b").job_id, code="FaceNotFound", finished_at=now),
+    ]
+    for event in told:
+        worker.announce(event)
+    for listener in (early, other):
+        assert [listener.listen(PATIENCE_SECONDS) for _ in told] == told
+        assert listener.listen(0) is None
+    assert queue().listen(NOTHING_SECONDS) is None
+
+
+def test_a_job_outlives_its_worker_process(durable_queue: Opened) -> None:
+    """A worker that is killed with a job in hand costs one attempt and not the job."""
+    assert durable_queue.target
+    broker = durable_queue()
+    broker.publish(job("a"))
+    for attempt in (1, 2):
+        process = consumer(durable_queue.target)
+        assert process.stdout
+        assert process.stdout.readline() == f"{attempt}\n"
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    delivery = received(broker)
+    assert (case_of(delivery), delivery.attempt, delivery.redelivered) == ("a", 3, True)
+    assert broker.settle(delivery, Ack())
+
+
+def test_a_job_that_runs_for_long_stays_with_its_worker(durable_queue: Opened) -> None:
+    """While its worker tends it, nobody else gets a job, however long it takes."""
+    working, waiting = durable_queue(), durable_queue()
+    working.publish(job("a"))
+    delivery = received(working)
+    deadline = time.monotonic() + 2.5 * LEASE_SECONDS
+    while time.monotonic() < deadline:
+        assert working.tend(0.1)
+        assert waiting.receive(0) is None
+    assert working.settle(delivery, Ack())
+    assert waiting.depth() == replace(Depth(ready=0, held=0, delayed=0, dead=0), held=waiting.depth().held)
+
+
+def test_what_was_published_outlives_its_sender(durable_queue: Opened) -> None:
+    """Jobs are in the queue for whoever opens it later."""
+    sender = durable_queue()
+    for name in "abc":
+        sender.publish(job(name))
+    sender.close()
+    worker = durable_queue()
+    names = []
+    while delivery := worker.receive(NOTHING_SECONDS * 3):
+        names.append(case_of(delivery))
+        assert worker.settle(delivery, Ack())
+    assert names == ["a", "b", "c"]
