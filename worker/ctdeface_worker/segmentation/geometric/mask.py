@@ -11,7 +11,7 @@ from ctdeface_worker import morphology
 from ctdeface_worker.canonical import Canonical
 from ctdeface_worker.domain import BoolArray, FloatArray
 from ctdeface_worker.segmentation.geometric.landmarks import Skull
-from ctdeface_worker.segmentation.geometric.rays import Axis, Cylinder, directions, filled
+from ctdeface_worker.segmentation.geometric.rays import HALF_SECTOR_DEGREES, Axis, Cylinder, cast, directions, filled
 from ctdeface_worker.segmentation.geometric.tissue import BONE_HU, SKIN_HU, Tissue
 
 Box: TypeAlias = tuple[slice, slice, slice]
@@ -35,10 +35,23 @@ CHEEK_BESIDE_CAVITY_MM = 40.0
 GUARD_MM = 4.0
 """Around the cavity nothing is removed."""
 FRONT_HALF_WIDTH_MM = 75.0
-BULKY_DEPTH_MM = 38.0
-BULKY_TAPER_MM = 24.0
-EAR_DEGREES = (65.0, 118.0)
-EAR_ROUND_MM = 14.0
+BULKY_LOOK_DEGREES = 12.0
+BULKY_FOREHEAD_MM = 8.0
+"""From skin to bone at the brow."""
+BULKY_BELOW_BROW_MM = (0.0, 30.0, 110.0)
+BULKY_BEHIND_BROW_MM = (0.0, 45.0, 60.0)
+"""The surface goes behind the globes at the height of the orbits, and further back toward the chin."""
+BULKY_LEAST_MM = 30.0
+"""So much goes in any case, where the face recedes in a head bent back."""
+BULKY_BEFORE_AXIS_MM = 15.0
+BULKY_GUARD_MM = 8.0
+EAR_DEGREES = (60.0, 118.0)
+EAR_HEIGHT_MM = 80.0
+EAR_WIDTH_DEGREES = 45
+"""What is lower and narrower than this on the side of the head is an ear."""
+EAR_STICKS_OUT_MM = 3.0
+EAR_BESIDE_BODY_MM = 24.0
+"""Thin ears are missing from the body, but are near it."""
 EAR_SPAN_MM = (-75.0, 25.0)
 """Ears lie within this of the brow's height."""
 
@@ -76,27 +89,48 @@ def soft_tissue(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
 
 
 def bulky(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
-    """Add orbits and facial skeleton below the brow, to a smooth rounded surface far behind the skin."""
+    """Add orbits and facial skeleton: all in front of a smooth surface that runs backward and downward from the brow, straight across."""
     mm = canonical.spacing_mm
-    smooth = ndimage.gaussian_filter(filled(face.cylinder.skin_mm), (10 / mm, 8))
-    below_brow = np.clip((face.brow - np.arange(smooth.shape[0])) * mm / BULKY_TAPER_MM, 0, 1)[:, None]
-    cut_mm = np.where(below_brow > 0, smooth - BULKY_DEPTH_MM * below_brow, np.inf)
-    deep = _outside(tissue.body.shape, mm, face, cut_mm)
-    return soft_tissue(canonical, tissue, face) | (deep & ~guard(tissue, mm))
+    r_mm, degrees = directions((tissue.body.shape[1], tissue.body.shape[2]), face.cylinder.axis, mm)
+    ahead_mm = r_mm * np.cos(np.deg2rad(degrees - face.yaw_degrees))
+    deep = np.zeros_like(tissue.body)
+    cut_mm = _bulky_cut(face, mm)
+    levels = rows(face, deep.shape[0], mm)
+    deep[levels] = _ahead(r_mm, degrees, face) & (ahead_mm >= cut_mm[levels, None, None])
+    return soft_tissue(canonical, tissue, face) | (deep & ~guard(tissue, mm, BULKY_GUARD_MM))
+
+
+def _bulky_cut(face: Face, spacing_mm: float) -> FloatArray:
+    """Per slice, how far in front of the axis the bulky mask begins."""
+    straight = np.abs(face.cylinder.degrees - face.yaw_degrees) < BULKY_LOOK_DEGREES
+    ahead = np.median(filled(face.cylinder.skin_mm)[:, straight], axis=1)
+    below_mm = (face.brow - np.arange(ahead.size)) * spacing_mm
+    brow_mm = ahead[face.brow] - BULKY_FOREHEAD_MM
+    plane = brow_mm - np.interp(below_mm, BULKY_BELOW_BROW_MM, BULKY_BEHIND_BROW_MM)
+    share = np.clip(below_mm / BULKY_BELOW_BROW_MM[1], 0, 1)
+    behind_skin = ndimage.gaussian_filter1d(ahead, 10 / spacing_mm) - BULKY_LEAST_MM * share
+    lowest = face.chin if face.chin is not None else 0
+    cut = np.where(np.arange(ahead.size) >= lowest, np.minimum(plane, behind_skin), plane)
+    smooth = ndimage.gaussian_filter1d(np.maximum(cut, BULKY_BEFORE_AXIS_MM), 4 / spacing_mm)
+    return np.where(below_mm > 0, smooth, np.inf)
 
 
 def ears(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
-    """Mask what sticks out of the rounded side of the head at the height of the face."""
+    """Mask what sticks out of the side of the head at the height of the face."""
     mm = canonical.spacing_mm
-    _, degrees = directions(tissue.body.shape[1:], face.cylinder.axis, mm)
-    side = np.abs(degrees - face.yaw_degrees)
-    beside = (side >= EAR_DEGREES[0]) & (side <= EAR_DEGREES[1])
+    near = morphology.grown(tissue.body, round(EAR_BESIDE_BODY_MM / mm)) & (canonical.hu > SKIN_HU) & canonical.valid
+    skin_mm = filled(cast(Tissue(body=near, bone=tissue.bone, cavity=tissue.cavity), face.cylinder.axis, mm).skin_mm)
+    head_mm = ndimage.grey_opening(skin_mm, size=(2 * round(EAR_HEIGHT_MM / mm / 2) + 1, EAR_WIDTH_DEGREES))
+    side = np.abs(face.cylinder.degrees - face.yaw_degrees)
+    sticks_out = (skin_mm - head_mm > EAR_STICKS_OUT_MM) & (side >= EAR_DEGREES[0]) & (side <= EAR_DEGREES[1])
+    cut_mm = np.where(ndimage.binary_dilation(sticks_out, iterations=2), head_mm + 1, np.inf)
+    r_mm, degrees = directions((tissue.body.shape[1], tissue.body.shape[2]), face.cylinder.axis, mm)
+    column = np.clip(np.rint(degrees - face.cylinder.degrees[0]).astype(int), 0, face.cylinder.degrees.size - 1)
     low, high = (face.brow + round(span / mm) for span in EAR_SPAN_MM)
-    levels = slice(max(low, 0), min(high, tissue.body.shape[0]))
-    rounded = morphology.opened(tissue.body[levels], round(EAR_ROUND_MM / mm))
     mask = np.zeros_like(tissue.body)
-    mask[levels] = morphology.dilated(tissue.body[levels] & ~rounded & beside, 1) & ~rounded
-    return mask & ~guard(tissue, mm)
+    for z in range(max(low, 0), min(high, mask.shape[0])):
+        mask[z] = (r_mm >= cut_mm[z][column]) & (np.abs(degrees) <= HALF_SECTOR_DEGREES)
+    return mask & morphology.dilated(near, 1) & ~tissue.bone & ~guard(tissue, mm)
 
 
 def to_border(removed: BoolArray, place: Box, shape: tuple[int, ...], face: Face, spacing_mm: float) -> BoolArray:
@@ -118,13 +152,13 @@ def to_border(removed: BoolArray, place: Box, shape: tuple[int, ...], face: Face
     return full
 
 
-def guard(tissue: Tissue, spacing_mm: float) -> BoolArray:
+def guard(tissue: Tissue, spacing_mm: float, margin_mm: float = GUARD_MM) -> BoolArray:
     """Return the cavity, bridged where its bone rings are open, and a safety margin around it."""
     bridged = tissue.cavity.copy()
     found = np.flatnonzero(bridged.any(axis=(1, 2)))
     for below, above in pairwise(found):
         bridged[below + 1 : above] |= tissue.cavity[below] & tissue.cavity[above]
-    return morphology.grown(bridged, round(GUARD_MM / spacing_mm))
+    return morphology.grown(bridged, round(margin_mm / spacing_mm))
 
 
 def rows(face: Face, slices: int, spacing_mm: float) -> slice:
