@@ -107,7 +107,7 @@ def target_of(kind: str, folder: Path, request: pytest.FixtureRequest) -> Broker
     return BrokerTarget(url=url, lease_seconds=LEASE_SECONDS, retry_delays=(DELAY_SECONDS,))
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "rabbitmq"])
 def queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
     """A fresh queue of each kind."""
     opened = Opened(target_of(request.param, tmp_path, request))
@@ -115,7 +115,7 @@ def queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
     opened.close()
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "rabbitmq"])
 def durable_queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
     """A fresh queue of each kind that outlives processes."""
     opened = Opened(target_of(request.param, tmp_path, request))

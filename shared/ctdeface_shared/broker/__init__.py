@@ -18,5 +18,11 @@ def open_broker(target: BrokerTarget) -> Broker:
         from ctdeface_shared.broker.sqlite import SqliteBroker  # noqa: PLC0415  only the adapter in use is loaded
 
         return SqliteBroker(file_of(target.url), lease_seconds=target.lease_seconds)
-    message = "only sqlite:/// is known so far"
-    raise ConfigurationError(message)
+    try:
+        from ctdeface_shared.broker.rabbitmq import RabbitBroker  # noqa: PLC0415  pika is in extras only
+    except ModuleNotFoundError as error:
+        if error.name != "pika":
+            raise
+        message = "RabbitMQ needs pika, which is not installed: pip install 'ctdeface[watcher]'"
+        raise ConfigurationError(message) from None
+    return RabbitBroker(target)

@@ -1,0 +1,90 @@
+"""Looks at what is declared in RabbitMQ and says what is wrong, missing, or out of sight."""
+
+import re
+from dataclasses import dataclass
+
+from pika.exceptions import ChannelClosedByBroker
+
+from ctdeface_shared.broker.rabbitmq.link import Link, declare, explained
+from ctdeface_shared.broker.target import BrokerTarget
+from ctdeface_shared.broker.topology import EXCHANGES, Exchange, Queue, queues
+from ctdeface_shared.errors import ConfigurationError
+
+PATIENCE_SECONDS = 5.0
+OLDEST = (3, 10)
+NOT_SEEN = (
+    "policies that change limits or lifetimes of the queues",
+    "consumer_timeout: it should be longer than work.job_timeout",
+    "the feature flag stream_queue, which at-least-once dead letters need",
+    "memory and disk alarms, and on how many nodes each queue lies",
+)
+"""What AMQP does not tell and only the management API or `rabbitmqctl` can."""
+_NOT_FOUND = 404
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What an inspection found.
+
+    Attributes:
+        version: of the server.
+        present: what is declared as it should be.
+        wrong: one sentence for each thing that is missing or different.
+        not_seen: what AMQP does not tell.
+    """
+
+    version: str
+    present: tuple[str, ...]
+    wrong: tuple[str, ...]
+    not_seen: tuple[str, ...] = NOT_SEEN
+
+
+def check(target: BrokerTarget, *, create: bool) -> Findings:
+    """Compare what is declared with what should be.
+
+    Args:
+        target: which server.
+        create: declare what is missing.
+
+    Raises:
+        BrokerUnavailable: the server cannot be reached.
+        ConfigurationError: it does not let us in.
+    """
+    link = Link(target)
+    link.connect(PATIENCE_SECONDS)
+    try:
+        version = link.version
+        wrong = [] if _at_least(version, OLDEST) else [f"RabbitMQ {version} is older than {OLDEST[0]}.{OLDEST[1]}"]
+        present = []
+        wanted: tuple[Exchange | Queue, ...] = (*EXCHANGES, *queues(target.retry_delays))
+        for item in wanted:
+            complaint = _complaint(link, item, create=create)
+            present += [] if complaint else [item.name]
+            wrong += [complaint] if complaint else []
+        return Findings(version=version, present=tuple(present), wrong=tuple(wrong))
+    finally:
+        link.drop()
+
+
+def _complaint(link: Link, item: Exchange | Queue, *, create: bool) -> str | None:
+    """Look passively first: a plain declaration would create what is missing. A refusal closes the channel, so each look has its own."""
+    if not create:
+        try:
+            with link.fresh_channel() as channel:
+                if isinstance(item, Queue):
+                    channel.queue_declare(item.name, passive=True)
+                else:
+                    channel.exchange_declare(item.name, passive=True)
+        except ChannelClosedByBroker as error:
+            return f"{item.name} is missing: run ctdeface broker init" if error.reply_code == _NOT_FOUND else explained(item.name, error)
+    try:
+        with link.fresh_channel() as channel:
+            declare(channel, *(((), (item,)) if isinstance(item, Queue) else ((item,), ())))
+    except ConfigurationError as error:
+        return str(error)
+    return None
+
+
+def _at_least(version: str, least: tuple[int, int]) -> bool:
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    return numbers >= least

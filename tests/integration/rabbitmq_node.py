@@ -1,0 +1,169 @@
+"""A RabbitMQ server of our own for the tests: private folder, free ports, gone afterwards."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from ctdeface_shared.broker.target import BrokerTarget
+
+STARTS_WITHIN_SECONDS = 90.0
+DEBIAN = Path("/usr/lib/rabbitmq/bin")
+MISSING = "rabbitmq-server is not installed: sh deploy/install_rabbitmq.sh installs it on Debian and Ubuntu, as root"
+
+
+def server_binary() -> str | None:
+    """The server to start: Debian's own script, since the one on its PATH changes the user, else the one on PATH."""
+    debian = DEBIAN / "rabbitmq-server"
+    return str(debian) if debian.exists() else shutil.which("rabbitmq-server")
+
+
+def require_server() -> str:
+    """Return the server's path; without one skip the test, or fail where continuous integration runs."""
+    found = server_binary()
+    if found is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(MISSING)
+        pytest.skip(MISSING)
+    return found
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@dataclass(slots=True, kw_only=True)
+class RabbitNode:
+    """A server in a folder; it keeps its data when it is killed and started again.
+
+    Attributes:
+        folder: everything it writes.
+        settings: more lines of rabbitmq.conf.
+    """
+
+    folder: Path
+    settings: tuple[str, ...] = ()
+    port: int = 0
+    tls_port: int = 0
+    _process: "subprocess.Popen[bytes] | None" = None
+    _epmd: "subprocess.Popen[bytes] | None" = None
+    _environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"amqp://guest:guest@127.0.0.1:{self.port}"
+
+    def prepare(self) -> None:
+        """Choose ports and write the configuration."""
+        self.port, self.tls_port, distribution, epmd = free_ports(4)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lines = [f"listeners.tcp.1 = 127.0.0.1:{self.port}", "log.console = false", f"log.file = {self.folder}/node.log", *self.settings]
+        text = "\n".join(lines).replace("{tls_port}", str(self.tls_port))
+        (self.folder / "rabbitmq.conf").write_text(text + "\n", encoding="utf-8")
+        (self.folder / "plugins").write_text("[].\n", encoding="utf-8")
+        kept = {name: value for name, value in os.environ.items() if name in {"PATH", "LANG", "TMPDIR"}}
+        self._environment = kept | {
+            "HOME": str(self.folder),
+            "RABBITMQ_NODENAME": f"ctdeface-{os.getpid()}-{self.port}@localhost",
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self.folder),
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": str(self.folder / "no-environment"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
+            "RABBITMQ_PID_FILE": str(self.folder / "pid"),
+            "RABBITMQ_DIST_PORT": str(distribution),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",
+            "ERL_EPMD_PORT": str(epmd),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+
+    def start(self) -> None:
+        """Start it and wait until it lets clients in."""
+        epmd = shutil.which("epmd") or "epmd"
+        self._epmd = self._epmd or subprocess.Popen([epmd], env=self._environment, stderr=subprocess.DEVNULL)
+        with (self.folder / "output").open("ab") as output:
+            self._process = subprocess.Popen(
+                [require_server()],
+                env=self._environment,
+                cwd=self.folder,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + STARTS_WITHIN_SECONDS
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"RabbitMQ did not start: {(self.folder / 'output').read_text(encoding='utf-8')[-2000:]}")
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        """End it like a power cut would, and keep its data."""
+        if self._process:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def restart(self) -> None:
+        """Kill it and start it again with its data."""
+        self.kill()
+        self.start()
+
+    def stop(self) -> None:
+        """Kill it and its port mapper."""
+        self.kill()
+        if self._epmd:
+            self._epmd.kill()
+            self._epmd.wait()
+            self._epmd = None
+
+    def _answers(self) -> bool:
+        """Whether it speaks AMQP yet: it listens a moment before it is ready."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as client:
+                client.sendall(b"AMQP\x00\x00\x09\x01")
+                client.settimeout(2)
+                return bool(client.recv(1))
+        except OSError:
+            return False
+
+
+@contextmanager
+def running_node(folder: Path, *settings: str) -> Iterator[RabbitNode]:
+    """Run a server for a while; settings are lines of rabbitmq.conf."""
+    require_server()
+    node = RabbitNode(folder=folder, settings=settings)
+    node.prepare()
+    try:
+        node.start()
+        yield node
+    finally:
+        node.stop()
+
+
+def forget_everything(target: BrokerTarget) -> None:
+    """Delete every queue of ours, whatever its arguments and delays, so that the next test finds an empty server."""
+    from ctdeface_shared.broker.rabbitmq.link import Link
+    from ctdeface_shared.broker.topology import queues
+
+    link = Link(target)
+    link.connect(10)
+    for queue in queues(target.retry_delays):
+        with link.fresh_channel() as channel:
+            channel.queue_delete(queue.name)
+    link.drop()
