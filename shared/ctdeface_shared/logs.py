@@ -6,6 +6,8 @@ Events are past-tense snake_case (`case_published`). Case and file names, UIDs a
 import logging
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TextIO
 
@@ -46,6 +48,19 @@ def configure(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
+
+
+def logger(name: str) -> structlog.stdlib.BoundLogger:
+    """Return the logger of a module; events are past-tense snake_case, keys come from the allow-list."""
+    bound: structlog.stdlib.BoundLogger = structlog.get_logger(name)
+    return bound
+
+
+@contextmanager
+def about_job(job_id: str) -> Iterator[None]:
+    """Add the job to every line that this thread logs in the block."""
+    with structlog.contextvars.bound_contextvars(job_id=job_id):
+        yield
 
 
 def withhold_foreign_text(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:

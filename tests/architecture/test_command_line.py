@@ -13,7 +13,21 @@ import pytest
 from ctdeface_shared.cli import COMMANDS
 
 CTDEFACE = Path(sys.executable).with_name("ctdeface")
-HEAVY = {"numpy", "scipy", "torch", "nnunetv2", "pydicom", "SimpleITK", "matplotlib", "jinja2", "pika", "watchdog", "pydantic", "rich"}
+HEAVY = {
+    "numpy",
+    "scipy",
+    "torch",
+    "nnunetv2",
+    "pydicom",
+    "SimpleITK",
+    "PIL",
+    "matplotlib",
+    "jinja2",
+    "pika",
+    "watchdog",
+    "pydantic",
+    "rich",
+}
 LONGEST_SECONDS = 0.3
 
 

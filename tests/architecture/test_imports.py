@@ -13,7 +13,7 @@ DOORS = {
     "pydicom": ("ctdeface_worker.dicom", "ctdeface_worker.verification.instances", "ctdeface_worker.phantom"),
     "torch": ("ctdeface_worker.segmentation.nnunet",),
     "nnunetv2": ("ctdeface_worker.segmentation.nnunet",),
-    "matplotlib": ("ctdeface_worker.preview",),
+    "PIL": ("ctdeface_worker.preview",),
     "jinja2": ("ctdeface_worker.report",),
     "gdcm": ("ctdeface_worker.dicom",),
     "pika": ("ctdeface_shared.broker.rabbitmq",),
