@@ -12,11 +12,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ctdeface_shared.broker.section import BrokerSection
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.options import DefaceOptions, FillRule, HeaderPolicy, OnSeriesFailure, Originals, Profile
+from ctdeface_shared.section import Section
 
 PREFIX = "CTDEFACE_"
 DELIMITER = "__"
@@ -25,12 +27,6 @@ NOT_SETTINGS = frozenset({"CTDEFACE_CONFIG", "CTDEFACE_REAL_DATA"})
 FOR_TESTS = "CTDEFACE_TEST_"
 """How the names begin that only the test suite reads."""
 DEFAULT_FILE = Path("ctdeface.toml")
-
-
-class Section(BaseModel):
-    """A table of the settings file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class DefaceSection(Section):
@@ -111,6 +107,7 @@ class Settings(BaseSettings):
     output: OutputSection = OutputSection()
     work: WorkSection = WorkSection()
     spool: SpoolSection = SpoolSection()
+    broker: BrokerSection = BrokerSection()
     uid_key: SecretStr | None = Field(
         None, min_length=16, description="Secret behind the new UIDs of headers = annotate, 16 characters up."
     )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from ctdeface_shared.broker.settlement import RetryRule
 from ctdeface_shared.errors import ConfigurationError
@@ -65,6 +65,11 @@ def split(url: str) -> SplitResult:
 def file_of(url: str) -> Path:
     """Return the file that a `sqlite:///` URL names."""
     return Path("/" + unquote(split(url).path).lstrip("/"))
+
+
+def url_of(file: Path) -> str:
+    """Return the URL of an absolute path, as `file_of` reads it."""
+    return "sqlite://" + quote(str(file))
 
 
 def masked(url: str) -> str:
