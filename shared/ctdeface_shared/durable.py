@@ -1,8 +1,15 @@
 """Writing so that a crash or a power cut leaves either the old state or the new one."""
 
+import errno
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from ctdeface_shared.errors import StorageUnavailable
+
+_STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS})
 
 
 def write_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
@@ -51,3 +58,19 @@ def make_folder(path: Path, *, mode: int) -> None:
         return
     path.chmod(mode)
     sync_folder(path.parent)
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn what the operating system says about full or lost storage into an error that is worth another attempt.
+
+    Raises:
+        StorageUnavailable: the disk is full, the quota reached, or the file system gone or read-only.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _STORAGE_ERRORS:
+            message = f"storage failed: {error.strerror}"
+            raise StorageUnavailable(message) from error
+        raise

@@ -43,7 +43,8 @@ class Manifest:
 
 def job_id(case: str, manifest: Manifest, options: DefaceOptions, generation: int = 0) -> str:
     """Name the job: the same drop with the same options is the same job; a replay raises the generation."""
-    return str(uuid.uuid5(_JOBS, f"{case}\0{manifest.digest}\0{options.digest}\0{generation}"))
+    spelled = case.encode("utf-8", "backslashreplace").decode()  # a name that is no UTF-8 names a job as well
+    return str(uuid.uuid5(_JOBS, f"{spelled}\0{manifest.digest}\0{options.digest}\0{generation}"))
 
 
 def _rows(folder: Path, prefix: str) -> Iterator[tuple[str, int, int]]:

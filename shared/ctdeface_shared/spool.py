@@ -1,13 +1,7 @@
-"""The folders that cases pass through, who owns the temporary ones, and how abandoned ones are swept up."""
+"""The folders that cases pass through."""
 
-import json
 import os
-import secrets
 import shutil
-import socket
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
@@ -16,7 +10,6 @@ from ctdeface_shared import durable
 from ctdeface_shared.errors import ConfigurationError, EscapingPath, StorageUnavailable
 from ctdeface_shared.options import Originals
 
-OWNER_FILE = ".owner.json"
 PRIVATE = 0o700
 _GIGABYTE = 1_000_000_000
 
@@ -157,101 +150,3 @@ def case_path(root: Path, case: str) -> Path:
         message = "the case name does not stay inside its folder"
         raise EscapingPath(message)
     return root.joinpath(*parts)
-
-
-@contextmanager
-def owned_folder(parent: Path) -> Iterator[Path]:
-    """Give a new folder of a random name that says who owns it, and remove it afterwards."""
-    folder = parent / secrets.token_hex(8)
-    folder.mkdir(mode=PRIVATE)
-    try:
-        (folder / OWNER_FILE).write_text(json.dumps(_self()), encoding="utf-8")
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def sweep(parent: Path, *, stale_seconds: float) -> int:
-    """Remove folders whose owner is a dead process of this machine, or that nobody touched for `stale_seconds`; return how many."""
-    swept = 0
-    for folder in parent.iterdir():
-        if folder.is_dir() and _is_abandoned(folder, stale_seconds):
-            shutil.rmtree(folder, ignore_errors=True)
-            swept += 1
-    return swept
-
-
-@contextmanager
-def locked(locks: Path, name: str, *, stale_seconds: float, patience_seconds: float = 60.0) -> Iterator[None]:
-    """Hold a lock by a folder (mkdir is atomic on every file system), taking over one whose owner is gone.
-
-    Raises:
-        StorageUnavailable: somebody else holds the lock for longer than our patience.
-    """
-    lock = locks / name
-    deadline = time.monotonic() + patience_seconds
-    while True:
-        try:
-            lock.mkdir(mode=PRIVATE)
-            break
-        except FileExistsError:
-            if _is_abandoned(lock, stale_seconds):
-                abandoned = locks / f".{secrets.token_hex(8)}"
-                try:
-                    lock.rename(abandoned)  # only one of several takers succeeds
-                except FileNotFoundError:
-                    continue
-                shutil.rmtree(abandoned, ignore_errors=True)
-                continue
-            if time.monotonic() > deadline:
-                message = "another process holds the lock of this case"
-                raise StorageUnavailable(message) from None
-            time.sleep(0.05)
-    try:
-        (lock / OWNER_FILE).write_text(json.dumps(_self()), encoding="utf-8")
-        yield
-    finally:
-        shutil.rmtree(lock, ignore_errors=True)
-
-
-def _self() -> dict[str, str | int]:
-    return {"host": socket.gethostname(), "boot": _boot_id(), "pid": os.getpid(), "started": _start_of(os.getpid())}
-
-
-def _is_abandoned(folder: Path, stale_seconds: float) -> bool:
-    """Whether nobody works with a folder any more; in doubt somebody does, until it is stale."""
-    try:
-        touched = folder.stat().st_mtime
-        owner = json.loads((folder / OWNER_FILE).read_text(encoding="utf-8"))
-        touched = max(touched, (folder / OWNER_FILE).stat().st_mtime)
-        if owner["host"] == socket.gethostname():
-            return bool(owner["boot"] != _boot_id() or owner["started"] != _start_of(owner["pid"]))
-    except FileNotFoundError:
-        if not folder.exists():
-            return False
-    except (ValueError, KeyError, TypeError):
-        pass  # killed while it wrote its owner file: judge by age
-    return time.time() - touched > stale_seconds
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
-
-
-def _start_of(pid: int) -> str:
-    """When a process of this machine began, as an opaque text; empty when there is none, so that a reused pid is no confusion."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-        return "" if fields[0] == "Z" else fields[19]
-    except OSError:
-        pass
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ""
-    except PermissionError:
-        pass
-    return "" if Path("/proc/self").exists() else str(pid)

@@ -1,18 +1,19 @@
 """One attempt at a case: staging and work folders, the warm child, a report, and the publication of what was proven."""
 
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ctdeface_shared import durable
 from ctdeface_shared.errors import InputChanged
 from ctdeface_shared.manifest import Manifest
 from ctdeface_shared.options import DefaceOptions
+from ctdeface_shared.ownership import owned_folder
 from ctdeface_shared.settings import Settings
-from ctdeface_shared.spool import PRIVATE, Spool, owned_folder
+from ctdeface_shared.spool import Spool
 from ctdeface_worker.executor import Notify, WarmChild
+from ctdeface_worker.journal import keep_pictures, record
+from ctdeface_worker.outbox import OutputRules
 from ctdeface_worker.pipeline import CaseTask
-from ctdeface_worker.publishing import OutputRules, publish, record, report_folder
+from ctdeface_worker.publishing import publish
 from ctdeface_worker.report.model import CaseReport, describe
 from ctdeface_worker.result import CaseResult
 
@@ -92,19 +93,10 @@ def attempt(order: Order, bench: Bench, notify: Notify) -> CaseReport:
             record(spool, report)
             return report
         notify("publish")
-        keep_pictures(work, report_folder(spool, report))
+        keep_pictures(spool, report, work)
         return publish(spool, report, staged, bench.rules)
 
 
 def _bytes(settings: Settings) -> int | None:
     limit = settings.work.memory_limit_gb
     return None if limit is None else round(limit * 1e9)
-
-
-def keep_pictures(work: Path, folder: Path) -> None:
-    """Copy the previews into the report's folder, each appearing at once."""
-    for picture in sorted((work / "preview").glob("*.png")):
-        durable.make_folder(folder / "preview", mode=PRIVATE)
-        beside = folder / "preview" / f".{picture.name}.part"
-        shutil.copyfile(picture, beside)
-        beside.replace(folder / "preview" / picture.name)

@@ -18,13 +18,16 @@ from ctdeface_shared.errors import ConfigurationError, CtDefaceError, InputChang
 from ctdeface_shared.lifecycle import boundary, stop_on_signals
 from ctdeface_shared.manifest import Manifest, job_id
 from ctdeface_shared.options import DefaceOptions
+from ctdeface_shared.ownership import owned_folder, sweep
 from ctdeface_shared.settings import Settings
-from ctdeface_shared.spool import PRIVATE, Spool, case_path, owned_folder, sweep
+from ctdeface_shared.spool import PRIVATE, Spool, case_path
 from ctdeface_worker.cases import Case, find_cases
 from ctdeface_worker.executor import Notify, Run, UnexpectedError, WarmChild
+from ctdeface_worker.journal import find_report, keep_pictures, record
+from ctdeface_worker.outbox import OutputRules
 from ctdeface_worker.pipeline import CaseTask, deface_case
 from ctdeface_worker.progress import Display, display, summary
-from ctdeface_worker.publishing import OutputRules, find_report, publish, record, report_folder, resume
+from ctdeface_worker.publishing import publish, recover, resume
 from ctdeface_worker.report.model import CaseReport, describe, failed
 from ctdeface_worker.result import CaseResult
 from ctdeface_worker.segmentation.choice import segmenter_named
@@ -84,6 +87,7 @@ def run_batch(plan: BatchPlan, settings: Settings) -> int:
     batch = _Batch(plan=plan, spool=spool, options=settings.deface.options(), settings=settings)
     segmenter_named(batch.options.segmenter)  # a wrong name shall be told before anything is made
     spool.prepare(outbox_mode=settings.output.folder_mode)
+    recover(spool, batch.rules)
     for folder in (spool.staging, spool.work, spool.locks):
         sweep(folder, stale_seconds=batch.stale_seconds)
     reports, skipped, stopped = _work_through(batch, cases, console)
@@ -228,7 +232,7 @@ def _attempt(batch: _Batch, case: Case, child: WarmChild[CaseTask, CaseResult], 
             record(spool, report)
             return report
         notify("publish")
-        _copy_tree(work, report_folder(spool, report), ("preview",))
+        keep_pictures(spool, report, work)
         report = publish(spool, report, staged, batch.rules)
         if plan.nifti_root is not None:
             _copy_tree(work / "nifti", case_path(plan.nifti_root, case.name), (".",))

@@ -1,63 +1,32 @@
 """The journaled commit: a staged case becomes visible in the outbox at once, or not at all (DESIGN section 7).
 
-    staged, fsynced → report "prepared" → case locked, nothing newer there → earlier output to the archive → rename → "published" → "done"
+    staged, fsynced → marked unfinished → report "prepared" → case locked, nothing newer there → earlier output to the archive → rename
+    → "published" → "done" → mark removed
 
-A job that is met again goes on from the state that its report records; every step can be repeated.
+A job that is met again goes on from the state that its report records; every step can be repeated. The mark lies in the staging folder,
+which outlives the process until the job is done, so that any later process finds what is to be finished.
 """
 
-import hashlib
-import os
+import json
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ctdeface_shared import durable
-from ctdeface_shared.errors import ConfigurationError, VerificationFailed
-from ctdeface_shared.spool import PRIVATE, Spool, case_path, locked
-from ctdeface_worker.report.html import render
+from ctdeface_shared.errors import ConfigurationError, PermanentError, TransientError, VerificationFailed
+from ctdeface_shared.ownership import UNFINISHED, is_abandoned, locked
+from ctdeface_shared.spool import PRIVATE, Spool, case_path
+from ctdeface_worker.journal import REPORT, find_report, lock_name, published_reports, record, report_folder
+from ctdeface_worker.outbox import OutputRules, dress, holds, make_parents
 from ctdeface_worker.report.model import CaseReport, State
 
-REPORT = "report.json"
-_VISIBLE = frozenset({State.PUBLISHED, State.DONE})
+__all__ = ["REPORT", "OutputRules", "find_report", "is_superseded", "publish", "record", "recover", "report_folder", "resume"]
+
+Step = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputRules:
-    """How released cases lie on the disk.
-
-    Attributes:
-        folder_mode: of released folders.
-        file_mode: of released files.
-        group: owning group by name, None for the process's own.
-        stale_seconds: after which a lock that nobody touched counts as abandoned.
-        before_done: what must happen between the visible output and the end of the job, such as putting the originals away; repeatable.
-    """
-
-    folder_mode: int = 0o750
-    file_mode: int = 0o640
-    group: str | None = None
-    stale_seconds: float = 4000.0
-    before_done: Callable[[CaseReport], None] = lambda _: None
-
-
-def report_folder(spool: Spool, report: CaseReport) -> Path:
-    """Where the report of a job lies."""
-    return case_path(spool.reports, report.case) / report.job_id
-
-
-def record(spool: Spool, report: CaseReport) -> None:
-    """Write report.json, the journal, and report.html beside it; both replaced at once."""
-    folder = report_folder(spool, report)
-    durable.make_folder(folder, mode=PRIVATE)
-    durable.write_file(folder / "report.html", render(report).encode("utf-8", "surrogatepass"))
-    durable.write_file(folder / REPORT, report.to_json())
-
-
-def publish(
-    spool: Spool, report: CaseReport, staged: Path, rules: OutputRules, *, step: Callable[[str], None] = lambda _: None
-) -> CaseReport:
+def publish(spool: Spool, report: CaseReport, staged: Path, rules: OutputRules, *, step: Step = lambda _: None) -> CaseReport:
     """Publish a staged case and return its final report; `step` hears the name of each step that is done.
 
     Args:
@@ -67,82 +36,133 @@ def publish(
         rules: modes and group of the output.
         step: told after each step (tests stop there).
 
+    Returns:
+        The report with state `done`, or `superseded` when a newer job of the case is published already.
+
     Raises:
         VerificationFailed: the staged files are no longer what was proven.
-        OSError: storage failed; the job can be met again.
+        StorageUnavailable: storage failed, or another process holds the case; the job can be met again.
     """
     report = replace(report, staged=staged.name)
-    _dress(staged / "dicom", rules)
-    durable.sync_tree(staged)
-    step("staged")
-    record(spool, report)
-    step("prepared")
-    return _commit(spool, report, rules, step)
-
-
-def resume(spool: Spool, report: CaseReport, rules: OutputRules, *, step: Callable[[str], None] = lambda _: None) -> CaseReport | None:
-    """Go on with a job whose report is there; None when it must be worked on again."""
-    if report.state in _VISIBLE and _holds(case_path(spool.outbox, report.case), report):
-        return report if report.state is State.DONE else _finish(spool, report, rules, step)
-    if report.state is not State.PREPARED:
-        return None
-    if _holds(case_path(spool.outbox, report.case), report):  # renamed, but killed before that was recorded
-        return _finish(spool, report, rules, step)
-    if _holds(spool.staging / report.staged / "dicom", report):
+    with durable.storage_errors():
+        dress(staged / "dicom", rules)
+        durable.sync_tree(staged)
+        step("staged")
+        mark = {"outbox": spool.outbox.stat().st_ino, "report": json.loads(report.to_json())}
+        durable.write_file(staged / UNFINISHED, json.dumps(mark).encode())
+        step("marked")
+        record(spool, report)
+        step("prepared")
         return _commit(spool, report, rules, step)
-    return None
 
 
-def find_report(spool: Spool, case: str, job_id: str) -> CaseReport | None:
-    """Return the report of a job, if there is a readable one."""
-    return _read(case_path(spool.reports, case) / job_id / REPORT)
+def resume(spool: Spool, report: CaseReport, rules: OutputRules, *, step: Step = lambda _: None) -> CaseReport | None:
+    """Go on with a job whose report is there; None when it must be worked on again.
+
+    Raises:
+        VerificationFailed: the staged files are no longer what was proven.
+        StorageUnavailable: storage failed, or another process holds the case; the job can be met again.
+    """
+    with durable.storage_errors():
+        if report.state is State.SUPERSEDED:
+            return report if is_superseded(spool, report) else None
+        if report.state is State.PREPARED and holds(spool.staging / report.staged / "dicom", report):
+            final = _commit(spool, report, rules, step)
+        elif report.state in {State.PREPARED, State.PUBLISHED} and holds(case_path(spool.outbox, report.case), report):
+            final = _finish(spool, report, rules, step)  # renamed, but killed before everything was recorded
+        elif report.state is State.DONE and holds(case_path(spool.outbox, report.case), report):
+            return report
+        else:
+            return None
+        if report.staged:
+            shutil.rmtree(spool.staging / report.staged, ignore_errors=True)
+        return final
+
+
+def recover(spool: Spool, rules: OutputRules) -> tuple[CaseReport, ...]:
+    """Finish what dead processes had prepared in staging; to be called before staging is swept.
+
+    Returns:
+        The reports of the jobs that were brought to their end. One that cannot be finished now stays for the next call.
+
+    Raises:
+        ConfigurationError: the output cannot get its group.
+    """
+    finished = []
+    for folder in sorted(spool.staging.iterdir()):
+        if not (folder / UNFINISHED).exists() or not is_abandoned(folder, rules.stale_seconds):
+            continue
+        try:
+            report = _marked(spool, folder)
+            if report is not None:
+                final = resume(spool, report, rules)
+                finished.extend([final] if final else [])
+                (folder / UNFINISHED).unlink(missing_ok=True)
+        except (ValueError, KeyError, TypeError, PermanentError):
+            (folder / UNFINISHED).unlink(missing_ok=True)  # not what was proven: the sweep removes it, and the job is worked on again
+        except TransientError:
+            continue
+    return tuple(finished)
 
 
 def is_superseded(spool: Spool, report: CaseReport) -> bool:
     """Whether the outbox already shows a newer job of the same case."""
     return any(
-        (other.generation, other.created_at) > (report.generation, report.created_at) and _holds(case_path(spool.outbox, other.case), other)
-        for other in _visible_reports(spool, report.case)
+        (other.created_at, other.generation) > (report.created_at, report.generation) and holds(case_path(spool.outbox, other.case), other)
+        for other in published_reports(spool, report.case)
         if other.job_id != report.job_id
     )
 
 
-def _commit(spool: Spool, report: CaseReport, rules: OutputRules, step: Callable[[str], None]) -> CaseReport:
+def _commit(spool: Spool, report: CaseReport, rules: OutputRules, step: Step) -> CaseReport:
+    try:
+        with locked(spool.locks, lock_name(report.case), stale_seconds=rules.stale_seconds):
+            return _commit_locked(spool, report, rules, step)
+    except (PermanentError, ConfigurationError):
+        _forget(spool, report)
+        raise
+
+
+def _commit_locked(spool: Spool, report: CaseReport, rules: OutputRules, step: Step) -> CaseReport:
     target = case_path(spool.outbox, report.case)
-    lock = sha256(report.case.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    with locked(spool.locks, lock, stale_seconds=rules.stale_seconds):
-        if is_superseded(spool, report):
-            superseded = replace(report, state=State.DONE, staged="")
-            record(spool, superseded)
-            return superseded
-        staged = spool.staging / report.staged / "dicom"
-        if not _holds(staged, report):
-            message = "the staged files are not the ones that were proven"
-            raise VerificationFailed(message)
-        durable.make_folder(target.parent, mode=rules.folder_mode)
-        if target.exists():
-            _set_aside(spool, report.case, target)
-            step("set aside")
-        staged.rename(target)
-        durable.sync_folder(target.parent)
-        durable.sync_folder(staged.parent)
-        step("renamed")
-        return _finish(spool, report, rules, step)
+    staged = spool.staging / report.staged / "dicom"
+    if is_superseded(spool, report):
+        superseded = replace(report, state=State.SUPERSEDED, staged="")
+        record(spool, superseded)
+        _forget(spool, report)
+        return superseded
+    if not holds(staged, report):
+        if holds(target, report):  # another process met the same job and has just renamed it
+            return _finish(spool, report, rules, step)
+        message = "the staged files are not the ones that were proven"
+        raise VerificationFailed(message)
+    make_parents(target.parent, rules)
+    if target.exists():
+        _set_aside(spool, report.case, target)
+        step("set aside")
+    staged.rename(target)
+    durable.sync_folder(target.parent)
+    durable.sync_folder(staged.parent)
+    step("renamed")
+    return _finish(spool, report, rules, step)
 
 
-def _finish(spool: Spool, report: CaseReport, rules: OutputRules, step: Callable[[str], None]) -> CaseReport:
-    published = replace(report, state=State.PUBLISHED, staged="")
+def _finish(spool: Spool, report: CaseReport, rules: OutputRules, step: Step) -> CaseReport:
+    published = report.at(State.PUBLISHED)
     record(spool, published)
     step("published")
     rules.before_done(published)
-    done = published.at(State.DONE)
+    step("before done")
+    done = replace(report, state=State.DONE, staged="")
     record(spool, done)
+    step("done")
+    _forget(spool, report)
     return done
 
 
 def _set_aside(spool: Spool, case: str, target: Path) -> None:
     """Move an earlier output to the archive under its job's name; one that no report explains keeps its pixels just the same."""
-    earlier = next((other.job_id for other in _visible_reports(spool, case) if _holds(target, other)), "unknown")
+    earlier = next((other.job_id for other in published_reports(spool, case) if holds(target, other)), "unknown")
     folder = case_path(spool.archive / "outputs", case)
     durable.make_folder(folder, mode=PRIVATE)
     place = folder / earlier
@@ -152,49 +172,16 @@ def _set_aside(spool: Spool, case: str, target: Path) -> None:
         place = folder / f"{earlier}-{number}"
     target.rename(place)
     durable.sync_folder(folder)
+    durable.sync_folder(target.parent)
 
 
-def _visible_reports(spool: Spool, case: str) -> Iterator[CaseReport]:
-    for path in case_path(spool.reports, case).glob(f"*/{REPORT}"):
-        report = _read(path)
-        if report is not None and report.state in _VISIBLE and report.outputs:
-            yield report
+def _marked(spool: Spool, folder: Path) -> CaseReport | None:
+    """Return the report in the mark of a staging folder; None when it belongs to another outbox."""
+    mark = json.loads((folder / UNFINISHED).read_bytes())
+    return CaseReport.from_plain(mark["report"]) if mark["outbox"] == spool.outbox.stat().st_ino else None
 
 
-def _read(path: Path) -> CaseReport | None:
-    try:
-        return CaseReport.from_json(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-
-
-def _holds(folder: Path, report: CaseReport) -> bool:
-    """Whether a folder holds exactly the released files of a report."""
-    outputs = report.outputs
-    if not outputs or not folder.is_dir():
-        return False
-    present = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
-    return present.keys() == outputs.keys() and all(_digest(path) == outputs[name] for name, path in present.items())
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _dress(folder: Path, rules: OutputRules) -> None:
-    """Give the staged case the modes and group of the outbox."""
-    for parent, _, names in os.walk(folder):
-        _own(Path(parent), rules.folder_mode, rules.group)
-        for name in names:
-            _own(Path(parent) / name, rules.file_mode, rules.group)
-
-
-def _own(path: Path, mode: int, group: str | None) -> None:
-    path.chmod(mode)
-    if group is not None:
-        try:
-            shutil.chown(path, group=group)
-        except (LookupError, PermissionError) as error:
-            message = f"outbox_group {group} cannot be given to files: {error}"
-            raise ConfigurationError(message) from error
+def _forget(spool: Spool, report: CaseReport) -> None:
+    """Take the mark off: nothing in the staging folder is wanted any more."""
+    if report.staged:
+        (spool.staging / report.staged / UNFINISHED).unlink(missing_ok=True)

@@ -1,5 +1,7 @@
 """report.html: one self-contained page that says first what happened and why."""
 
+from base64 import b64encode
+from collections.abc import Mapping
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -7,9 +9,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from ctdeface_worker.report.model import CaseReport
 
 
-def render(report: CaseReport) -> str:
-    """Return the page; everything that comes from the case is escaped."""
-    return _template().render(report=report, result=report.result)
+def render(report: CaseReport, pictures: Mapping[str, bytes]) -> str:
+    """Return the page; everything that comes from the case is escaped.
+
+    Args:
+        report: what is shown.
+        pictures: PNG of each series, by the name of the series; they become part of the page.
+    """
+    encoded = {series: b64encode(picture).decode("ascii") for series, picture in pictures.items()}
+    return _template().render(report=report, result=report.result, pictures=encoded)
 
 
 @cache

@@ -26,6 +26,7 @@ class State(StrEnum):
     PREPARED = "prepared"
     PUBLISHED = "published"
     DONE = "done"
+    SUPERSEDED = "superseded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,7 @@ class CaseReport:
         manifest: what the case consisted of when the job began.
         options: what was asked for.
         result: every series and file with its fate, the checks and the seconds per stage.
-        staged: name of the staging folder of a prepared job.
+        staged: name of the staging folder, until the job is done.
         versions: of Python and of the libraries that touched the pixels.
         schema_version: of this document.
     """
@@ -63,13 +64,18 @@ class CaseReport:
         """SHA-256 of every released file, by its name in the case."""
         return {file.file: file.output_sha256 for file in self.result.files if file.output_sha256}
 
+    @property
+    def is_published(self) -> bool:
+        """Whether the job's output came to be visible."""
+        return self.state in {State.PUBLISHED, State.DONE}
+
     def at(self, state: State) -> Self:
         """Return the same report one state further."""
         return replace(self, state=state)
 
     def to_json(self) -> bytes:
-        """Write as indented JSON."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        """Write as indented JSON; bytes in names of files that are no UTF-8 appear as escapes."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:
@@ -78,7 +84,16 @@ class CaseReport:
         Raises:
             ValueError: it is no report of this schema version.
         """
-        report: Self = TypeAdapter(cls).validate_json(content)
+        return cls.from_plain(json.loads(content))
+
+    @classmethod
+    def from_plain(cls, content: object) -> Self:
+        """Read what `to_json` wrote, parsed.
+
+        Raises:
+            ValueError: it is no report of this schema version.
+        """
+        report: Self = TypeAdapter(cls).validate_python(content)
         if report.schema_version != SCHEMA_VERSION:
             message = f"report of schema version {report.schema_version}, expected {SCHEMA_VERSION}"
             raise ValueError(message)

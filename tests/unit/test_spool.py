@@ -1,0 +1,125 @@
+"""Folders of cases, and who owns the temporary ones."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ctdeface_shared import ownership
+from ctdeface_shared.errors import ConfigurationError, EscapingPath, StorageUnavailable
+from ctdeface_shared.ownership import OWNER_FILE, UNFINISHED, is_abandoned, locked, owned_folder, sweep
+from ctdeface_shared.spool import Spool, case_path
+
+NO_PROCESS = 2**22 + 1  # above the highest pid that Linux gives
+
+
+def left_behind(parent: Path, seconds_ago: float = 0, **differs: Any) -> Path:
+    """Make a folder as an owned folder lies there after its process died, with other facts about the owner."""
+    with owned_folder(parent) as folder:
+        owner = json.loads((folder / OWNER_FILE).read_text())
+    folder.mkdir()
+    (folder / OWNER_FILE).write_text(json.dumps(owner | {"pid": NO_PROCESS} | differs))
+    for path in (folder / OWNER_FILE, folder):
+        os.utime(path, (time.time() - seconds_ago,) * 2)
+    return folder
+
+
+@pytest.mark.parametrize("case", ["", "/a", "a/../b", "..", "a//b", "./a", "a\0"])
+def test_a_case_never_leads_out_of_its_folder(tmp_path: Path, case: str) -> None:
+    """Neither upward nor to the root, and never to the folder itself."""
+    with pytest.raises(EscapingPath):
+        case_path(tmp_path, case)
+
+
+def test_an_owned_folder_is_gone_after_its_block_unless_it_is_unfinished(tmp_path: Path) -> None:
+    """The mark keeps it, also from sweeps."""
+    with owned_folder(tmp_path) as first, owned_folder(tmp_path) as second:
+        (second / UNFINISHED).write_text("{}")
+    assert list(tmp_path.iterdir()) == [second]
+    assert not first.exists()
+    assert sweep(tmp_path, stale_seconds=-1) == 0
+
+
+def test_a_dead_process_of_this_machine_loses_its_folders_at_once(tmp_path: Path) -> None:
+    """A living one keeps them, however old; a pid that was given again is not its earlier owner."""
+    dead, reused = left_behind(tmp_path), left_behind(tmp_path, pid=os.getpid(), started="long ago")
+    with owned_folder(tmp_path) as living:
+        os.utime(living / OWNER_FILE, (0, 0))
+        assert sweep(tmp_path, stale_seconds=1) == 2
+        assert living.exists()
+    assert not dead.exists()
+    assert not reused.exists()
+
+
+@pytest.mark.parametrize("differs", [{"host": "elsewhere"}, {"boot": "another"}, {"pids": "pid:[1]"}])
+def test_folders_of_other_machines_and_containers_are_abandoned_only_when_stale(tmp_path: Path, differs: dict[str, str]) -> None:
+    """There a pid says nothing; only time does."""
+    assert not is_abandoned(left_behind(tmp_path, **differs), stale_seconds=60)
+    assert is_abandoned(left_behind(tmp_path, seconds_ago=61, **differs), stale_seconds=60)
+
+
+def test_a_folder_without_a_readable_owner_is_judged_by_its_age(tmp_path: Path) -> None:
+    """Its process was killed while it wrote its owner file."""
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / OWNER_FILE).write_text("{")
+    assert not is_abandoned(tmp_path / "bare", stale_seconds=60)
+    assert is_abandoned(tmp_path / "bare", stale_seconds=-1)
+
+
+def test_folders_and_locks_in_use_are_touched_again_and_again(tmp_path: Path) -> None:
+    """So a job may last longer than the stale time."""
+    (tmp_path / "work").mkdir()
+    with (
+        owned_folder(tmp_path / "work", heartbeat_seconds=0.01) as folder,
+        locked(tmp_path, "case", stale_seconds=60, heartbeat_seconds=0.01),
+    ):
+        owners = [folder / OWNER_FILE, tmp_path / "case" / OWNER_FILE]
+        for owner in owners:
+            os.utime(owner, (0, 0))
+        deadline = time.monotonic() + 5
+        while any(owner.stat().st_mtime == 0 for owner in owners) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert all(owner.stat().st_mtime > 0 for owner in owners)
+
+
+def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    """The second waits and gives up; afterwards nothing is left of either."""
+    with locked(tmp_path, "case", stale_seconds=60):
+        with pytest.raises(StorageUnavailable), locked(tmp_path, "case", stale_seconds=60, patience_seconds=0.1):
+            pytest.fail("held twice")
+        assert [path.name for path in tmp_path.iterdir()] == ["case"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_abandoned_lock_is_taken_over(tmp_path: Path) -> None:
+    """Also when a taker died on the way."""
+    left_behind(tmp_path).rename(tmp_path / "case")
+    guard = tmp_path / ".case.taking"
+    guard.mkdir()
+    os.utime(guard, (0, 0))
+    with locked(tmp_path, "case", stale_seconds=60, patience_seconds=2):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_somebody_took_over_is_not_released_by_its_first_owner(tmp_path: Path) -> None:
+    """A process that was frozen past the stale time finds the lock in other hands."""
+    with locked(tmp_path, "case", stale_seconds=60):
+        owner = json.loads((tmp_path / "case" / OWNER_FILE).read_text())
+        (tmp_path / "case" / OWNER_FILE).write_text(json.dumps(owner | {"token": "another"}))
+    assert (tmp_path / "case").is_dir()
+
+
+def test_a_spool_that_cannot_be_made_says_which_folder(tmp_path: Path) -> None:
+    """A file lies where a folder is to be."""
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ConfigurationError, match="below cannot be made"):
+        Spool.beside(tmp_path / "out" / "below", tmp_path / "state").prepare(outbox_mode=0o750)
+
+
+def test_heartbeats_come_often_enough_for_any_stale_time() -> None:
+    """The shortest stale time that settings can make is the grace alone."""
+    assert ownership.HEARTBEAT_SECONDS < 60
