@@ -3,8 +3,8 @@
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,12 +16,12 @@ from ctdeface_shared.spool import Spool, case_path
 NO_PROCESS = 2**22 + 1  # above the highest pid that Linux gives
 
 
-def left_behind(parent: Path, seconds_ago: float = 0, **differs: Any) -> Path:
+def left_behind(parent: Path, differs: Mapping[str, object] | None = None, seconds_ago: float = 0) -> Path:
     """Make a folder as an owned folder lies there after its process died, with other facts about the owner."""
     with owned_folder(parent) as folder:
         owner = json.loads((folder / OWNER_FILE).read_text())
     folder.mkdir()
-    (folder / OWNER_FILE).write_text(json.dumps(owner | {"pid": NO_PROCESS} | differs))
+    (folder / OWNER_FILE).write_text(json.dumps(owner | {"pid": NO_PROCESS} | dict(differs or {})))
     for path in (folder / OWNER_FILE, folder):
         os.utime(path, (time.time() - seconds_ago,) * 2)
     return folder
@@ -45,7 +45,7 @@ def test_an_owned_folder_is_gone_after_its_block_unless_it_is_unfinished(tmp_pat
 
 def test_a_dead_process_of_this_machine_loses_its_folders_at_once(tmp_path: Path) -> None:
     """A living one keeps them, however old; a pid that was given again is not its earlier owner."""
-    dead, reused = left_behind(tmp_path), left_behind(tmp_path, pid=os.getpid(), started="long ago")
+    dead, reused = left_behind(tmp_path), left_behind(tmp_path, {"pid": os.getpid(), "started": "long ago"})
     with owned_folder(tmp_path) as living:
         os.utime(living / OWNER_FILE, (0, 0))
         assert sweep(tmp_path, stale_seconds=1) == 2
@@ -57,8 +57,8 @@ def test_a_dead_process_of_this_machine_loses_its_folders_at_once(tmp_path: Path
 @pytest.mark.parametrize("differs", [{"host": "elsewhere"}, {"boot": "another"}, {"pids": "pid:[1]"}])
 def test_folders_of_other_machines_and_containers_are_abandoned_only_when_stale(tmp_path: Path, differs: dict[str, str]) -> None:
     """There a pid says nothing; only time does."""
-    assert not is_abandoned(left_behind(tmp_path, **differs), stale_seconds=60)
-    assert is_abandoned(left_behind(tmp_path, seconds_ago=61, **differs), stale_seconds=60)
+    assert not is_abandoned(left_behind(tmp_path, differs), stale_seconds=60)
+    assert is_abandoned(left_behind(tmp_path, differs, seconds_ago=61), stale_seconds=60)
 
 
 def test_a_folder_without_a_readable_owner_is_judged_by_its_age(tmp_path: Path) -> None:
