@@ -38,7 +38,7 @@ FRONT_HALF_WIDTH_MM = 75.0
 BULKY_LOOK_DEGREES = 12.0
 BULKY_FOREHEAD_MM = 8.0
 """From skin to bone at the brow."""
-BULKY_BELOW_BROW_MM = (0.0, 30.0, 110.0)
+BULKY_BELOW_BROW_MM = (-6.0, 12.0, 110.0)
 BULKY_BEHIND_BROW_MM = (0.0, 45.0, 60.0)
 """The surface goes behind the globes at the height of the orbits, and further back toward the chin."""
 BULKY_LEAST_MM = 30.0
@@ -112,7 +112,7 @@ def _bulky_cut(face: Face, spacing_mm: float) -> FloatArray:
     lowest = face.chin if face.chin is not None else 0
     cut = np.where(np.arange(ahead.size) >= lowest, np.minimum(plane, behind_skin), plane)
     smooth = ndimage.gaussian_filter1d(np.maximum(cut, BULKY_BEFORE_AXIS_MM), 4 / spacing_mm)
-    return np.where(below_mm > 0, smooth, np.inf)
+    return np.where(below_mm > BULKY_BELOW_BROW_MM[0], smooth, np.inf)
 
 
 def ears(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
