@@ -31,7 +31,7 @@ def tall_head() -> Phantom:
 
 def turned(*, yaw: float = 0, pitch: float = 0, roll: float = 0) -> Phantom:
     """Return a head that does not look straight ahead."""
-    return variants.cropped(variants.turned(tall_head(), yaw=yaw, pitch=pitch, roll=roll), bottom_mm=-140, top_mm=145)
+    return variants.cropped(variants.turned(tall_head(), yaw=yaw, pitch=pitch, roll=roll), bottom_mm=-150, top_mm=160)
 
 
 def tilted(degrees: float) -> Phantom:
