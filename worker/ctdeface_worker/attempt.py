@@ -1,5 +1,6 @@
 """One attempt at a case: staging and work folders, the warm child, a report, and the publication of what was proven."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,10 +13,10 @@ from ctdeface_shared.spool import Spool
 from ctdeface_worker.executor import Notify, WarmChild
 from ctdeface_worker.journal import keep_pictures, record
 from ctdeface_worker.outbox import OutputRules
-from ctdeface_worker.pipeline import CaseTask
 from ctdeface_worker.publishing import publish
 from ctdeface_worker.report.model import CaseReport, describe
 from ctdeface_worker.result import CaseResult
+from ctdeface_worker.task import CaseTask
 
 Child = WarmChild[CaseTask, CaseResult]
 
@@ -50,12 +51,27 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """What a case is worked on with."""
+    """What a case is worked on with.
+
+    Attributes:
+        spool: where everything lies.
+        rules: how released cases lie on the disk.
+        settings: what an operator has set.
+        child: runs the pipeline.
+        write_nifti: whether defaced NIfTI files are wanted.
+        keep_work: whether the undefaced input and the mask are wanted as NIfTI as well.
+        keep: takes what is wanted out of the work folder, given the report, that folder and the staging folder.
+        publish: how a proven case is published.
+    """
 
     spool: Spool
     rules: OutputRules
     settings: Settings
     child: Child
+    write_nifti: bool = False
+    keep_work: bool = False
+    keep: Callable[[CaseReport, Path, Path], None] = lambda _report, _work, _staged: None
+    publish: Callable[[Spool, CaseReport, Path, OutputRules], CaseReport] = publish
 
 
 def attempt(order: Order, bench: Bench, notify: Notify) -> CaseReport:
@@ -72,7 +88,7 @@ def attempt(order: Order, bench: Bench, notify: Notify) -> CaseReport:
     spool, settings = bench.spool, bench.settings
     spool.check_free_space(settings.output.min_free_gb)
     if Manifest.scan(order.source) != order.manifest:
-        message = "the case is not what it was when the job was made"
+        message = "the case is not what it was when the job was made; run again when it is complete"
         raise InputChanged(message)
     with owned_folder(spool.staging) as staged, owned_folder(spool.work) as work:
         (staged / "dicom").mkdir()
@@ -82,19 +98,23 @@ def attempt(order: Order, bench: Bench, notify: Notify) -> CaseReport:
             staged=staged / "dicom",
             work=work,
             options=order.options,
+            job_id=order.job_id,
             uid_key=key.get_secret_value().encode() if key else b"",
+            write_nifti=bench.write_nifti,
+            keep_work=bench.keep_work,
         )
         result = bench.child.run(task, notify=notify, timeout_seconds=settings.work.job_timeout, memory_limit_bytes=_bytes(settings))
         if Manifest.scan(order.source) != order.manifest:
-            message = "the case was changed while it was worked on"
+            message = "the case was changed while it was worked on; run again when it is complete"
             raise InputChanged(message)
         report = order.report(result)
+        bench.keep(report, work, staged)
         if not result.released:
             record(spool, report)
             return report
         notify("publish")
         keep_pictures(spool, report, work)
-        return publish(spool, report, staged, bench.rules)
+        return bench.publish(spool, report, staged, bench.rules)
 
 
 def _bytes(settings: Settings) -> int | None:

@@ -3,16 +3,14 @@
 Nothing here is visible to users: the caller publishes the staged folder, or throws it away.
 """
 
-import errno
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ctdeface_shared.errors import FaceNotFound, PermanentError, StorageUnavailable
-from ctdeface_shared.options import DefaceOptions, HeaderPolicy
+from ctdeface_shared import durable
+from ctdeface_shared.errors import FaceNotFound, PermanentError
+from ctdeface_shared.options import HeaderPolicy
 from ctdeface_worker import defacing, nifti
 from ctdeface_worker.conclusion import Attempt, conclude, refuse
 from ctdeface_worker.dicom import annotation, reader, selection, writer
@@ -23,31 +21,7 @@ from ctdeface_worker.proof import Places, prove
 from ctdeface_worker.result import CaseResult, SeriesResult
 from ctdeface_worker.segmentation.base import Segmenter
 from ctdeface_worker.stages import Stages
-
-_STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseTask:
-    """What to do with one case.
-
-    Attributes:
-        source: the case's folder; only read.
-        staged: empty folder for the defaced DICOM.
-        work: folder for the preview, NIfTI files and intermediates.
-        options: what the user asked for.
-        uid_key: secret behind new UIDs, for `headers: annotate`.
-        write_nifti: whether defaced NIfTI files are wanted.
-        keep_work: whether the undefaced input and the mask are kept as NIfTI as well.
-    """
-
-    source: Path
-    staged: Path
-    work: Path
-    options: DefaceOptions
-    uid_key: bytes = field(default=b"", repr=False)
-    write_nifti: bool = False
-    keep_work: bool = False
+from ctdeface_worker.task import CaseTask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +43,7 @@ def deface_case(task: CaseTask, segmenter: Segmenter, notify: Callable[[str], No
         TransientError: storage or memory failed; another attempt may succeed.
     """
     stages = Stages(notify)
-    with _storage_errors():
+    with durable.storage_errors():
         with stages.stage("read"):
             case = reader.read_case(task.source)
         try:
@@ -108,7 +82,7 @@ def _attempt(series: Series, run: _Run) -> Attempt:
         facts = replace(facts, checks=proof.checks)
         proof.raise_unless_passed()
         with run.stages.stage("preview"):
-            _pictures(series, loaded.volume, proof.after, mask, run.task)
+            _pictures(facts, loaded.volume, proof.after, mask, run.task)
     except FaceNotFound as error:
         return Attempt(series=series, result=facts.refused(Fate.WITHHELD, error))
     except PermanentError as error:
@@ -124,22 +98,11 @@ def _milliliters(mask: FaceMask) -> float:
 
 def _pictures(series: Series, before: Volume, after: Volume, mask: FaceMask, task: CaseTask) -> None:
     """Write the *after* preview and the NIfTI files that were asked for into the work folder."""
-    write_preview(after, task.work / "preview" / f"{series.name}.png")
+    title = f"Defaced volume, {_milliliters(mask):.0f} ml removed, job {task.job_id}"
+    write_preview(after, task.work / "preview" / f"{name}.png", title=title)
     if task.write_nifti:
-        nifti.write_nifti(after, task.work / "nifti" / f"{series.name}_defaced.nii.gz")
+        nifti.write_nifti(after, task.work / "nifti" / f"{name}_defaced.nii.gz")
     if task.keep_work:
-        nifti.write_nifti(before, task.work / "nifti_in" / f"{series.name}_0000.nii.gz")
+        nifti.write_nifti(before, task.work / "nifti_in" / f"{name}_0000.nii.gz")
         face = Volume(hu=mask.face.astype(np.float32), valid=before.valid, geometry=mask.geometry)
-        nifti.write_nifti(face, task.work / "nifti_out" / f"{series.name}_mask.nii.gz")
-
-
-@contextmanager
-def _storage_errors() -> Iterator[None]:
-    """Turn what the operating system says about full or lost storage into an error that is worth another attempt."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _STORAGE_ERRORS:
-            message = f"storage failed: {error.strerror}"
-            raise StorageUnavailable(message) from error
-        raise
+        nifti.write_nifti(face, task.work / "nifti_out" / f"{name}_mask.nii.gz")

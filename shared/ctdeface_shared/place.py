@@ -1,0 +1,23 @@
+"""The options by which every command of the service says which service is meant; light, because `--help` loads it."""
+
+import argparse
+from pathlib import Path
+
+
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """Declare `--spool` and `--broker`."""
+    parser.add_argument("--spool", type=Path, metavar="DIR", help="folder of inbox, outbox and the rest (default: spool.root)")
+    parser.add_argument("--broker", metavar="URL", help="amqp://, amqps:// or sqlite:///path (default: broker.url)")
+
+
+def positive(text: str) -> int:
+    """Read a whole number from 1 up.
+
+    Raises:
+        argparse.ArgumentTypeError: it is less.
+    """
+    number = int(text)
+    if number < 1:
+        message = f"{text} is less than 1"
+        raise argparse.ArgumentTypeError(message)
+    return number

@@ -1,0 +1,223 @@
+"""One slot of a worker over a real spool, with a queue in memory and a stand-in for the pipeline: every job comes to its end."""
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from ctdeface_shared.broker.memory import MemoryBroker
+from ctdeface_shared.broker.settlement import RetryRule
+from ctdeface_shared.messages import DefaceJob, EventKind
+from ctdeface_shared.options import Originals
+from ctdeface_shared.settings import Settings, WorkSection
+from ctdeface_shared.spool import ServiceSpool
+from ctdeface_worker import tries
+from ctdeface_worker.attempt import Bench
+from ctdeface_worker.executor import WarmChild
+from ctdeface_worker.originals import archive
+from ctdeface_worker.outbox import OutputRules
+from ctdeface_worker.report.model import State
+from ctdeface_worker.service import Station, handle, serve
+from tests.service.spools import Ends, drop, ends, job_for, reports
+from tests.service.standin import prepare, turned
+
+RULE = RetryRule(max_attempts=2, delays_seconds=(0.05,))
+
+
+@pytest.fixture
+def station(tmp_path: Path) -> Iterator[Station]:
+    """A slot with everything real but the pipeline."""
+    spool = ServiceSpool.under(tmp_path)
+    spool.prepare(outbox_mode=0o750)
+    spool.prepare_inbox(Originals.ARCHIVE)
+    made = make_station(spool, MemoryBroker(), grace=0.2)
+    yield made
+    made.bench.child.close()
+
+
+def make_station(spool: ServiceSpool, broker: MemoryBroker, *, grace: float = 60.0, timeout: float = 5.0) -> Station:
+    """Put a slot together."""
+    settings = Settings(work=WorkSection(grace_period=grace, job_timeout=timeout))
+    rules = OutputRules(before_done=lambda report: archive(spool, report, Originals.ARCHIVE))
+    bench = Bench(spool=spool, rules=rules, settings=settings, child=WarmChild(prepare))
+    return Station(name="slot-0", broker=broker, bench=bench, spool=spool, originals=Originals.ARCHIVE, rule=RULE, stop=threading.Event())
+
+
+def work_until(station: Station, done: Callable[[], bool]) -> None:
+    """Let the slot serve until a condition holds, at most 20 seconds."""
+    thread = threading.Thread(target=partial(serve, station))
+    thread.start()
+    for _ in range(400):
+        if done() or not thread.is_alive():
+            break
+        threading.Event().wait(0.05)
+    station.stop.set()
+    thread.join()
+    assert done()
+
+
+def is_empty(broker: MemoryBroker) -> bool:
+    """Whether nothing is waiting or held."""
+    depth = broker.depth()
+    return not (depth.ready or depth.held or depth.delayed)
+
+
+def publish(station: Station, *jobs: DefaceJob) -> None:
+    """Put jobs into the queue."""
+    for job in jobs:
+        station.broker.publish(job)
+
+
+def queue_of(station: Station) -> MemoryBroker:
+    """The slot's queue, for looking into."""
+    assert isinstance(station.broker, MemoryBroker)
+    return station.broker
+
+
+def test_a_released_case_lies_in_the_outbox_its_originals_in_the_archive_and_an_event_tells(station: Station) -> None:
+    """The whole way of a job that goes well."""
+    content = (drop(station.spool, "a") / "0.dcm").read_bytes()
+    job = job_for(station.spool, "a")
+    publish(station, job)
+    work_until(station, lambda: bool(queue_of(station).queue.events))
+    assert ends(station.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
+    assert (station.spool.outbox / "a" / "0.dcm").read_bytes() == turned(content)
+    assert (station.spool.archive / "originals" / "a" / job.job_id / "0.dcm").read_bytes() == content
+    (event,) = queue_of(station).queue.events
+    assert (event.kind, event.job_id) == (EventKind.RELEASED, job.job_id)
+    assert [report.state for report in reports(station.spool, "a")] == [State.DONE]
+
+
+@pytest.mark.parametrize(
+    ("plan", "code"),
+    [
+        ("refuse", "FaceNotFound"),
+        ("bug", "UnexpectedError"),
+        ("crash", "WorkerCrashed"),
+        ("memory", "OutOfMemory"),
+        ("hang", "WorkerTimedOut"),
+    ],
+)
+def test_a_case_that_cannot_be_released_ends_in_quarantine_while_others_go_on(station: Station, plan: str, code: str) -> None:
+    """After the bound of attempts the case lies in quarantine with its originals; the next case is released."""
+    drop(station.spool, "bad", plan)
+    drop(station.spool, "good")
+    publish(station, job_for(station.spool, "bad"), job_for(station.spool, "good"))
+    work_until(station, lambda: is_empty(queue_of(station)))
+    assert ends(station.spool) == Ends(inbox=[], outbox=["good"], quarantine=["bad"])
+    (report,) = reports(station.spool, "bad")
+    assert (report.state, report.result.code) == (State.REFUSED, code)
+    assert list((station.spool.quarantine / "bad").glob("*/originals/plan.txt"))
+    assert tries.begun(station.spool.reports / "bad" / report.job_id) == (1 if plan == "refuse" else RULE.max_attempts)
+
+
+def test_a_crash_that_does_not_come_again_costs_one_attempt(station: Station) -> None:
+    """The second attempt releases the case."""
+    drop(station.spool, "a", "once crash")
+    publish(station, job_for(station.spool, "a"))
+    work_until(station, lambda: is_empty(queue_of(station)))
+    assert ends(station.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
+
+
+def test_attempts_that_nobody_settled_are_counted_from_the_disk(station: Station) -> None:
+    """A job whose workers died with it is quarantined without a further attempt."""
+    drop(station.spool, "a")
+    job = job_for(station.spool, "a")
+    for _ in range(RULE.max_attempts):
+        tries.begin(station.spool.reports / "a" / job.job_id)
+    publish(station, job)
+    work_until(station, lambda: is_empty(queue_of(station)))
+    assert ends(station.spool) == Ends(inbox=[], outbox=[], quarantine=["a"])
+    assert reports(station.spool, "a")[0].result.code == "WorkerCrashed"
+
+
+def test_the_same_job_twice_is_published_once(station: Station) -> None:
+    """A redelivery after the end changes nothing."""
+    drop(station.spool, "a")
+    job = job_for(station.spool, "a")
+    publish(station, job, job)
+    work_until(station, lambda: is_empty(queue_of(station)))
+    assert ends(station.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
+    assert not list((station.spool.archive / "outputs").glob("*"))
+
+
+def test_a_case_that_changed_since_it_was_seen_is_not_released_and_stays_in_the_inbox(station: Station) -> None:
+    """The old job ends as InputChanged; the files wait for the new one."""
+    folder = drop(station.spool, "a")
+    job = job_for(station.spool, "a")
+    (folder / "late.dcm").write_bytes(b"late")
+    publish(station, job)
+    work_until(station, lambda: is_empty(queue_of(station)))
+    assert ends(station.spool).inbox == ["a"]
+    assert ends(station.spool).outbox == []
+    assert reports(station.spool, "a")[0].result.code == "InputChanged"
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_an_older_job_that_ends_after_a_newer_one_does_not_replace_its_output(station: Station) -> None:
+    """The newest wins, whatever the order of arrival."""
+    drop(station.spool, "a")
+    now = datetime.now(UTC)
+    newer, older = job_for(station.spool, "a", 1, now), job_for(station.spool, "a", 0, now - timedelta(hours=1))
+    publish(station, newer)
+    work_until(station, lambda: is_empty(queue_of(station)))
+    before = (station.spool.outbox / "a").stat().st_ino
+    (station.spool.archive / "originals" / "a" / newer.job_id).rename(station.spool.inbox / "a")
+    again = make_station(station.spool, MemoryBroker())
+    publish(again, older)
+    work_until(again, lambda: is_empty(queue_of(again)))
+    assert (station.spool.outbox / "a").stat().st_ino == before
+    assert {report.job_id: report.state for report in reports(station.spool, "a")}[newer.job_id] is State.DONE
+
+
+def test_a_worker_that_is_stopped_hands_its_case_back_and_the_attempt_does_not_count(station: Station) -> None:
+    """After the grace period the job is in the queue again, as the attempt that it was."""
+    drop(station.spool, "a", "hang")
+    job = job_for(station.spool, "a")
+    publish(station, job)
+    folder = station.spool.reports / "a" / job.job_id
+    threading.Timer(1.0, station.stop.set).start()
+    serve(station)
+    depth = queue_of(station).depth()
+    assert (depth.ready, depth.dead) == (1, 0)
+    assert queue_of(station).queue.ready[0].attempt == 1
+    assert tries.begun(folder) == 0
+    assert ends(station.spool) == Ends(inbox=["a"], outbox=[], quarantine=[])
+
+
+@pytest.mark.parametrize("body", [b"\xff", b"{}", b'{"schema_version": 99}', b"x" * 70_000])
+def test_a_message_that_is_no_job_is_buried(station: Station, body: bytes) -> None:
+    """It goes to the dead letters and nothing is touched."""
+    queue_of(station).queue.put(body)
+    work_until(station, lambda: queue_of(station).depth().dead == 1)
+    assert ends(station.spool) == Ends(inbox=[], outbox=[], quarantine=[])
+
+
+def test_a_link_out_of_the_inbox_is_not_followed(station: Station, tmp_path: Path) -> None:
+    """The job is buried as EscapingPath and the folder behind the link stays as it is."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "plan.txt").write_text("release\n", encoding="utf-8")
+    (station.spool.inbox / "a").symlink_to(outside)
+    publish(station, job_for(station.spool, "a"))
+    work_until(station, lambda: queue_of(station).depth().dead == 1)
+    assert next(iter(queue_of(station).dead_letters())).code == "EscapingPath"
+    assert [path.name for path in outside.iterdir()] == ["plan.txt"]
+    assert ends(station.spool).outbox == []
+
+
+def test_a_refusal_that_cannot_be_recorded_is_tried_again(station: Station) -> None:
+    """With the reports gone read-only nothing is lost: the delivery asks for another attempt."""
+    drop(station.spool, "a", "refuse")
+    broker = queue_of(station)
+    publish(station, job_for(station.spool, "a"))
+    delivery = broker.receive(1.0)
+    assert delivery is not None
+    station.spool.reports.rmdir()
+    station.spool.reports.write_text("a file where the folder was", encoding="utf-8")
+    broker.settle(delivery, handle(station, delivery).settlement)
+    assert broker.depth().delayed == 1
+    assert ends(station.spool) == Ends(inbox=["a"], outbox=[], quarantine=[])

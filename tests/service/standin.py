@@ -1,0 +1,92 @@
+"""A stand-in for the pipeline, for tests of queue and publishing: no imaging, but real files, real crashes and real memory.
+
+The first line of a case's `plan.txt` says what shall become of it: a key of `MISHAPS`, `refuse`, or anything else to be released.
+A released file is the input with its bytes turned around.
+"""
+
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ctdeface_shared.errors import FaceNotFound, StorageUnavailable
+from ctdeface_worker.domain import Fate
+from ctdeface_worker.executor import Notify, Run
+from ctdeface_worker.result import CaseResult, FileResult
+from ctdeface_worker.task import CaseTask
+
+
+def _bug(_: CaseTask) -> None:
+    raise KeyError
+
+
+def _full_disk(_: CaseTask) -> None:
+    message = "storage failed: No space left on device"
+    raise StorageUnavailable(message)
+
+
+def _crash_once(task: CaseTask) -> None:
+    mark = task.work.parent / f".seen-{task.source.name}"
+    if not mark.exists():
+        mark.touch()
+        os._exit(3)
+
+
+def _kill_parent(_: CaseTask) -> None:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+MISHAPS: Mapping[str, Callable[[CaseTask], None]] = {
+    "bug": _bug,
+    "crash": lambda _: os._exit(3),
+    "once crash": _crash_once,
+    "memory": lambda _: os.kill(os.getpid(), signal.SIGKILL),
+    "disk": _full_disk,
+    "hang": lambda _: time.sleep(600),
+    "slow": lambda _: time.sleep(3),
+    "kill parent": _kill_parent,
+}
+
+
+def prepare() -> Run[CaseTask, CaseResult]:
+    """Make a child that follows the plan of each case."""
+    return follow
+
+
+def follow(task: CaseTask, notify: Notify) -> CaseResult:
+    """Do what the case's plan says."""
+    notify("segment")
+    plan = (task.source / "plan.txt").read_text(encoding="utf-8").splitlines()[0]
+    mishap = MISHAPS.get(plan)
+    if mishap is not None:
+        mishap(task)
+    if plan == "refuse":
+        return CaseResult(released=False, code=FaceNotFound("").code, reason="no face", files=_files(task, Fate.WITHHELD))
+    for file in _files(task, Fate.RELEASED):
+        place = task.staged / file.file
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(turned((task.source / file.file).read_bytes()))
+    return CaseResult(released=True, files=_files(task, Fate.RELEASED))
+
+
+def turned(content: bytes) -> bytes:
+    """Return what a file is released as."""
+    return content[::-1]
+
+
+def _files(task: CaseTask, fate: Fate) -> tuple[FileResult, ...]:
+    return tuple(_file(path, task.source, fate) for path in sorted(task.source.rglob("*")) if path.is_file())
+
+
+def _file(path: Path, root: Path, fate: Fate) -> FileResult:
+    content = path.read_bytes()
+    return FileResult(
+        file=path.relative_to(root).as_posix(),
+        size=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        fate=fate,
+        output_sha256=hashlib.sha256(turned(content)).hexdigest() if fate is Fate.RELEASED else "",
+    )

@@ -1,0 +1,97 @@
+"""The slots of one worker process: each a thread with a queue connection and a warm child of its own."""
+
+import os
+import threading
+from functools import partial
+
+from ctdeface_shared import logs
+from ctdeface_shared.broker import open_broker
+from ctdeface_shared.broker.settlement import RetryRule
+from ctdeface_shared.cli import EXIT_OK
+from ctdeface_shared.lifecycle import boundary, stop_on_signals
+from ctdeface_shared.ownership import sweep
+from ctdeface_shared.site import Site
+from ctdeface_worker.attempt import Bench
+from ctdeface_worker.child import prepare
+from ctdeface_worker.executor import WarmChild
+from ctdeface_worker.originals import archive
+from ctdeface_worker.outbox import OutputRules
+from ctdeface_worker.report.model import CaseReport
+from ctdeface_worker.segmentation.choice import segmenter_named
+from ctdeface_worker.service import Station, serve
+
+GRACE_SECONDS = 300.0
+"""Folders that nobody touched for the job timeout and this long are abandoned."""
+
+_log = logs.logger(__name__)
+
+
+def run_crew(site: Site, processes: int | None, threads: int | None) -> int:
+    """Run the slots of a worker until it is stopped, and return the exit code.
+
+    Raises:
+        ConfigurationError: a folder, the queue or a setting must be put right first.
+    """
+    work = site.settings.work
+    count = processes or work.jobs
+    each = threads or work.threads or max((os.cpu_count() or 1) // count, 1)
+    os.environ.update({name: str(each) for name in ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")})
+    logs.configure()
+    segmenter_named(site.settings.deface.segmenter)  # a wrong name shall be told before anything is taken
+    site.prepare()
+    for folder in (site.spool.staging, site.spool.work, site.spool.locks):
+        sweep(folder, stale_seconds=_stale_seconds(site))
+    with stop_on_signals() as stop:
+        ends: list[Exception | None] = []
+        crew = [threading.Thread(target=_serve, args=(site, f"slot-{n}", stop, ends), name=f"slot-{n}", daemon=True) for n in range(count)]
+        for slot in crew:
+            slot.start()
+        _log.info("worker_started")
+        while any(slot.is_alive() for slot in crew):  # short waits, so that the main thread hears signals
+            crew[0].join(timeout=0.2)
+            for slot in crew[1:]:
+                slot.join(timeout=0.0)
+        _log.info("worker_ended")
+    for end in ends:
+        if end is not None:
+            raise end
+    return EXIT_OK
+
+
+def _serve(site: Site, name: str, stop: threading.Event, ends: list[Exception | None]) -> None:
+    """Be one slot. One that ends on its own ends the worker: whoever supervises it starts all slots afresh."""
+    end = boundary(lambda: serve(station_of(site, name, stop)))
+    ends.append(end)
+    if not stop.is_set():
+        _log.error("slot_ended", worker=name)
+        stop.set()
+
+
+def _put_away(site: Site, report: CaseReport) -> None:
+    archive(site.spool, report, site.settings.spool.originals)
+
+
+def _stale_seconds(site: Site) -> float:
+    return site.settings.work.job_timeout + GRACE_SECONDS
+
+
+def station_of(site: Site, name: str, stop: threading.Event) -> Station:
+    """Put together what one slot works with."""
+    settings = site.settings
+    rules = OutputRules(
+        folder_mode=settings.output.folder_mode,
+        file_mode=settings.output.file_mode,
+        group=settings.output.outbox_group,
+        stale_seconds=_stale_seconds(site),
+        before_done=partial(_put_away, site),
+    )
+    child = WarmChild(partial(prepare, settings.deface.segmenter))
+    return Station(
+        name=name,
+        broker=open_broker(site.queue),
+        bench=Bench(spool=site.spool, rules=rules, settings=settings, child=child),
+        spool=site.spool,
+        originals=settings.spool.originals,
+        rule=RetryRule(max_attempts=settings.work.max_attempts, delays_seconds=site.queue.retry_delays),
+        stop=stop,
+    )

@@ -1,0 +1,263 @@
+"""The worker: takes one job after the other from the queue and brings each to its end; the only module that knows queue and pipeline.
+
+receive → decode → already done? → record the attempt → warm child, while the queue is tended → publish or quarantine → settle → announce
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from time import monotonic
+
+from ctdeface_shared import durable, logs
+from ctdeface_shared.broker.protocols import Broker, Delivery
+from ctdeface_shared.broker.settlement import Ack, Bury, HandBack, Quarantine, Retry, RetryRule, Settlement, code_of, decide
+from ctdeface_shared.errors import CtDefaceError, EscapingPath, InputChanged, StorageUnavailable
+from ctdeface_shared.lifecycle import boundary
+from ctdeface_shared.messages import CaseEvent, DefaceJob, EventKind, decode_job
+from ctdeface_shared.options import Originals
+from ctdeface_shared.spool import ServiceSpool, case_path
+from ctdeface_worker import originals, tries
+from ctdeface_worker.attempt import Bench, Order, attempt
+from ctdeface_worker.executor import UnexpectedError, WorkerCrashed
+from ctdeface_worker.journal import find_report, record, report_folder
+from ctdeface_worker.publishing import resume
+from ctdeface_worker.report.model import CaseReport, State, failed
+
+RECEIVE_SECONDS = 2.0
+TEND_SECONDS = 0.5
+PAUSE_SECONDS = 5.0
+
+_log = logs.logger(__name__)
+
+
+class Stopped(CtDefaceError):
+    """The worker is stopping; the job goes back to the queue."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Station:
+    """Everything one slot of a worker needs; each slot has a broker and a child of its own.
+
+    Attributes:
+        name: for logs.
+        broker: the queue.
+        bench: what cases are worked on with.
+        spool: where everything lies; the same as the bench's.
+        originals: what happens to dropped files.
+        rule: how often a job is tried.
+        stop: set when the worker shall end.
+        finished: hears how each job ended: the report, None for a message without a case, and seconds.
+    """
+
+    name: str
+    broker: Broker
+    bench: Bench
+    spool: ServiceSpool
+    originals: Originals
+    rule: RetryRule
+    stop: threading.Event
+    finished: Callable[[CaseReport | None, float], None] = lambda _report, _seconds: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What follows from a delivery: how it is settled, and the report where there is one."""
+
+    settlement: Settlement
+    report: CaseReport | None = None
+
+
+def serve(station: Station) -> None:
+    """Take jobs until stopped. Whatever goes wrong with one costs that job only."""
+    while not station.stop.is_set():
+        if isinstance(boundary(partial(station.spool.check_free_space, station.bench.settings.output.min_free_gb)), Exception):
+            _log.warning("paused_for_disk_space", worker=station.name)
+            station.broker.tend(PAUSE_SECONDS)
+            continue
+        delivery = boundary(partial(station.broker.receive, RECEIVE_SECONDS))
+        if isinstance(delivery, Exception):
+            _log.warning("queue_not_reachable", worker=station.name)
+        elif delivery is not None:
+            _bring_to_its_end(station, delivery)
+    station.bench.child.close()
+    station.broker.close()
+
+
+def _bring_to_its_end(station: Station, delivery: Delivery) -> None:
+    """Handle one delivery, settle it, and announce how the job ended."""
+    begun = monotonic()
+    ending = handle(station, delivery)
+    settled = boundary(partial(station.broker.settle, delivery, ending.settlement))
+    report = ending.report
+    _log.info(
+        "job_settled",
+        worker=station.name,
+        code=type(ending.settlement).__name__ if settled is True else "TooLate",
+        job_id=report.job_id if report else None,
+        seconds=round(monotonic() - begun, 3),
+    )
+    if isinstance(ending.settlement, Bury):
+        station.finished(None, monotonic() - begun)
+    if isinstance(ending.settlement, Ack) and report is not None:
+        station.finished(report, monotonic() - begun)
+        boundary(partial(station.broker.announce, _event(report)))  # a hint: whoever missed it reads the report
+
+
+def handle(station: Station, delivery: Delivery) -> Ending:
+    """Bring one delivery to its end, whatever happens on the way."""
+    job = boundary(partial(decode_job, delivery.body))
+    if isinstance(job, Exception):
+        decision = decide(job, delivery.attempt, station.rule)
+        return Ending(settlement=decision if isinstance(decision, Bury) else Bury(type(job).__name__))
+    with logs.about_job(job.job_id):
+        ending = boundary(partial(_work_on, station, job, delivery))
+        return ending if isinstance(ending, Ending) else _unrecorded(station, ending, delivery)
+
+
+def _unrecorded(station: Station, error: Exception, delivery: Delivery) -> Ending:
+    """Settle a job that came to no recorded end: while storage fails it waits without losing an attempt, a bug is bounded."""
+    _log.error("job_not_concluded", worker=station.name, attempt=delivery.attempt, code=code_of(error))
+    if isinstance(error, OSError | StorageUnavailable):
+        return Ending(settlement=Retry(station.rule.delay_after(delivery.attempt), delivery.attempt - 1))
+    if delivery.attempt < station.rule.max_attempts:
+        return Ending(settlement=Retry(station.rule.delay_after(delivery.attempt), delivery.attempt))
+    return Ending(settlement=Bury(code_of(error)))
+
+
+def _work_on(station: Station, job: DefaceJob, delivery: Delivery) -> Ending:
+    outcome = boundary(partial(_settled_before, station, job))
+    number = delivery.attempt
+    if outcome is None:
+        folder = case_path(station.spool.reports, job.case) / job.job_id
+        number = max(delivery.attempt - 1, tries.begun(folder)) + 1
+        _log.info("attempt_begun", worker=station.name, attempt=number)
+        outcome = boundary(partial(_attempt, station, job, folder, number))
+        if isinstance(outcome, Stopped):
+            boundary(partial(tries.hand_back, folder))
+            return Ending(settlement=HandBack())
+    return _conclude(station, job, outcome, number)
+
+
+def _settled_before(station: Station, job: DefaceJob) -> CaseReport | None:
+    """Finish a job that an earlier delivery had brought far enough; None when it must be worked on."""
+    report = find_report(station.spool, job.case, job.job_id)
+    if report is None or report.state is State.REFUSED:
+        return report
+    with durable.storage_errors():
+        return resume(station.spool, report, station.bench.rules)
+
+
+def _attempt(station: Station, job: DefaceJob, folder: Path, number: int) -> CaseReport:
+    """Work on the job once, in a thread, while this one keeps the delivery alive.
+
+    Raises:
+        CtDefaceError: why this attempt failed.
+        Stopped: the grace period is over.
+    """
+    if number > station.rule.max_attempts:
+        message = f"{number - 1} attempts ended together with their worker"
+        raise WorkerCrashed(message)
+    order = _order(station.spool, job)
+    _check_source(station.spool, order.source)
+    with durable.storage_errors():
+        tries.begin(folder)
+    done: Future[CaseReport] = Future()
+
+    def run() -> None:
+        outcome = boundary(partial(attempt, order, station.bench, partial(_say_stage, job.job_id)))
+        if isinstance(outcome, Exception):
+            done.set_exception(outcome)
+        else:
+            done.set_result(outcome)
+
+    thread = threading.Thread(target=run, name=f"{station.name}-case", daemon=True)
+    thread.start()
+    deadline: float | None = None
+    while not done.done():
+        station.broker.tend(TEND_SECONDS)
+        if station.stop.is_set():
+            deadline = deadline or monotonic() + station.bench.settings.work.grace_period
+            if monotonic() >= deadline:
+                station.bench.child.interrupt()
+                thread.join()
+                break
+    if deadline is not None and monotonic() >= deadline and done.exception() is not None:
+        message = "the worker was stopped"
+        raise Stopped(message)
+    return done.result()
+
+
+def _order(spool: ServiceSpool, job: DefaceJob) -> Order:
+    return Order(
+        job_id=job.job_id,
+        case=job.case,
+        source=case_path(spool.inbox, job.case),
+        manifest=job.manifest,
+        options=job.options,
+        generation=job.generation,
+        submitted_at=job.submitted_at.astimezone(UTC).isoformat(timespec="milliseconds"),
+    )
+
+
+def _check_source(spool: ServiceSpool, source: Path) -> None:
+    """Check that a job's case is a folder of the inbox.
+
+    Raises:
+        EscapingPath: a link leads out of the inbox.
+        InputChanged: the case is no longer there.
+    """
+    if source.is_symlink() or not source.resolve().is_relative_to(spool.inbox.resolve()):
+        message = "the case is a link that leads out of the inbox"
+        raise EscapingPath(message)
+    if not source.is_dir():
+        message = "the case is no longer in the inbox"
+        raise InputChanged(message)
+
+
+def _conclude(station: Station, job: DefaceJob, outcome: CaseReport | Exception, number: int) -> Ending:
+    """Turn an outcome into its consequences: the quarantine for what is refused, another attempt for what may pass."""
+    if isinstance(outcome, CaseReport):
+        report = outcome
+    else:
+        known = outcome if isinstance(outcome, CtDefaceError) else UnexpectedError(f"{type(outcome).__name__}: {outcome}")
+        decision = decide(known, number, station.rule)
+        _log.warning("attempt_failed", worker=station.name, attempt=number, code=known.code)
+        if not isinstance(decision, Quarantine):
+            return Ending(settlement=decision)
+        report = _order(station.spool, job).report(failed(known))
+    if report.state is State.REFUSED:
+        _refuse(station, report)
+    return Ending(settlement=Ack(), report=report)
+
+
+def _refuse(station: Station, report: CaseReport) -> None:
+    """Record a refusal and show it in the quarantine.
+
+    Raises:
+        StorageUnavailable: it could not be written.
+    """
+    try:
+        if not (report_folder(station.spool, report) / "report.json").exists():
+            record(station.spool, report)
+        originals.quarantine(station.spool, report, station.originals)
+    except OSError as error:
+        message = f"the refusal cannot be recorded: {error.strerror}"
+        raise StorageUnavailable(message) from error
+
+
+def _event(report: CaseReport) -> CaseEvent:
+    released = report.state is not State.REFUSED
+    return CaseEvent(
+        kind=EventKind.RELEASED if released else EventKind.REFUSED,
+        job_id=report.job_id,
+        code=report.result.code or None,
+        finished_at=datetime.now(UTC),
+    )
+
+
+def _say_stage(job_id: str, stage: str) -> None:
+    _log.info("stage_begun", job_id=job_id, stage=stage)

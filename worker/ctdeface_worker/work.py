@@ -1,0 +1,31 @@
+"""Take jobs from the queue, deface their cases and put them into the outbox, until stopped.
+
+Every case is worked on in a warm child process, so that a crash, a hang or a lack of memory costs one attempt and nothing else.
+On SIGTERM or Ctrl-C the worker finishes the case at hand within the grace period or hands it back; a second signal ends it at once,
+and nothing is lost.
+"""
+
+import argparse
+
+from ctdeface_shared.place import add_place, positive
+
+EXAMPLES = """\
+examples:
+  ctdeface work --spool /srv/ctdeface                          the queue embedded in the spool's state folder
+  ctdeface work --broker amqp://queue.example --processes 4    RabbitMQ; the same on as many machines as you like
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options; their defaults are the settings'."""
+    add_place(parser)
+    parser.add_argument("--processes", type=positive, metavar="N", help="cases worked on at the same time (default: work.jobs)")
+    parser.add_argument("--threads", type=positive, metavar="M", help="threads per case (default: the cores shared among the processes)")
+
+
+def run(namespace: argparse.Namespace) -> int:
+    """Work until stopped."""
+    from ctdeface_shared.site import find_site  # noqa: PLC0415  `ctdeface work --help` needs none of this
+    from ctdeface_worker.crew import run_crew  # noqa: PLC0415  as above
+
+    return run_crew(find_site(namespace.config, namespace.spool, namespace.broker), namespace.processes, namespace.threads)
