@@ -19,7 +19,7 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 LARGEST_VENV_GB = 2.5
 
 EXTRA_OF = {"ctdeface_shared": ("watcher",), "ctdeface_watcher": ("watcher",), "ctdeface_worker": ("worker",)}
-DISTRIBUTION_OF = {"yaml": "pyyaml", "gdcm": "python-gdcm", "openjpeg": "pylibjpeg-openjpeg", "jpeg_ls": "pyjpegls"}
+DISTRIBUTION_OF = {"PIL": "pillow", "yaml": "pyyaml", "gdcm": "python-gdcm", "openjpeg": "pylibjpeg-openjpeg", "jpeg_ls": "pyjpegls"}
 """Where the name to import is not the name to install."""
 
 
