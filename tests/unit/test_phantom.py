@@ -16,6 +16,7 @@ from pydicom.uid import (
 )
 from scipy import ndimage
 
+from ctdeface_worker.phantom import faceless, variants
 from ctdeface_worker.phantom.dicom import Mistake, Plane, Variation, reordered, write_case
 from ctdeface_worker.phantom.head import SMALL_MM, Phantom, make_head
 from tests.cases import small_head, write_small_cases
@@ -187,3 +188,49 @@ def test_cases_differ_in_patient_and_uids(tmp_path: Path) -> None:
     for keyword in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID"):
         assert not {dataset[keyword].value for dataset in one} & {dataset[keyword].value for dataset in other}
     assert len({dataset.SOPInstanceUID for dataset in one}) == len(one)
+
+
+def test_a_turned_head_keeps_its_size_and_looks_elsewhere() -> None:
+    """Brain and face turn with the voxels: the same liters, the nose aside."""
+    straight = small_head()
+    aside = variants.turned(straight, yaw=30)
+    assert liters(aside, aside.brain) == pytest.approx(liters(straight, straight.brain), rel=0.02)
+    assert 25 < np.median(aside.volume.hu[aside.brain]) < 45
+    columns = [np.nonzero(head.face & (head.volume.hu > AIR_TO_SKIN_HU))[2].mean() for head in (straight, aside)]
+    assert columns[1] - columns[0] > 15  # columns rise to the patient's left
+
+
+@pytest.mark.parametrize("plane", [Plane.CORONAL, Plane.SAGITTAL])
+def test_a_head_stored_otherwise_lies_the_same(plane: Plane) -> None:
+    """The middle of the brain stays where it is, and slices rise along their normal."""
+    head = small_head()
+    other = variants.stored_as(head, plane)
+    places = [one.volume.geometry.affine_lps @ [*np.argwhere(one.brain).mean(axis=0), 1] for one in (head, other)]
+    assert places[0] == pytest.approx(places[1], abs=1e-6)
+    assert (np.diff(other.volume.geometry.slice_positions_mm) > 0).all()
+
+
+def test_a_tilted_head_lies_the_same() -> None:
+    """Slices lean by 20 degrees; the middle of the brain, which every leaning slice meets, stays."""
+    head, leaning = small_head(), variants.tilted(small_head(), 20)
+    places = [one.volume.geometry.affine_lps @ [*np.argwhere(one.brain).mean(axis=0), 1] for one in (head, leaning)]
+    assert places[0] == pytest.approx(places[1], abs=3)
+    assert abs(leaning.volume.geometry.normal_lps[2]) == pytest.approx(np.cos(np.deg2rad(20)))
+
+
+def test_arms_plastic_and_metal_are_added_to_the_head() -> None:
+    """Arms stand beside the head, plastic before it, metal in the mouth; the brain is what it was."""
+    head = small_head()
+    arms, tubes, metal = variants.with_arms(head), variants.with_tubes(head), variants.with_metal(head)
+    assert liters(arms, arms.volume.hu > 0) > liters(head, head.volume.hu > 0) + 1
+    assert (tubes.volume.hu[head.face] > 100).sum() > (head.volume.hu[head.face] > 100).sum() + 200
+    assert (metal.volume.hu > 3000).sum() > 20
+    assert np.array_equal(tubes.volume.hu[head.brain], head.volume.hu[head.brain])
+
+
+def test_what_has_no_face_is_no_head_either() -> None:
+    """Torso, water and air are volumes without any bone-ringed brain; chest and abdomen hold bone and air."""
+    chest, water, air = faceless.torso(lungs=True), faceless.water_cylinder(), faceless.empty_air()
+    assert ((chest.hu > BONE_HU).mean(), (chest.hu < -700).mean()) > (0.01, 0.3)
+    assert not (water.hu > BONE_HU).any()
+    assert air.hu.max() < -900
