@@ -3,9 +3,11 @@
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from ctdeface_shared.errors import StorageUnavailable
 
@@ -14,10 +16,23 @@ _STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE
 
 def write_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """Replace a file at once: write beside it, fsync, rename, fsync the folder."""
+    with _replacing(path, mode) as stream:
+        stream.write(content)
+
+
+def copy_file(source: Path, path: Path, *, mode: int = 0o600) -> None:
+    """Copy a file so that it appears at once, like `write_file`."""
+    with source.open("rb") as content, _replacing(path, mode) as stream:
+        shutil.copyfileobj(content, stream)
+
+
+@contextmanager
+def _replacing(path: Path, mode: int) -> Iterator[BinaryIO]:
+    """Give a stream whose content takes the place of a file at the end of the block, or is gone if that fails."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         beside.replace(path)

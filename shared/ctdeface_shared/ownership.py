@@ -8,6 +8,7 @@ own pids). Everybody else's folder is abandoned when nobody touched it for the s
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -27,6 +28,8 @@ HEARTBEAT_SECONDS = 20.0
 _PRIVATE = 0o700
 _TAKEOVER_SECONDS = 60.0
 _TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY})
+_OURS = re.compile(r"\.?[0-9a-f]{16}([0-9a-f]{16})?(\.taking)?")
+"""Names that owned folders and locks have; a folder of any other name is somebody else's, even in a folder of ours."""
 
 
 @contextmanager
@@ -47,7 +50,8 @@ def sweep(parent: Path, *, stale_seconds: float) -> int:
     """Remove abandoned folders that hold nothing unfinished; return how many."""
     swept = 0
     for folder in parent.iterdir():
-        if folder.is_dir() and not (folder / UNFINISHED).exists() and is_abandoned(folder, stale_seconds):
+        ours = _OURS.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink()
+        if ours and not (folder / UNFINISHED).exists() and is_abandoned(folder, stale_seconds):
             shutil.rmtree(folder, ignore_errors=True)
             swept += 1
     return swept

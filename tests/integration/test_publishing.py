@@ -44,7 +44,7 @@ def spool(tmp_path: Path) -> Spool:
 
 def stage(spool: Spool, job: str, text: str, created_at: str = NEW, case: str = "group/a") -> tuple[CaseReport, Path]:
     """Stage a case of two files, as a process would that is gone since."""
-    staged = spool.staging / f"{job}-{created_at[:10]}"
+    staged = spool.staging / hashlib.sha256(f"{job} {created_at}".encode()).hexdigest()[:16]
     shutil.rmtree(staged, ignore_errors=True)
     contents = {"1.dcm": f"{text} one", "sub/2.dcm": f"{text} two"}
     for name, content in contents.items():

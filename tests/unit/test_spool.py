@@ -54,6 +54,15 @@ def test_a_dead_process_of_this_machine_loses_its_folders_at_once(tmp_path: Path
     assert not reused.exists()
 
 
+def test_a_sweep_leaves_folders_alone_that_ctdeface_did_not_make(tmp_path: Path) -> None:
+    """Somebody may name a work root that holds other things, however old."""
+    other = tmp_path / "thesis"
+    other.mkdir()
+    os.utime(other, (0, 0))
+    assert sweep(tmp_path, stale_seconds=1) == 0
+    assert other.exists()
+
+
 @pytest.mark.parametrize("differs", [{"host": "elsewhere"}, {"boot": "another"}, {"pids": "pid:[1]"}])
 def test_folders_of_other_machines_and_containers_are_abandoned_only_when_stale(tmp_path: Path, differs: dict[str, str]) -> None:
     """There a pid says nothing; only time does."""

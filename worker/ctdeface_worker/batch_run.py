@@ -106,9 +106,7 @@ def check_roots(plan: BatchPlan) -> None:
             raise ConfigurationError(message)
     for other in others:
         if _overlap(root_out, other):
-            message = (
-                f"{other} and the output {root_out} lie in each other, and the output holds released cases only: choose another folder"
-            )
+            message = f"{other} and the output {root_out} lie in each other, and OUT holds released cases only: choose another folder"
             raise ConfigurationError(message)
 
 
@@ -175,7 +173,7 @@ def _logging_to(file: Path) -> Iterator[None]:
 
 
 def _open_log(file: Path) -> TextIO:
-    return open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w", buffering=1, encoding="utf-8")
+    return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w", buffering=1, encoding="utf-8")
 
 
 def _say(console: Console, text: str) -> None:

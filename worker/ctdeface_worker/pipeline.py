@@ -96,10 +96,10 @@ def _milliliters(mask: FaceMask) -> float:
     return float(np.count_nonzero(mask.face) * np.prod(mask.geometry.spacing_mm) / 1000)
 
 
-def _pictures(series: Series, before: Volume, after: Volume, mask: FaceMask, task: CaseTask) -> None:
+def _pictures(facts: SeriesResult, before: Volume, after: Volume, mask: FaceMask, task: CaseTask) -> None:
     """Write the *after* preview and the NIfTI files that were asked for into the work folder."""
-    title = f"Defaced volume, {_milliliters(mask):.0f} ml removed, job {task.job_id}"
-    write_preview(after, task.work / "preview" / f"{name}.png", title=title)
+    name = facts.series
+    write_preview(after, task.work / "preview" / f"{name}.png", title=f"Job {task.job_id} · {facts.in_short}")
     if task.write_nifti:
         nifti.write_nifti(after, task.work / "nifti" / f"{name}_defaced.nii.gz")
     if task.keep_work:

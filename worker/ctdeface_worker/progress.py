@@ -1,7 +1,7 @@
-"""What a person sees while a batch runs, and the table at its end."""
+"""What a person sees while a batch runs, and the summary at its end."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ctdeface_worker.report.model import CaseReport
+from ctdeface_worker.report.model import CaseReport, State
 
 
 class Display:
@@ -32,12 +32,12 @@ class Display:
         """Count a case and print its line."""
         self._running.pop(case, None)
         self._progress.advance(self._task)
-        self._console.print(escape(line), soft_wrap=True, highlight=False)
+        self._console.print(escape(spelled(line)), soft_wrap=True, highlight=False)
         self._show()
 
     def _show(self) -> None:
-        what = ", ".join(f"{case}: {stage}" for case, stage in self._running.items())
-        self._progress.update(self._task, description=escape(what))
+        what = ", ".join(f"{case}: {stage}" for case, stage in self._running.copy().items())
+        self._progress.update(self._task, description=escape(spelled(what)))
 
 
 @contextmanager
@@ -48,17 +48,57 @@ def display(console: Console, total: int) -> Iterator[Display]:
         yield Display(console, progress, total)
 
 
-def summary(reports: list[CaseReport], skipped: int) -> Table:
-    """Return the table at the end of a batch."""
+def summary(console: Console, reports: Sequence[CaseReport], skipped: Sequence[str]) -> None:
+    """Print what came of the batch: a table on a terminal, otherwise one line per case with tabs between the fields.
+
+    The fields are case, outcome, seconds, and for a case that was not released its code and reason.
+    """
+    ordered = sorted(reports, key=lambda one: one.case)
+    if console.is_terminal:
+        console.print(_table(ordered, len(skipped)))
+        return
+    rows = [(report.case, _outcome(report), f"{_seconds(report):.1f}", *filter(None, [_why(report)])) for report in ordered]
+    rows += [(case, "skipped", "0.0", "already released with the same input and options") for case in sorted(skipped)]
+    for row in rows:
+        console.file.write("\t".join(spelled(field) for field in row) + "\n")
+
+
+def line_of(report: CaseReport) -> str:
+    """Say in one line what came of a case."""
+    if report.is_published:
+        return f"{report.case}: released in {_seconds(report):.1f} s"
+    return f"{report.case}: {_outcome(report)}, {_why(report)}"
+
+
+def spelled(text: str) -> str:
+    """Return a text that any terminal takes: bytes of names that are no UTF-8, and control characters, appear as escapes."""
+    escaped = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in escaped)
+
+
+def _table(reports: Sequence[CaseReport], skipped: int) -> Table:
     table = Table(title=None, show_edge=False, pad_edge=False)
     for name in ("case", "outcome", "series", "seconds", "why"):
         table.add_column(name, overflow="fold", justify="right" if name == "seconds" else "left")
-    for report in sorted(reports, key=lambda one: one.case):
-        result = report.result
-        released = sum(one.fate.value == "released" for one in result.series)
-        outcome = "released" if result.released else f"refused: {result.code}"
-        seconds = f"{sum(result.seconds.values()):.1f}"
-        table.add_row(escape(report.case), outcome, f"{released} of {len(result.series)}", seconds, escape(result.reason))
+    for report in reports:
+        released = f"{len(report.result.released_series)} of {len(report.result.series)}"
+        table.add_row(escape(spelled(report.case)), _outcome(report), released, f"{_seconds(report):.1f}", escape(spelled(_why(report))))
     if skipped:
         table.caption = f"{skipped} already released with the same input and options: skipped (--redo repeats)"
     return table
+
+
+def _outcome(report: CaseReport) -> str:
+    if report.is_published:
+        return "released"
+    return "superseded" if report.state is State.SUPERSEDED else "refused"
+
+
+def _why(report: CaseReport) -> str:
+    if report.state is State.SUPERSEDED:
+        return "Superseded: a newer job of this case is published"
+    return f"{report.result.code}: {report.result.reason}" if report.result.code else ""
+
+
+def _seconds(report: CaseReport) -> float:
+    return sum(report.result.seconds.values())

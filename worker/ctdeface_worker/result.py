@@ -77,6 +77,13 @@ class SeriesResult:
     fill_hu: float | None = None
     checks: tuple[Check, ...] = ()
 
+    @property
+    def in_short(self) -> str:
+        """What was removed, in figures; no name."""
+        share = next((check.figure for check in self.checks if check.name == "facial_skin_removed" and check.figure is not None), None)
+        skin = "" if share is None else f", {share:.1%} of the facial skin gone"
+        return f"{self.slices} slices, {self.mask_ml:.0f} ml removed{skin}"
+
     def refused(self, fate: Fate, error: PermanentError) -> Self:
         """Return the same series, not released because of an error."""
         return replace(self, fate=fate, code=error.code, reason=str(error))
@@ -109,6 +116,11 @@ class CaseResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     segmenter: str = ""
     model_digest: str = ""
+
+    @property
+    def released_series(self) -> tuple[str, ...]:
+        """Names of the series that are released."""
+        return tuple(one.series for one in self.series if one.fate is Fate.RELEASED)
 
     def with_run(self, segmenter: Segmenter, seconds: Mapping[str, float]) -> Self:
         """Add what made the masks and how long each stage took."""
