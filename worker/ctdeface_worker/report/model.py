@@ -121,7 +121,13 @@ def failed(error: CtDefaceError) -> CaseResult:
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of report.json; the committed copy is tested to be equal."""
-    return TypeAdapter(CaseReport).json_schema(mode="serialization")
+    schema = TypeAdapter(CaseReport).json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def encoded_schema() -> str:
+    """Return the text of the committed JSON Schema."""
+    return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,174 @@
+"""The report: its JSON, its schema, and the page that a person reads."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ctdeface_shared.manifest import Manifest, job_id
+from ctdeface_shared.options import DefaceOptions
+from ctdeface_worker.domain import DifferenceKind, ExpectedDifference, Fate
+from ctdeface_worker.executor import WorkerTimedOut
+from ctdeface_worker.report.html import render
+from ctdeface_worker.report.model import SCHEMA_VERSION, CaseReport, State, describe, encoded_schema, failed, json_schema
+from ctdeface_worker.result import CaseResult, FileResult, SeriesResult
+from ctdeface_worker.verification.check import Check
+
+ROOT = Path(__file__).parents[2]
+COMMITTED = ROOT / "worker/ctdeface_worker/report/schemas/report.schema.json"
+PAGE = (ROOT / "docs/report.md").read_text(encoding="utf-8")
+MANIFEST = Manifest(files=2, bytes=1_500_000, digest="d" * 64)
+
+
+def complete() -> CaseReport:
+    """Return a report that has something in every field."""
+    difference = ExpectedDifference(path="(0088,0200)", kind=next(iter(DifferenceKind)), reason="icon zeroed")
+    files = (
+        FileResult(
+            file="1.dcm",
+            size=7,
+            sha256="a" * 64,
+            fate=Fate.RELEASED,
+            series="1.2",
+            output_sha256="b" * 64,
+            differences=(difference,),
+            broken_signatures=("(FFFA,FFFA)[0]",),
+        ),
+        FileResult(file="scout.dcm", size=8, sha256="c" * 64, fate=Fate.WITHHELD, code="Localizer", reason="a scout <b>view</b>"),
+    )
+    checks = (Check(name="facial_skin_removed", passed=True, figure=0.9991, bound=0.985, message="99.91% of the facial skin is gone"),)
+    series = SeriesResult(
+        series="1.2",
+        fate=Fate.RELEASED,
+        slices=2,
+        spacing_mm=(3.0, 1.0, 1.0),
+        orientation="verified",
+        mask_ml=412.0,
+        fill_hu=-1000.0,
+        checks=checks,
+    )
+    result = CaseResult(released=True, series=(series,), files=files, seconds={"read": 0.25}, segmenter="geometric", model_digest="e" * 64)
+    return replace(describe("job-1", "case", MANIFEST, DefaceOptions(), result), staged="f" * 16)
+
+
+def refused() -> CaseReport:
+    """Return the report of a case that was broken off."""
+    return describe("job-2", "case", MANIFEST, DefaceOptions(), failed(WorkerTimedOut("no result within the job timeout")))
+
+
+KINDS: dict[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "null": (type(None),),
+}
+
+
+def problems(value: object, schema: dict[str, Any], root: dict[str, Any], place: str = "$") -> Iterator[str]:
+    """Hold a JSON value against the part of JSON Schema that ours uses; an unknown keyword is an error of this test."""
+    known = {"$defs", "$ref", "$schema", "additionalProperties", "anyOf", "default", "description", "enum", "items", "maxItems", "minItems"}
+    assert schema.keys() <= known | {"prefixItems", "properties", "required", "title", "type"}, schema.keys()
+    if "$ref" in schema:
+        yield from problems(value, root["$defs"][schema["$ref"].rpartition("/")[2]], root, place)
+        return
+    if "anyOf" in schema and all(list(problems(value, one, root, place)) for one in schema["anyOf"]):
+        yield f"{place}: none of the alternatives"
+    if "type" in schema and (not isinstance(value, KINDS[schema["type"]]) or (isinstance(value, bool) and schema["type"] != "boolean")):
+        yield f"{place}: {value!r} is no {schema['type']}"
+    if "enum" in schema and value not in schema["enum"]:
+        yield f"{place}: {value!r} is not in {schema['enum']}"
+    if isinstance(value, dict):
+        properties = schema.get("properties", {})
+        yield from (f"{place}: {name} is missing" for name in schema.get("required", ()) if name not in value)
+        for name, one in value.items():
+            inner = properties.get(name, schema.get("additionalProperties"))
+            yield from problems(one, inner, root, f"{place}.{name}") if inner is not None else [f"{place}: {name} is unknown"]
+    if isinstance(value, list):
+        if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
+            yield f"{place}: {len(value)} items"
+        inners = schema.get("prefixItems") or [schema["items"]] * len(value)
+        for number, (one, inner) in enumerate(zip(value, inners, strict=False)):
+            yield from problems(one, inner, root, f"{place}[{number}]")
+
+
+def test_the_committed_schema_is_the_code() -> None:
+    """A change of the report shows in the schema, for whoever reads reports by program."""
+    assert COMMITTED.read_text(encoding="utf-8") == encoded_schema()
+
+
+@pytest.mark.parametrize("report", [complete(), refused()])
+def test_reports_are_valid_and_read_back(report: CaseReport) -> None:
+    """What is written is what the schema says and what is read."""
+    assert list(problems(json.loads(report.to_json()), json_schema(), json_schema())) == []
+    assert CaseReport.from_json(report.to_json()) == report
+
+
+def test_the_schema_notices_what_is_wrong() -> None:
+    """A missing field, an unknown state and a wrong type are each found."""
+    plain = json.loads(complete().to_json())
+    del plain["job_id"]
+    plain |= {"state": "lost", "generation": True}
+    found = list(problems(plain, json_schema(), json_schema()))
+    assert [problem.split(":")[0] for problem in found] == ["$", "$.generation", "$.state"]
+
+
+def test_a_report_of_another_version_is_not_read() -> None:
+    """Nothing is guessed from a report that means something else."""
+    with pytest.raises(ValueError, match="schema version 2, expected 1"):
+        CaseReport.from_plain({**json.loads(complete().to_json()), "schema_version": SCHEMA_VERSION + 1})
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"job_id": 1}', b"\xff"])
+def test_what_is_no_report_is_a_value_error(content: bytes) -> None:
+    """A report that was damaged counts as not there."""
+    with pytest.raises(ValueError, match=r".*"):
+        CaseReport.from_json(content)
+
+
+def test_the_page_says_first_what_happened_and_why() -> None:
+    """The outcome and its reason stand above everything else, for each state."""
+    assert re.search(r"<b>Refused: WorkerTimedOut\.</b> no result within", render(refused(), {}))
+    told = {state: re.search(r'<div class="outcome.*?<b>(\w+)', render(complete().at(state), {}), re.DOTALL) for state in State}
+    assert {state: found[1] for state, found in told.items() if found} == {
+        State.REFUSED: "Released",  # cannot be: a refused job has a refused result
+        State.PREPARED: "Prepared",
+        State.PUBLISHED: "Released",
+        State.DONE: "Released",
+        State.SUPERSEDED: "Superseded",
+    }
+
+
+def test_the_page_holds_its_pictures_and_runs_nothing_of_the_case() -> None:
+    """It can be sent as one file; what comes from the case is escaped."""
+    page = render(complete().at(State.DONE), {"1.2": b"\x89PNG"})
+    assert 'src="data:image/png;base64,iVBORw=="' in page
+    assert "<b>view</b>" not in page
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+
+
+def test_the_page_of_the_docs_explains_every_field() -> None:
+    """Each name in the schema stands in docs/report.md."""
+    schemas = [json_schema(), *json_schema()["$defs"].values()]
+    fields = {name for schema in schemas for name in schema.get("properties", {})}
+    assert {name for name in fields if f"`{name}`" not in PAGE} == set()
+
+
+def test_the_page_of_the_docs_explains_every_state() -> None:
+    """Also those that a person sees only after a crash."""
+    assert {state for state in State if f"`{state.value}`" not in PAGE} == set()
+
+
+def test_names_that_are_no_utf_8_name_jobs_and_read_back() -> None:
+    """The same bytes are the same job; the JSON is valid UTF-8 and has them as escapes."""
+    name = "M\udcfcller"
+    assert job_id(name, MANIFEST, DefaceOptions()) == job_id(name, MANIFEST, DefaceOptions()) != job_id("Muller", MANIFEST, DefaceOptions())
+    report = replace(refused(), case=name)
+    assert rb'"case": "M\udcfcller"' in report.to_json()
+    assert CaseReport.from_json(report.to_json()).case == name
