@@ -11,11 +11,11 @@ from ctdeface_worker.segmentation.geometric.tissue import Tissue
 
 AIR_HU = -400.0
 SMALLEST_AIRWAY_ML = 3.0
-HIGHEST_AIRWAY_MM = 25.0
-"""Nose and throat lie below the middle of the cavity; sinuses reach a little higher."""
-REARMOST_AIRWAY = 0.62
-"""Of the skull's length from the front; true heads stay below 0.54."""
-FARTHEST_AIRWAY_MM = 35.0
+HIGHEST_AIRWAY_MM = 0.0
+"""Above the middle of the cavity's volume; in true heads the airway lies 20 mm or more below it, in heads turned over as far above it."""
+REARMOST_AIRWAY_MM = 15.0
+"""Behind the axis; true heads look straight ahead 30 mm before it, with the chin on the chest at it, back to front 24 mm behind."""
+FARTHEST_AIRWAY_MM = 20.0
 """From the middle of the skull to the side, unless it lies farther to the front, as it does where a head leans to its shoulder."""
 BROADEST_SKULL = 1.1
 """Width of a whole skull over its length; true heads stay below 1."""
@@ -36,11 +36,11 @@ def check_orientation(canonical: Canonical, tissue: Tissue, skull: Skull) -> str
     if air.sum() * mm**3 / 1000 < SMALLEST_AIRWAY_ML:
         return "not verifiable"
     z, y, x = (float(np.mean(index)) for index in np.nonzero(air))
-    if (z - (skull.lowest + skull.highest) / 2) * mm > HIGHEST_AIRWAY_MM:
+    if (z - float(np.nonzero(tissue.cavity)[0].mean())) * mm > HIGHEST_AIRWAY_MM:
         _contradict("the airway lies above the brain")
-    if length_mm >= WHOLE_SKULL_MM and (y - skull.front) / (skull.rear - skull.front) > REARMOST_AIRWAY:
-        _contradict("the airway lies behind the brain")
     aside, ahead = abs(x - skull.axis.x) * mm, (skull.axis.y - y) * mm
+    if ahead < -REARMOST_AIRWAY_MM:
+        _contradict("the airway lies behind the brain")
     if aside > max(FARTHEST_AIRWAY_MM, ahead):
         _contradict("the airway lies to the side of the skull")
     return "verified"
