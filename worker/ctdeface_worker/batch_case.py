@@ -87,7 +87,7 @@ class Batch:
 
 def bring(batch: Batch, case: Case, child: Child, notify: Notify) -> CaseReport | None:
     """Bring a case to its report; None when it was already released. Whatever goes wrong costs this case only."""
-    manifest = boundary(partial(Manifest.scan, case.folder))
+    manifest = _scan(case.folder)
     order = _order(batch, case, manifest if isinstance(manifest, Manifest) else Manifest(files=0, bytes=0, digest=""))
     with logs.about_job(order.job_id):
         outcome = manifest if isinstance(manifest, Exception) else boundary(partial(_work_on, batch, order, child, notify))
@@ -96,6 +96,13 @@ def bring(batch: Batch, case: Case, child: Child, notify: Notify) -> CaseReport 
             seconds = round(sum(report.result.seconds.values()), 3)
             _log.info("case_ended", code=report.result.code or report.state.value, seconds=seconds, files=report.manifest.files)
         return report
+
+
+def _scan(folder: Path) -> Manifest | OSError:
+    try:
+        return Manifest.scan(folder)
+    except OSError as error:
+        return error
 
 
 def _order(batch: Batch, case: Case, manifest: Manifest) -> Order:

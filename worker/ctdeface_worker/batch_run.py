@@ -12,7 +12,7 @@ from typing import TextIO
 
 from rich.console import Console
 
-from ctdeface_shared import logs
+from ctdeface_shared import durable, logs
 from ctdeface_shared.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_REFUSED, EXIT_USAGE
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.lifecycle import stop_on_signals
@@ -80,9 +80,10 @@ def run_batch(plan: BatchPlan, settings: Settings) -> int:
             redo=plan.redo,
             stop=stop,
         )
-        recover(spool, batch.rules)
-        for folder in (spool.staging, spool.work, spool.locks):
-            sweep(folder, stale_seconds=batch.stale_seconds)
+        with durable.storage_errors():
+            recover(spool, batch.rules)
+            for folder in (spool.staging, spool.work, spool.locks):
+                sweep(folder, stale_seconds=batch.stale_seconds)
         console = Console()
         tally = _work_through(batch, cases, plan, console)
         summary(console, tally.reports, tally.skipped)

@@ -1,5 +1,6 @@
 """Which folders are cases: the first-level folders of the root, or deeper ones with `--case-depth`."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +23,18 @@ def find_cases(root: Path, *, depth: int = 1) -> tuple[Case, ...]:
     """Return the cases under a root in the order of their names.
 
     A folder is a case when it lies `depth` levels down, or when DICOM lies directly in it before that depth is reached.
-    Folders that hold nothing that looks like DICOM are left out.
+    Folders that hold nothing that looks like DICOM are left out; one that cannot be looked into is a case, so that it is reported.
 
     Raises:
-        ConfigurationError: the root is missing or is not a folder.
+        ConfigurationError: the root is missing, is not a folder or cannot be read.
     """
     if not root.is_dir():
         message = f"{root} is not a folder"
         raise ConfigurationError(message)
-    folders = (folder for folder in _case_folders(root, depth) if any(looks_like_dicom(file) for file in _files(folder)))
+    if not os.access(root, os.R_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        message = f"{root} cannot be read by this user"
+        raise ConfigurationError(message)
+    folders = (folder for folder in _case_folders(root, depth) if _may_hold_dicom(folder))
     return tuple(Case(name=_name(folder, root), folder=folder) for folder in sorted(folders))
 
 
@@ -43,8 +47,12 @@ def looks_like_dicom(file: Path) -> bool:
 
 
 def _case_folders(folder: Path, depth: int) -> Iterator[Path]:
-    entries = list(folder.iterdir())
-    if depth == 0 or any(entry.is_file() and looks_like_dicom(entry) for entry in entries):
+    try:
+        entries = list(folder.iterdir())
+        is_case = depth == 0 or any(entry.is_file() and looks_like_dicom(entry) for entry in entries)
+    except OSError:
+        entries, is_case = [], True
+    if is_case:
         yield folder
         return
     for entry in entries:
@@ -52,8 +60,24 @@ def _case_folders(folder: Path, depth: int) -> Iterator[Path]:
             yield from _case_folders(entry, depth - 1)
 
 
+def _may_hold_dicom(folder: Path) -> bool:
+    try:
+        return any(looks_like_dicom(file) for file in _files(folder))
+    except OSError:
+        return True
+
+
 def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())
+    """Yield every file below a folder.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            yield from _files(entry)
+        elif entry.is_file():
+            yield entry
 
 
 def _name(folder: Path, root: Path) -> str:

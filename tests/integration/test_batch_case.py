@@ -1,0 +1,79 @@
+"""What a batch does with cases that cannot be read."""
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ctdeface_shared.errors import ConfigurationError
+from ctdeface_shared.options import DefaceOptions
+from ctdeface_shared.settings import Settings
+from ctdeface_shared.spool import Spool
+from ctdeface_worker.attempt import Child
+from ctdeface_worker.batch_case import Batch, bring
+from ctdeface_worker.cases import Case, find_cases
+from ctdeface_worker.executor import Run, WarmChild
+from ctdeface_worker.journal import find_report
+from ctdeface_worker.result import CaseResult
+from ctdeface_worker.task import CaseTask
+
+NOBODY = 65534
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Be a user who may not read everything, also when the tests run as root."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def never() -> Run[CaseTask, CaseResult]:
+    """Prepare a child that no test starts."""
+    raise AssertionError
+
+
+def batch_of(root: Path) -> Batch:
+    """Return a batch with default settings below a folder."""
+    spool = Spool.beside(root / "out", root / "state")
+    spool.prepare(outbox_mode=0o750)
+    stop = threading.Event()
+    return Batch(spool=spool, options=DefaceOptions(), settings=Settings(), nifti_root=None, keep_work=False, redo=False, stop=stop)
+
+
+def test_a_case_that_cannot_be_looked_into_is_found_all_the_same() -> None:
+    """Nothing is dropped silently: the case is brought to a report like any other."""
+    with tempfile.TemporaryDirectory() as name:
+        shut = Path(name) / "shut"
+        shut.mkdir()
+        (shut / "1.dcm").write_bytes(b"")
+        Path(name).chmod(0o755)
+        shut.chmod(0)
+        with without_privileges():
+            assert find_cases(Path(name)) == find_cases(Path(name), depth=2) == (Case(name="shut", folder=shut),)
+            with pytest.raises(ConfigurationError, match="cannot be read"):
+                find_cases(shut)
+        shut.chmod(0o700)
+
+
+def test_a_case_that_is_gone_gets_a_report_unless_the_batch_is_stopping(tmp_path: Path) -> None:
+    """A stop is no outcome: nothing is recorded about what it broke off."""
+    batch = batch_of(tmp_path)
+    gone = Case(name="gone", folder=tmp_path / "gone")
+    child: Child = WarmChild(never)
+    batch.stop.set()
+    assert bring(batch, gone, child, lambda _: None) is not None
+    assert list(batch.spool.reports.iterdir()) == []
+    batch.stop.clear()
+    report = bring(batch, gone, child, lambda _: None)
+    assert report is not None
+    assert report.result.reason == "the case cannot be read: No such file or directory"
+    assert find_report(batch.spool, "gone", report.job_id) == report
