@@ -15,6 +15,7 @@ deface: setup ## deface a synthetic head, or your folder: make deface IN=scans O
 	else echo "ctdeface: name both folders: make deface IN=scans OUT=defaced" >&2; exit 2; fi
 
 test: lint ## run every check and the whole test suite
+	@sh deploy/install_rabbitmq.sh
 	@.venv/bin/python -m pytest $(ARGS)
 
 lint: setup ## run the checks that need no test: style, types, import contracts, docstrings

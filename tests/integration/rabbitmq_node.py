@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass(slots=True, kw_only=True)
 class RabbitNode:
-    """A server in a folder; it keeps its data when it is killed and started again.
+    """A server in a folder; it keeps its data when it is killed and started again, and looks for late acks every second.
 
     Attributes:
         folder: everything it writes.
@@ -76,6 +76,7 @@ class RabbitNode:
         lines = [f"listeners.tcp.1 = 127.0.0.1:{self.port}", "log.console = false", f"log.file = {self.folder}/node.log", *self.settings]
         text = "\n".join(lines).replace("{tls_port}", str(self.tls_port))
         (self.folder / "rabbitmq.conf").write_text(text + "\n", encoding="utf-8")
+        (self.folder / "advanced.config").write_text("[{rabbit, [{channel_tick_interval, 1000}]}].\n", encoding="utf-8")  # ms
         (self.folder / "plugins").write_text("[].\n", encoding="utf-8")
         kept = {name: value for name, value in os.environ.items() if name in {"PATH", "LANG", "TMPDIR"}}
         self._environment = kept | {
@@ -84,6 +85,7 @@ class RabbitNode:
             "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
             "RABBITMQ_LOG_BASE": str(self.folder),
             "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.folder / "advanced.config"),
             "RABBITMQ_CONF_ENV_FILE": str(self.folder / "no-environment"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
             "RABBITMQ_PID_FILE": str(self.folder / "pid"),
@@ -115,7 +117,8 @@ class RabbitNode:
     def kill(self) -> None:
         """End it like a power cut would, and keep its data."""
         if self._process:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
 

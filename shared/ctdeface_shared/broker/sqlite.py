@@ -4,39 +4,24 @@ A delivery is a lease with an end: `tend` renews it, and a process that dies let
 transaction with full synchronization, so it survives a power cut once the method has returned.
 """
 
-import os
 import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
+from ctdeface_shared.broker.findings import Findings
 from ctdeface_shared.broker.protocols import DeadLetter, Delivery, Depth
 from ctdeface_shared.broker.settlement import Ack, Bury, HandBack, Retry, Settlement
-from ctdeface_shared.errors import BrokerUnavailable, ConfigurationError
-from ctdeface_shared.local_disk import require_local
+from ctdeface_shared.broker.sqlite_file import errors_named, open_file
+from ctdeface_shared.broker.target import BrokerTarget, file_of
+from ctdeface_shared.errors import BrokerUnavailable
 from ctdeface_shared.messages import CaseEvent, DefaceJob, decode_event, encode_event, encode_job
 
 LEASE_SECONDS = 60.0
 EVENTS_KEPT = 10_000
-_LAYOUT = 1
-_BUSY_MS = 10_000
 _PAUSE_SECONDS = 0.1
-_SCHEMA = """
-CREATE TABLE jobs (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    body BLOB NOT NULL,
-    made INTEGER NOT NULL DEFAULT 0,       -- attempts that ended in a retry
-    delivered INTEGER NOT NULL DEFAULT 0,  -- deliveries since then
-    due REAL NOT NULL,                     -- seconds since the epoch
-    lease TEXT,
-    lease_end REAL NOT NULL DEFAULT 0
-) STRICT;
-CREATE INDEX jobs_due ON jobs (due);
-CREATE TABLE dead (id INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL, code TEXT NOT NULL) STRICT;
-CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL) STRICT;
-"""
 
 
 class SqliteBroker:
@@ -58,7 +43,7 @@ class SqliteBroker:
         self._clock = clock
         self._held: Delivery | None = None
         self._heard: int | None = None
-        self._database = _opened(file)
+        self._database = open_file(file)
 
     def publish(self, job: DefaceJob) -> None:
         """Put a job into the queue and return when it is on the disk."""
@@ -143,7 +128,7 @@ class SqliteBroker:
 
     def dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
         """List the oldest dead letters."""
-        with _named_errors():
+        with errors_named():
             rows = self._database.execute("SELECT id, body, code FROM dead ORDER BY id LIMIT ?", (limit,)).fetchall()
         return [DeadLetter(tag=str(number), body=body, code=code) for number, body, code in rows]
 
@@ -223,14 +208,14 @@ class SqliteBroker:
         return int(row[0]) if row else 0
 
     def _row(self, question: str, *values: float | str) -> tuple[int, bytes] | None:
-        with _named_errors():
+        with errors_named():
             found: tuple[int, bytes] | None = self._database.execute(question, values).fetchone()
         return found
 
     @contextmanager
     def _change(self) -> Iterator[None]:
         """One transaction that either happens as a whole, on the disk, or not at all."""
-        with _named_errors():
+        with errors_named():
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -240,41 +225,21 @@ class SqliteBroker:
                     self._database.execute("ROLLBACK")
 
 
-def _opened(file: Path) -> sqlite3.Connection:
-    require_local(file.parent)
-    try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))  # messages name cases: for the owner only; SQLite's other files follow
-        database = sqlite3.connect(file, isolation_level=None, timeout=_BUSY_MS / 1000)
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        with closing(database.cursor()) as cursor:
-            cursor.execute("BEGIN IMMEDIATE")
-            layout = cursor.execute("PRAGMA user_version").fetchone()[0]
-            if layout == 0:
-                for statement in _SCHEMA.split(";")[:-1]:
-                    cursor.execute(statement)
-                cursor.execute(f"PRAGMA user_version = {_LAYOUT}")
-            cursor.execute("COMMIT")
-    except OSError as error:
-        message = f"the queue {file} cannot be made: {error.strerror}"
-        raise ConfigurationError(message) from error
-    except sqlite3.OperationalError as error:
-        message = f"the queue {file} cannot be opened right now: {error}"
-        raise BrokerUnavailable(message) from error
-    except sqlite3.Error as error:
-        message = f"{file} cannot be used as a queue ({error}): name another file, or move this one away"
-        raise ConfigurationError(message) from error
-    if layout not in {0, _LAYOUT}:
-        message = f"{file} was made by another version of ctdeface: finish its jobs with that version, then move the file away"
-        raise ConfigurationError(message)
-    return database
+def check(target: BrokerTarget, *, create: bool) -> Findings:
+    """Look whether the queue's file can be used.
 
+    Args:
+        target: which queue.
+        create: make the file if it is missing.
 
-@contextmanager
-def _named_errors() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        message = f"the queue's file cannot be used right now: {error}"
-        raise BrokerUnavailable(message) from error
+    Raises:
+        ConfigurationError: the file is there and cannot be used.
+        BrokerUnavailable: it cannot be opened right now.
+    """
+    server, file = f"SQLite {sqlite3.sqlite_version}", file_of(target.url)
+    if not create and not file.exists():
+        return Findings(server=server, wrong=(f"{file} is missing: run ctdeface broker init",))
+    broker = SqliteBroker(file)
+    depth = broker.depth()
+    broker.close()
+    return Findings(server=server, present=(f"{depth.ready} ready, {depth.held} held, {depth.delayed} delayed, {depth.dead} dead",))

@@ -1,10 +1,10 @@
 """Looks at what is declared in RabbitMQ and says what is wrong, missing, or out of sight."""
 
 import re
-from dataclasses import dataclass
 
 from pika.exceptions import ChannelClosedByBroker
 
+from ctdeface_shared.broker.findings import Findings
 from ctdeface_shared.broker.rabbitmq.link import Link, declare, explained
 from ctdeface_shared.broker.target import BrokerTarget
 from ctdeface_shared.broker.topology import EXCHANGES, Exchange, Queue, queues
@@ -22,23 +22,6 @@ NOT_SEEN = (
 _NOT_FOUND = 404
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
-    """What an inspection found.
-
-    Attributes:
-        version: of the server.
-        present: what is declared as it should be.
-        wrong: one sentence for each thing that is missing or different.
-        not_seen: what AMQP does not tell.
-    """
-
-    version: str
-    present: tuple[str, ...]
-    wrong: tuple[str, ...]
-    not_seen: tuple[str, ...] = NOT_SEEN
-
-
 def check(target: BrokerTarget, *, create: bool) -> Findings:
     """Compare what is declared with what should be.
 
@@ -51,8 +34,8 @@ def check(target: BrokerTarget, *, create: bool) -> Findings:
         ConfigurationError: it does not let us in.
     """
     link = Link(target)
-    link.connect(PATIENCE_SECONDS)
     try:
+        link.connect(PATIENCE_SECONDS)
         version = link.version
         wrong = [] if _at_least(version, OLDEST) else [f"RabbitMQ {version} is older than {OLDEST[0]}.{OLDEST[1]}"]
         present = []
@@ -61,7 +44,7 @@ def check(target: BrokerTarget, *, create: bool) -> Findings:
             complaint = _complaint(link, item, create=create)
             present += [] if complaint else [item.name]
             wrong += [complaint] if complaint else []
-        return Findings(version=version, present=tuple(present), wrong=tuple(wrong))
+        return Findings(server=f"RabbitMQ {version}", present=tuple(present), wrong=tuple(wrong), not_seen=NOT_SEEN)
     finally:
         link.drop()
 

@@ -48,6 +48,7 @@ class Link:
         self._ever_connected = False
         self._pause_seconds = 0.0
         self._next_try = 0.0
+        self._why = ""
 
     @property
     def is_open(self) -> bool:
@@ -63,11 +64,15 @@ class Link:
         """
         if not self.is_open:
             self.connect(patience_seconds)
-            with self.errors_named():
-                self._channel = self._connection_now().channel()
-                declare(self._channel, EXCHANGES, queues(self._target.retry_delays))
-                self._channel.confirm_delivery()
-                self._channel.basic_qos(prefetch_count=1)
+            try:
+                with self.errors_named():
+                    self._channel = self._connection_now().channel()
+                    declare(self._channel, EXCHANGES, queues(self._target.retry_delays))
+                    self._channel.confirm_delivery()
+                    self._channel.basic_qos(prefetch_count=1)
+            except ConfigurationError:
+                self.drop()
+                raise
         if self._channel is None:
             message = "there is no connection to the queue right now"
             raise BrokerUnavailable(message)
@@ -86,7 +91,7 @@ class Link:
             wait = self._next_try - time.monotonic()
             if wait > max(deadline - time.monotonic(), 0):
                 time.sleep(max(deadline - time.monotonic(), 0))
-                message = f"no connection to {masked(self._target.url)}; it will be tried again"
+                message = f"no connection to {masked(self._target.url)}{self._why}"
                 raise BrokerUnavailable(message)
             time.sleep(max(wait, 0))
             self._pause_seconds = min(max(self._pause_seconds * 2, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
@@ -160,7 +165,8 @@ class Link:
             raise BrokerUnavailable(message) from error
         except (AMQPError, OSError) as error:
             self.drop()
-            message = f"the connection to {masked(self._target.url)} failed ({type(error).__name__})"
+            self._why = f" ({_reason(error)})"
+            message = f"the connection to {masked(self._target.url)} failed{self._why}"
             raise BrokerUnavailable(message) from error
 
     def _connection_now(self) -> pika.BlockingConnection:
@@ -168,6 +174,15 @@ class Link:
             message = "there is no connection to the queue right now"
             raise BrokerUnavailable(message)
         return self._connection
+
+
+def _reason(error: BaseException) -> str:
+    """Name the innermost cause that pika gives; the texts may quote addresses, never credentials."""
+    inner = error.args[0] if error.args else None
+    if isinstance(inner, BaseException):
+        return _reason(inner)
+    nested = getattr(inner, "exception", None)
+    return _reason(nested) if isinstance(nested, BaseException) else f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def declare(channel: BlockingChannel, exchanges: Sequence[Exchange], wanted: Sequence[Queue]) -> None:

@@ -1,0 +1,279 @@
+"""What RabbitMQ does to us: broker gone and back, timeouts, other declarations, certificates."""
+
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ctdeface_shared.broker.protocols import Delivery
+from ctdeface_shared.broker.rabbitmq import RabbitBroker, check
+from ctdeface_shared.broker.rabbitmq.link import Link
+from ctdeface_shared.broker.settlement import Ack, Bury, Retry
+from ctdeface_shared.broker.target import BrokerTarget
+from ctdeface_shared.broker.topology import DEAD, EVENTS, JOBS, queues, retry_queue
+from ctdeface_shared.errors import BrokerUnavailable, ConfigurationError
+from tests.integration.rabbitmq_node import RabbitNode, forget_everything, running_node
+from tests.integration.test_brokers import DELAY_SECONDS, PATIENCE_SECONDS, case_of, job, received, wait_for
+
+CTDEFACE = Path(sys.executable).with_name("ctdeface")
+ACK_TIMEOUT_SECONDS = 3
+CERTIFICATES = """
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem
+for name in server client; do
+    openssl req -newkey rsa:2048 -nodes -subj /CN=$name -keyout $name.key -out $name.csr
+    printf 'subjectAltName=IP:127.0.0.1' >san
+    openssl x509 -req -days 2 -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile san -out $name.pem
+done
+"""
+STRICT = (
+    f"consumer_timeout = {ACK_TIMEOUT_SECONDS * 1000}",
+    "listeners.ssl.1 = 127.0.0.1:{tls_port}",
+    "ssl_options.cacertfile = {folder}/ca.pem",
+    "ssl_options.certfile = {folder}/server.pem",
+    "ssl_options.keyfile = {folder}/server.key",
+    "ssl_options.verify = verify_peer",
+    "ssl_options.fail_if_no_peer_cert = true",
+)
+
+
+@pytest.fixture
+def target(clean_rabbitmq: RabbitNode) -> BrokerTarget:
+    """The ordinary server, empty."""
+    return BrokerTarget(url=clean_rabbitmq.url, retry_delays=(DELAY_SECONDS,))
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an authority of our own, and a server's and a client's certificate."""
+    folder = tmp_path_factory.mktemp("certificates")
+    subprocess.run(["sh", "-e"], input=CERTIFICATES, text=True, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def strict(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitNode]:
+    """A server with a short ack timeout that asks for client certificates over TLS."""
+    settings = [line.replace("{folder}", str(certificates)) for line in STRICT]
+    with running_node(tmp_path_factory.mktemp("strict"), *settings) as node:
+        yield node
+
+
+@pytest.fixture
+def strict_target(strict: RabbitNode) -> BrokerTarget:
+    """The strict server, empty."""
+    found = BrokerTarget(url=strict.url, retry_delays=(DELAY_SECONDS,), heartbeat_seconds=2)
+    forget_everything(found)
+    return found
+
+
+def test_no_confirmed_job_is_lost_when_the_broker_is_killed(strict: RabbitNode, strict_target: BrokerTarget) -> None:
+    """Ready, held, delayed and dead jobs are all there after SIGKILL; watcher and worker reconnect, and a late ack is no ack."""
+    sender, worker, listener = (RabbitBroker(strict_target) for _ in range(3))
+    assert sender.depth().ready == 0
+    time.sleep(1)  # RabbitMQ 3.10 puts the name of a new queue on the disk within half a second, not at once
+    for name in ("dead", "delayed", "held", "ready"):
+        sender.publish(job(name))
+    assert listener.listen(0) is None
+    assert worker.settle(received(worker), Bury("InvalidMessage"))
+    assert worker.settle(received(worker), Retry(DELAY_SECONDS))
+    held = received(worker)
+    assert case_of(held) == "held"
+    strict.kill()
+    back = threading.Thread(target=strict.start)
+    back.start()
+    wait_for(lambda: not worker.tend(0.1))
+    with pytest.raises(BrokerUnavailable):
+        sender.depth()
+    assert not worker.settle(held, Ack())
+    back.join()
+    wait_for(lambda: reaches(sender))
+    sender.publish(job("later"))
+    attempts: dict[str, int] = {}
+    while len(attempts) < 4:
+        delivery = received_again(worker)
+        attempts[case_of(delivery)] = delivery.attempt
+        assert worker.settle(delivery, Ack())
+    assert attempts == {"ready": 1, "later": 1, "held": 2, "delayed": 2}
+    wait_for(lambda: sender.depth().dead == 1)
+    assert [letter.code for letter in sender.dead_letters()] == ["InvalidMessage"]
+    for each in (sender, worker, listener):
+        each.close()
+
+
+def reaches(broker: RabbitBroker) -> bool:
+    """Whether the broker answers again."""
+    try:
+        return broker.depth() is not None
+    except BrokerUnavailable:
+        return False
+
+
+def received_again(broker: RabbitBroker) -> Delivery:
+    """The next delivery, however often the connection must be made anew."""
+    deadline = time.monotonic() + 3 * PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            if delivery := broker.receive(1.0):
+                return delivery
+        except BrokerUnavailable:
+            continue
+    pytest.fail("nothing came")
+
+
+def test_a_job_longer_than_the_ack_timeout_is_not_lost(strict_target: BrokerTarget) -> None:
+    """The broker takes the job back while it runs; the worker learns it, its ack comes too late, and the job comes again."""
+    worker = RabbitBroker(strict_target)
+    worker.publish(job("a"))
+    first = received(worker)
+    started = time.monotonic()
+    while worker.tend(0.2):
+        assert time.monotonic() - started < ACK_TIMEOUT_SECONDS + PATIENCE_SECONDS
+    assert time.monotonic() - started >= ACK_TIMEOUT_SECONDS * 0.9
+    assert not worker.settle(first, Ack())
+    again = received(worker)
+    assert (case_of(again), again.attempt, again.redelivered) == ("a", 2, True)
+    assert worker.settle(again, Ack())
+    assert worker.receive(0.3) is None
+    worker.close()
+
+
+def test_heartbeats_keep_a_busy_worker_connected(target: BrokerTarget) -> None:
+    """A job longer than three heartbeats stays with its worker, which tends the connection."""
+    worker = RabbitBroker(replace(target, heartbeat_seconds=2))
+    worker.publish(job("a"))
+    delivery = received(worker)
+    deadline = time.monotonic() + 7
+    while time.monotonic() < deadline:
+        assert worker.tend(0.5)
+    assert worker.settle(delivery, Ack())
+    wait_for(lambda: worker.depth().ready == 0)
+    worker.close()
+
+
+def test_a_sender_that_idled_too_long_publishes_all_the_same(target: BrokerTarget) -> None:
+    """A connection that the server closed for lack of heartbeats is made anew by the next publishing."""
+    sender = RabbitBroker(target)
+    sender.publish(job("a"))
+    connection = sender._link._connection  # noqa: SLF001  the test plays the network: only there a line can be cut
+    assert connection
+    connection._impl._transport._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001  as above
+    sender.publish(job("b"))
+    wait_for(lambda: sender.depth().ready == 2)
+    sender.close()
+
+
+def test_a_job_that_is_never_settled_ends_as_a_dead_letter_of_the_broker(target: BrokerTarget) -> None:
+    """Past the delivery limit the broker itself buries a job, with its own reason."""
+    link = Link(target)
+    link.channel(PATIENCE_SECONDS)
+    worker = RabbitBroker(target)
+    worker.publish(job("a"))
+    limit = queue_arguments(JOBS, target)["x-delivery-limit"]
+    for _ in range(int(limit) + 1):
+        with link.fresh_channel() as channel:
+            method, _, _ = channel.basic_get(JOBS)
+            while method is None:
+                method, _, _ = channel.basic_get(JOBS)
+            channel.basic_nack(method.delivery_tag, requeue=True)
+    wait_for(lambda: worker.depth().dead == 1)
+    assert [letter.code for letter in worker.dead_letters()] == ["delivery_limit"]
+    worker.close()
+    link.drop()
+
+
+def queue_arguments(name: str, target: BrokerTarget) -> dict[str, str | int]:
+    """Arguments that a queue is declared with."""
+    return next(dict(queue.arguments) for queue in queues(target.retry_delays) if queue.name == name)
+
+
+def test_another_declaration_is_explained(target: BrokerTarget) -> None:
+    """A queue of that name with other arguments stops the start with a sentence that names queue and argument."""
+    link = Link(target)
+    link.connect(PATIENCE_SECONDS)
+    arguments = queue_arguments(JOBS, target) | {"x-delivery-limit": 5}
+    with link.fresh_channel() as channel:
+        channel.queue_declare(JOBS, durable=True, arguments=arguments)
+    link.drop()
+    with pytest.raises(ConfigurationError, match=rf"{JOBS} is there with another x-delivery-limit .*'100'.*'5'"):
+        RabbitBroker(target).publish(job("a"))
+    forget_everything(target)
+
+
+def test_check_says_what_is_missing_and_init_declares_it(target: BrokerTarget) -> None:
+    """A look changes nothing; after the declaration all is as it should be, and what AMQP hides is named."""
+    command = [str(CTDEFACE), "broker", "check", "--url", target.url]
+    for _ in range(2):
+        before = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert before.returncode == 78
+        assert f"{JOBS} is missing: run ctdeface broker init" in before.stdout
+    subprocess.run([CTDEFACE, "broker", "init", "--url", target.url], capture_output=True, check=True)
+    after = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (after.returncode, "wrong" in after.stdout) == (0, False)
+    assert "consumer_timeout" in after.stdout
+    assert "guest:guest" not in after.stdout
+    findings = check(replace(target, retry_delays=(30.0, 120.0, 600.0)), create=False)
+    assert set(findings.present) == {DEAD, EVENTS, JOBS, *map(retry_queue, (30.0, 120.0, 600.0))}
+    forget_everything(replace(target, retry_delays=(30.0, 120.0, 600.0)))
+
+
+@pytest.mark.parametrize("url", ["amqp://guest:wrong@127.0.0.1:{port}", "amqp://guest:guest@127.0.0.1:{port}/nowhere"])
+def test_a_wrong_login_is_a_configuration_error(rabbitmq: RabbitNode, url: str) -> None:
+    """A password or virtual host that the server does not know stops the start, and the password is not repeated."""
+    broker = RabbitBroker(BrokerTarget(url=url.format(port=rabbitmq.port)))
+    with pytest.raises(ConfigurationError, match="does not let us in") as met:
+        broker.receive(PATIENCE_SECONDS)
+    assert "wrong" not in str(met.value).replace("wrong:", "")
+
+
+def test_the_connection_is_encrypted_and_both_sides_show_certificates(
+    strict: RabbitNode, strict_target: BrokerTarget, certificates: Path
+) -> None:
+    """With our authority and a client certificate jobs travel over TLS; without either nothing does."""
+    plain = replace(strict_target, url=f"amqps://127.0.0.1:{strict.tls_port}", user="guest", password="guest")  # noqa: S106  RabbitMQ's own default
+    trusted = replace(plain, ca_file=certificates / "ca.pem")
+    shown = replace(trusted, cert_file=certificates / "client.pem", key_file=certificates / "client.key")
+    broker = RabbitBroker(shown)
+    broker.publish(job("a"))
+    assert isinstance(broker._link.parameters.ssl_options.context, ssl.SSLContext)  # noqa: SLF001  proof that it was TLS
+    assert case_of(received(broker)) == "a"
+    broker.close()
+    for refused in (plain, trusted):
+        with pytest.raises(BrokerUnavailable):
+            RabbitBroker(refused).receive(1)
+    with pytest.raises(ConfigurationError, match="certificates"):
+        RabbitBroker(replace(plain, ca_file=certificates / "nothing.pem"))
+
+
+def test_a_broker_that_is_not_there_is_tried_with_growing_pauses(target: BrokerTarget) -> None:
+    """Nobody hammers a broker that is down, and no call takes longer than it was told."""
+    tries = []
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        deaf.settimeout(0.2)
+        broker = RabbitBroker(replace(target, url=f"amqp://127.0.0.1:{deaf.getsockname()[1]}"))
+        stop = threading.Event()
+
+        def refuse() -> None:
+            while not stop.is_set():
+                try:
+                    deaf.accept()[0].close()
+                    tries.append(time.monotonic())
+                except TimeoutError:
+                    continue
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        started = time.monotonic()
+        for _ in range(4):
+            with pytest.raises(BrokerUnavailable):
+                broker.receive(1.0)
+        assert time.monotonic() - started < 6
+        stop.set()
+        thread.join()
+    assert 2 <= len(tries) <= 6
