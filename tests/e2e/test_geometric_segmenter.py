@@ -7,9 +7,9 @@ from functools import cache, partial
 import numpy as np
 import pytest
 
-from ctdeface_shared.errors import FaceNotFound
+from ctdeface_shared.errors import FaceNotFound, UntrustedGeometry
 from ctdeface_shared.options import Profile
-from ctdeface_worker.domain import BoolArray, FaceMask, HuArray, Volume
+from ctdeface_worker.domain import BoolArray, FaceMask, Geometry, HuArray, Volume
 from ctdeface_worker.phantom import faceless, variants
 from ctdeface_worker.phantom.dicom import Plane
 from ctdeface_worker.phantom.head import SMALL_MM, Phantom, make_head
@@ -29,6 +29,12 @@ def tall_head() -> Phantom:
     return make_head(1, spacing_mm=SMALL_MM, bottom_mm=-230, top_mm=200)
 
 
+@cache
+def cut_head(*, bottom_mm: float = -124.0, top_mm: float = 146.0) -> Phantom:
+    """Return a part of a head."""
+    return make_head(1, spacing_mm=SMALL_MM, bottom_mm=bottom_mm, top_mm=top_mm)
+
+
 def turned(*, yaw: float = 0, pitch: float = 0, roll: float = 0) -> Phantom:
     """Return a head that does not look straight ahead."""
     return variants.cropped(variants.turned(tall_head(), yaw=yaw, pitch=pitch, roll=roll), bottom_mm=-150, top_mm=160)
@@ -46,23 +52,20 @@ def coarse(slice_mm: float) -> Phantom:
 
 UPRIGHT: dict[str, Callable[[], Phantom]] = {
     "plain": small_head,
-    "top of the skull cut off": partial(make_head, 1, spacing_mm=SMALL_MM, top_mm=60),
-    "chin cut off": partial(make_head, 1, spacing_mm=SMALL_MM, bottom_mm=-60),
+    "top of the skull cut off": partial(cut_head, top_mm=60.0),
+    "chin cut off": partial(cut_head, bottom_mm=-50.0),
     "shoulders in view": lambda: variants.cropped(tall_head(), bottom_mm=-230, top_mm=140),
     "arms raised": lambda: variants.with_arms(small_head()),
     "tube and oxygen mask": lambda: variants.with_tubes(small_head()),
     "metal in the teeth": lambda: variants.with_metal(small_head()),
-    "gantry tilted forward": partial(tilted, 20),
-    "gantry tilted backward": partial(tilted, -20),
+    "gantry tilted": partial(tilted, 20),
     "slices of 5 mm": partial(coarse, 5),
     "slices of 7 mm": partial(coarse, 7),
 }
 TURNED: dict[str, Callable[[], Phantom]] = {
     "looks to the left": partial(turned, yaw=30),
-    "looks to the right": partial(turned, yaw=-30),
     "chin lifted": partial(turned, pitch=30),
     "chin on the chest": partial(turned, pitch=-30),
-    "leans to the left": partial(turned, roll=30),
     "leans to the right": partial(turned, roll=-30),
     "turned, bowed and leaning": partial(turned, yaw=20, pitch=-15, roll=10),
 }
@@ -200,6 +203,21 @@ def test_no_face_is_found_where_there_is_none(make: Callable[[], Volume]) -> Non
     """The reason is a sentence."""
     with pytest.raises(FaceNotFound, match=r"\w+ \w+ \w+"):
         segmented(make())
+
+
+@pytest.mark.parametrize("turn", [(-1, 1, -1), (-1, -1, 1), (1, 1, -1)], ids=["upside down", "back to front", "upside down and mirrored"])
+@pytest.mark.parametrize("cut", [{"bottom_mm": -50.0}, {"top_mm": 60.0}], ids=["chin cut off", "top cut off"])
+def test_wrong_axes_are_told_by_the_anatomy(turn: tuple[int, int, int], cut: dict[str, float]) -> None:
+    """Even where the field of view holds a part of the head only, nothing is removed at the wrong place."""
+    volume = cut_head(**cut).volume
+    affine = np.diag([*turn, 1.0]) @ volume.geometry.affine_lps
+    flip = slice(None, None, int(np.prod(turn)))  # slices rise along the normal
+    if np.prod(turn) < 0:
+        affine[:3, 3] += affine[:3, 0] * (volume.hu.shape[0] - 1)
+        affine[:3, 0] *= -1
+    wrong = Volume(hu=volume.hu[flip], valid=volume.valid[flip], geometry=Geometry.from_affine(volume.geometry.shape, affine))
+    with pytest.raises(UntrustedGeometry, match="cannot be trusted"):
+        segmented(wrong)
 
 
 def test_the_same_volume_gives_the_same_mask() -> None:
