@@ -51,11 +51,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     """Run once over a good case with an awkward name two levels down, and a damaged case; keep everything that can be kept."""
     root = tmp_path_factory.mktemp("batch")
     scans = root / "scans"
-    write_small_case(scans / "site" / AWKWARD)
+    first, *_ = write_small_case(scans / "site" / AWKWARD)
+    first.rename(first.with_name(f"{AWKWARD}.dcm"))
     damaged = scans / "site" / "damaged"
     truncate(write_small_case(damaged, replace(PLAIN, patient_id="OTHER"))[3])
-    first = deface("-i", scans, "-o", root / "out", "--case-depth", "2", "--nifti-root-out", root / "nifti", "--keep-work", "--jobs", "2")
-    return Folders(scans=scans, out=root / "out", nifti=root / "nifti", first=first)
+    done = deface("-i", scans, "-o", root / "out", "--case-depth", "2", "--nifti-root-out", root / "nifti", "--keep-work", "--jobs", "2")
+    return Folders(scans=scans, out=root / "out", nifti=root / "nifti", first=done)
 
 
 def names(folder: Path) -> set[str]:

@@ -16,6 +16,7 @@ from ctdeface_worker.child import prepare
 from ctdeface_worker.executor import WarmChild
 from ctdeface_worker.originals import archive
 from ctdeface_worker.outbox import OutputRules
+from ctdeface_worker.publishing import recover
 from ctdeface_worker.report.model import CaseReport
 from ctdeface_worker.segmentation.choice import segmenter_named
 from ctdeface_worker.service import Station, serve
@@ -39,6 +40,7 @@ def run_crew(site: Site, processes: int | None, threads: int | None) -> int:
     logs.configure()
     segmenter_named(site.settings.deface.segmenter)  # a wrong name shall be told before anything is taken
     site.prepare()
+    recover(site.spool, _rules(site))
     for folder in (site.spool.staging, site.spool.work, site.spool.locks):
         sweep(folder, stale_seconds=_stale_seconds(site))
     with stop_on_signals() as stop:
@@ -75,21 +77,25 @@ def _stale_seconds(site: Site) -> float:
     return site.settings.work.job_timeout + GRACE_SECONDS
 
 
-def station_of(site: Site, name: str, stop: threading.Event) -> Station:
-    """Put together what one slot works with."""
+def _rules(site: Site) -> OutputRules:
     settings = site.settings
-    rules = OutputRules(
+    return OutputRules(
         folder_mode=settings.output.folder_mode,
         file_mode=settings.output.file_mode,
         group=settings.output.outbox_group,
         stale_seconds=_stale_seconds(site),
         before_done=partial(_put_away, site),
     )
+
+
+def station_of(site: Site, name: str, stop: threading.Event) -> Station:
+    """Put together what one slot works with."""
+    settings = site.settings
     child = WarmChild(partial(prepare, settings.deface.segmenter))
     return Station(
         name=name,
         broker=open_broker(site.queue),
-        bench=Bench(spool=site.spool, rules=rules, settings=settings, child=child),
+        bench=Bench(spool=site.spool, rules=_rules(site), settings=settings, child=child),
         spool=site.spool,
         originals=settings.spool.originals,
         rule=RetryRule(max_attempts=settings.work.max_attempts, delays_seconds=site.queue.retry_delays),
