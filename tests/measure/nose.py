@@ -50,7 +50,7 @@ def _front_y(volume: Volume, x: FloatArray, z: FloatArray) -> FloatArray:
 
 def _tip(front: FloatArray) -> tuple[int, int, float] | None:
     """Return row, column and y of the tip: both sides lie 9-45 mm deeper and alike, above and below lie behind."""
-    smooth = ndimage.median_filter(front, size=3)
+    smooth = np.where(np.isfinite(front), ndimage.median_filter(front, size=3), np.nan)  # beyond any skin nothing can be compared
     right, left = _shifted(smooth, 0, -BESIDE_MM) - smooth, _shifted(smooth, 0, BESIDE_MM) - smooth
     above, below = _shifted(smooth, ABOVE_MM, 0) - smooth, _shifted(smooth, -BELOW_MM, 0) - smooth
     nearer, farther = np.minimum(right, left), np.maximum(right, left)

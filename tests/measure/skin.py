@@ -4,7 +4,7 @@ A ray counts if the first thing of the patient that it meets in the input is sof
 field of view. Its skin is gone when the first surface in the output is bone, lies deeper, or is absent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,16 +127,17 @@ class SkinResult:
         return float(np.nanmin([view.share_removed for name, view in self.views.items() if name != "front"]))
 
 
-def facial_skin(before: Volume, after: Volume, window: Window) -> SkinResult:
+def facial_skin(before: Volume, after: Volume, window: Window, views: Iterable[str] = tuple(VIEWS)) -> SkinResult:
     """Measure how much of the facial skin in the window is gone, from the front and from four oblique views.
 
     Args:
         before: the input.
         after: the output, on the same voxels.
         window: where the face is.
+        views: names of the views to take, the front among them.
     """
     patient = find_patient(before, window)
-    return SkinResult(views={name: _look(before, after, patient, _Rays.of(before.geometry, window, *VIEWS[name])) for name in VIEWS})
+    return SkinResult(views={name: _look(before, after, patient, _Rays.of(before.geometry, window, *VIEWS[name])) for name in views})
 
 
 def find_patient(before: Volume, window: Window) -> BoolArray:

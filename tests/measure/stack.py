@@ -42,7 +42,7 @@ def voxels_at(geometry: Geometry, points_lps: FloatArray) -> Voxels:
     for axis, step in ((1, geometry.row_step_lps), (2, geometry.column_step_lps)):
         exact = offset @ (step / (step @ step))
         inside &= (exact >= -0.5) & (exact <= geometry.shape[axis] - 0.5)
-        index.append(np.clip(np.rint(exact).astype(np.intp), 0, geometry.shape[axis] - 1))
+        index.append(np.clip(np.floor(exact + 0.5).astype(np.intp), 0, geometry.shape[axis] - 1))
     return Voxels(index=(index[0], index[1], index[2]), inside=np.asarray(inside, dtype=bool))
 
 
