@@ -1,5 +1,7 @@
 """What RabbitMQ does to us: broker gone and back, timeouts, other declarations, certificates."""
 
+import os
+import re
 import socket
 import ssl
 import subprocess
@@ -8,9 +10,11 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from pika.exceptions import ChannelClosedByBroker
 
 from ctdeface_shared.broker.protocols import Delivery
 from ctdeface_shared.broker.rabbitmq import RabbitBroker, check
@@ -19,9 +23,11 @@ from ctdeface_shared.broker.settlement import Ack, Bury, Retry
 from ctdeface_shared.broker.target import BrokerTarget
 from ctdeface_shared.broker.topology import DEAD, EVENTS, JOBS, queues, retry_queue
 from ctdeface_shared.errors import BrokerUnavailable, ConfigurationError
+from ctdeface_shared.messages import CaseEvent, EventKind, decode_event, decode_job
 from tests.integration.rabbitmq_node import RabbitNode, forget_everything, running_node
 from tests.integration.test_brokers import DELAY_SECONDS, PATIENCE_SECONDS, case_of, job, received, wait_for
 
+ROOT = Path(__file__).parents[2]
 CTDEFACE = Path(sys.executable).with_name("ctdeface")
 ACK_TIMEOUT_SECONDS = 3
 CERTIFICATES = """
@@ -186,6 +192,45 @@ def test_a_job_that_is_never_settled_ends_as_a_dead_letter_of_the_broker(target:
     assert [letter.code for letter in worker.dead_letters()] == ["delivery_limit"]
     worker.close()
     link.drop()
+
+
+def test_the_documented_consumer_hears_of_released_cases_only(target: BrokerTarget) -> None:
+    """The example of docs/messages.md runs as it stands and prints the job of a released case."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/messages.md").read_text(encoding="utf-8"), re.DOTALL)
+    worker = RabbitBroker(target)
+    assert worker.depth().ready == 0
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, "BROKER_URL": target.url}, stdout=subprocess.PIPE, text=True
+    ) as consumer:
+        wait_for(lambda: is_declared(target, "my-archive.released"))
+        time.sleep(0.2)  # between its declaration and its binding
+        for kind, code_of_refusal in ((EventKind.REFUSED, "FaceNotFound"), (EventKind.RELEASED, None)):
+            worker.announce(CaseEvent(kind=kind, job_id=job(kind).job_id, code=code_of_refusal, finished_at=datetime.now(UTC)))
+        assert consumer.stdout
+        assert consumer.stdout.readline().strip() == job(EventKind.RELEASED).job_id
+        consumer.kill()
+    worker.close()
+
+
+def is_declared(target: BrokerTarget, queue: str) -> bool:
+    """Whether a queue is there."""
+    link = Link(target)
+    link.connect(PATIENCE_SECONDS)
+    try:
+        with link.fresh_channel() as channel:
+            channel.queue_declare(queue, passive=True)
+    except ChannelClosedByBroker:
+        return False
+    finally:
+        link.drop()
+    return True
+
+
+def test_the_documented_messages_follow_the_contract() -> None:
+    """The examples of docs/messages.md are read as a job and an event."""
+    examples = re.findall(r"```json\n(.*?)```", (ROOT / "docs/messages.md").read_text(encoding="utf-8"), re.DOTALL)
+    first, second = (example.encode() for example in examples)
+    assert decode_event(second).job_id == decode_job(first).job_id
 
 
 def queue_arguments(name: str, target: BrokerTarget) -> dict[str, str | int]:
