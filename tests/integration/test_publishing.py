@@ -1,5 +1,7 @@
 """Publishing has exactly one visible effect, wherever it is broken off, and never loses or halves a case."""
 
+import errno
+import grp
 import hashlib
 import os
 import shutil
@@ -12,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared import ownership
-from ctdeface_shared.errors import StorageUnavailable, VerificationFailed
+from ctdeface_shared import durable, ownership
+from ctdeface_shared.errors import ConfigurationError, StorageUnavailable, VerificationFailed
 from ctdeface_shared.manifest import Manifest
 from ctdeface_shared.options import DefaceOptions
 from ctdeface_shared.spool import Spool
@@ -244,6 +246,30 @@ def test_nested_cases_get_the_outbox_mode_on_every_folder(spool: Spool) -> None:
     modes = {name: (spool.outbox / name).stat().st_mode & 0o777 for name in ("site", "site/day", "site/day/a", "site/day/a/sub")}
     assert set(modes.values()) == {0o755}
     assert (spool.outbox / "site/day/a/1.dcm").stat().st_mode & 0o777 == 0o644
+
+
+def test_every_folder_of_a_nested_case_gets_the_outbox_group(spool: Spool) -> None:
+    """A group that does not exist is a configuration error, and nothing stays in staging for it."""
+    group = grp.getgrgid(os.getgid()).gr_name
+    publish(spool, *stage(spool, "job", "new", case="site/day/a"), replace(RULES, group=group))
+    assert {(spool.outbox / name).group() for name in ("site", "site/day", "site/day/a", "site/day/a/1.dcm")} == {group}
+    with pytest.raises(ConfigurationError, match="no-such-group"):
+        publish(spool, *stage(spool, "job", "newer", NEWEST), replace(RULES, group="no-such-group"))
+    assert list(spool.staging.glob(f"*/{ownership.UNFINISHED}")) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS])
+def test_storage_that_is_full_or_lost_is_worth_another_attempt(spool: Spool, number: int) -> None:
+    """Whatever step it happens at; any other error of the system stays what it is."""
+
+    def fail(step: str) -> None:
+        if step == "prepared":
+            raise OSError(number, "as the system says")
+
+    with pytest.raises(StorageUnavailable, match="as the system says"):
+        publish(spool, *stage(spool, "job", "new"), RULES, step=fail)
+    with pytest.raises(PermissionError), durable.storage_errors():
+        raise PermissionError(errno.EACCES, "forbidden")
 
 
 def test_names_that_are_no_utf_8_are_published_and_reported(spool: Spool) -> None:

@@ -81,8 +81,8 @@ class SeriesResult:
     def in_short(self) -> str:
         """What was removed, in figures; no name."""
         share = next((check.figure for check in self.checks if check.name == "facial_skin_removed" and check.figure is not None), None)
-        skin = "" if share is None else f", {share:.1%} of the facial skin gone"
-        return f"{self.slices} slices, {self.mask_ml:.0f} ml removed{skin}"
+        skin = "" if share is None else f", {share:.2%} of the facial skin gone"
+        return f"{self.slices} slices, mask of {self.mask_ml:.0f} ml{skin}"
 
     def refused(self, fate: Fate, error: PermanentError) -> Self:
         """Return the same series, not released because of an error."""
