@@ -36,6 +36,36 @@ while broker.tend(0.2): pass
 """
 
 
+SENDER = """
+import sys
+from datetime import UTC, datetime
+from ctdeface_shared.broker import open_broker
+from ctdeface_shared.broker.target import BrokerTarget
+from ctdeface_shared.manifest import Manifest, job_id
+from ctdeface_shared.messages import DefaceJob
+from ctdeface_shared.options import DefaceOptions
+broker = open_broker(BrokerTarget(url=sys.argv[1], retry_delays=(float(sys.argv[3]),)))
+manifest = Manifest(files=1, bytes=1, digest="0" * 64)
+for number in range(100_000):
+    name, options = f"case {number}", DefaceOptions()
+    broker.publish(DefaceJob(
+        job_id=job_id(name, manifest, options), case=name, manifest=manifest, submitted_at=datetime.now(UTC), options=options
+    ))
+    print(name, flush=True)
+"""
+EATER = """
+import sys
+from ctdeface_shared.broker import open_broker
+from ctdeface_shared.broker.settlement import Ack
+from ctdeface_shared.broker.target import BrokerTarget
+from ctdeface_shared.messages import decode_job
+broker = open_broker(BrokerTarget(url=sys.argv[1], lease_seconds=60, retry_delays=(float(sys.argv[3]),)))
+while delivery := broker.receive(1.0):
+    assert broker.settle(delivery, Ack())
+    print(decode_job(delivery.body).case, flush=True)
+"""
+
+
 class Opened:
     """A queue under test: opens users of it and closes them afterwards."""
 
@@ -123,10 +153,10 @@ def durable_queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Op
     opened.close()
 
 
-def consumer(target: BrokerTarget) -> subprocess.Popen[str]:
-    """A process that takes one job and keeps it."""
+def process(script: str, target: BrokerTarget) -> subprocess.Popen[str]:
+    """Start one of the scripts above on a queue."""
     arguments = [target.url, str(target.lease_seconds), str(DELAY_SECONDS)]
-    return subprocess.Popen([sys.executable, "-c", CONSUMER, *arguments], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, text=True)
 
 
 def test_a_published_job_is_delivered_once_and_gone_after_its_ack(queue: Opened) -> None:
@@ -280,11 +310,11 @@ def test_a_job_outlives_its_worker_process(durable_queue: Opened) -> None:
     broker = durable_queue()
     broker.publish(job("a"))
     for attempt in (1, 2):
-        process = consumer(durable_queue.target)
-        assert process.stdout
-        assert process.stdout.readline() == f"{attempt}\n"
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        holder = process(CONSUMER, durable_queue.target)
+        assert holder.stdout
+        assert holder.stdout.readline() == f"{attempt}\n"
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.communicate()
     delivery = received(broker)
     assert (case_of(delivery), delivery.attempt, delivery.redelivered) == ("a", 3, True)
     assert broker.settle(delivery, Ack())
@@ -315,3 +345,19 @@ def test_what_was_published_outlives_its_sender(durable_queue: Opened) -> None:
         names.append(case_of(delivery))
         assert worker.settle(delivery, Ack())
     assert names == ["a", "b", "c"]
+
+
+def test_nothing_confirmed_is_lost_and_nothing_goes_to_two_of_several_processes(durable_queue: Opened) -> None:
+    """A sender is killed while it publishes; three processes then share all that was confirmed, each job once."""
+    assert durable_queue.target
+    sender = process(SENDER, durable_queue.target)
+    assert sender.stdout
+    first = [sender.stdout.readline() for _ in range(60)]
+    os.kill(sender.pid, signal.SIGKILL)
+    confirmed = {line.strip() for line in [*first, *sender.communicate()[0].splitlines(keepends=True)] if line.endswith("\n")}
+    eaters = [process(EATER, durable_queue.target) for _ in range(3)]
+    eaten = [line for eater in eaters for line in eater.communicate()[0].splitlines()]
+    assert not [eater.returncode for eater in eaters if eater.returncode]
+    assert len(eaten) == len(set(eaten))
+    assert confirmed <= set(eaten)
+    assert len(set(eaten) - confirmed) <= 1  # the one that the kill came between
