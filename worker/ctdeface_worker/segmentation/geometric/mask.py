@@ -68,6 +68,7 @@ class Face:
         brow: slice.
         chin: slice, None when no jaw is in view.
         least_depth_mm: every piece of skin loses at least this much.
+        cut_above: the head ends with the cavity in view; what still lies above, such as scraps of a masked scan, belongs to the face.
     """
 
     skull: Skull
@@ -77,6 +78,7 @@ class Face:
     brow: int
     chin: int | None
     least_depth_mm: float
+    cut_above: bool = False
 
 
 def soft_tissue(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
@@ -167,6 +169,8 @@ def rows(face: Face, slices: int, spacing_mm: float) -> slice:
     if face.chin is not None:
         top = max(top, face.chin + ABOVE_CHIN_MM / spacing_mm)
         bottom = min(bottom, face.chin - BELOW_CHIN_MM / spacing_mm)
+    if face.cut_above and face.skull.highest <= top:
+        top = slices - 1
     return slice(max(int(bottom), 0), min(int(top), slices - 1) + 1)
 
 

@@ -16,6 +16,8 @@ from ctdeface_worker.segmentation.geometric.orientation import check_orientation
 from ctdeface_worker.segmentation.geometric.tissue import Tissue, around_body, find_tissue, without_arms
 
 GRID_MM = 2.0
+LITTLE = 0.3
+"""Of the section at the top of the cavity."""
 COARSE_VOXELS = 2.0
 """Coarse skin is only gone when this many voxels of it are."""
 LOOK_BELOW_CAVITY_MM = 60.0
@@ -68,7 +70,15 @@ def _find_face(tissue: Tissue, skull: Skull, least_depth_mm: float) -> masks.Fac
         brow=brow,
         chin=chin,
         least_depth_mm=least_depth_mm,
+        cut_above=_ends_with_cavity(tissue, skull),
     )
+
+
+def _ends_with_cavity(tissue: Tissue, skull: Skull) -> bool:
+    """Whether hardly anything of the head lies above the cavity: the field of view, or a mask on the scan, cut the head there."""
+    areas = tissue.body.sum(axis=(1, 2))
+    above = areas[skull.highest + 4 :]
+    return bool(above.max(initial=0) < LITTLE * areas[skull.highest])
 
 
 def _least_depth_mm(volume: Volume) -> float:
