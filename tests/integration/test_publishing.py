@@ -194,6 +194,16 @@ def test_a_repeated_job_keeps_each_earlier_output_and_report(spool: Spool) -> No
     assert shown(spool) == content("third")
 
 
+def test_a_job_that_two_workers_finish_is_published_once(spool: Spool) -> None:
+    """A message that was delivered twice: the slower one finds the same output there and archives nothing."""
+    first = publish(spool, *stage(spool, "job", "new"), RULES)
+    second = publish(spool, *stage(spool, "job", "new"), RULES)
+    assert first.state is second.state is State.DONE
+    assert shown(spool) == content("new")
+    assert not (spool.archive / "outputs").exists()
+    assert list(report_folder(spool, first).glob("earlier*")) == []
+
+
 def test_staged_files_that_changed_after_the_proof_are_not_published(spool: Spool) -> None:
     """Neither at once nor by a later process."""
     report, staged = stage(spool, "job", "new")

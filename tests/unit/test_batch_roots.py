@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_worker.batch_run import BatchPlan, check_roots
+from ctdeface_worker.batch_run import BatchPlan, check_roots, prepare_nifti_root
 
 
 def plan(root: Path, **places: str | None) -> BatchPlan:
@@ -47,3 +47,12 @@ def test_folders_that_lie_in_each_other_are_refused(tmp_path: Path, places: dict
 def test_folders_beside_each_other_are_fine(tmp_path: Path, places: dict[str, str]) -> None:
     """A name that begins like another's is no problem."""
     check_roots(plan(tmp_path, **places))
+
+
+def test_a_nifti_root_that_cannot_be_made_is_told_before_any_case_is_worked_on(tmp_path: Path) -> None:
+    """A file lies in the way; where nothing does, the folder is made with the mode of the output."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="cannot be made"):
+        prepare_nifti_root(tmp_path / "file" / "nifti", 0o750)
+    prepare_nifti_root(tmp_path / "nifti", 0o750)
+    assert (tmp_path / "nifti").stat().st_mode & 0o777 == 0o750

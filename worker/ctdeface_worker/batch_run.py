@@ -70,6 +70,8 @@ def run_batch(plan: BatchPlan, settings: Settings) -> int:
     segmenter_named(settings.deface.segmenter)  # a wrong name shall be told before anything is made
     spool = Spool.beside(plan.root_out, plan.state_root, plan.work_root)
     spool.prepare(outbox_mode=settings.output.folder_mode)
+    if plan.nifti_root is not None:
+        prepare_nifti_root(plan.nifti_root, settings.output.folder_mode)
     with _logging_to(plan.state_root / LOG), stop_on_signals() as stop:
         batch = Batch(
             spool=spool,
@@ -109,6 +111,22 @@ def check_roots(plan: BatchPlan) -> None:
         if _overlap(root_out, other):
             message = f"{other} and the output {root_out} lie in each other, and OUT holds released cases only: choose another folder"
             raise ConfigurationError(message)
+
+
+def prepare_nifti_root(folder: Path, mode: int) -> None:
+    """Create the folder for NIfTI files if it is missing, before any case is worked on.
+
+    Raises:
+        ConfigurationError: it cannot be made or written.
+    """
+    try:
+        durable.make_folder(folder, mode=mode)
+    except OSError as error:
+        message = f"{folder} cannot be made: {error.strerror}"
+        raise ConfigurationError(message) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        message = f"{folder} is not writable by this user"
+        raise ConfigurationError(message)
 
 
 def prepare(segmenter: str, log: Path) -> Run[CaseTask, CaseResult]:

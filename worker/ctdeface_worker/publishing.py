@@ -114,6 +114,12 @@ def is_superseded(spool: Spool, report: CaseReport) -> bool:
     )
 
 
+def _is_shown(spool: Spool, report: CaseReport) -> bool:
+    """Whether this very submission of the job is published already; a repetition of the job has a time of its own."""
+    there = find_report(spool, report.case, report.job_id)
+    return there is not None and there.is_published and there.created_at == report.created_at
+
+
 def _commit(spool: Spool, report: CaseReport, rules: OutputRules, step: Step) -> CaseReport:
     try:
         with locked(spool.locks, lock_name(report.case), stale_seconds=rules.stale_seconds):
@@ -131,9 +137,10 @@ def _commit_locked(spool: Spool, report: CaseReport, rules: OutputRules, step: S
         record(spool, superseded)
         _forget(spool, report)
         return superseded
-    if not holds(staged, report):
-        if holds(target, report):  # another process met the same job and has just renamed it
-            return _finish(spool, report, rules, step)
+    proven = holds(staged, report)
+    if holds(target, report) and (not proven or _is_shown(spool, report)):  # another process met the same job and was faster
+        return _finish(spool, report, rules, step)
+    if not proven:
         message = "the staged files are not the ones that were proven"
         raise VerificationFailed(message)
     make_parents(target.parent, rules)
