@@ -114,6 +114,12 @@ class RabbitNode:
                 pytest.fail(f"RabbitMQ did not start: {(self.folder / 'output').read_text(encoding='utf-8')[-2000:]}")
             time.sleep(0.1)
 
+    def control(self, *arguments: str | Path) -> str:
+        """Run rabbitmqctl on it and return what it says."""
+        tool = Path(require_server()).with_name("rabbitmqctl")
+        command = [tool, "--quiet", "-n", self._environment["RABBITMQ_NODENAME"], *arguments]
+        return subprocess.run(command, env=self._environment, check=True, capture_output=True, text=True).stdout
+
     def kill(self) -> None:
         """End it like a power cut would, and keep its data."""
         if self._process:

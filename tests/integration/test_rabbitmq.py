@@ -152,10 +152,10 @@ def test_a_job_longer_than_the_ack_timeout_is_not_lost(strict_target: BrokerTarg
 
 def test_heartbeats_keep_a_busy_worker_connected(target: BrokerTarget) -> None:
     """A job longer than three heartbeats stays with its worker, which tends the connection."""
-    worker = RabbitBroker(replace(target, heartbeat_seconds=2))
+    worker = RabbitBroker(replace(target, heartbeat_seconds=1))
     worker.publish(job("a"))
     delivery = received(worker)
-    deadline = time.monotonic() + 7
+    deadline = time.monotonic() + 3.5
     while time.monotonic() < deadline:
         assert worker.tend(0.5)
     assert worker.settle(delivery, Ack())
@@ -236,6 +236,34 @@ def test_the_documented_messages_follow_the_contract() -> None:
 def queue_arguments(name: str, target: BrokerTarget) -> dict[str, str | int]:
     """Arguments that a queue is declared with."""
     return next(dict(queue.arguments) for queue in queues(target.retry_delays) if queue.name == name)
+
+
+def test_a_full_queue_refuses_to_publish_and_drops_nothing(clean_rabbitmq: RabbitNode, target: BrokerTarget) -> None:
+    """The shipped definitions set a limit; at a limit the sender is told, and goes on when there is room again."""
+    clean_rabbitmq.control("import_definitions", ROOT / "deploy/rabbitmq/definitions.json")
+    assert "ctdeface-limits" in clean_rabbitmq.control("list_policies")
+    clean_rabbitmq.control("set_policy", "--apply-to", "queues", "--priority", "1", "test-limit", JOBS, '{"max-length": 2}')
+    broker = RabbitBroker(target)
+    sent = [name for name in (f"case {number}" for number in range(20)) if publishes(broker, name)]
+    assert 2 <= len(sent) < 20
+    taken = [received(broker)]
+    assert broker.settle(taken[0], Ack())
+    for _ in sent[1:]:
+        taken.append(received(broker))
+        assert broker.settle(taken[-1], Ack())
+    assert {case_of(each) for each in taken} == set(sent)
+    broker.publish(job("room again"))
+    clean_rabbitmq.control("clear_policy", "test-limit")
+    broker.close()
+
+
+def publishes(broker: RabbitBroker, name: str) -> bool:
+    """Whether the queue takes a job."""
+    try:
+        broker.publish(job(name))
+    except BrokerUnavailable:
+        return False
+    return True
 
 
 def test_another_declaration_is_explained(target: BrokerTarget) -> None:

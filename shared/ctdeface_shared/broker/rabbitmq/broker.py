@@ -45,8 +45,10 @@ class RabbitBroker:
         body = encode_job(job)
         try:
             self._send(JOBS, body)
-        except BrokerUnavailable:  # a connection that idled too long breaks on its first use
-            self._send(JOBS, body)
+        except BrokerUnavailable:
+            if self._link.is_open:
+                raise
+            self._send(JOBS, body)  # a connection that idled too long breaks on its first use
 
     def receive(self, wait_seconds: float) -> Delivery | None:
         """Take the next job."""
@@ -104,6 +106,7 @@ class RabbitBroker:
                 self._link.channel(0).basic_ack(int(delivery.tag.partition(":")[2]))
                 self._link.pump(0)
         except BrokerUnavailable:
+            self._link.drop()  # else an unsettled delivery would stay with us and block the next one
             return False
         return True
 

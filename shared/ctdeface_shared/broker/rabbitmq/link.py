@@ -14,6 +14,7 @@ from pika.exceptions import (
     AMQPError,
     AuthenticationError,
     ChannelClosedByBroker,
+    NackError,
     ProbableAccessDeniedError,
     ProbableAuthenticationError,
 )
@@ -153,9 +154,12 @@ class Link:
 
     @contextmanager
     def errors_named(self) -> Iterator[None]:
-        """Turn pika's and the system's errors into ours, and drop the connection over them."""
+        """Turn pika's and the system's errors into ours, and drop the connection over them, except over a mere refusal to publish."""
         try:
             yield
+        except NackError as error:
+            message = "the server did not take the message: its queue is full, or it could not store it"
+            raise BrokerUnavailable(message) from error
         except _REFUSED as error:
             self.drop()
             if not self._ever_connected:
