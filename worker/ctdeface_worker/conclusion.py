@@ -24,7 +24,8 @@ class Attempt:
 def conclude(case: CaseFiles, others: Iterable[FileFate], attempts: Sequence[Attempt], on_series_failure: OnSeriesFailure) -> CaseResult:
     """Give every file its fate and decide whether the case is released.
 
-    Released = at least one series released and none failed, unless failed series are to be withheld. A damaged file counts as failed.
+    Released = at least one series released and none failed, unless failed series are to be withheld. A damaged file whose series is
+    not known holds back the case in any event: it could be a slice of any series.
     """
     fates = {fate.file: fate for fate in others}
     files = {file.file: file for file in (*_of_others(case, fates), *_of_series(case, attempts))}
@@ -92,12 +93,15 @@ def _of_series(case: CaseFiles, attempts: Iterable[Attempt]) -> Iterator[FileRes
 
 def _refusal(series: Sequence[SeriesResult], files: Sequence[FileResult], on_series_failure: OnSeriesFailure) -> tuple[str, str] | None:
     """Code and reason of the first thing that holds the case back, or None."""
-    failed = next((file for file in files if file.fate is Fate.FAILED), None)
-    if failed is not None and on_series_failure is OnSeriesFailure.QUARANTINE:
+    failures = [file for file in files if file.fate is Fate.FAILED]
+    quarantine = on_series_failure is OnSeriesFailure.QUARANTINE
+    failed = next((file for file in failures if quarantine or not file.series), None)
+    if failed is not None:
         return failed.code, failed.reason if failed.file in failed.reason else f"{failed.file}: {failed.reason}"
     if any(one.fate is Fate.RELEASED for one in series):
         return None
-    if failed is not None:
-        return failed.code, failed.reason
-    reasons = dict.fromkeys(one.reason for one in series) or {"the case holds no CT volume": None}
+    if failures:
+        return failures[0].code, failures[0].reason
+    given = [*(one.reason for one in series), *(file.reason for file in files if file.series)]
+    reasons = dict.fromkeys(given or ["the case holds no CT volume"])
     return NothingToRelease.code, f"no series can be released: {'; '.join(reasons)}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ctdeface_shared import durable
-from ctdeface_shared.errors import FaceNotFound, PermanentError
+from ctdeface_shared.errors import FaceNotFound, PermanentError, UnsupportedObject, UnsupportedTransferSyntax
 from ctdeface_shared.options import HeaderPolicy
 from ctdeface_worker import defacing, nifti
 from ctdeface_worker.conclusion import Attempt, conclude, refuse
@@ -22,6 +22,9 @@ from ctdeface_worker.result import CaseResult, SeriesResult
 from ctdeface_worker.segmentation.base import Segmenter
 from ctdeface_worker.stages import Stages
 from ctdeface_worker.task import CaseTask
+
+_NOT_TO_RELEASE = (FaceNotFound, UnsupportedObject, UnsupportedTransferSyntax)
+"""What a series is withheld for; anything else means that it failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +67,6 @@ def _headers(task: CaseTask, series: tuple[Series, ...]) -> writer.Headers:
 
 def _attempt(series: Series, run: _Run) -> Attempt:
     """Deface one series; whatever goes wrong takes its files out of the staged folder again."""
-    written: tuple[writer.WrittenInstance, ...] = ()
     facts = SeriesResult(series=series.name, fate=Fate.FAILED, slices=len(series.instances))
     try:
         with run.stages.stage("load"):
@@ -83,12 +85,11 @@ def _attempt(series: Series, run: _Run) -> Attempt:
         proof.raise_unless_passed()
         with run.stages.stage("preview"):
             _pictures(facts, loaded.volume, proof.after, mask, run.task)
-    except FaceNotFound as error:
-        return Attempt(series=series, result=facts.refused(Fate.WITHHELD, error))
     except PermanentError as error:
-        for instance in written:
-            (run.task.staged / instance.file).unlink()
-        return Attempt(series=series, result=facts.refused(Fate.FAILED, error))
+        for instance in series.instances:
+            (run.task.staged / instance.file).unlink(missing_ok=True)
+        fate = Fate.WITHHELD if isinstance(error, _NOT_TO_RELEASE) else Fate.FAILED
+        return Attempt(series=series, result=facts.refused(fate, error))
     return Attempt(series=series, result=replace(facts, fate=Fate.RELEASED), written=proof.written)
 
 

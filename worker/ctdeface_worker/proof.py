@@ -112,10 +112,10 @@ def _read_back(loaded: LoadedSeries, staged: Path, names: list[str]) -> LoadedSe
     """Select and load the written files as if they were a case of their own; the same slices must come out in the same order."""
     try:
         series = selection.select(reader.read_files(staged, names)).series
+        if len(series) == 1 and [one.file for one in series[0].instances] == [one.file for one in loaded.series.instances]:
+            return volumes.load(series[0])
     except PermanentError as error:
         message = f"the written files cannot be read back: {error}"
         raise VerificationFailed(message) from error
-    if len(series) != 1 or [one.file for one in series[0].instances] != [one.file for one in loaded.series.instances]:
-        message = "the written files do not read back as the same series"
-        raise VerificationFailed(message)
-    return volumes.load(series[0])
+    message = "the written files do not read back as the same series"
+    raise VerificationFailed(message)

@@ -65,7 +65,8 @@ def decode(layout: Layout, pixels: PixelFormat) -> WordArray:
     if layout.transfer_syntax_uid in NATIVE:
         return _words(data, pixels, ">u2" if not layout.little_endian else "<u2")
     if layout.transfer_syntax_uid not in _DECODED or not element.fragmented:
-        message = f"pixel data in the transfer syntax {UID(layout.transfer_syntax_uid).name} cannot be decoded here"
+        name = UID(layout.transfer_syntax_uid).name
+        message = f"pixel data in the transfer syntax {name} cannot be decoded here; convert the series to an uncompressed one first"
         raise UnsupportedTransferSyntax(message)
     return _decompress(bytes(data), pixels, layout.transfer_syntax_uid)
 
@@ -83,7 +84,10 @@ def _decompress(data: bytes, pixels: PixelFormat, syntax: str) -> WordArray:
         with warnings.catch_warnings(action="ignore"):  # about sizes; what comes out is checked
             frames = list(generate_frames(data, number_of_frames=1))
             decoded, _ = get_decoder(UID(syntax)).as_array(
-                encapsulate(frames), raw=True, decoding_plugin=_PLUGINS.get(UID(syntax), "gdcm"), **_image_keywords(pixels)
+                encapsulate(frames),
+                raw=True,
+                decoding_plugin=_PLUGINS.get(UID(syntax), "gdcm"),
+                **{**_image_keywords(pixels), "correct_unused_bits": False},  # what hides in them must be seen
             )
     except (RuntimeError, ValueError, NotImplementedError) as error:
         message = f"the compressed pixel data cannot be decoded: {error}"

@@ -76,6 +76,7 @@ def _sort_out(files: Iterable[CaseFile], policy: ElementPolicy) -> tuple[list[Fi
     fates: list[FileFate] = []
     by_series: dict[str, list[Instance]] = defaultdict(list)
     spoiled: dict[str, Refusal] = {}
+    damaged: dict[str, str] = {}
     for file in files:
         if file.kind is not FileKind.DICOM or file.dicom is None:
             fates.append(_fate_of_other(file))
@@ -84,7 +85,9 @@ def _sort_out(files: Iterable[CaseFile], policy: ElementPolicy) -> tuple[list[Fi
         try:
             outcome = as_instance(file, file.dicom, policy)
         except UnreadableInstance as error:
-            fates.append(FileFate(file=file.name, fate=Fate.FAILED, code=error.code, reason=str(error), series_instance_uid=uid))
+            fates.append(_failed(file.name, error.code, str(error), uid))
+            if uid:
+                damaged[uid] = file.name
             continue
         if isinstance(outcome, Instance):
             by_series[outcome.series_instance_uid].append(outcome)
@@ -92,7 +95,10 @@ def _sort_out(files: Iterable[CaseFile], policy: ElementPolicy) -> tuple[list[Fi
         fates.append(_withheld(file.name, outcome.code, outcome.reason, uid))
         if uid and outcome.whole_series:
             spoiled[uid] = outcome
-    for uid in spoiled.keys() & by_series.keys():
+    for uid in sorted(damaged.keys() & by_series.keys()):
+        reason = f"belongs to the series of {damaged[uid]}, which is damaged"
+        fates += [_failed(instance.file, UnreadableInstance.code, reason, uid) for instance in by_series.pop(uid)]
+    for uid in sorted(spoiled.keys() & by_series.keys()):
         reason = f"belongs to a series of which another instance {spoiled[uid].reason}"
         fates += [_withheld(instance.file, spoiled[uid].code, reason, uid) for instance in by_series.pop(uid)]
     return fates, by_series
@@ -100,7 +106,7 @@ def _sort_out(files: Iterable[CaseFile], policy: ElementPolicy) -> tuple[list[Fi
 
 def _fate_of_other(file: CaseFile) -> FileFate:
     if file.kind is FileKind.UNREADABLE:
-        return FileFate(file=file.name, fate=Fate.FAILED, code=UnreadableInstance.code, reason=file.reason)
+        return _failed(file.name, UnreadableInstance.code, file.reason)
     if file.kind is FileKind.DICOMDIR:
         return _withheld(file.name, WithheldCode.DICOMDIR, "a DICOMDIR, which would no longer fit the files that are released")
     return _withheld(file.name, WithheldCode.NOT_DICOM, file.reason)
@@ -108,6 +114,10 @@ def _fate_of_other(file: CaseFile) -> FileFate:
 
 def _withheld(file: str, code: WithheldCode, reason: str, series_instance_uid: str | None = None) -> FileFate:
     return FileFate(file=file, fate=Fate.WITHHELD, code=code.value, reason=reason, series_instance_uid=series_instance_uid)
+
+
+def _failed(file: str, code: str, reason: str, series_instance_uid: str | None = None) -> FileFate:
+    return FileFate(file=file, fate=Fate.FAILED, code=code, reason=reason, series_instance_uid=series_instance_uid)
 
 
 def _volumes(uid: str, instances: list[Instance]) -> tuple[list[Series], list[FileFate]]:
@@ -119,10 +129,7 @@ def _volumes(uid: str, instances: list[Instance]) -> tuple[list[Series], list[Fi
         except RepeatedPositions as error:
             fates += [_withheld(instance.file, WithheldCode.REPEATED_POSITIONS, str(error), uid) for instance in stack]
         except InvalidSeries as error:
-            fates += [
-                FileFate(file=instance.file, fate=Fate.FAILED, code=error.code, reason=str(error), series_instance_uid=uid)
-                for instance in stack
-            ]
+            fates += [_failed(instance.file, error.code, str(error), uid) for instance in stack]
         else:
             if len(same_positions(ordered)) >= FEWEST_SLICES:
                 volumes.append(ordered)
