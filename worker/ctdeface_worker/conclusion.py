@@ -92,10 +92,10 @@ def _of_series(case: CaseFiles, attempts: Iterable[Attempt]) -> Iterator[FileRes
 
 
 def _refusal(series: Sequence[SeriesResult], files: Sequence[FileResult], on_series_failure: OnSeriesFailure) -> tuple[str, str] | None:
-    """Code and reason of the first thing that holds the case back, or None."""
+    """Code and reason of what holds the case back, or None; a file that cannot be read is told before what follows from its absence."""
     failures = [file for file in files if file.fate is Fate.FAILED]
     quarantine = on_series_failure is OnSeriesFailure.QUARANTINE
-    failed = next((file for file in failures if quarantine or not file.series), None)
+    failed = next((file for file in failures if not file.series), failures[0] if failures and quarantine else None)
     if failed is not None:
         return failed.code, failed.reason if failed.file in failed.reason else f"{failed.file}: {failed.reason}"
     if any(one.fate is Fate.RELEASED for one in series):
