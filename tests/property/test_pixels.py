@@ -2,6 +2,7 @@
 
 import random
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,14 @@ ORIENTATIONS = {
 @st.composite
 def series(draw: st.DrawFn) -> list[CtFile]:
     """Draw the files of one volume in any encoding and order."""
-    signed, bits = draw(st.booleans()), draw(st.sampled_from([12, 13, 16]))
+    signed, bits = draw(st.booleans()), draw(st.integers(10, 16))
     low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
-    slope = draw(st.sampled_from([1.0, 0.5, 2.0, 1.7]))
-    padding = draw(st.sampled_from([None, low, low + 7]))
+    slope = draw(st.one_of(st.sampled_from([1.0, 0.5, 2.0]), st.integers(4000, 30000).map(lambda n: n / 10000)))
+    slope *= draw(st.sampled_from([1, 1, 1, -1]))
+    darkest, brighter = (low, 1) if slope > 0 else (high, -1)
+    bare = signed and draw(st.booleans())  # zeros instead of the sign above the stored bits
+    padding = None if bare else draw(st.sampled_from([None, darkest, darkest + 7 * brighter]))
+    offset = draw(st.integers(0, 400)) / 10
     orientation = ORIENTATIONS[draw(st.sampled_from(sorted(ORIENTATIONS)))]
     # A gantry tilt: the slices step straight up in z although their normal leans.
     step = (0.0, 0.0, 2.0) if orientation == TILTED else tuple(2 * np.cross(orientation[:3], orientation[3:]))
@@ -49,14 +54,16 @@ def series(draw: st.DrawFn) -> list[CtFile]:
     for k, number in enumerate(numbers):
         stored = random_values.integers(low, high, (6, 8), endpoint=True).astype(np.int16 if signed else np.uint16)
         if signed:
-            stored[0, 0] = -1  # shows that unused bits repeat the sign
-        elements: dict[str, Any] = {}
+            stored[0, 0] = -1  # shows what stands above the stored bits
+        elements: dict[str, Any] = {"DataSetTrailingPadding": bytes(10)} if draw(st.booleans()) else {}
         if padding is not None:
             stored[1, :3] = padding
             elements["PixelPaddingValue"] = padding
+        if bare:
+            stored &= np.int16((1 << bits) - 1) if bits < 16 else np.int16(-1)
         position = (step[0] * k + 3.0, step[1] * k - 5.0, step[2] * k + 1.0)
-        # The lowest stored value is below -1024 HU, so padding never is tissue.
-        intercept = -1100.0 - slope * (low + 7) + k
+        # The darkest stored value is below -1024 HU, so padding never is tissue and air can be held.
+        intercept = round(-1100.0 - slope * (darkest + 7 * brighter) - offset + k, 6)
         files.append(
             CtFile(
                 number=number,
@@ -88,15 +95,24 @@ def words(path: Path) -> NDArray[Any]:
 
 
 def without_pixels(path: Path) -> bytes:
-    """Return the file with its pixel bytes cut out, found by pydicom's own reading of it."""
-    content = path.read_bytes()
-    raw = pydicom.dcmread(path).get_item(0x7FE00010)
+    """Return the file (inflated where it is deflated) with its pixel bytes cut out, found by pydicom's own reading of it."""
+    content, dataset = path.read_bytes(), pydicom.dcmread(path)
+    if dataset.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
+        body = 128 + 4 + 12 + dataset.file_meta.FileMetaInformationGroupLength
+        content = content[:body] + zlib.decompress(content[body:], wbits=-zlib.MAX_WBITS)
+        start = content.index(b"\xe0\x7f\x10\x00OW") + 12
+        return content[:start] + content[start + len(dataset.PixelData) :]
+    raw = dataset.get_item(0x7FE00010)
     assert isinstance(raw, RawDataElement)
-    if pydicom.dcmread(path).file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
-        plain = pydicom.dcmread(path)
-        del plain.PixelData
-        return bytes(str(plain), "utf-8")
     return content[: raw.value_tell] + content[raw.value_tell + raw.length :]
+
+
+def expected_fill(header: pydicom.Dataset, fill_hu: float) -> set[int]:
+    """Stored integers that may stand for the fill in a file: the rounded one within BitsStored, or its neighbors where that is padding."""
+    bits, signed = header.BitsStored, header.PixelRepresentation == 1
+    low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
+    value = min(max(round((fill_hu - float(header.RescaleIntercept)) / float(header.RescaleSlope)), low), high)
+    return {value} if value != header.get("PixelPaddingValue") else {value - 1, value + 1}
 
 
 @settings(max_examples=60, deadline=None)
@@ -115,8 +131,7 @@ def test_exactly_the_masked_voxels_change_to_the_fill_and_nothing_else_in_the_fi
             header = pydicom.dcmread(before / instance.file)
             masked = face[instance.slice_number] & (was != header.get("PixelPaddingValue", 1 << 20))
             assert np.array_equal(was[~masked], now[~masked])
-            step = abs(header.RescaleSlope)
-            assert np.all(np.abs(now[masked] * header.RescaleSlope + header.RescaleIntercept - fill_hu) <= 1.5 * step)
+            assert {int(value) for value in np.unique(now[masked])} <= expected_fill(header, fill_hu)
             assert len(np.unique(now[masked])) <= 1
             assert not np.any(now[masked] == header.get("PixelPaddingValue", 1 << 20))
             assert without_pixels(before / instance.file) == without_pixels(after / instance.file)
@@ -132,4 +147,6 @@ def test_positions_rise_and_every_voxel_lies_where_its_file_says(files: list[CtF
         by_position = {file.position: file for file in files}
         for k, origin in enumerate(loaded.volume.geometry.slice_origins_lps):
             file = next(f for position, f in by_position.items() if np.allclose(position, origin, atol=1e-4))
-            assert np.allclose(loaded.volume.hu[k], file.stored * np.float32(file.slope) + np.float32(file.intercept))
+            unused = 16 - file.bits_stored  # filled with the sign or with zeros: neither counts
+            values = np.right_shift(np.left_shift(file.stored, unused), unused)
+            assert np.allclose(loaded.volume.hu[k], values * np.float32(file.slope) + np.float32(file.intercept))

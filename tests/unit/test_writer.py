@@ -249,3 +249,13 @@ def test_annotated_instances_are_new_derived_objects(tmp_path: Path, syntax: str
     differ = {str(e.tag).upper() for e in now if e.tag not in was or was[e.tag] != e}
     differ |= {str(e.tag).upper() for e in now.file_meta if was.file_meta[e.tag] != e}
     assert differ == {path.split("[")[0] for path in changes(written[1])}
+
+
+def test_odd_header_values_are_not_quoted_while_annotating(tmp_path: Path) -> None:
+    """What pydicom warns about quotes the value, which may name the patient; the suite turns a warning that gets out into an error."""
+    put(tmp_path / "in", random_stack())
+    for file in (tmp_path / "in").iterdir():
+        content = file.read_bytes()
+        file.write_bytes(content.replace(b"ORIGINAL\\PRIMARY\\AXIAL", b"ORIGINAL\\Meier^A\\AXIAL"))
+    out, _, _ = deface(tmp_path / "in", Headers(policy=HeaderPolicy.ANNOTATE, uids={}))
+    assert all(b"DERIVED\\Meier^A\\AXIAL" in file.read_bytes() for file in out.iterdir())
