@@ -9,6 +9,9 @@ from tests.measure.stack import box_lps, voxels_at
 
 GRID_MM = 2.0
 BESIDE_MM = 24.0
+CLOSE_MM = 14.0
+NOSE_MM = 30.0
+LIKELY = 0.6
 ABOVE_MM = 36.0
 BELOW_MM = 16.0
 SIDE_MM, UP_MM, DOWN_MM = 45.0, 50.0, 60.0
@@ -52,12 +55,17 @@ def _tip(front: FloatArray) -> tuple[int, int, float] | None:
     """Return row, column and y of the tip: both sides lie 9-45 mm deeper and alike, above and below lie behind."""
     smooth = np.where(np.isfinite(front), ndimage.median_filter(front, size=3), np.nan)  # beyond any skin nothing can be compared
     right, left = _shifted(smooth, 0, -BESIDE_MM) - smooth, _shifted(smooth, 0, BESIDE_MM) - smooth
+    close = np.minimum(_shifted(smooth, 0, -CLOSE_MM), _shifted(smooth, 0, CLOSE_MM)) - smooth  # a neck falls away more slowly
     above, below = _shifted(smooth, ABOVE_MM, 0) - smooth, _shifted(smooth, -BELOW_MM, 0) - smooth
     nearer, farther = np.minimum(right, left), np.maximum(right, left)
-    fits = (nearer >= 9) & (farther <= 45) & (farther - nearer <= 18) & (above > 0) & (below > 0) & np.isfinite(above + below)
+    behind = (above > 0) & (below > 0) & np.isfinite(above + below)
+    fits = behind & (close >= 5) & (nearer >= 9) & (farther <= 45) & (farther - nearer <= 18)
     if not fits.any():
         return None
-    row, column = np.unravel_index(np.where(fits, nearer, -np.inf).argmax(), fits.shape)
+    likely = fits & (nearer >= LIKELY * nearer[fits].max())
+    top = np.flatnonzero(likely.any(axis=1))[-1]  # what else stands out, such as a tube in the neck, lies below the nose
+    likely[: max(top - round(NOSE_MM / GRID_MM), 0)] = False
+    row, column = np.unravel_index(np.where(likely, nearer, -np.inf).argmax(), fits.shape)
     return int(row), int(column), float(smooth[row, column])
 
 

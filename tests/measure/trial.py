@@ -1,6 +1,7 @@
 """One volume through segmenter, fill and gate, and the tests' measure of what came out."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from ctdeface_worker.segmentation.base import Segmenter
 from ctdeface_worker.verification.gate import verify_volume
 from tests.measure.heads import HEADS
 from tests.measure.nose import window_by_nose
-from tests.measure.skin import facial_skin
+from tests.measure.skin import VIEWS, facial_skin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +62,9 @@ def defaced(volume: Volume, mask: FaceMask) -> Volume:
     return Volume(hu=hu, valid=volume.valid, geometry=volume.geometry)
 
 
-def try_volume(name: str, volume: Volume, segmenter: Segmenter, profile: Profile = Profile.SOFT_TISSUE) -> Trial:
-    """Deface one volume in memory, put it before the gate, and measure it where a face is in view."""
+def try_volume(name: str, volume: Volume, segmenter: Segmenter, views: Iterable[str] = tuple(VIEWS)) -> Trial:
+    """Deface one volume in memory, put it before the gate, and measure it from some views where a face is in view."""
+    profile = Profile.SOFT_TISSUE
     begun = time.perf_counter()
     try:
         mask = segmenter.segment(volume, profile=profile, ears=False)
@@ -75,7 +77,7 @@ def try_volume(name: str, volume: Volume, segmenter: Segmenter, profile: Profile
     figures = {check.name: check.figure or 0.0 for check in checks}
     failures = [check.message for check in checks if not check.passed]
     window = HEADS.get(name) or window_by_nose(volume)
-    skin = facial_skin(volume, after, window) if window and not failures else None
+    skin = facial_skin(volume, after, window, views) if window and not failures else None
     measured = skin is not None and skin.counted > 0
     return Trial(
         name=name,
@@ -84,7 +86,7 @@ def try_volume(name: str, volume: Volume, segmenter: Segmenter, profile: Profile
         counted=skin.counted if skin else 0,
         removed=skin.removed if skin and measured else None,
         bright=skin.bright if skin and measured else None,
-        worst_oblique=skin.worst_oblique if skin and measured else None,
+        worst_oblique=skin.worst_oblique if skin and measured and len(skin.views) > 1 else None,
         cavity_ml=figures.get("cavity_found", 0.0),
         overlap_voxels=int(figures.get("brain_untouched", 0)),
         mask_ml=float(np.count_nonzero(mask.face) * np.prod(volume.geometry.spacing_mm) / 1000),

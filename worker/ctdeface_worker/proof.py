@@ -1,6 +1,5 @@
 """Proves a written series: reads its files back and puts them before the gate."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +73,7 @@ def prove(loaded: LoadedSeries, mask: FaceMask, written: Sequence[WrittenInstanc
     Raises:
         VerificationFailed: the written files do not even read back as the same series.
     """
-    back = _read_back(loaded, places.staged, [one.file for one in written])
+    after, digests = _read_back(loaded, places.staged, [one.file for one in written])
     fill_hu = defacing.fill_value_hu(loaded.volume, options.fill)
     problems = [
         problem
@@ -95,25 +94,29 @@ def prove(loaded: LoadedSeries, mask: FaceMask, written: Sequence[WrittenInstanc
         bound=0.0,
         message=f"{len(written)} files hold the expected differences and no others" if not problems else "; ".join(problems[:3]),
     )
-    checks = gate.verify_volume(loaded.volume, back.volume, mask.face, profile=options.profile, ears=options.ears)
+    checks = gate.verify_volume(loaded.volume, after, mask.face, profile=options.profile, ears=options.ears)
     proven = tuple(
         ProvenInstance(
             file=one.file,
-            sha256=hashlib.sha256(instance.content).hexdigest(),
+            sha256=digests[one.file],
             differences=one.differences,
             broken_signatures=one.broken_signatures,
         )
-        for one, instance in zip(written, back.series.instances, strict=True)
+        for one in written
     )
-    return Proof(checks=(files, *checks), after=back.volume, written=proven)
+    return Proof(checks=(files, *checks), after=after, written=proven)
 
 
-def _read_back(loaded: LoadedSeries, staged: Path, names: list[str]) -> LoadedSeries:
-    """Select and load the written files as if they were a case of their own; the same slices must come out in the same order."""
+def _read_back(loaded: LoadedSeries, staged: Path, names: list[str]) -> tuple[Volume, dict[str, str]]:
+    """Select and load the written files as if they were a case of their own; the same slices must come out in the same order.
+
+    Returns:
+        The volume and the SHA-256 of each file; the files' bytes are not kept, which a long series would feel.
+    """
     try:
         series = selection.select(reader.read_files(staged, names)).series
         if len(series) == 1 and [one.file for one in series[0].instances] == [one.file for one in loaded.series.instances]:
-            return volumes.load(series[0])
+            return volumes.load(series[0]).volume, {instance.file: instance.sha256 for instance in series[0].instances}
     except PermanentError as error:
         message = f"the written files cannot be read back: {error}"
         raise VerificationFailed(message) from error

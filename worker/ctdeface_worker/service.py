@@ -104,6 +104,7 @@ def _bring_to_its_end(station: Station, delivery: Delivery) -> None:
         station.finished(None, monotonic() - begun)
     if isinstance(ending.settlement, Ack) and report is not None:
         station.finished(report, monotonic() - begun)
+    if isinstance(ending.settlement, Ack) and report is not None and report.state is not State.SUPERSEDED:
         boundary(partial(station.broker.announce, _event(report)))  # a hint: whoever missed it reads the report
 
 
@@ -231,6 +232,8 @@ def _conclude(station: Station, job: DefaceJob, outcome: CaseReport | Exception,
         report = _order(station.spool, job).report(failed(known))
     if report.state is State.REFUSED:
         _refuse(station, report)
+    elif report.state is State.SUPERSEDED:
+        originals.archive(station.spool, report, station.originals)
     return Ending(settlement=Ack(), report=report)
 
 
@@ -250,7 +253,7 @@ def _refuse(station: Station, report: CaseReport) -> None:
 
 
 def _event(report: CaseReport) -> CaseEvent:
-    released = report.state is not State.REFUSED
+    released = report.is_published
     return CaseEvent(
         kind=EventKind.RELEASED if released else EventKind.REFUSED,
         job_id=report.job_id,

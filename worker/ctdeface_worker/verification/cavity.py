@@ -17,6 +17,8 @@ LEAST_ENCLOSED = 15
 NECK_MM = 4.0
 """Half the width of the openings that a section must not leak through."""
 SMALLEST_SECTION_CM2 = 8.0
+LEAST_FLOORED = 0.75
+"""Of a section of the cavity, so much has bone, or the cut of the field of view, somewhere below it."""
 SMALLEST_PIECE_ML = 5.0
 WIDEST_GAP_MM = 70.0
 
@@ -32,16 +34,18 @@ def find_cavity(canonical: Canonical) -> BoolArray:
         directions += _meets(wall, canonical.valid, (dy, dx))
     enclosed = directions >= LEAST_ENCLOSED
     soft = (canonical.hu > BRAIN_HU[0]) & (canonical.hu < BRAIN_HU[1]) & canonical.valid & ~wall
-    return _joined(_wide(enclosed & soft, canonical.spacing_mm), canonical.spacing_mm)
+    return _joined(_wide(enclosed & soft, wall, canonical.spacing_mm), canonical.spacing_mm)
 
 
-def _wide(soft: BoolArray, spacing_mm: float) -> BoolArray:
-    """Drop what is narrow or small in its section: vertebral canal, optic canal, sinuses, what leaks through them."""
+def _wide(soft: BoolArray, wall: BoolArray, spacing_mm: float) -> BoolArray:
+    """Drop what is narrow or small in its section (vertebral canal, optic canal, sinuses) or has no floor (the fossa behind the cheek)."""
     labels = sections(opened(soft, round(NECK_MM / spacing_mm)))
-    cm2 = np.bincount(labels.ravel()) * spacing_mm**2 / 100
-    large = cm2 >= SMALLEST_SECTION_CM2
-    large[0] = False
-    return np.asarray(large[labels], dtype=bool)
+    pixels = np.bincount(labels.ravel())
+    floor = np.maximum.accumulate(wall, axis=0)
+    floored = np.bincount(labels.ravel(), weights=floor.ravel()) / np.maximum(pixels, 1)
+    stays = (pixels * spacing_mm**2 / 100 >= SMALLEST_SECTION_CM2) & (floored >= LEAST_FLOORED)
+    stays[0] = False
+    return np.asarray(stays[labels], dtype=bool)
 
 
 def _meets(wall: BoolArray, valid: BoolArray, step: tuple[int, int]) -> BoolArray:

@@ -15,7 +15,7 @@ FRONT_PART = 0.3
 WHOLE_CAVITY_MM = 130.0
 """A shorter cavity is cut by the field of view, and its front is not the frontal lobe."""
 BROW_ABOVE_FLOOR_MM = 4.0
-FOREHEAD_MM = 30.0
+FOREHEAD_MM = 24.0
 """The middle of the forehead lies this far above the brow."""
 FACE_MM = (60.0, 150.0)
 """The chin lies this far below the brow."""
@@ -27,6 +27,9 @@ OPEN_MOUTH_MM = 40.0
 SMALLEST_JAW_CM2 = 0.2
 JAW_BELOW_SKIN_MM = 35.0
 """A spine that comes forward where the neck is bent back lies deeper."""
+UPPER_FACE_MM = 60.0
+CHIN_BEHIND_FACE_MM = 25.0
+"""The skin of the chin lies no farther behind that of the upper face; that of the neck does."""
 AHEAD_MM = 40.0
 """What is left of a mask or a tube in front of the face is still seen."""
 
@@ -88,6 +91,8 @@ def _jaw(canonical: Canonical, middle: float, rows: NDArray[np.intp], brow: floa
     front = canonical.hu[:top, :behind, column]
     foremost = (front > -300).any(axis=2).argmax(axis=1)
     superficial = np.arange(front.shape[1]) - foremost[:, None] <= JAW_BELOW_SKIN_MM / mm
+    face = foremost[max(top - round(UPPER_FACE_MM / mm), 0) :]
+    superficial &= (foremost - np.median(face) <= CHIN_BEHIND_FACE_MM / mm)[:, None]
     cm2 = ((front > JAW_HU).sum(axis=2) * superficial).sum(axis=1) * mm**2 / 100
     lowest: float | None = None
     for z in np.flatnonzero(cm2 >= SMALLEST_JAW_CM2)[::-1]:

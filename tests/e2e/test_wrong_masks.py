@@ -1,0 +1,63 @@
+"""The gate lets the right mask pass and refuses every deliberately wrong one, on each real head and on the synthetic one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ctdeface_shared.options import Profile
+from ctdeface_worker.domain import BoolArray, FaceMask, Volume
+from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
+from ctdeface_worker.verification.gate import verify_volume
+from tests.cases import small_head
+from tests.measure.heads import HEADS
+from tests.measure.trial import defaced
+from tests.measure.volumes import load
+from tests.measure.wrong_masks import coarser, moved_to, wrong_masks
+
+ALL = slice(None)
+PARTS = {
+    "visible_human_female": (slice(0, None, 2), slice(90, 400, 2), slice(120, 390, 2)),
+    "stanford_cthead": (ALL, slice(0, None, 2), slice(0, None, 2)),
+    "vtk_headsq": (ALL, ALL, ALL),
+    "dcm_qa_ct_ge": (ALL, slice(0, None, 4), slice(0, None, 4)),
+}
+"""What is kept of each head, so that a trial takes about a second."""
+SYNTHETIC = "synthetic head"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """A volume at about 2 mm with its right mask."""
+
+    volume: Volume
+    face: BoolArray
+
+
+@pytest.fixture(scope="module")
+def heads(real_data: Path) -> dict[str, Head]:
+    """All heads, segmented once."""
+    volumes = {name: coarser(load(real_data, name), PARTS[name]) for name in HEADS} | {SYNTHETIC: small_head().volume}
+    segmenter = GeometricSegmenter()
+    return {name: Head(volume=volume, face=segmenter.segment(volume).face) for name, volume in volumes.items()}
+
+
+def failures(head: Head, face: BoolArray) -> list[str]:
+    """Names of the checks that do not pass."""
+    after = defaced(head.volume, FaceMask(face=face, geometry=head.volume.geometry, orientation="verified"))
+    checks = verify_volume(head.volume, after, face, profile=Profile.SOFT_TISSUE, ears=False)
+    return [check.name for check in checks if not check.passed]
+
+
+@pytest.mark.parametrize("name", [*HEADS, SYNTHETIC])
+def test_the_right_mask_passes_and_every_wrong_one_is_refused(heads: dict[str, Head], name: str) -> None:
+    """Shifted in six directions, mirrored, halved, without chin, thin, empty, everything, and every other patient's."""
+    head = heads[name]
+    assert failures(head, head.face) == []
+    wrong = dict(wrong_masks(head.volume, head.face))
+    for other in set(heads) - {name}:
+        wrong[f"mask of {other}"] = moved_to(head.volume, head.face, heads[other].volume, heads[other].face)
+    if name == SYNTHETIC:
+        del wrong["mirrored left to right"]  # it is its own mirror image
+    assert len(wrong) >= 20
+    assert [what for what, face in wrong.items() if not failures(head, face)] == []
