@@ -94,7 +94,7 @@ def prove(loaded: LoadedSeries, mask: FaceMask, written: Sequence[WrittenInstanc
         bound=0.0,
         message=f"{len(written)} files hold the expected differences and no others" if not problems else "; ".join(problems[:3]),
     )
-    checks = gate.verify_volume(loaded.volume, after, mask.face, profile=options.profile, ears=options.ears)
+    checks = gate.verify_volume(loaded.volume, after, mask.face, profile=options.profile)
     proven = tuple(
         ProvenInstance(
             file=one.file,
