@@ -72,7 +72,7 @@ def try_volume(name: str, volume: Volume, segmenter: Segmenter, views: Iterable[
         return Trial(name=name, code=error.code, reason=str(error), segment_seconds=time.perf_counter() - begun)
     segmented = time.perf_counter()
     after = defaced(volume, mask)
-    checks = verify_volume(volume, after, mask.face, profile=profile, ears=False)
+    checks = verify_volume(volume, after, mask.face, profile=profile)
     verified = time.perf_counter()
     figures = {check.name: check.figure or 0.0 for check in checks}
     failures = [check.message for check in checks if not check.passed]

@@ -25,7 +25,7 @@ FEWEST_RAYS_ON_BONE = 100
 SMALLEST_CAVITY_ML = 40.0
 
 
-def verify_volume(before: Volume, after: Volume, face: BoolArray, *, profile: Profile, ears: bool) -> tuple[Check, ...]:
+def verify_volume(before: Volume, after: Volume, face: BoolArray, *, profile: Profile) -> tuple[Check, ...]:
     """Check one defaced volume.
 
     Args:
@@ -33,12 +33,10 @@ def verify_volume(before: Volume, after: Volume, face: BoolArray, *, profile: Pr
         after: the output, read back from the written files.
         face: the mask, stored voxels (slice, row, column), True = removed.
         profile: what the mask was to cover.
-        ears: whether the ears were to go as well.
 
     Returns:
         Every check that could be made; the volume is proven when all passed.
     """
-    del ears  # ears are pieces of their own, which the share of loose pieces allows for
     values = _check_values(before, after, face)
     if before.geometry.shape != after.geometry.shape or not face.any():
         return (*values, Check(name="mask_size", passed=False, figure=0.0, message="the mask is empty or of another shape"))
