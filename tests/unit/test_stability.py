@@ -1,0 +1,73 @@
+"""When a dropped case counts as complete."""
+
+from dataclasses import replace
+
+import pytest
+
+from ctdeface_watcher.stability import Patience, Snapshot, Verdict, Watched, is_unfinished, judge, look
+
+PATIENCE = Patience(quiet=5.0, longest=60.0)
+SEEN = Snapshot(files=3, bytes=300, newest_ns=1)
+
+
+def after(*scans: tuple[float, Snapshot]) -> Watched:
+    """Remember some scans, each with its time."""
+    watched: Watched | None = None
+    for now, snapshot in scans:
+        watched = look(watched, snapshot, now)
+    assert watched is not None
+    return watched
+
+
+def test_a_case_settles_when_nothing_changed_for_the_quiet_period() -> None:
+    """Not before it is over, and then at once."""
+    watched = after((0.0, SEEN), (4.9, SEEN))
+    assert judge(watched, PATIENCE, 4.9) is Verdict.WAITING
+    assert judge(after((0.0, SEEN), (5.0, SEEN)), PATIENCE, 5.0) is Verdict.SETTLED
+
+
+def test_one_scan_is_never_enough() -> None:
+    """A watcher that was held up has seen nothing stay as it is."""
+    assert judge(after((0.0, SEEN)), PATIENCE, 30.0) is Verdict.WAITING
+
+
+@pytest.mark.parametrize("change", [{"files": 4}, {"bytes": 301}, {"newest_ns": 2}])
+def test_every_change_begins_the_quiet_period_anew(change: dict[str, int]) -> None:
+    """More files, more bytes, or a newer time."""
+    changed = replace(SEEN, **change)  # type: ignore[arg-type]  # each key is an int field
+    watched = after((0.0, SEEN), (4.0, changed), (8.0, changed))
+    assert judge(watched, PATIENCE, 8.0) is Verdict.WAITING
+    assert judge(look(watched, changed, 9.0), PATIENCE, 9.0) is Verdict.SETTLED
+
+
+def test_a_file_in_progress_keeps_a_case_waiting_until_it_is_given_up() -> None:
+    """A name such as x.part says more than silence."""
+    copying = replace(SEEN, copying=True)
+    watched = after((0.0, copying), (30.0, copying))
+    assert judge(watched, PATIENCE, 30.0) is Verdict.WAITING
+    assert judge(watched, PATIENCE, 60.0) is Verdict.GIVEN_UP
+
+
+def test_the_marker_settles_at_once_but_not_over_a_file_in_progress() -> None:
+    """The first scan that sees it is enough."""
+    marked = replace(SEEN, marked=True)
+    assert judge(after((0.0, marked)), PATIENCE, 0.0) is Verdict.SETTLED
+    assert judge(after((0.0, replace(marked, copying=True))), PATIENCE, 0.0) is Verdict.WAITING
+
+
+def test_where_only_the_marker_counts_silence_does_not() -> None:
+    """Such a case waits for its marker."""
+    only = replace(PATIENCE, marker_only=True)
+    assert judge(after((0.0, SEEN), (50.0, SEEN)), only, 50.0) is Verdict.WAITING
+
+
+def test_an_empty_folder_is_no_case() -> None:
+    """It waits for files."""
+    empty = Snapshot(files=0, bytes=0, newest_ns=0)
+    assert judge(after((0.0, empty), (30.0, empty)), PATIENCE, 30.0) is Verdict.WAITING
+
+
+@pytest.mark.parametrize(("name", "unfinished"), [("a.dcm", False), ("a.dcm.part", True), (".a.dcm.x7Y", True), ("b.TMP", True)])
+def test_names_tell_files_in_progress(name: str, unfinished: bool) -> None:
+    """Suffixes of copying tools and rsync's leading dot."""
+    assert is_unfinished(name) is unfinished
