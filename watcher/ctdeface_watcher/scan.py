@@ -1,0 +1,96 @@
+"""What lies in the inbox: cases, archives to unpack, and what is no case. Links are never followed."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from ctdeface_watcher.stability import Snapshot, is_unfinished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How the inbox is read.
+
+    Attributes:
+        case_depth: cases are the folders so many levels below the inbox.
+        marker: name of the file that says a case is complete, None for none.
+        ignore: patterns of names that do not count, such as `Thumbs.db`.
+    """
+
+    case_depth: int = 1
+    marker: str | None = None
+    ignore: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inbox:
+    """One look at the inbox.
+
+    Attributes:
+        cases: folders by the name of the case, parts joined by `/`.
+        archives: zip files lying where cases lie.
+        strays: other files and links above the cases; they are reported, not processed.
+    """
+
+    cases: dict[str, Path]
+    archives: tuple[Path, ...]
+    strays: tuple[Path, ...]
+
+
+def read_inbox(root: Path, rules: Rules) -> Inbox:
+    """List the inbox.
+
+    Raises:
+        OSError: it is not there or cannot be read.
+    """
+    cases: dict[str, Path] = {}
+    archives: list[Path] = []
+    strays: list[Path] = []
+    for path, level in _above_cases(root, rules):
+        if path.is_symlink() or not path.is_dir():
+            (archives if level == rules.case_depth and path.suffix.lower() == ".zip" and not path.is_symlink() else strays).append(path)
+        elif level == rules.case_depth:
+            cases[path.relative_to(root).as_posix()] = path
+    return Inbox(cases=cases, archives=tuple(archives), strays=tuple(strays))
+
+
+def take_snapshot(case: Path, rules: Rules) -> Snapshot:
+    """See how a case looks now.
+
+    Raises:
+        OSError: it changes while it is read; the next scan sees it anew.
+    """
+    files = size = newest = 0
+    copying = marked = False
+    for entry in _entries(case):
+        if entry.name == rules.marker:
+            marked = True
+        elif any(fnmatch(entry.name, pattern) for pattern in rules.ignore):
+            continue
+        else:
+            status = entry.stat(follow_symlinks=False)
+            files, size, newest = files + 1, size + status.st_size, max(newest, status.st_mtime_ns)
+            copying |= is_unfinished(entry.name)
+    return Snapshot(files=files, bytes=size, newest_ns=newest, copying=copying, marked=marked)
+
+
+def _above_cases(root: Path, rules: Rules, level: int = 1) -> Iterator[tuple[Path, int]]:
+    """Yield what lies at each level down to the cases'; hidden and ignored names and files in progress do not count."""
+    for path in sorted(root.iterdir()):
+        if is_unfinished(path.name) or any(fnmatch(path.name, pattern) for pattern in rules.ignore):
+            continue
+        if level < rules.case_depth and path.is_dir() and not path.is_symlink():
+            yield from _above_cases(path, rules, level + 1)
+        else:
+            yield path, level
+
+
+def _entries(folder: Path) -> Iterator["os.DirEntry[str]"]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _entries(Path(entry.path))
+            else:
+                yield entry
