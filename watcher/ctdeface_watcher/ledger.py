@@ -1,0 +1,134 @@
+"""What the watcher published and what became of it: a SQLite file in the state folder, a cache that can be lost.
+
+Inbox and reports hold the truth; whoever finds the ledger empty fills it from them again.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ctdeface_shared.errors import StorageUnavailable
+from ctdeface_shared.local_disk import require_local
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS jobs (
+    job_id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    published_at REAL NOT NULL,
+    closed TEXT
+) STRICT
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One job that was published.
+
+    Attributes:
+        job_id: which.
+        case: name of its case.
+        digest: of the manifest.
+        generation: 0 for a drop, higher for a replay.
+        published_at: seconds since the epoch.
+        closed: state of its report when it ended, None while it is open.
+    """
+
+    job_id: str
+    case: str
+    digest: str
+    generation: int
+    published_at: float
+    closed: str | None = None
+
+
+class Ledger:
+    """The file; belongs to one thread."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the ledger in a folder, or begin a new one.
+
+        Raises:
+            ConfigurationError: the folder lies on a network file system.
+            StorageUnavailable: the file cannot be opened, or is damaged; remove it then, and it is filled anew.
+        """
+        require_local(folder)
+        self._file = folder / "ledger.sqlite3"
+        try:
+            self._connection = sqlite3.connect(self._file, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute(_TABLE)
+        except sqlite3.Error as error:
+            raise self._lost(error) from error
+
+    def __enter__(self) -> Self:
+        """Use it for the time of a block."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def note(self, entry: Entry) -> None:
+        """Remember a job; one that is known already stays as it is.
+
+        Raises:
+            StorageUnavailable: it could not be written.
+        """
+        values = (entry.job_id, entry.case, entry.digest, entry.generation, entry.published_at, entry.closed)
+        self._run("INSERT OR IGNORE INTO jobs VALUES (?, ?, ?, ?, ?, ?)", values)
+
+    def close_job(self, job_id: str, state: str) -> None:
+        """Remember how a job ended.
+
+        Raises:
+            StorageUnavailable: it could not be written.
+        """
+        self._run("UPDATE jobs SET closed = ? WHERE job_id = ? AND closed IS NULL", (state, job_id))
+
+    def open_jobs(self) -> tuple[Entry, ...]:
+        """Return the jobs that have not ended, oldest first.
+
+        Raises:
+            StorageUnavailable: the file cannot be read.
+        """
+        return tuple(self._entries("SELECT * FROM jobs WHERE closed IS NULL ORDER BY published_at"))
+
+    def of_case(self, case: str) -> tuple[Entry, ...]:
+        """Return every job of a case, oldest first.
+
+        Raises:
+            StorageUnavailable: the file cannot be read.
+        """
+        return tuple(self._entries("SELECT * FROM jobs WHERE name = ? ORDER BY published_at", (case,)))
+
+    def is_empty(self) -> bool:
+        """Whether nothing is known, as after a loss.
+
+        Raises:
+            StorageUnavailable: the file cannot be read.
+        """
+        return not any(self._entries("SELECT * FROM jobs LIMIT 1"))
+
+    def _entries(self, query: str, values: tuple[str, ...] = ()) -> Iterator[Entry]:
+        try:
+            with closing(self._connection.execute(query, values)) as cursor:
+                rows = cursor.fetchall()
+        except sqlite3.Error as error:
+            raise self._lost(error) from error
+        for job_id, case, digest, generation, published_at, closed in rows:
+            yield Entry(job_id=job_id, case=case, digest=digest, generation=generation, published_at=published_at, closed=closed)
+
+    def _run(self, statement: str, values: tuple[str | float | None, ...]) -> None:
+        try:
+            self._connection.execute(statement, values)
+        except sqlite3.Error as error:
+            raise self._lost(error) from error
+
+    def _lost(self, error: sqlite3.Error) -> StorageUnavailable:
+        return StorageUnavailable(f"the ledger {self._file} cannot be used: {error}")
