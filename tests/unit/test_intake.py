@@ -1,0 +1,50 @@
+"""Which settled case makes a job."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from ctdeface_shared.manifest import Manifest, job_id
+from ctdeface_shared.messages import DefaceJob
+from ctdeface_shared.options import DefaceOptions, Profile
+from ctdeface_watcher.history import PastJob
+from ctdeface_watcher.intake import Answer, Settled, take_in
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+MANIFEST = Manifest(files=2, bytes=20, digest="a" * 64)
+OTHER = Manifest(files=3, bytes=30, digest="b" * 64)
+NEW = Settled(case="a", manifest=MANIFEST, history=(), published=frozenset())
+OPTIONS = DefaceOptions()
+
+
+def past(state: str, manifest: Manifest = MANIFEST) -> PastJob:
+    """Make a job of the case in some state."""
+    return PastJob(job_id="j", state=state, digest=manifest.digest, generation=0, created_at="2026-01-01")
+
+
+def test_a_new_case_makes_a_job() -> None:
+    """With the identity that the same drop has always."""
+    job = take_in(NEW, OPTIONS, NOW)
+    assert isinstance(job, DefaceJob)
+    assert (job.job_id, job.case, job.manifest, job.submitted_at) == (job_id("a", MANIFEST, OPTIONS), "a", MANIFEST, NOW)
+
+
+@pytest.mark.parametrize("state", ["done", "refused", "superseded"])
+def test_a_drop_whose_job_has_ended_is_known_and_a_changed_one_is_new(state: str) -> None:
+    """The files decide, not the name."""
+    assert take_in(replace(NEW, history=(past(state),)), OPTIONS, NOW) is Answer.KNOWN
+    assert isinstance(take_in(replace(NEW, history=(past(state, OTHER),)), OPTIONS, NOW), DefaceJob)
+
+
+@pytest.mark.parametrize("state", ["prepared", "published"])
+def test_a_case_that_is_just_being_published_is_held(state: str) -> None:
+    """Its folder may be half way to the archive."""
+    assert take_in(replace(NEW, history=(past(state, OTHER),)), OPTIONS, NOW) is Answer.HELD
+
+
+def test_a_job_on_its_way_is_not_made_twice_and_other_options_make_another() -> None:
+    """Publishing again would be harmless, but useless."""
+    waiting = replace(NEW, published=frozenset({job_id("a", MANIFEST, OPTIONS)}))
+    assert take_in(waiting, OPTIONS, NOW) is Answer.KNOWN
+    assert isinstance(take_in(waiting, DefaceOptions(profile=Profile.BULKY), NOW), DefaceJob)

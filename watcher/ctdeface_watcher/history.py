@@ -1,0 +1,67 @@
+"""What the reports say about a case; they are the truth about every job that began."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctdeface_shared.spool import ServiceSpool, case_path
+
+FINAL = frozenset({"done", "refused", "superseded"})
+"""States of a job that has ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastJob:
+    """One job of a case, as far as its report tells.
+
+    Attributes:
+        job_id: which.
+        state: prepared, published, done, refused or superseded.
+        digest: of the manifest that it was made for.
+        generation: 0 for a drop, higher for a replay.
+        created_at: UTC, ISO 8601.
+    """
+
+    job_id: str
+    state: str
+    digest: str
+    generation: int
+    created_at: str
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens to it."""
+        return self.state in FINAL
+
+
+def history_of(spool: ServiceSpool, case: str) -> tuple[PastJob, ...]:
+    """Return what is known about a case, oldest first.
+
+    Raises:
+        OSError: a report cannot be read right now.
+    """
+    return tuple(sorted(_jobs(case_path(spool.reports, case)), key=lambda job: job.created_at))
+
+
+def _jobs(folder: Path) -> Iterator[PastJob]:
+    for path in folder.glob("*/report.json"):
+        report = _read(path)
+        try:
+            yield PastJob(
+                job_id=report["job_id"],
+                state=report["state"],
+                digest=report["manifest"]["digest"],
+                generation=report["generation"],
+                created_at=report["created_at"],
+            )
+        except (KeyError, TypeError):
+            continue  # no report of ours, or of another version: it proves nothing
+
+
+def _read(path: Path) -> Any:  # noqa: ANN401  JSON before it is looked into
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
