@@ -15,8 +15,8 @@ from pathlib import Path
 
 from ctdeface_worker.segmentation.choice import segmenter_named
 from tests.measure.heads import HEADS
-from tests.measure.trial import Trial, try_volume
 from tests.measure.volumes import load, names
+from tests.trial import Trial, try_volume
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
@@ -96,6 +97,27 @@ class SpoolSection(Section):
     reports_days: float | None = Field(None, gt=0, description="Reports of ended jobs are removed after so many days; none keeps them.")
 
 
+class WatchMode(StrEnum):
+    """What makes the watcher look."""
+
+    INOTIFY = "inotify"
+    POLLING = "polling"
+
+
+class WatchSection(Section):
+    """When a dropped case is complete, and how many may be on their way."""
+
+    mode: WatchMode = Field(WatchMode.INOTIFY, description="inotify: events make it look sooner; polling: for network shares.")
+    quiet_period: float = Field(10.0, gt=0, description="Seconds without a change after which a case is complete.")
+    rescan_interval: float = Field(30.0, gt=0, description="Seconds between two looks at the inbox when nothing happens.")
+    max_wait: float = Field(86400.0, gt=0, description="Seconds after which a case that never settles is reported and left alone.")
+    marker: str | None = Field(None, description="Name of a file that says a case is complete; none waits for the quiet period only.")
+    marker_only: bool = Field(default=False, description="Whether only the marker makes a case complete.")
+    ignore: tuple[str, ...] = Field(("Thumbs.db", "desktop.ini"), description="Patterns of names that do not keep a case waiting.")
+    case_depth: int = Field(1, ge=1, description="Cases are the folders so many levels below the inbox.")
+    max_unfinished: int = Field(1000, ge=1, description="No more jobs are published while so many have not ended.")
+
+
 class Settings(BaseSettings):
     """Everything an operator can set."""
 
@@ -107,6 +129,7 @@ class Settings(BaseSettings):
     output: OutputSection = OutputSection()
     work: WorkSection = WorkSection()
     spool: SpoolSection = SpoolSection()
+    watch: WatchSection = WatchSection()
     broker: BrokerSection = BrokerSection()
     uid_key: SecretStr | None = Field(
         None, min_length=16, description="Secret behind the new UIDs of headers = annotate, 16 characters up."

@@ -47,3 +47,11 @@ def test_the_base_install_needs_its_declared_libraries_only(package: str) -> Non
     """Shared and watcher run without the worker's libraries; pika and watchdog stay behind their doors."""
     used = set().union(*(foreign_imports(file) for file in PACKAGES[package].rglob("*.py")))
     assert used <= ALLOWED_IN_BASE | set(sys.stdlib_module_names) | {"pika", "watchdog"}
+
+
+def test_the_measure_of_the_tests_shares_nothing_with_what_it_measures() -> None:
+    """Whatever measures removed skin imports neither segmenters nor gate."""
+    sources = list((ROOT / "tests/measure").glob("*.py"))
+    assert len(sources) >= 5
+    strangers = ("ctdeface_worker.segmentation", "ctdeface_worker.verification", "tests.trial")
+    assert not [file.name for file in sources if any(name in file.read_text(encoding="utf-8") for name in strangers)]

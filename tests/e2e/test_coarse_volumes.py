@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
 from tests.measure.heads import HEADS
-from tests.measure.trial import try_volume
 from tests.measure.volumes import load, names
+from tests.trial import try_volume
 
 SAMPLE = 12
 

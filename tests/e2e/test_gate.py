@@ -13,7 +13,7 @@ from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
 from ctdeface_worker.verification.cavity import find_cavity
 from ctdeface_worker.verification.gate import verify_volume
 from tests.cases import small_head
-from tests.measure.trial import defaced
+from tests.trial import defaced
 
 SWAPPED = [order for order in permutations(range(3)) if order != (0, 1, 2)]
 

@@ -11,9 +11,9 @@ from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
 from ctdeface_worker.verification.gate import verify_volume
 from tests.cases import small_head
 from tests.measure.heads import HEADS
-from tests.measure.trial import defaced
 from tests.measure.volumes import load
 from tests.measure.wrong_masks import coarser, moved_to, wrong_masks
+from tests.trial import defaced
 
 ALL = slice(None)
 PARTS = {

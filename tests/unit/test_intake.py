@@ -37,6 +37,11 @@ def test_a_drop_whose_job_has_ended_is_known_and_a_changed_one_is_new(state: str
     assert isinstance(take_in(replace(NEW, history=(past(state, OTHER),)), OPTIONS, NOW), DefaceJob)
 
 
+def test_files_that_come_back_after_others_make_a_job_again() -> None:
+    """What is in the outbox is the last job's output, not theirs."""
+    assert isinstance(take_in(replace(NEW, history=(past("done"), past("done", OTHER))), OPTIONS, NOW), DefaceJob)
+
+
 @pytest.mark.parametrize("state", ["prepared", "published"])
 def test_a_case_that_is_just_being_published_is_held(state: str) -> None:
     """Its folder may be half way to the archive."""

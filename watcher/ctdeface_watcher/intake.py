@@ -15,7 +15,7 @@ class Answer(Enum):
     """Why a settled case makes no new job."""
 
     KNOWN = "known"
-    """A job for exactly these files has ended, or is on its way."""
+    """The last job of the case was for exactly these files, or one is on its way; `ctdeface replay` repeats one."""
     HELD = "held"
     """A job of this case is just being published, and its originals are being put away."""
 
@@ -27,7 +27,7 @@ class Settled:
     Attributes:
         case: its name.
         manifest: what it consists of.
-        history: jobs that began, from their reports.
+        history: jobs that began, from their reports, oldest first.
         published: ids of jobs that were published and have not ended.
     """
 
@@ -42,6 +42,7 @@ def take_in(settled: Settled, options: DefaceOptions, now: datetime) -> DefaceJo
     identity = job_id(settled.case, settled.manifest, options)
     if any(job.state in {"prepared", "published"} for job in settled.history):
         return Answer.HELD
-    if identity in settled.published or any(job.ended and job.digest == settled.manifest.digest for job in settled.history):
+    latest = settled.history[-1] if settled.history else None
+    if identity in settled.published or (latest is not None and latest.digest == settled.manifest.digest):
         return Answer.KNOWN
     return DefaceJob(job_id=identity, case=settled.case, manifest=settled.manifest, submitted_at=now, options=options)

@@ -64,7 +64,7 @@ def take_snapshot(case: Path, rules: Rules) -> Snapshot:
     """
     files = size = newest = 0
     copying = marked = False
-    for entry in _entries(case):
+    for entry, hidden in _entries(case):
         if entry.name == rules.marker:
             marked = True
         elif any(fnmatch(entry.name, pattern) for pattern in rules.ignore):
@@ -72,7 +72,7 @@ def take_snapshot(case: Path, rules: Rules) -> Snapshot:
         else:
             status = entry.stat(follow_symlinks=False)
             files, size, newest = files + 1, size + status.st_size, max(newest, status.st_mtime_ns)
-            copying |= is_unfinished(entry.name)
+            copying |= hidden or is_unfinished(entry.name)
     return Snapshot(files=files, bytes=size, newest_ns=newest, copying=copying, marked=marked)
 
 
@@ -87,10 +87,11 @@ def _above_cases(root: Path, rules: Rules, level: int = 1) -> Iterator[tuple[Pat
             yield path, level
 
 
-def _entries(folder: Path) -> Iterator["os.DirEntry[str]"]:
+def _entries(folder: Path, *, hidden: bool = False) -> Iterator[tuple["os.DirEntry[str]", bool]]:
+    """Yield every file, and whether a folder above it says that it is still being copied."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                yield from _entries(Path(entry.path))
+                yield from _entries(Path(entry.path), hidden=hidden or is_unfinished(entry.name))
             else:
-                yield entry
+                yield entry, hidden

@@ -80,7 +80,7 @@ def look(before: Watched | None, snapshot: Snapshot, now: float) -> Watched:
 
 def judge(watched: Watched, patience: Patience, now: float) -> Verdict:
     """Say whether a case is complete."""
-    if watched.snapshot.marked and not watched.snapshot.copying:
+    if watched.snapshot.marked and watched.snapshot.files > 0 and not watched.snapshot.copying:
         return Verdict.SETTLED
     quiet = watched.scans >= 2 and now - watched.unchanged_since >= patience.quiet
     if quiet and watched.snapshot.files > 0 and not watched.snapshot.copying and not patience.marker_only:

@@ -1,5 +1,6 @@
 """A dropped zip file becomes a case: unpacked beside the inbox's cases under a hidden name, and shown by a rename when it is whole."""
 
+import lzma
 import shutil
 import stat
 import zipfile
@@ -52,7 +53,17 @@ def unpack(archive: Path, case: Path, limits: Limits) -> None:
     try:
         _extract(archive, hidden, limits)
         hidden.rename(case)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, FileExistsError, NotADirectoryError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        ValueError,
+        lzma.LZMAError,
+        FileExistsError,
+        NotADirectoryError,
+        IsADirectoryError,
+    ) as error:
         message = "the zip file is damaged or packed in a way that is not known here: unpack it by hand and drop the folder"
         raise UnsafeArchive(message) from error
     finally:

@@ -95,7 +95,8 @@ def read_files(root: Path, names: Iterable[str]) -> CaseFiles:
         OSError: a file is missing or cannot be read.
     """
     inside = root.resolve()
-    return CaseFiles(root=root, files=tuple(_read(root / name, name, inside) for name in sorted(names)))
+    with warnings.catch_warnings(action="ignore"):  # as above: they quote header values
+        return CaseFiles(root=root, files=tuple(_read(root / name, name, inside) for name in sorted(names)))
 
 
 def _entries(folder: Path) -> Iterator[Path]:

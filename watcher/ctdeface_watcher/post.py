@@ -1,0 +1,57 @@
+"""The watcher's process: one per inbox, with everything it works with."""
+
+import threading
+
+from ctdeface_shared import logs
+from ctdeface_shared.broker import open_broker
+from ctdeface_shared.cli import EXIT_OK
+from ctdeface_shared.lifecycle import stop_on_signals
+from ctdeface_shared.ownership import locked
+from ctdeface_shared.settings import WatchMode
+from ctdeface_shared.site import Site
+from ctdeface_watcher.events import wakeups
+from ctdeface_watcher.ledger import Ledger
+from ctdeface_watcher.scan import Rules
+from ctdeface_watcher.service import Post, watch
+from ctdeface_watcher.stability import Patience
+
+LOCK = "watcher"
+STALE_SECONDS = 120.0
+"""A watcher of another machine that showed no life for so long is gone."""
+PATIENCE_SECONDS = 365 * 86_400.0
+"""A second watcher waits for its turn."""
+
+
+def run_post(site: Site) -> int:
+    """Watch the inbox of a service until stopped, and return the exit code.
+
+    Raises:
+        ConfigurationError: a folder, the queue or a setting must be put right first.
+    """
+    logs.configure()
+    site.prepare()
+    with (
+        stop_on_signals() as stop,
+        locked(site.spool.locks, LOCK, stale_seconds=STALE_SECONDS, patience_seconds=PATIENCE_SECONDS),
+        Ledger(site.state_dir) as ledger,
+    ):
+        watch(post_of(site, ledger, stop))
+    return EXIT_OK
+
+
+def post_of(site: Site, ledger: Ledger, stop: threading.Event) -> Post:
+    """Put together what the watcher works with."""
+    settings = site.settings.watch
+    return Post(
+        spool=site.spool,
+        broker=open_broker(site.queue),
+        ledger=ledger,
+        wakeups=wakeups(site.spool.inbox, polling=settings.mode is WatchMode.POLLING),
+        rules=Rules(case_depth=settings.case_depth, marker=settings.marker, ignore=settings.ignore),
+        patience=Patience(quiet=settings.quiet_period, longest=settings.max_wait, marker_only=settings.marker_only),
+        options=site.settings.deface.options(),
+        rescan_seconds=settings.rescan_interval,
+        max_unfinished=settings.max_unfinished,
+        min_free_gb=site.settings.output.min_free_gb,
+        stop=stop,
+    )

@@ -1,0 +1,27 @@
+"""Look at the inbox, wait until dropped cases are complete, and put a job for each into the queue, until stopped.
+
+Run one per inbox. Nothing in the inbox is changed: the workers put originals away when a case has ended.
+"""
+
+import argparse
+
+from ctdeface_shared.place import add_place
+
+EXAMPLES = """\
+examples:
+  ctdeface watch --spool /srv/ctdeface                  drop folders into /srv/ctdeface/inbox
+  ctdeface watch --broker amqp://queue.example          workers on other machines take the jobs
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options; everything else is a setting of the table [watch]."""
+    add_place(parser)
+
+
+def run(namespace: argparse.Namespace) -> int:
+    """Watch until stopped."""
+    from ctdeface_shared.site import find_site  # noqa: PLC0415  `ctdeface watch --help` needs none of this
+    from ctdeface_watcher.post import run_post  # noqa: PLC0415  as above
+
+    return run_post(find_site(namespace.config, namespace.spool, namespace.broker))
