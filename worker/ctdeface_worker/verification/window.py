@@ -1,4 +1,4 @@
-"""The facial window by the gate's own means: from the middle of the forehead to the jaw, between the orbital rims."""
+"""The facial window by the gate's own means: from the lower forehead to the jaw, between the orbital rims."""
 
 from dataclasses import dataclass
 
@@ -15,8 +15,8 @@ FRONT_PART = 0.3
 WHOLE_CAVITY_MM = 130.0
 """A shorter cavity is cut by the field of view, and its front is not the frontal lobe."""
 BROW_ABOVE_FLOOR_MM = 4.0
-FOREHEAD_MM = 24.0
-"""The middle of the forehead lies this far above the brow."""
+FOREHEAD_MM = 14.0
+"""So much of the forehead is looked at; where the head leans, its middle lies hardly higher above the floor of the frontal lobes."""
 FACE_MM = (60.0, 150.0)
 """The chin lies this far below the brow."""
 USUAL_FACE_MM = 118.0
@@ -40,7 +40,7 @@ class Window:
 
     Attributes:
         low: lowest corner (x, y, z): right, front, below the chin.
-        high: highest corner: left, back, middle of the forehead.
+        high: highest corner: left, back, lower forehead.
         chin_in_view: whether a jaw was found.
     """
 
