@@ -1,7 +1,9 @@
 """How a process lives and ends: stopping on signals, and the one place that catches whatever a task throws."""
 
 import logging
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,3 +57,13 @@ def stop_on_signals() -> Iterator[threading.Event]:
         yield stop
     finally:
         restore()
+
+
+def stop_with_parent() -> None:
+    """Ask this process to stop when its standard input ends: a pipe of the parent's, which even SIGKILL makes it let go."""
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()

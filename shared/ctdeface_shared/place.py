@@ -10,6 +10,13 @@ def add_place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--broker", metavar="URL", help="amqp://, amqps:// or sqlite:///path (default: broker.url)")
 
 
+def add_lifetime(parser: argparse.ArgumentParser) -> None:
+    """Declare `--with-parent`."""
+    parser.add_argument(
+        "--with-parent", action="store_true", help="stop when standard input ends, as it does when whoever started this ends"
+    )
+
+
 def positive(text: str) -> int:
     """Read a whole number from 1 up.
 

@@ -3,7 +3,9 @@
 import signal
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from time import monotonic
 from typing import Protocol
 
@@ -32,11 +34,13 @@ class Program:
 
     Attributes:
         name: for a person.
-        command: program and arguments.
+        command: program and arguments; its standard input ends when the supervisor does.
+        log: file that takes its standard error; None leaves it the supervisor's.
     """
 
     name: str
     command: tuple[str, ...]
+    log: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +93,14 @@ def supervise(
 
 
 def _start(each: Running, environment: Mapping[str, str]) -> Running:
-    # a session of its own: Ctrl-C of the terminal reaches the supervisor only, which then asks each process to end
-    process = subprocess.Popen(each.program.command, env=dict(environment), start_new_session=True)  # noqa: S603  our own command
+    with nullcontext(None) if each.program.log is None else each.program.log.open("ab") as log:
+        process = subprocess.Popen(  # noqa: S603  our own command
+            each.program.command,
+            stdin=subprocess.PIPE,
+            stderr=log,
+            env=dict(environment),
+            start_new_session=True,  # Ctrl-C of the terminal reaches the supervisor only, which then asks each process to end
+        )
     return replace(each, process=process, since=monotonic())
 
 
@@ -102,6 +112,7 @@ def _care_for(each: Running, environment: Mapping[str, str]) -> Running:
     code = each.process.poll()
     if code is None:
         return each
+    _let_go(each.process)
     if code == EXIT_CONFIGURATION:
         message = f"{each.program.name} cannot run until that is put right"
         raise ConfigurationError(message)
@@ -121,3 +132,10 @@ def _end(processes: Iterable["subprocess.Popen[bytes]"], grace_seconds: float) -
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        _let_go(process)
+
+
+def _let_go(process: "subprocess.Popen[bytes]") -> None:
+    """Close our end of a process's standard input."""
+    if process.stdin is not None:
+        process.stdin.close()

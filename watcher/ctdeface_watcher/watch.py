@@ -5,7 +5,7 @@ Run one per inbox. Nothing in the inbox is changed: the workers put originals aw
 
 import argparse
 
-from ctdeface_shared.place import add_place
+from ctdeface_shared.place import add_lifetime, add_place
 
 EXAMPLES = """\
 examples:
@@ -17,11 +17,15 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options; everything else is a setting of the table [watch]."""
     add_place(parser)
+    add_lifetime(parser)
 
 
 def run(namespace: argparse.Namespace) -> int:
     """Watch until stopped."""
-    from ctdeface_shared.site import find_site  # noqa: PLC0415  `ctdeface watch --help` needs none of this
+    from ctdeface_shared.lifecycle import stop_with_parent  # noqa: PLC0415  `ctdeface watch --help` needs none of this
+    from ctdeface_shared.site import find_site  # noqa: PLC0415  as above
     from ctdeface_watcher.post import run_post  # noqa: PLC0415  as above
 
+    if namespace.with_parent:
+        stop_with_parent()
     return run_post(find_site(namespace.config, namespace.spool, namespace.broker))

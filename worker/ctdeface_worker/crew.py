@@ -2,7 +2,9 @@
 
 import os
 import threading
+from collections.abc import Callable
 from functools import partial
+from typing import TypeAlias
 
 from ctdeface_shared import logs
 from ctdeface_shared.broker import open_broker
@@ -13,13 +15,17 @@ from ctdeface_shared.ownership import sweep
 from ctdeface_shared.site import Site
 from ctdeface_worker.attempt import Bench
 from ctdeface_worker.child import prepare
-from ctdeface_worker.executor import WarmChild
+from ctdeface_worker.executor import Run, WarmChild
 from ctdeface_worker.originals import archive
 from ctdeface_worker.outbox import OutputRules
 from ctdeface_worker.publishing import recover
 from ctdeface_worker.report.model import CaseReport
+from ctdeface_worker.result import CaseResult
 from ctdeface_worker.segmentation.choice import segmenter_named
 from ctdeface_worker.service import Station, serve
+from ctdeface_worker.task import CaseTask
+
+Pipeline: TypeAlias = Callable[[str], Run[CaseTask, CaseResult]]
 
 GRACE_SECONDS = 300.0
 """Folders that nobody touched for the job timeout and this long are abandoned."""
@@ -27,8 +33,14 @@ GRACE_SECONDS = 300.0
 _log = logs.logger(__name__)
 
 
-def run_crew(site: Site, processes: int | None, threads: int | None) -> int:
+def run_crew(site: Site, processes: int | None, threads: int | None, pipeline: Pipeline = prepare) -> int:
     """Run the slots of a worker until it is stopped, and return the exit code.
+
+    Args:
+        site: where the service runs.
+        processes: how many slots; None for the settings'.
+        threads: of each slot; None for the settings', or a fair share of the cores.
+        pipeline: makes a child ready, given the segmenter's name; must be importable.
 
     Raises:
         ConfigurationError: a folder, the queue or a setting must be put right first.
@@ -45,7 +57,12 @@ def run_crew(site: Site, processes: int | None, threads: int | None) -> int:
         sweep(folder, stale_seconds=_stale_seconds(site))
     with stop_on_signals() as stop:
         ends: list[Exception | None] = []
-        crew = [threading.Thread(target=_serve, args=(site, f"slot-{n}", stop, ends), name=f"slot-{n}", daemon=True) for n in range(count)]
+        crew = [
+            threading.Thread(
+                target=_serve, args=(partial(station_of, site, f"slot-{n}", stop, pipeline), stop, ends), name=f"slot-{n}", daemon=True
+            )
+            for n in range(count)
+        ]
         for slot in crew:
             slot.start()
         _log.info("worker_started")
@@ -60,12 +77,12 @@ def run_crew(site: Site, processes: int | None, threads: int | None) -> int:
     return EXIT_OK
 
 
-def _serve(site: Site, name: str, stop: threading.Event, ends: list[Exception | None]) -> None:
+def _serve(make_station: Callable[[], Station], stop: threading.Event, ends: list[Exception | None]) -> None:
     """Be one slot. One that ends on its own ends the worker: whoever supervises it starts all slots afresh."""
-    end = boundary(lambda: serve(station_of(site, name, stop)))
+    end = boundary(lambda: serve(make_station()))
     ends.append(end)
     if not stop.is_set():
-        _log.error("slot_ended", worker=name)
+        _log.error("slot_ended", worker=threading.current_thread().name)
         stop.set()
 
 
@@ -88,10 +105,10 @@ def _rules(site: Site) -> OutputRules:
     )
 
 
-def station_of(site: Site, name: str, stop: threading.Event) -> Station:
+def station_of(site: Site, name: str, stop: threading.Event, pipeline: Pipeline = prepare) -> Station:
     """Put together what one slot works with."""
     settings = site.settings
-    child = WarmChild(partial(prepare, settings.deface.segmenter))
+    child = WarmChild(partial(pipeline, settings.deface.segmenter))
     return Station(
         name=name,
         broker=open_broker(site.queue),

@@ -7,7 +7,7 @@ and nothing is lost.
 
 import argparse
 
-from ctdeface_shared.place import add_place, positive
+from ctdeface_shared.place import add_lifetime, add_place, positive
 
 EXAMPLES = """\
 examples:
@@ -21,11 +21,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_place(parser)
     parser.add_argument("--processes", type=positive, metavar="N", help="cases worked on at the same time (default: work.jobs)")
     parser.add_argument("--threads", type=positive, metavar="M", help="threads per case (default: the cores shared among the processes)")
+    add_lifetime(parser)
 
 
 def run(namespace: argparse.Namespace) -> int:
     """Work until stopped."""
-    from ctdeface_shared.site import find_site  # noqa: PLC0415  `ctdeface work --help` needs none of this
+    from ctdeface_shared.lifecycle import stop_with_parent  # noqa: PLC0415  `ctdeface work --help` needs none of this
+    from ctdeface_shared.site import find_site  # noqa: PLC0415  as above
     from ctdeface_worker.crew import run_crew  # noqa: PLC0415  as above
 
+    if namespace.with_parent:
+        stop_with_parent()
     return run_crew(find_site(namespace.config, namespace.spool, namespace.broker), namespace.processes, namespace.threads)
