@@ -1,0 +1,264 @@
+"""Where the cases of a spool are, as its folders tell."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from uuid import NAMESPACE_URL, uuid5
+
+import pytest
+
+from ctdeface_shared.manifest import Manifest
+from ctdeface_shared.past_jobs import JobReader
+from ctdeface_shared.spool import ServiceSpool
+from ctdeface_shared.survey import Survey, Surveyor, duration, lines, survey
+
+NOW = 2_000_000_000.0
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> ServiceSpool:
+    """An empty spool."""
+    made = ServiceSpool.under(tmp_path)
+    made.prepare(outbox_mode=0o750)
+    made.inbox.mkdir()
+    return made
+
+
+def drop(spool: ServiceSpool, case: str, content: str = "slice") -> Path:
+    """Put a case of one file into the inbox."""
+    folder = spool.inbox / case
+    folder.mkdir(parents=True)
+    (folder / "1.dcm").write_text(content, encoding="utf-8")
+    os.utime(folder / "1.dcm", (NOW - 900, NOW - 900))
+    return folder
+
+
+def job(spool: ServiceSpool, case: str, number: int = 0) -> Path:
+    """Make the report folder of a job."""
+    folder = spool.reports / case / str(uuid5(NAMESPACE_URL, f"{case} {number}"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def tell(folder: Path, state: str, *, digest: str = "", number: int = 0, ago: float = 60.0, name: str = "report.json") -> None:
+    """Write a report as a worker would."""
+    refused = state == "refused"
+    content = {
+        "state": state,
+        "result": {"code": "FaceNotFound" if refused else "", "reason": "no face" if refused else ""},
+        "manifest": {"digest": digest},
+        "generation": number,
+        "created_at": f"2026-11-21T08:00:{number:02d}.000+00:00",
+    }
+    (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    os.utime(folder / name, (NOW - ago, NOW - ago))
+
+
+def begin(folder: Path, what: str = "begun", ago: float = 120.0) -> None:
+    """Note an attempt as a worker would."""
+    with (folder / "attempts.log").open("a", encoding="utf-8") as log:
+        log.write(f"2026-11-21T08:00:00+00:00 host 1 {what}\n")
+    os.utime(folder / "attempts.log", (NOW - ago, NOW - ago))
+
+
+def quarantine(spool: ServiceSpool, case: str, folder: Path) -> None:
+    """Show a refused job in the quarantine."""
+    (spool.quarantine / case / folder.name).mkdir(parents=True)
+
+
+def test_an_empty_spool_is_idle(spool: ServiceSpool) -> None:
+    """Nothing waits and nothing is in flight."""
+    seen = survey(spool, NOW)
+    assert seen.is_idle
+    assert seen == Survey(at=NOW)
+
+
+def test_a_spool_that_is_not_there_yet_is_idle(tmp_path: Path) -> None:
+    """Whoever looks before the first start gets no error."""
+    assert survey(ServiceSpool.under(tmp_path / "none"), NOW).is_idle
+
+
+def test_a_dropped_case_a_copy_in_progress_and_a_zip_file_are_waiting(spool: ServiceSpool) -> None:
+    """Hidden names, loose files, links and folders without a file are not."""
+    for name in ("a", ".hidden", "copy.part"):
+        drop(spool, name)
+    (spool.inbox / "case.zip").write_bytes(b"PK")
+    (spool.inbox / "loose.dcm").write_bytes(b"x")
+    (spool.inbox / "empty" / "deeper").mkdir(parents=True)
+    (spool.inbox / "link").symlink_to(spool.inbox / "a")
+    assert survey(spool, NOW).waiting == ("a", "case.zip", "copy.part")
+
+
+def test_a_case_of_ignored_files_only_is_not_waiting(spool: ServiceSpool) -> None:
+    """What a file manager leaves is no case."""
+    drop(spool, "a")
+    (spool.inbox / "b").mkdir()
+    (spool.inbox / "b" / "Thumbs.db").touch()
+    assert Surveyor(spool, ignore=("Thumbs.db",)).look(NOW).waiting == ("a",)
+
+
+def test_the_oldest_waiting_case_tells_the_age(spool: ServiceSpool) -> None:
+    """Counted from the last change of its folder, whatever times its files have."""
+    since = drop(spool, "a").stat().st_ctime
+    assert survey(spool, since + 300).oldest_waiting_seconds == pytest.approx(300)
+    assert survey(spool, since - 300).oldest_waiting_seconds == 0
+
+
+@pytest.mark.parametrize("state", ["prepared", "published"])
+def test_a_job_between_begin_and_end_is_in_flight(spool: ServiceSpool, state: str) -> None:
+    """Until its report says that it is done."""
+    drop(spool, "a")
+    tell(job(spool, "a"), state)
+    seen = survey(spool, NOW)
+    assert (seen.waiting, seen.in_flight) == ((), ("a",))
+
+
+def test_an_attempt_that_began_is_in_flight_and_one_that_was_handed_back_waits(spool: ServiceSpool) -> None:
+    """The log of attempts tells before there is any report."""
+    drop(spool, "a")
+    begin(job(spool, "a"))
+    assert survey(spool, NOW).in_flight == ("a",)
+    begin(job(spool, "a"), "handed back")
+    assert survey(spool, NOW).waiting == ("a",)
+
+
+def test_an_attempt_that_began_before_the_report_is_over_and_a_later_one_is_not(spool: ServiceSpool) -> None:
+    """The same job can be worked on a second time."""
+    folder = job(spool, "a")
+    begin(folder, ago=120)
+    tell(folder, "done", ago=60)
+    assert survey(spool, NOW).is_idle
+    begin(folder, ago=30)
+    assert survey(spool, NOW).in_flight == ("a",)
+
+
+def test_originals_that_are_kept_are_not_waiting_until_they_change(spool: ServiceSpool) -> None:
+    """The newest ended job was for exactly these files."""
+    folder = drop(spool, "a")
+    tell(job(spool, "a"), "done", digest=Manifest.scan(folder).digest)
+    surveyor = Surveyor(spool)
+    assert surveyor.look(NOW).is_idle
+    (folder / "2.dcm").write_text("late", encoding="utf-8")
+    assert surveyor.look(NOW + 1).waiting == ("a",)
+
+
+def test_kept_originals_that_change_in_place_are_noticed_within_half_a_minute(spool: ServiceSpool) -> None:
+    """Their folder does not show it, so their files are looked at again."""
+    folder = drop(spool, "a")
+    tell(job(spool, "a"), "done", digest=Manifest.scan(folder).digest)
+    surveyor = Surveyor(spool)
+    surveyor.look(NOW)
+    with (folder / "1.dcm").open("a", encoding="utf-8") as file:
+        file.write("more")
+    assert surveyor.look(NOW + 31).waiting == ("a",)
+
+
+def test_only_the_newest_job_counts(spool: ServiceSpool) -> None:
+    """A case that was refused and then released is not refused."""
+    older, newer = job(spool, "a", 0), job(spool, "a", 1)
+    tell(older, "refused", number=0)
+    quarantine(spool, "a", older)
+    assert [one.case for one in survey(spool, NOW).refused] == ["a"]
+    tell(newer, "done", number=1)
+    assert survey(spool, NOW).refused == ()
+
+
+def test_refused_cases_come_with_code_and_reason_newest_first(spool: ServiceSpool) -> None:
+    """One that is no longer in the quarantine was dealt with."""
+    for case, ago in (("a", 500.0), ("b", 100.0), ("gone", 50.0)):
+        tell(job(spool, case), "refused", ago=ago)
+        if case != "gone":
+            quarantine(spool, case, job(spool, case))
+    seen = survey(spool, NOW)
+    assert [(one.case, one.code, one.reason) for one in seen.refused] == [
+        ("b", "FaceNotFound", "no face"),
+        ("a", "FaceNotFound", "no face"),
+    ]
+    assert seen.refused_codes == {"FaceNotFound": 2}
+
+
+def test_a_repetition_that_was_refused_makes_the_case_refused(spool: ServiceSpool) -> None:
+    """Its report lies beside the one of what is published."""
+    folder = job(spool, "a")
+    tell(folder, "done")
+    tell(folder, "refused", name="repeat.json")
+    quarantine(spool, "a", folder)
+    assert [one.code for one in survey(spool, NOW).refused] == ["FaceNotFound"]
+
+
+def test_a_replay_that_was_ordered_waits_once_its_originals_are_back(spool: ServiceSpool) -> None:
+    """Before that the case is refused as before."""
+    older, newer = job(spool, "a", 0), job(spool, "a", 1)
+    tell(older, "refused")
+    quarantine(spool, "a", older)
+    order = {"submitted_at": "2026-11-21T09:00:00Z", "generation": 1, "manifest": {"digest": "d"}}
+    (newer / "order.json").write_text(json.dumps(order), encoding="utf-8")
+    assert (len(survey(spool, NOW).refused), survey(spool, NOW).waiting) == (1, ())
+    drop(spool, "a")
+    assert (survey(spool, NOW).refused, survey(spool, NOW).waiting) == ((), ("a",))
+
+
+def test_the_rate_counts_what_ended_within_the_last_hour(spool: ServiceSpool) -> None:
+    """By the times of the reports."""
+    for number, ago in enumerate((10.0, 3000.0, 4000.0)):
+        tell(job(spool, "a", number), "done", number=number, ago=ago)
+    assert survey(spool, NOW).ended_last_hour == 2
+
+
+def test_nested_cases_are_found_at_their_depth(spool: ServiceSpool) -> None:
+    """With cases two levels below the inbox, also when a case is named like a job."""
+    name = f"site/{job(spool, 'x').name}"
+    shutil.rmtree(spool.reports / "x")
+    folder = drop(spool, name)
+    drop(spool, "site/b")
+    tell(job(spool, name), "done", digest=Manifest.scan(folder).digest)
+    assert Surveyor(spool, case_depth=2).look(NOW).waiting == ("site/b",)
+    assert [record.case for record in JobReader(spool.reports).read()] == [name]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"state": "done"}', b"\xff"])
+def test_a_report_that_cannot_be_read_proves_nothing(spool: ServiceSpool, content: bytes) -> None:
+    """The case waits as if there were none."""
+    drop(spool, "a")
+    (job(spool, "a") / "report.json").write_bytes(content)
+    assert survey(spool, NOW).waiting == ("a",)
+
+
+@pytest.mark.parametrize("vanishing", [lambda spool: spool.inbox / "a", lambda spool: spool.reports / "a", lambda spool: spool.reports])
+def test_what_vanishes_while_somebody_looks_is_no_error(spool: ServiceSpool, vanishing: Callable[[ServiceSpool], Path]) -> None:
+    """Between two looks here; the reader remembers what is gone."""
+    folder = drop(spool, "a")
+    tell(job(spool, "a"), "done", digest=Manifest.scan(folder).digest)
+    surveyor = Surveyor(spool)
+    surveyor.look(NOW)
+    shutil.rmtree(vanishing(spool))
+    surveyor.look(NOW + 60)
+
+
+def test_the_lines_for_a_person_name_what_is_refused_and_why(spool: ServiceSpool) -> None:
+    """The newest ones by name, the rest by number."""
+    for number in range(3):
+        case = f"case-{number}"
+        tell(job(spool, case), "refused", ago=100.0 - number)
+        quarantine(spool, case, job(spool, case))
+    drop(spool, "a")
+    text = "\n".join(lines(survey(spool, NOW), limit=2))
+    assert "waiting         1, the oldest for " in text
+    assert "refused         3: 3 FaceNotFound" in text
+    assert "case-2  FaceNotFound: no face" in text
+    assert "case-0" not in text
+    assert "and 1 more" in text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (59.6, "1 min 0 s"), (3700, "1 h 1 min"), (90_000, "1 d 1 h")])
+def test_time_spans_are_written_in_two_units(seconds: float, text: str) -> None:
+    """As people say them."""
+    assert duration(seconds) == text
+
+
+def test_the_plain_values_are_json(spool: ServiceSpool) -> None:
+    """For whoever reads `--json`."""
+    drop(spool, "a")
+    assert json.loads(json.dumps(survey(spool, NOW).as_plain()))["waiting"] == 1
