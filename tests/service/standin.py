@@ -44,8 +44,10 @@ MISHAPS: Mapping[str, Callable[[CaseTask], None]] = {
     "crash": lambda _: os._exit(3),
     "once crash": _crash_once,
     "memory": lambda _: os.kill(os.getpid(), signal.SIGKILL),
+    "segfault": lambda _: os.kill(os.getpid(), signal.SIGSEGV),
     "disk": _full_disk,
     "hang": lambda _: time.sleep(600),
+    "short": lambda _: time.sleep(0.3),
     "slow": lambda _: time.sleep(3),
     "kill parent": _kill_parent,
 }

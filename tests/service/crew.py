@@ -1,0 +1,68 @@
+"""A worker of `fleet`, with the stand-in for the pipeline and, if asked for, an early end; all else is real.
+
+    python -m tests.service.crew --config FILE [--processes N] [--die-at STEP]
+
+With `--die-at` it kills itself, as SIGKILL does, when that step of a publication is done.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from threading import Event
+
+from ctdeface_worker.executor import Run
+from ctdeface_worker.result import CaseResult
+from ctdeface_worker.task import CaseTask
+from tests.service import standin
+
+
+def pipeline(_segmenter: str) -> Run[CaseTask, CaseResult]:
+    """Make a child that follows the plan of each case."""
+    return standin.prepare()
+
+
+def serve_until(config: Path, last_step: str) -> None:
+    """Serve with one slot that dies when a step of a publication is done."""
+    from ctdeface_shared.site import find_site
+    from ctdeface_worker.crew import station_of
+    from ctdeface_worker.publishing import publish
+    from ctdeface_worker.service import serve
+
+    def told(step: str) -> None:
+        if step == last_step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    site = find_site(config)
+    site.prepare()
+    station = station_of(site, "slot-0", Event(), pipeline)
+    serve(replace(station, bench=replace(station.bench, publish=partial(publish, step=told))))
+
+
+def main() -> int:
+    """Work until stopped."""
+    from ctdeface_shared import logs
+    from ctdeface_shared.cli import EXIT_CONFIGURATION, complain
+    from ctdeface_shared.errors import ConfigurationError
+    from ctdeface_shared.site import find_site
+    from ctdeface_worker.crew import run_crew  # what the child needs not stands here: it loads this module as well
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--die-at", default="")
+    chosen = parser.parse_args()
+    logs.configure()
+    try:
+        if chosen.die_at:
+            serve_until(chosen.config, chosen.die_at)
+        return run_crew(find_site(chosen.config), chosen.processes, 1, pipeline)
+    except ConfigurationError as error:
+        return complain(str(error), EXIT_CONFIGURATION)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
