@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 REPORT, REPEAT, ATTEMPTS, ORDER = "report.json", "repeat.json", "attempts.log", "order.json"
 FINAL = frozenset({"done", "refused", "superseded"})
@@ -62,12 +62,8 @@ class JobRecord:
         return (self.created_at, self.generation)
 
 
-class _Stamp(NamedTuple):
-    """Whether a file is still the same one."""
-
-    inode: int
-    mtime_ns: int
-    size: int
+_Stamps = dict[str, tuple[int, int, int]]
+"""Inode, time of change in nanoseconds and size of a job's files by name: whether they are still the same ones."""
 
 
 class JobReader:
@@ -76,7 +72,7 @@ class JobReader:
     def __init__(self, reports: Path) -> None:
         """Begin without having read anything."""
         self._reports = reports
-        self._read: dict[Path, tuple[dict[str, _Stamp], JobRecord]] = {}
+        self._read: dict[str, tuple[_Stamps, JobRecord]] = {}
 
     def read(self) -> tuple[JobRecord, ...]:
         """Return every job that can be read now; a folder that vanishes meanwhile is left out.
@@ -84,24 +80,26 @@ class JobReader:
         Raises:
             OSError: the reports cannot be read, for another reason than that something is gone.
         """
-        records: dict[Path, tuple[dict[str, _Stamp], JobRecord]] = {}
-        for folder, present in _job_folders(self._reports, 0):
-            with gone_is_no_error():
-                stamps = {name: _stamp(folder / name) for name in present}
-                known = self._read.get(folder)
-                records[folder] = known if known and known[0] == stamps else (stamps, self._record(folder, stamps))
+        records: dict[str, tuple[_Stamps, JobRecord]] = {}
+        for folder, stamps in _job_folders(str(self._reports), 0):
+            known = self._read.get(folder)
+            if known is not None and known[0] == stamps:
+                records[folder] = known
+            else:
+                with gone_is_no_error():
+                    records[folder] = (stamps, self._record(Path(folder), stamps))
         self._read = records
         return tuple(record for _, record in records.values())
 
-    def _record(self, folder: Path, stamps: dict[str, _Stamp]) -> JobRecord:
+    def _record(self, folder: Path, stamps: _Stamps) -> JobRecord:
         record = JobRecord(case=folder.parent.relative_to(self._reports).as_posix(), job_id=folder.name)
-        told = max((stamps[name].mtime_ns for name in (REPORT, REPEAT) if name in stamps), default=0)
+        told = max((stamps[name][1] for name in (REPORT, REPEAT) if name in stamps), default=0)
         if ORDER in stamps:
             record = _ordered(record, _json(folder / ORDER))
         for name in (REPORT, REPEAT):
             if name in stamps:
                 record = replace(_reported(record, _json(folder / name)), reported_at=told / 1e9)
-        begun = ATTEMPTS in stamps and stamps[ATTEMPTS].mtime_ns > told and _last_line(folder / ATTEMPTS).endswith("begun")
+        begun = ATTEMPTS in stamps and stamps[ATTEMPTS][1] > told and _last_line(folder / ATTEMPTS).endswith("begun")
         return replace(record, is_begun=begun)
 
 
@@ -119,26 +117,27 @@ def gone_is_no_error() -> Iterator[None]:
             raise
 
 
-def _job_folders(folder: Path, level: int) -> Iterator[tuple[Path, frozenset[str]]]:
-    """Yield each folder that tells of a job, at any depth below a case's, with the names of its telling files."""
+def _job_folders(folder: str, level: int) -> Iterator[tuple[str, _Stamps]]:
+    """Yield each folder that tells of a job, at any depth below a case's, with its telling files; text, as paths are slow."""
     folders: list[str] = []
-    names: set[str] = set()
-    with gone_is_no_error(), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name in _TELLING:
-                names.add(entry.name)
-            elif entry.is_dir(follow_symlinks=False):
-                folders.append(entry.name)
-    if names and level > 1:
-        yield folder, frozenset(names)
+    stamps: _Stamps = {}
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name in _TELLING:
+                    status = entry.stat(follow_symlinks=False)
+                    stamps[entry.name] = (status.st_ino, status.st_mtime_ns, status.st_size)
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
         return
-    for name in sorted(folders):
-        yield from _job_folders(folder / name, level + 1)
-
-
-def _stamp(file: Path) -> _Stamp:
-    status = file.stat(follow_symlinks=False)
-    return _Stamp(status.st_ino, status.st_mtime_ns, status.st_size)
+    if stamps and level > 1:
+        yield folder, stamps
+        return
+    for path in folders:
+        yield from _job_folders(path, level + 1)
 
 
 def _json(file: Path) -> Any:  # noqa: ANN401  JSON before it is looked into
