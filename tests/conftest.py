@@ -8,6 +8,8 @@ from hypothesis import settings
 
 settings.register_profile("ctdeface", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("ctdeface")  # no deadline: a busy machine is no error; the same examples every time in CI
+for port in ("WATCH_PORT", "WORK_PORT"):  # services that tests start serve no metrics, else they would meet at one port
+    os.environ.setdefault(f"CTDEFACE_METRICS__{port}", "0")
 
 
 @pytest.fixture(scope="session")
