@@ -1,13 +1,19 @@
 # Every target sets up .venv first, which takes minutes once and nothing afterwards. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup deface test lint evaluate bench chaos clean
+.PHONY: help setup run deface test lint evaluate bench chaos clean
 export IN OUT
+SPOOL ?= spool
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 setup: ## set up .venv (every other target does this by itself)
 	@sh deploy/setup.sh
+
+run: setup ## run the service on ./spool with a synthetic case dropped into it; ONCE=1 ends when it is done
+	@.venv/bin/ctdeface demo --drop "$(SPOOL)/inbox"
+	@echo "the result appears in $(SPOOL)/outbox, or in $(SPOOL)/quarantine with the reason; Ctrl-C ends the service"
+	@.venv/bin/ctdeface up --spool "$(SPOOL)" $(if $(ONCE),--once) $(ARGS)
 
 deface: setup ## deface a synthetic head, or your folder: make deface IN=scans OUT=defaced
 	@if [ -z "$$IN$$OUT" ]; then .venv/bin/ctdeface demo $(ARGS); \
@@ -31,8 +37,9 @@ evaluate: setup ## measure on all volumes of the folder that CTDEFACE_REAL_DATA 
 bench: setup ## print seconds per stage and peak memory for each real case
 	@.venv/bin/python -m tests.benchmarks.stages $(ARGS)
 
-chaos: setup ## kill a running batch at 24 random moments and check that nothing partial shows
-	@CTDEFACE_TEST_KILLS=24 .venv/bin/python -m pytest tests/e2e/test_batch_survives_sigkill.py $(ARGS)
+chaos: setup ## kill batch, watcher, workers and queue at random, at full size (about 40 minutes), and check that nothing is lost or partial
+	@sh deploy/install_rabbitmq.sh
+	@CTDEFACE_TEST_KILLS=24 CTDEFACE_TEST_CHAOS=full .venv/bin/python -m pytest -s tests/e2e/test_batch_survives_sigkill.py tests/integration/test_chaos.py $(ARGS)
 
 clean: ## remove .venv and every cache
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -63,7 +63,8 @@ def stop_with_parent() -> None:
     """Ask this process to stop when its standard input ends: a pipe of the parent's, which even SIGKILL makes it let go."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        while os.read(sys.stdin.fileno(), 1):  # not through Python's buffer, whose lock would be held when the interpreter ends
+            continue
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, name="parent", daemon=True).start()

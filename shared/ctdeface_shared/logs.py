@@ -15,8 +15,8 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 ALLOWED_KEYS = frozenset({
-    "attempt", "code", "dropped_keys", "event", "fate", "files", "generation", "job_id", "level", "logger", "megabytes",
-    "seconds", "series", "stage", "timestamp", "traceback", "version", "worker",
+    "attempt", "code", "dropped_keys", "event", "fate", "files", "generation", "in_flight", "job_id", "level", "logger", "megabytes",
+    "refused", "released", "restarts", "seconds", "series", "stage", "timestamp", "traceback", "version", "waiting", "worker",
 })  # fmt: skip
 """Everything a log line may hold. A new key must be of a kind that cannot carry a name, a path or a UID."""
 

@@ -7,8 +7,9 @@ from rich.console import Console
 
 from ctdeface_shared.manifest import Manifest
 from ctdeface_shared.options import DefaceOptions
+from ctdeface_shared.terminal import spelled
 from ctdeface_worker.domain import Fate
-from ctdeface_worker.progress import display, line_of, spelled, summary
+from ctdeface_worker.progress import display, line_of, summary
 from ctdeface_worker.report.model import CaseReport, State, describe
 from ctdeface_worker.result import CaseResult, SeriesResult
 

@@ -13,12 +13,12 @@ from ctdeface_shared.manifest import Manifest, job_id
 from ctdeface_shared.options import DefaceOptions
 from ctdeface_shared.settings import Settings
 from ctdeface_shared.spool import PRIVATE, Spool, case_path
+from ctdeface_shared.terminal import spelled
 from ctdeface_worker.attempt import Bench, Child, Order, attempt
 from ctdeface_worker.cases import Case
 from ctdeface_worker.executor import Notify, UnexpectedError
 from ctdeface_worker.journal import find_report, record
 from ctdeface_worker.outbox import OutputRules
-from ctdeface_worker.progress import spelled
 from ctdeface_worker.publishing import publish, resume
 from ctdeface_worker.report.model import CaseReport, failed
 

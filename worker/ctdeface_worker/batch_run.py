@@ -19,11 +19,12 @@ from ctdeface_shared.lifecycle import stop_on_signals
 from ctdeface_shared.ownership import sweep
 from ctdeface_shared.settings import Settings
 from ctdeface_shared.spool import Spool
+from ctdeface_shared.terminal import spelled
 from ctdeface_worker.attempt import Child
 from ctdeface_worker.batch_case import Batch, bring
 from ctdeface_worker.cases import Case, find_cases
 from ctdeface_worker.executor import Run, WarmChild
-from ctdeface_worker.progress import Display, display, line_of, spelled, summary
+from ctdeface_worker.progress import Display, display, line_of, summary
 from ctdeface_worker.publishing import recover
 from ctdeface_worker.report.model import CaseReport
 from ctdeface_worker.result import CaseResult

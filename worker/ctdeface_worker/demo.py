@@ -1,8 +1,11 @@
 """Make a synthetic head CT case and deface it, to see what ctdeface does without any data of your own."""
 
 import argparse
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from ctdeface_shared.cli import EXIT_OK
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_worker import batch
 
@@ -10,6 +13,7 @@ EXAMPLES = """\
 examples:
   ctdeface demo                     writes ./demo/scans, ./demo/defaced and the report in ./demo/defaced.ctdeface
   ctdeface demo --folder /tmp/try   the same elsewhere
+  ctdeface demo --drop spool/inbox  only drop the synthetic case where `ctdeface up` looks for cases
   ctdeface demo --profile bulky     any option of `ctdeface deface` about the face mask works here as well
 """
 
@@ -17,21 +21,33 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare where the demo goes, and the options of `deface` that change the result."""
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="where to put everything (default: ./demo)")
+    parser.add_argument("--drop", type=Path, metavar="INBOX", help="drop the case into the inbox of a service, and do nothing else")
     parser.add_argument("--seed", type=int, default=1, help="which synthetic head (default: 1)")
     batch.add_choices(parser)
 
 
 def run(namespace: argparse.Namespace) -> int:
     """Write the synthetic case unless it is there, and deface it like any other folder."""
-    from ctdeface_worker.phantom import dicom, head  # noqa: PLC0415  `ctdeface demo --help` needs no imaging library
-
-    scans = namespace.folder / "scans"
+    scans = namespace.drop or namespace.folder / "scans"
     case = scans / f"synthetic-head-{namespace.seed}"
     try:
-        if not case.exists():
-            case.mkdir(parents=True)
-            dicom.write_case(head.make_head(namespace.seed), case)
+        _write(case, namespace.seed)
     except OSError as error:
-        message = f"the demo cannot be written to {namespace.folder}: {error.strerror}"
+        message = f"the synthetic case cannot be written to {scans}: {error.strerror}"
         raise ConfigurationError(message) from error
+    if namespace.drop:
+        sys.stdout.write(f"{case} is dropped\n")
+        return EXIT_OK
     return batch.deface_folder(namespace, scans, namespace.folder / "defaced")
+
+
+def _write(case: Path, seed: int) -> None:
+    """Write the case aside and show it at once, unless it is there."""
+    from ctdeface_worker.phantom import dicom, head  # noqa: PLC0415  `ctdeface demo --help` needs no imaging library
+
+    if case.exists():
+        return
+    case.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=case.parent, prefix=".") as aside:
+        dicom.write_case(head.make_head(seed), Path(aside) / case.name)
+        (Path(aside) / case.name).rename(case)

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ctdeface_shared.terminal import spelled
 from ctdeface_worker.report.model import CaseReport, State
 
 
@@ -68,12 +69,6 @@ def line_of(report: CaseReport) -> str:
     if report.is_published:
         return f"{report.case}: released in {_seconds(report):.1f} s"
     return f"{report.case}: {_outcome(report)}, {_why(report)}"
-
-
-def spelled(text: str) -> str:
-    """Return a text that any terminal takes: bytes of names that are no UTF-8, and control characters, appear as escapes."""
-    escaped = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in escaped)
 
 
 def _table(reports: Sequence[CaseReport], skipped: int) -> Table:

@@ -1,0 +1,130 @@
+"""`ctdeface up`: the whole service on one machine, as a process like a user starts it, with the real pipeline."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ctdeface_shared.site import find_site
+from ctdeface_shared.spool import ServiceSpool
+from ctdeface_worker.report.model import State
+from tests.cases import write_small_cases
+from tests.service.chaos import COMMAND, ROOT, leftovers, names
+from tests.service.spools import reports
+
+QUICK = {"CTDEFACE_WATCH__QUIET_PERIOD": "0.4", "CTDEFACE_OUTPUT__MIN_FREE_GB": "0.1", "CTDEFACE_WATCH__RESCAN_INTERVAL": "1"}
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> ServiceSpool:
+    """A spool that is not there yet but for its inbox."""
+    made = ServiceSpool.under(tmp_path / "spool")
+    made.inbox.mkdir(parents=True)
+    return made
+
+
+@pytest.fixture
+def start(spool: ServiceSpool) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Starts `ctdeface up`; whatever still runs at the end is killed."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def up(*arguments: str) -> "subprocess.Popen[str]":
+        command = [str(COMMAND), "up", "--spool", str(spool.inbox.parent), *arguments]
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | QUICK, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
+        begun.append(process)
+        return process
+
+    yield up
+    for process in begun:
+        process.kill()
+        process.communicate()
+
+
+def processes_of(spool: ServiceSpool) -> dict[int, str]:
+    """Pids and command lines of the watchers and workers of a spool."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if str(spool.inbox.parent) in words and {"watch", "work"} & set(words):
+            found[int(folder.name)] = " ".join(words)
+    return found
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    """Wait until a condition holds.
+
+    Raises:
+        TimeoutError: it does not.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.05)
+
+
+def test_once_brings_every_case_to_its_end_although_a_worker_is_killed_and_then_ends(
+    spool: ServiceSpool, start: Callable[..., "subprocess.Popen[str]"]
+) -> None:
+    """One case is released by the real pipeline, one refused; the account names both, and nothing is left running."""
+    write_small_cases(spool.inbox, 1)
+    (spool.inbox / "letters").mkdir()
+    (spool.inbox / "letters" / "a.txt").write_text("no image")
+    running = start("--once", "--workers", "1")
+    wait_for(lambda: list(spool.reports.rglob("attempts.log")))
+    worker = next(pid for pid, words in processes_of(spool).items() if " work " in words)
+    os.kill(worker, signal.SIGKILL)
+    told, logged = running.communicate(timeout=120)
+
+    assert running.returncode == 1
+    assert f"case-01: released, see {spool.outbox / 'case-01'}\n" in told
+    assert "letters: refused, NotDicom: " in told
+    assert names(spool.outbox) == {"case-01"}
+    assert [report.state for report in reports(spool, "case-01")] == [State.DONE]
+    assert names(spool.inbox) == set()
+    assert leftovers(spool) == []
+    assert processes_of(spool) == {}
+    last = [json.loads(line) for line in logged.splitlines() if '"status"' in line][-1]
+    assert (last["released"], last["refused"], last["waiting"], last["in_flight"]) == (1, 1, 0, 0)
+    assert last["restarts"] >= 1
+
+
+def test_whatever_ends_the_supervisor_ends_all_of_it(spool: ServiceSpool, start: Callable[..., "subprocess.Popen[str]"]) -> None:
+    """SIGTERM ends it orderly with exit code 0; after a SIGKILL nothing goes on in the dark."""
+    polite, killed = start("--workers", "2"), start("--workers", "1")
+    wait_for(lambda: len(processes_of(spool)) == 5)
+    time.sleep(3)
+    polite.terminate()
+    assert polite.wait(timeout=30) == 0
+    assert len(processes_of(spool)) == 2
+    killed.kill()
+    wait_for(lambda: not processes_of(spool))
+
+
+def test_what_must_be_put_right_is_said_and_ends_with_78(spool: ServiceSpool) -> None:
+    """A setting that no worker can start with is told in a line and ends everything; what was dropped stays where it is."""
+    (spool.inbox / "case").mkdir()
+    (spool.inbox / "case" / "a.txt").write_text("no image")
+    command = [str(COMMAND), "up", "--spool", str(spool.inbox.parent), "--once"]
+    wrong = os.environ | {"CTDEFACE_DEFACE__SEGMENTER": "crystal-ball"}
+    ended = subprocess.run(command, cwd=ROOT, env=wrong, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 78
+    assert "crystal-ball" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert names(spool.inbox) == {"case"}
+
+
+def test_the_queue_of_up_is_the_one_of_the_other_commands(tmp_path: Path) -> None:
+    """Status and replay look into the same file."""
+    site = find_site(None, tmp_path / "spool")
+    assert site.queue.url == f"sqlite://{tmp_path.resolve()}/spool/state/queue.sqlite3"
