@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ctdeface_shared.errors import StorageUnavailable
 from ctdeface_shared.local_disk import require_local
@@ -22,7 +22,9 @@ CREATE TABLE IF NOT EXISTS jobs (
     generation INTEGER NOT NULL,
     published_at REAL NOT NULL,
     closed TEXT
-) STRICT
+) STRICT;
+CREATE INDEX IF NOT EXISTS jobs_of_case ON jobs (name);
+CREATE INDEX IF NOT EXISTS open_jobs ON jobs (closed, published_at);
 """
 
 
@@ -62,7 +64,7 @@ class Ledger:
         try:
             self._connection = sqlite3.connect(self._file, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute(_TABLE)
+            self._connection.executescript(_TABLE)
         except sqlite3.Error as error:
             raise self._lost(error) from error
 
@@ -99,6 +101,14 @@ class Ledger:
         """
         return tuple(self._entries("SELECT * FROM jobs WHERE closed IS NULL ORDER BY published_at"))
 
+    def count_open(self) -> int:
+        """Count the jobs that have not ended.
+
+        Raises:
+            StorageUnavailable: the file cannot be read.
+        """
+        return int(self._rows("SELECT COUNT(*) FROM jobs WHERE closed IS NULL")[0][0])
+
     def of_case(self, case: str) -> tuple[Entry, ...]:
         """Return every job of a case, oldest first.
 
@@ -116,13 +126,15 @@ class Ledger:
         return not any(self._entries("SELECT * FROM jobs LIMIT 1"))
 
     def _entries(self, query: str, values: tuple[str, ...] = ()) -> Iterator[Entry]:
+        for job_id, case, digest, generation, published_at, closed in self._rows(query, values):
+            yield Entry(job_id=job_id, case=case, digest=digest, generation=generation, published_at=published_at, closed=closed)
+
+    def _rows(self, query: str, values: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
         try:
             with closing(self._connection.execute(query, values)) as cursor:
-                rows = cursor.fetchall()
+                return cursor.fetchall()
         except sqlite3.Error as error:
             raise self._lost(error) from error
-        for job_id, case, digest, generation, published_at, closed in rows:
-            yield Entry(job_id=job_id, case=case, digest=digest, generation=generation, published_at=published_at, closed=closed)
 
     def _run(self, statement: str, values: tuple[str | float | None, ...]) -> None:
         try:

@@ -1,18 +1,22 @@
 """The watcher's process: one per inbox, with everything it works with."""
 
 import threading
+from contextlib import closing
 
 from ctdeface_shared import logs
 from ctdeface_shared.broker import open_broker
+from ctdeface_shared.broker.protocols import Broker
 from ctdeface_shared.cli import EXIT_OK
 from ctdeface_shared.lifecycle import stop_on_signals
 from ctdeface_shared.ownership import locked
 from ctdeface_shared.settings import WatchMode
 from ctdeface_shared.site import Site
+from ctdeface_shared.watcher_state import WATCHER_STATE
+from ctdeface_watcher.desk import Post
 from ctdeface_watcher.events import wakeups
 from ctdeface_watcher.ledger import Ledger
 from ctdeface_watcher.scan import Rules
-from ctdeface_watcher.service import Post, watch
+from ctdeface_watcher.service import watch
 from ctdeface_watcher.stability import Patience
 
 LOCK = "watcher"
@@ -34,22 +38,25 @@ def run_post(site: Site) -> int:
         stop_on_signals() as stop,
         locked(site.spool.locks, LOCK, stale_seconds=STALE_SECONDS, patience_seconds=PATIENCE_SECONDS),
         Ledger(site.state_dir) as ledger,
+        closing(open_broker(site.queue)) as broker,
     ):
-        watch(post_of(site, ledger, stop))
+        watch(post_of(site, ledger, broker, stop))
     return EXIT_OK
 
 
-def post_of(site: Site, ledger: Ledger, stop: threading.Event) -> Post:
+def post_of(site: Site, ledger: Ledger, broker: Broker, stop: threading.Event) -> Post:
     """Put together what the watcher works with."""
     settings = site.settings.watch
     return Post(
         spool=site.spool,
-        broker=open_broker(site.queue),
+        broker=broker,
         ledger=ledger,
         wakeups=wakeups(site.spool.inbox, polling=settings.mode is WatchMode.POLLING),
         rules=Rules(case_depth=settings.case_depth, marker=settings.marker, ignore=settings.ignore),
         patience=Patience(quiet=settings.quiet_period, longest=settings.max_wait, marker_only=settings.marker_only),
         options=site.settings.deface.options(),
+        keeping=site.settings.spool,
+        state_file=site.state_dir / WATCHER_STATE,
         rescan_seconds=settings.rescan_interval,
         max_unfinished=settings.max_unfinished,
         min_free_gb=site.settings.output.min_free_gb,

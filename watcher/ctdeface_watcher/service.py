@@ -3,85 +3,48 @@
 wake or rescan → read the inbox → settle → manifest → job → published, confirmed → noted; reports close what has ended
 """
 
-import threading
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from time import monotonic, time
 
 from ctdeface_shared import logs
-from ctdeface_shared.broker.protocols import Broker
-from ctdeface_shared.errors import StorageUnavailable
+from ctdeface_shared.broker.settlement import code_of
+from ctdeface_shared.errors import PermanentError, StorageUnavailable
 from ctdeface_shared.lifecycle import boundary
-from ctdeface_shared.manifest import Manifest
-from ctdeface_shared.options import DefaceOptions
-from ctdeface_shared.spool import ServiceSpool
-from ctdeface_watcher.events import Wakeups
+from ctdeface_shared.retention import remove_expired
+from ctdeface_shared.watcher_state import DISK, UNFINISHED_JOBS, WatcherState, write_watcher_state
+from ctdeface_watcher.desk import Memory, Post
 from ctdeface_watcher.history import history_of
-from ctdeface_watcher.intake import Answer, Settled, take_in
-from ctdeface_watcher.ledger import Entry, Ledger
-from ctdeface_watcher.scan import Inbox, Rules, read_inbox, take_snapshot
-from ctdeface_watcher.stability import Patience, Verdict, Watched, judge, look
+from ctdeface_watcher.publication import offer
+from ctdeface_watcher.scan import Inbox, read_inbox, take_snapshot
+from ctdeface_watcher.stability import Verdict, judge, look
+
+CLEARING_SECONDS = 3600.0
+"""Between two removals of what was kept long enough."""
+_LONGEST_BREATH_SECONDS = 1.0
 
 _log = logs.logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Post:
-    """Everything the watcher works with.
-
-    Attributes:
-        spool: where the inbox and the reports are.
-        broker: where jobs are published.
-        ledger: what was published.
-        wakeups: what makes it look sooner.
-        rules: how the inbox is read.
-        patience: when a case is complete.
-        options: what is asked for each case.
-        rescan_seconds: between two looks at the inbox when nothing wakes it up.
-        max_unfinished: no more jobs are published while so many have not ended.
-        min_free_gb: nor while less is free.
-        stop: set when the watcher shall end.
-    """
-
-    spool: ServiceSpool
-    broker: Broker
-    ledger: Ledger
-    wakeups: Wakeups
-    rules: Rules
-    patience: Patience
-    options: DefaceOptions
-    rescan_seconds: float
-    max_unfinished: int
-    min_free_gb: float
-    stop: threading.Event
-
-
-@dataclass(slots=True)
-class Memory:
-    """What is remembered between two looks; lost with the process, and no harm done.
-
-    Attributes:
-        watched: cases that are not complete.
-        judged: cases that were dealt with, with the snapshot they had then.
-        told: strays that were reported.
-    """
-
-    watched: dict[str, Watched] = field(default_factory=dict)
-    judged: dict[str, object] = field(default_factory=dict)
-    told: set[Path] = field(default_factory=set)
 
 
 def watch(post: Post) -> None:
     """Look at the inbox until stopped; whatever goes wrong with one look, the next one begins afresh."""
     memory = Memory()
     while not post.stop.is_set():
+        begun = monotonic()
         seen = boundary(partial(look_once, post, memory))
-        if isinstance(seen, Exception):
-            _log.warning("look_failed", code=type(seen).__name__)
+        failed = code_of(seen) if isinstance(seen, Exception) else None
+        if failed is not None and failed != memory.failed:
+            _log.warning("look_failed", code=failed)
+        memory.failed = failed
+        boundary(partial(write_down, post, memory, seen if isinstance(seen, Inbox) else None))
+        boundary(partial(_clear_away, post, memory))
+        post.broker.tend(0.0)
         pause = post.rescan_seconds if not memory.watched else min(post.rescan_seconds, max(post.patience.quiet / 2, 0.05))
-        post.wakeups.wait(pause, post.stop)
+        if post.wakeups.wait(pause, post.stop):
+            post.stop.wait(min(max(monotonic() - begun, 0.05), _LONGEST_BREATH_SECONDS))  # a copy in progress is one event after the other
     post.wakeups.close()
 
 
@@ -89,17 +52,19 @@ def look_once(post: Post, memory: Memory) -> Inbox:
     """Look once at inbox and reports, and publish what is complete.
 
     Raises:
-        OSError: the inbox is not there or cannot be read.
-        TransientError: queue or ledger cannot be used; nothing is lost.
+        TransientError: inbox, queue or ledger cannot be used; nothing is lost.
     """
-    _close_ended(post)
-    inbox = read_inbox(post.spool.inbox, post.rules)
-    for stray in set(inbox.strays) - memory.told:
-        memory.told.add(stray)
-        _log.warning("stray_in_inbox")  # its name may be a patient's; `ctdeface status` shows it
-    for gone in (memory.watched.keys() | memory.judged.keys()) - inbox.cases.keys():
-        memory.watched.pop(gone, None)
-        memory.judged.pop(gone, None)
+    _close_ended(post, memory)
+    try:
+        inbox = read_inbox(post.spool.inbox, post.rules)
+    except OSError as error:
+        message = f"the inbox cannot be read: {error.strerror}"
+        raise StorageUnavailable(message) from error
+    if frozenset(inbox.strays) - memory.told:
+        _log.warning("stray_in_inbox", files=len(inbox.strays))  # their names may be a patient's; `ctdeface status` shows them
+    memory.told = frozenset(inbox.strays)
+    memory.forget_all_but(inbox.cases.keys())
+    _has_to_wait(post, memory)
     for case, folder in inbox.cases.items():
         if post.stop.is_set():
             break
@@ -107,58 +72,94 @@ def look_once(post: Post, memory: Memory) -> Inbox:
     return inbox
 
 
-def _consider(post: Post, memory: Memory, case: str, folder: Path) -> None:
+def write_down(post: Post, memory: Memory, inbox: Inbox | None) -> None:
+    """Write down what was seen, for `ctdeface status`; a look that failed says why, and what was known before."""
+    open_jobs = post.ledger.open_jobs()
+    state = WatcherState(
+        looked_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        waiting=tuple(sorted(memory.watched)),
+        never_settled=memory.given_up,
+        strays=tuple(path.relative_to(post.spool.inbox).as_posix() for path in sorted(memory.told)),
+        unusable=memory.unusable,
+        paused=memory.failed or memory.paused,
+        open_jobs=len(open_jobs),
+        oldest_open_at=open_jobs[0].published_at if open_jobs else None,
+    )
+    with suppress(OSError):  # a full disk keeps nobody from watching
+        write_watcher_state(post.state_file, state if inbox is None else replace(state, cases=len(inbox.cases)))
+
+
+def _consider(post: Post, memory: Memory, name: str, path: Path) -> None:
     """Look at one case; one that changes while it is read is looked at again the next time."""
     now = monotonic()
     try:
-        snapshot = take_snapshot(folder, post.rules)
-    except OSError:
+        snapshot = take_snapshot(path, post.rules)
+        if memory.judged.get(name) == snapshot:
+            return
+        memory.given_up.pop(name, None)
+        memory.unusable.pop(name, None)
+        watched = memory.watched[name] = look(memory.watched.get(name), snapshot, now)
+        verdict = judge(watched, post.patience, now)
+        if verdict is Verdict.GIVEN_UP:
+            memory.given_up[name] = round(now - watched.first_seen, 1)
+            _log.warning("case_never_settled", seconds=memory.given_up[name])
+        elif verdict is not Verdict.SETTLED or _has_to_wait(post, memory) or not offer(post, memory, name, path):
+            return
+    except FileNotFoundError:
         return
-    if memory.judged.get(case) == snapshot:
+    except OSError as error:
+        _say_unusable(memory, name, f"it cannot be read: {error.strerror}")
         return
-    watched = memory.watched[case] = look(memory.watched.get(case), snapshot, now)
-    verdict = judge(watched, post.patience, now)
-    if verdict is Verdict.GIVEN_UP:
-        _log.warning("case_never_settled")
-    elif verdict is not Verdict.SETTLED or not _publish(post, case, folder):
-        return
-    memory.judged[case] = snapshot
-    del memory.watched[case]
+    except PermanentError as error:
+        _say_unusable(memory, name, str(error))
+    memory.judged[name] = snapshot
+    memory.watched.pop(name, None)
 
 
-def _publish(post: Post, case: str, folder: Path) -> bool:
-    """Publish the job of a settled case; return whether nothing more is to be done about it as it is."""
-    published = post.ledger.open_jobs()
-    if len(published) >= post.max_unfinished or _is_full(post):
-        return False
-    settled = Settled(
-        case=case,
-        manifest=Manifest.scan(folder),
-        history=history_of(post.spool, case),
-        published=frozenset(entry.job_id for entry in published),
-    )
-    job = take_in(settled, post.options, datetime.now(UTC))
-    if isinstance(job, Answer):
-        return job is Answer.KNOWN
-    post.broker.publish(job)
-    post.ledger.note(Entry(job_id=job.job_id, case=case, digest=job.manifest.digest, generation=job.generation, published_at=time()))
-    _log.info("job_published", job_id=job.job_id, files=job.manifest.files, megabytes=round(job.manifest.bytes / 1e6, 1))
-    return True
+def _say_unusable(memory: Memory, name: str, reason: str) -> None:
+    """Tell once that a case cannot be published."""
+    if memory.unusable.get(name) != reason:
+        memory.unusable[name] = reason
+        _log.warning("case_unusable")
 
 
-def _is_full(post: Post) -> bool:
+def _has_to_wait(post: Post, memory: Memory) -> bool:
+    """Whether nothing may be published now; told when it begins."""
+    before, memory.paused = memory.paused, _pause(post, memory)
+    if memory.paused is not None and memory.paused != before:
+        _log.warning("paused_for_disk_space" if memory.paused == DISK else "paused_for_unfinished_jobs")
+    return memory.paused is not None
+
+
+def _pause(post: Post, memory: Memory) -> str | None:
+    if post.ledger.count_open() + len(memory.unnoted) >= post.max_unfinished:
+        return UNFINISHED_JOBS
     try:
         post.spool.check_free_space(post.min_free_gb)
     except StorageUnavailable:
-        _log.warning("paused_for_disk_space")
-        return True
-    return False
+        return DISK
+    return None
 
 
-def _close_ended(post: Post) -> None:
-    """Close the jobs whose reports say that they have ended."""
+def _close_ended(post: Post, memory: Memory) -> None:
+    """Note what could not be noted before, and close the jobs whose reports say that they, or their replays, have ended."""
+    while memory.unnoted:
+        post.ledger.note(memory.unnoted[0])
+        del memory.unnoted[0]
     for entry in post.ledger.open_jobs():
         for job in history_of(post.spool, entry.case):
-            if job.job_id == entry.job_id and job.ended:
-                post.ledger.close_job(job.job_id, job.state)
-                _log.info("job_closed", job_id=job.job_id, code=job.state)
+            replayed = job.digest == entry.digest and job.generation > entry.generation
+            if job.ended and (job.job_id == entry.job_id or replayed):
+                post.ledger.close_job(entry.job_id, job.state)
+                _log.info("job_closed", job_id=entry.job_id, code=job.state)
+                break
+
+
+def _clear_away(post: Post, memory: Memory) -> None:
+    """Remove, now and then, what was kept long enough."""
+    if memory.cleared_at is not None and monotonic() - memory.cleared_at < CLEARING_SECONDS:
+        return
+    memory.cleared_at = monotonic()
+    removed = remove_expired(post.spool, post.keeping, now=time())
+    if removed.archive or removed.quarantine or removed.reports:
+        _log.info("expired_removed", files=removed.archive + removed.quarantine + removed.reports)

@@ -1,0 +1,88 @@
+"""What the watcher works with, and what it remembers between two looks."""
+
+import threading
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ctdeface_shared.broker.protocols import Broker
+from ctdeface_shared.options import DefaceOptions, Originals
+from ctdeface_shared.settings import SpoolSection
+from ctdeface_shared.spool import ServiceSpool
+from ctdeface_watcher.events import Wakeups
+from ctdeface_watcher.ledger import Entry, Ledger
+from ctdeface_watcher.scan import Rules
+from ctdeface_watcher.stability import Patience, Snapshot, Watched
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """Everything the watcher works with.
+
+    Attributes:
+        spool: where the inbox and the reports are.
+        broker: where jobs are published.
+        ledger: what was published.
+        wakeups: what makes it look sooner.
+        rules: how the inbox is read.
+        patience: when a case is complete.
+        options: what is asked for each case.
+        keeping: what becomes of originals, and how long what is put away is kept.
+        state_file: where each look is written down.
+        rescan_seconds: between two looks at the inbox when nothing wakes it up.
+        max_unfinished: no more jobs are published while so many have not ended.
+        min_free_gb: nor while less is free.
+        stop: set when the watcher shall end.
+    """
+
+    spool: ServiceSpool
+    broker: Broker
+    ledger: Ledger
+    wakeups: Wakeups
+    rules: Rules
+    patience: Patience
+    options: DefaceOptions
+    keeping: SpoolSection
+    state_file: Path
+    rescan_seconds: float
+    max_unfinished: int
+    min_free_gb: float
+    stop: threading.Event
+
+    @property
+    def originals(self) -> Originals:
+        """What becomes of dropped files."""
+        return self.keeping.originals
+
+
+@dataclass(slots=True)
+class Memory:
+    """What is remembered between two looks; lost with the process, and no harm done.
+
+    Attributes:
+        watched: what is not complete, cases and zip files by their names.
+        judged: what was dealt with, with the snapshot that it had then.
+        given_up: seconds that something was waited for which never settled.
+        unusable: why a case cannot be published or read, a sentence for each.
+        unnoted: jobs that were published while the ledger could not be written.
+        told: strays that were reported.
+        paused: why nothing is published now.
+        failed: code of what the last look failed with.
+        cleared_at: when what had been kept long enough was removed, monotonic seconds.
+    """
+
+    watched: dict[str, Watched] = field(default_factory=dict)
+    judged: dict[str, Snapshot] = field(default_factory=dict)
+    given_up: dict[str, float] = field(default_factory=dict)
+    unusable: dict[str, str] = field(default_factory=dict)
+    unnoted: list[Entry] = field(default_factory=list)
+    told: frozenset[Path] = frozenset()
+    paused: str | None = None
+    failed: str | None = None
+    cleared_at: float | None = None
+
+    def forget_all_but(self, present: Collection[str]) -> None:
+        """Forget whatever is no longer in the inbox."""
+        for known in (self.watched, self.judged, self.given_up, self.unusable):
+            for gone in known.keys() - present:
+                del known[gone]

@@ -1,0 +1,58 @@
+"""From a settled case to its published job."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from time import time
+
+from ctdeface_shared import logs
+from ctdeface_shared.errors import InvalidMessage, StorageUnavailable
+from ctdeface_shared.manifest import Manifest
+from ctdeface_shared.messages import DefaceJob
+from ctdeface_watcher.desk import Memory, Post
+from ctdeface_watcher.history import history_of
+from ctdeface_watcher.intake import Answer, Settled, take_in
+from ctdeface_watcher.ledger import Entry
+
+_log = logs.logger(__name__)
+
+
+def offer(post: Post, memory: Memory, case: str, folder: Path) -> bool:
+    """Publish the job of a settled case; return whether nothing more is to be done about it as it is.
+
+    Raises:
+        OSError: the case cannot be read, or changes while it is.
+        InvalidMessage: the job cannot travel.
+        BrokerUnavailable: it was not confirmed; it can be offered again.
+    """
+    _check_name(case)
+    known = (*post.ledger.of_case(case), *memory.unnoted)
+    settled = Settled(
+        case=case,
+        manifest=Manifest.scan(folder),
+        history=history_of(post.spool, case),
+        published=frozenset(entry.job_id for entry in known if entry.closed is None),
+    )
+    job = take_in(settled, post.options, datetime.now(UTC))
+    if isinstance(job, Answer):
+        return job is Answer.KNOWN
+    _publish(post, memory, job)
+    return True
+
+
+def _check_name(case: str) -> None:
+    try:
+        case.encode()
+    except UnicodeEncodeError:
+        message = "the name of the case is no valid text (UTF-8): rename the folder"
+        raise InvalidMessage(message) from None
+
+
+def _publish(post: Post, memory: Memory, job: DefaceJob) -> None:
+    """Publish first and note then: a crash in between publishes the same job twice, which is harmless."""
+    post.broker.publish(job)
+    entry = Entry(job_id=job.job_id, case=job.case, digest=job.manifest.digest, generation=job.generation, published_at=time())
+    try:
+        post.ledger.note(entry)
+    except StorageUnavailable:
+        memory.unnoted.append(entry)  # published it is; the ledger hears of it when its disk has space again
+    _log.info("job_published", job_id=job.job_id, files=job.manifest.files, megabytes=round(job.manifest.bytes / 1e6, 1))
