@@ -89,6 +89,19 @@ def test_a_task_that_needs_too_much_memory_is_ended(child: WarmChild[str, int]) 
     assert child.run("next", notify=lambda _: None, timeout_seconds=MINUTE, memory_limit_bytes=400_000_000) > 0
 
 
+def test_a_child_knows_how_often_it_was_started_again_and_what_memory_it_held(child: WarmChild[str, int]) -> None:
+    """The first start is none; the peak is that of a Python process, and grows with what a task holds."""
+    ask(child, "a")
+    assert (child.restarts, child.peak_bytes > 5_000_000) == (0, True)
+    for _ in range(2):
+        with pytest.raises(WorkerCrashed):
+            ask(child, "die")
+    with pytest.raises(OutOfMemory):
+        child.run("greedy", notify=lambda _: None, timeout_seconds=MINUTE, memory_limit_bytes=400_000_000)
+    assert child.restarts == 2
+    assert child.peak_bytes > 400_000_000
+
+
 def test_a_busy_child_exits_when_its_parent_is_killed() -> None:
     """SIGKILL to the parent leaves no process behind."""
     script = (

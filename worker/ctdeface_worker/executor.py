@@ -61,6 +61,18 @@ class WarmChild(Generic[Task, Outcome]):
         self._prepare = prepare
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
+        self._starts = 0
+        self._peak_bytes = 0
+
+    @property
+    def restarts(self) -> int:
+        """How often the process had to be started again."""
+        return max(self._starts - 1, 0)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most memory that a process of this child was seen to hold; 0 where the system does not say (no /proc)."""
+        return self._peak_bytes
 
     def run(self, task: Task, *, notify: Notify, timeout_seconds: float, memory_limit_bytes: int | None = None) -> Outcome:
         """Run one task in the child and return its outcome; `notify` hears the name of each stage.
@@ -80,6 +92,7 @@ class WarmChild(Generic[Task, Outcome]):
         deadline = monotonic() + timeout_seconds
         while True:
             ready = wait([connection, process.sentinel], timeout=min(max(deadline - monotonic(), 0), _WATCH_SECONDS))
+            self._peak_bytes = max(self._peak_bytes, _peak_bytes(process.pid))
             if not ready:
                 self._end_if_over(deadline, memory_limit_bytes)
                 continue
@@ -120,6 +133,7 @@ class WarmChild(Generic[Task, Outcome]):
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, self._prepare), daemon=True, name="ctdeface-worker")
         process.start()
+        self._starts += 1
         theirs.close()
         self._connection, self._process = ours, process
         return ours, process
@@ -152,6 +166,15 @@ def _resident_bytes(pid: int | None) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def _peak_bytes(pid: int | None) -> int:
+    """Most memory that a process has held since it began; 0 where the system does not say, or when the process is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def _serve(connection: Connection, prepare: Prepare[Task, Outcome]) -> None:

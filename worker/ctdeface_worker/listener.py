@@ -1,0 +1,43 @@
+"""What a worker tells about its jobs while it works, to whoever counts; it knows nobody who does."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ctdeface_worker.report.model import CaseReport
+
+
+class Outcome(StrEnum):
+    """What became of a delivery."""
+
+    RELEASED = "released"
+    REFUSED = "refused"
+    SUPERSEDED = "superseded"
+    """A newer job of the case was published before this one ended."""
+    REPEATED = "repeated"
+    """The job had ended before; it was delivered again and nothing was done."""
+    RETRIED = "retried"
+    """It goes back to the queue for another attempt."""
+    HANDED_BACK = "handed_back"
+    """The worker was stopped; the attempt does not count."""
+    BURIED = "buried"
+    """A message without a case, or one that could not even be recorded: dead letter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """Callbacks that never raise; nobody listens unless they are given.
+
+    Attributes:
+        taken: a job was taken from the queue.
+        attempted: an attempt begins.
+        failed: an attempt failed, with the code of its error.
+        ended: a delivery came to its end: what became of it, its report where it has one, and seconds since it was taken.
+        late: the queue had given a delivery to somebody else before it was settled.
+    """
+
+    taken: Callable[[], None] = lambda: None
+    attempted: Callable[[], None] = lambda: None
+    failed: Callable[[str], None] = lambda _code: None
+    ended: Callable[[Outcome, CaseReport | None, float], None] = lambda _outcome, _report, _seconds: None
+    late: Callable[[], None] = lambda: None
