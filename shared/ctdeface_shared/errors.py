@@ -78,6 +78,14 @@ class VerificationFailed(PermanentError):
     """The gate could not prove that the face is gone and that everything else is untouched."""
 
 
+class WithheldOnRequest(PermanentError):
+    """A series that whoever ordered the job wanted to be left out."""
+
+
+class UnknownSeries(PermanentError):
+    """A series that was to be left out is not in the case; releasing the others could release the one that was meant."""
+
+
 class NothingToRelease(PermanentError):
     """No series of the case can be released."""
 

@@ -25,6 +25,7 @@ _LONGEST_CASE = 4_096
 _LARGEST_COUNT = 2**63 - 1
 
 JobId = Annotated[str, Field(pattern="^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]
+SeriesName = Annotated[str, Field(pattern=r"^[0-9.]{1,64}(-[0-9]{1,4})?$")]
 Count = Annotated[int, Field(ge=0, le=_LARGEST_COUNT)]
 
 
@@ -98,6 +99,9 @@ class _WireOptions(_Wire):
     headers: HeaderPolicy
     on_series_failure: OnSeriesFailure
     segmenter: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$")
+    withhold: tuple[SeriesName, ...] = Field(
+        (), max_length=500, description="SeriesInstanceUIDs that shall not be released; left out if none."
+    )
 
     @field_validator("fill")
     @classmethod
@@ -189,7 +193,9 @@ def schema_of(model: type[JobMessage | EventMessage]) -> dict[str, Any]:
 
 def _written(model: type[JobMessage | EventMessage], content: dict[str, Any]) -> bytes:
     try:
-        body = model.model_validate(content).model_dump_json().encode()
+        body = (
+            model.model_validate(content).model_dump_json(exclude_unset=True).encode()
+        )  # a worker that is older knows no option that was left out
     except ValidationError as error:
         raise InvalidMessage(_complaint(error)) from None
     if len(body) > LARGEST_BYTES:

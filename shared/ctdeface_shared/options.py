@@ -80,7 +80,17 @@ class FillRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefaceOptions:
-    """Everything that changes what comes out for a given input."""
+    """Everything that changes what comes out for a given input.
+
+    Attributes:
+        profile: what the face mask covers.
+        ears: whether the ears are removed as well.
+        fill: the rule for the fill value.
+        headers: what happens to the headers.
+        on_series_failure: whether one failed series holds back the case.
+        segmenter: what finds the face.
+        withhold: SeriesInstanceUIDs, or names of series as reports show them, that shall not be released.
+    """
 
     profile: Profile = Profile.SOFT_TISSUE
     ears: bool = False
@@ -88,10 +98,12 @@ class DefaceOptions:
     headers: HeaderPolicy = HeaderPolicy.PRESERVE
     on_series_failure: OnSeriesFailure = OnSeriesFailure.QUARANTINE
     segmenter: str = "geometric"
+    withhold: tuple[str, ...] = ()
 
-    def as_plain(self) -> dict[str, str | bool]:
-        """Plain values for JSON: reports, messages and the digest."""
-        return {**asdict(self), "fill": str(self.fill)}
+    def as_plain(self) -> dict[str, str | bool | list[str]]:
+        """Plain values for JSON: reports, messages and the digest. Without series to withhold nothing is said about them."""
+        plain = {**asdict(self), "fill": str(self.fill), "withhold": sorted(set(self.withhold))}
+        return {name: value for name, value in plain.items() if name != "withhold" or value}
 
     @property
     def digest(self) -> str:

@@ -1,6 +1,8 @@
 """The wire contract: what travels, what is ignored and what is refused."""
 
+import hashlib
 import json
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ OPTIONS = st.builds(
     fill=FILLS.map(FillRule.parse),
     headers=st.sampled_from(HeaderPolicy),
     on_series_failure=st.sampled_from(OnSeriesFailure),
+    withhold=st.lists(st.from_regex(r"[0-9.]{1,64}(-[0-9]{1,4})?", fullmatch=True), max_size=3, unique=True).map(sorted).map(tuple),
 )
 NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=40).filter(
     lambda name: set(name) != {"."}
@@ -110,7 +113,7 @@ def test_a_case_outside_of_the_inbox_is_refused(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields",
+    "given_fields",
     [
         {"schema_version": None},
         {"schema_version": "1"},
@@ -132,13 +135,15 @@ def test_a_case_outside_of_the_inbox_is_refused(case: str) -> None:
         {"options": {**PLAIN.as_plain(), "fill": "-100"}},
         {"options": {**PLAIN.as_plain(), "profile": "thin"}},
         {"options": {**PLAIN.as_plain(), "segmenter": "../model"}},
+        {"options": {**PLAIN.as_plain(), "withhold": ["1.2.3", "Doe"]}},
+        {"options": {**PLAIN.as_plain(), "withhold": "1.2.3"}},
     ],
     ids=str,
 )
-def test_a_message_that_breaks_the_contract_is_invalid(fields: dict[str, Any]) -> None:
+def test_a_message_that_breaks_the_contract_is_invalid(given_fields: dict[str, Any]) -> None:
     """Each field is checked for its form."""
     with pytest.raises(InvalidMessage):
-        decode_job(_changed(**fields))
+        decode_job(_changed(**given_fields))
 
 
 @pytest.mark.parametrize("body", NO_JOBS, ids=lambda body: repr(body[:12]))
@@ -171,7 +176,17 @@ def test_a_complaint_does_not_quote_the_case() -> None:
 
 def test_every_option_travels() -> None:
     """No option is lost between watcher and worker."""
-    assert set(json.loads(encode_job(JOB))["options"]) == set(PLAIN.as_plain())
+    options = DefaceOptions(withhold=("1.2.3",))
+    travelling = json.loads(encode_job(replace(JOB, options=options)))["options"]
+    assert set(travelling) == set(options.as_plain()) == {field.name for field in fields(DefaceOptions)}
+
+
+def test_a_job_without_series_to_leave_out_looks_as_it_always_did() -> None:
+    """Neither an older worker nor the identity of a job sees an option that says nothing."""
+    assert "withhold" not in json.loads(encode_job(JOB))["options"]
+    before = {"profile": "soft-tissue", "ears": False, "fill": "air", "headers": "preserve", "on_series_failure": "quarantine"}
+    text = json.dumps({**before, "segmenter": "geometric"}, sort_keys=True)
+    assert PLAIN.digest == hashlib.sha256(text.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(("name", "model"), [("job.v1.schema.json", JobMessage), ("event.v1.schema.json", EventMessage)])

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ctdeface_shared import durable
-from ctdeface_shared.errors import FaceNotFound, PermanentError, UnsupportedObject, UnsupportedTransferSyntax
+from ctdeface_shared.errors import FaceNotFound, PermanentError, UnsupportedObject, UnsupportedTransferSyntax, WithheldOnRequest
 from ctdeface_shared.options import HeaderPolicy
-from ctdeface_worker import defacing, nifti
+from ctdeface_worker import defacing, nifti, on_request
 from ctdeface_worker.conclusion import Attempt, conclude, refuse
 from ctdeface_worker.dicom import annotation, reader, selection, writer
 from ctdeface_worker.dicom import volume as volumes
@@ -23,7 +23,7 @@ from ctdeface_worker.segmentation.base import Segmenter
 from ctdeface_worker.stages import Stages
 from ctdeface_worker.task import CaseTask
 
-_NOT_TO_RELEASE = (FaceNotFound, UnsupportedObject, UnsupportedTransferSyntax)
+_NOT_TO_RELEASE = (FaceNotFound, UnsupportedObject, UnsupportedTransferSyntax, WithheldOnRequest)
 """What a series is withheld for; anything else means that it failed."""
 
 
@@ -51,7 +51,7 @@ def deface_case(task: CaseTask, segmenter: Segmenter, notify: Callable[[str], No
             case = reader.read_case(task.source)
         try:
             with stages.stage("select"):
-                chosen = selection.select(case)
+                chosen = on_request.leave_out(selection.select(case), task.options.withhold)
         except PermanentError as error:
             return refuse(case, error).with_run(segmenter, stages.seconds)
         run = _Run(task=task, segmenter=segmenter, headers=_headers(task, chosen.series), stages=stages)
@@ -69,6 +69,7 @@ def _attempt(series: Series, run: _Run) -> Attempt:
     """Deface one series; whatever goes wrong takes its files out of the staged folder again."""
     facts = SeriesResult(series=series.name, fate=Fate.FAILED, slices=len(series.instances))
     try:
+        on_request.check(series, run.task.options.withhold)
         with run.stages.stage("load"):
             loaded = volumes.load(series)
         facts = replace(facts, slices=loaded.volume.geometry.shape[0], spacing_mm=loaded.volume.geometry.spacing_mm)

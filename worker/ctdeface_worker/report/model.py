@@ -53,7 +53,7 @@ class CaseReport:
     state: State
     created_at: str
     manifest: Manifest
-    options: dict[str, str | bool]
+    options: dict[str, str | bool | list[str]]
     result: CaseResult
     staged: str = ""
     versions: dict[str, str] = field(default_factory=dict)

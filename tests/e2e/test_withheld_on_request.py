@@ -1,0 +1,54 @@
+"""Series that are to be left out, through the whole pipeline: nothing of them comes out, and the others go on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from ctdeface_shared.options import DefaceOptions
+from ctdeface_worker.domain import Fate
+from ctdeface_worker.phantom.dicom import PLAIN
+from tests.cases import write_small_case
+from tests.ct_files import put, stack
+from tests.runs import run_case, snapshot
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Path:
+    """A head, and beside it a series that holds the case back: it has a gap."""
+    folder = tmp_path / "case"
+    write_small_case(folder)
+    gap = [file for file in stack(7) if file.number != 4]
+    files = [replace(file, series="77", elements={**file.elements, "PatientID": PLAIN.patient_id}) for file in gap]
+    put(folder / "gap", files)
+    return folder
+
+
+def series_of(file: Path) -> str:
+    """SeriesInstanceUID of a file."""
+    return str(pydicom.dcmread(file, stop_before_pixels=True).SeriesInstanceUID)
+
+
+def test_a_series_that_is_left_out_no_longer_holds_back_the_others(case: Path, tmp_path: Path) -> None:
+    """The head is released, every file of the other series is withheld on request, and none of it is staged."""
+    done = run_case(case, tmp_path / "out", DefaceOptions(withhold=(series_of(next((case / "gap").iterdir())),)))
+    assert done.result.released, done.result.reason
+    assert done.outputs == {path.name for path in case.glob("*.dcm")}
+    assert {(file.fate, file.code) for file in done.result.files if file.file.startswith("gap/")} == {(Fate.WITHHELD, "WithheldOnRequest")}
+
+
+def test_a_case_of_which_everything_is_left_out_releases_nothing(case: Path, tmp_path: Path) -> None:
+    """It is refused, and the staging folder is empty."""
+    series = {series_of(path) for path in case.rglob("*.dcm")}
+    done = run_case(case, tmp_path / "out", DefaceOptions(withhold=tuple(series)))
+    assert (done.result.released, done.result.code) == (False, "NothingToRelease")
+    assert [one.code for one in done.result.series] == ["WithheldOnRequest"]
+    assert snapshot(done.staged) == {}
+
+
+def test_a_series_that_is_not_in_the_case_refuses_it(case: Path, tmp_path: Path) -> None:
+    """A slip of the pen must not release what was to be left out."""
+    done = run_case(case, tmp_path / "out", DefaceOptions(withhold=("1.2.3",)))
+    assert (done.result.released, done.result.code) == (False, "UnknownSeries")
+    assert snapshot(done.staged) == {}
