@@ -101,7 +101,9 @@ def test_once_brings_every_case_to_its_end_although_a_worker_is_killed_and_then_
 
 def test_whatever_ends_the_supervisor_ends_all_of_it(spool: ServiceSpool, start: Callable[..., "subprocess.Popen[str]"]) -> None:
     """SIGTERM ends it orderly with exit code 0; after a SIGKILL nothing goes on in the dark."""
-    polite, killed = start("--workers", "2"), start("--workers", "1")
+    killed = start("--workers", "1")
+    wait_for(lambda: list(spool.locks.glob("watcher")))
+    polite = start("--workers", "2")  # its watcher waits for its turn
     wait_for(lambda: len(processes_of(spool)) == 5)
     time.sleep(3)
     polite.terminate()

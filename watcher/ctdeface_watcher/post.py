@@ -1,12 +1,13 @@
 """The watcher's process: one per inbox, with everything it works with."""
 
 import threading
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 from ctdeface_shared import logs
 from ctdeface_shared.broker import open_broker
 from ctdeface_shared.broker.protocols import Broker
 from ctdeface_shared.cli import EXIT_OK
+from ctdeface_shared.errors import StorageUnavailable
 from ctdeface_shared.lifecycle import stop_on_signals
 from ctdeface_shared.ownership import locked
 from ctdeface_shared.settings import WatchMode
@@ -18,12 +19,15 @@ from ctdeface_watcher.ledger import Ledger
 from ctdeface_watcher.scan import Rules
 from ctdeface_watcher.service import watch
 from ctdeface_watcher.stability import Patience
+from ctdeface_watcher.unzip import Limits
 
 LOCK = "watcher"
 STALE_SECONDS = 120.0
 """A watcher of another machine that showed no life for so long is gone."""
-PATIENCE_SECONDS = 365 * 86_400.0
-"""A second watcher waits for its turn."""
+TURN_SECONDS = 1.0
+"""How often a second watcher, which waits for its turn, sees whether it shall stop instead."""
+
+_log = logs.logger(__name__)
 
 
 def run_post(site: Site) -> int:
@@ -34,14 +38,27 @@ def run_post(site: Site) -> int:
     """
     logs.configure()
     site.prepare()
-    with (
-        stop_on_signals() as stop,
-        locked(site.spool.locks, LOCK, stale_seconds=STALE_SECONDS, patience_seconds=PATIENCE_SECONDS),
-        Ledger(site.state_dir) as ledger,
-        closing(open_broker(site.queue)) as broker,
-    ):
-        watch(post_of(site, ledger, broker, stop))
+    with stop_on_signals() as stop, ExitStack() as held:
+        if _wait_for_turn(site, stop, held):
+            ledger = held.enter_context(Ledger(site.state_dir))
+            broker = held.enter_context(closing(open_broker(site.queue)))
+            watch(post_of(site, ledger, broker, stop))
     return EXIT_OK
+
+
+def _wait_for_turn(site: Site, stop: threading.Event, held: ExitStack) -> bool:
+    """Become the active watcher of the inbox; False when stopped before."""
+    told = False
+    while not stop.is_set():
+        try:
+            held.enter_context(locked(site.spool.locks, LOCK, stale_seconds=STALE_SECONDS, patience_seconds=TURN_SECONDS))
+        except StorageUnavailable:
+            if not told:
+                _log.info("another_watcher_active")
+            told = True
+        else:
+            return True
+    return False
 
 
 def post_of(site: Site, ledger: Ledger, broker: Broker, stop: threading.Event) -> Post:
@@ -54,6 +71,7 @@ def post_of(site: Site, ledger: Ledger, broker: Broker, stop: threading.Event) -
         wakeups=wakeups(site.spool.inbox, polling=settings.mode is WatchMode.POLLING),
         rules=Rules(case_depth=settings.case_depth, marker=settings.marker, ignore=settings.ignore),
         patience=Patience(quiet=settings.quiet_period, longest=settings.max_wait, marker_only=settings.marker_only),
+        limits=Limits(files=settings.zip_files, bytes=round(settings.zip_gb * 1e9), ratio=settings.zip_ratio),
         options=site.settings.deface.options(),
         keeping=site.settings.spool,
         state_file=site.state_dir / WATCHER_STATE,
