@@ -17,6 +17,20 @@ def add_lifetime(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_metrics_port(parser: argparse.ArgumentParser, key: str) -> None:
+    """Declare `--metrics-port`, whose default is a setting."""
+    text = f"serve /metrics, /healthz and /readyz here; 0 not at all (default: {key})"
+    parser.add_argument("--metrics-port", type=_port, metavar="PORT", help=text)
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65535:
+        message = f"{text} is no port: 0 to 65535"
+        raise argparse.ArgumentTypeError(message)
+    return number
+
+
 def positive(text: str) -> int:
     """Read a whole number from 1 up.
 
