@@ -116,10 +116,11 @@ class Fleet:
         depth = self.depth()
         return not (ends(self.spool).inbox or depth.ready or depth.delayed or depth.held)
 
-    def settled(self, job_id: str) -> list[str]:
-        """How the deliveries of a job were settled, in order."""
+    def said(self, event: str, job_id: str) -> list[str | int]:
+        """What the log lines of an event about a job say: how a delivery was settled, or which attempt it is."""
         lines = [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
-        return [line["code"] for line in lines if line["event"] == "job_settled" and line.get("job_id") == job_id]
+        found = [line for line in lines if line["event"] == event and line.get("job_id") == job_id]
+        return [line.get("code", line.get("attempt")) for line in found]
 
     def stop(self) -> None:
         """Kill every worker."""

@@ -49,6 +49,7 @@ MISHAPS: Mapping[str, Callable[[CaseTask], None]] = {
     "hang": lambda _: time.sleep(600),
     "short": lambda _: time.sleep(0.3),
     "slow": lambda _: time.sleep(3),
+    "very slow": lambda _: time.sleep(7),
     "kill parent": _kill_parent,
 }
 

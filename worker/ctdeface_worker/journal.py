@@ -31,13 +31,30 @@ def record(spool: Spool, report: CaseReport, *, stale_seconds: float = STALE_SEC
         StorageUnavailable: it could not be written; or somebody else is just publishing the case, and a refusal has to wait.
     """
     with durable.storage_errors():
-        folder = report_folder(spool, report)
-        durable.make_folder(folder, mode=PRIVATE)
         if report.state is not State.REFUSED:
-            _write(folder, report)
+            record_locked(spool, report)
             return
         with locked(spool.locks, lock_name(report.case), stale_seconds=stale_seconds):
-            _write(folder, report)
+            record_locked(spool, report)
+
+
+def record_locked(spool: Spool, report: CaseReport) -> None:
+    """Do the same for whoever holds the lock of the case already.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    folder = report_folder(spool, report)
+    durable.make_folder(folder, mode=PRIVATE)
+    _write(folder, report)
+
+
+def pages(spool: Spool, report: CaseReport) -> tuple[Path, Path]:
+    """Where report.html and report.json of a recorded refusal lie: beside those of an earlier publication of the job, if there was one."""
+    folder = report_folder(spool, report)
+    published = _read(folder / REPORT)
+    place = folder / (REPEAT if published is not None and published.is_published else REPORT)
+    return place.with_suffix(".html"), place
 
 
 def find_report(spool: Spool, case: str, job_id: str) -> CaseReport | None:

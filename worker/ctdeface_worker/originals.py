@@ -9,7 +9,7 @@ from ctdeface_shared import durable
 from ctdeface_shared.manifest import Manifest
 from ctdeface_shared.options import Originals
 from ctdeface_shared.spool import PRIVATE, ServiceSpool, case_path
-from ctdeface_worker.publishing import report_folder
+from ctdeface_worker.journal import pages
 from ctdeface_worker.report.model import CaseReport
 from ctdeface_worker.result import FileResult
 
@@ -36,8 +36,8 @@ def quarantine(spool: ServiceSpool, report: CaseReport, rule: Originals) -> None
     """
     place = case_path(spool.quarantine, report.case) / report.job_id
     durable.make_folder(place, mode=PRIVATE)
-    for name in ("report.html", "report.json"):
-        durable.write_file(place / name, (report_folder(spool, report) / name).read_bytes())
+    for page, name in zip(pages(spool, report), ("report.html", "report.json"), strict=True):
+        durable.write_file(place / name, page.read_bytes())
     if rule is not Originals.KEEP:
         _move(case_path(spool.inbox, report.case), place / "originals", report)
 

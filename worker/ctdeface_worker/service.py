@@ -6,7 +6,7 @@ receive → decode → already done? → record the attempt → warm child, whil
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,9 +23,12 @@ from ctdeface_shared.spool import ServiceSpool, case_path
 from ctdeface_worker import originals, tries
 from ctdeface_worker.attempt import Bench, Order, attempt
 from ctdeface_worker.executor import UnexpectedError, WorkerCrashed
-from ctdeface_worker.journal import find_report, record, report_folder
+from ctdeface_worker.journal import find_report
+from ctdeface_worker.listener import NOBODY, Listener, outcome_of
 from ctdeface_worker.publishing import resume
+from ctdeface_worker.refusal import refuse
 from ctdeface_worker.report.model import CaseReport, State, failed
+from ctdeface_worker.tries import JobTaken
 
 RECEIVE_SECONDS = 2.0
 TEND_SECONDS = 0.5
@@ -50,7 +53,7 @@ class Station:
         originals: what happens to dropped files.
         rule: how often a job is tried.
         stop: set when the worker shall end.
-        finished: hears how each job ended: the report, None for a message without a case, and seconds.
+        listener: hears what happens to each job.
     """
 
     name: str
@@ -60,15 +63,17 @@ class Station:
     originals: Originals
     rule: RetryRule
     stop: threading.Event
-    finished: Callable[[CaseReport | None, float], None] = lambda _report, _seconds: None
+    listener: Listener = NOBODY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """What follows from a delivery: how it is settled, and the report where there is one."""
+    """What follows from a delivery: how it is settled, and the report and the job's name where there are."""
 
     settlement: Settlement
     report: CaseReport | None = None
+    repeated: bool = False
+    job_id: str | None = None
 
 
 def serve(station: Station) -> None:
@@ -90,6 +95,7 @@ def serve(station: Station) -> None:
 def _bring_to_its_end(station: Station, delivery: Delivery) -> None:
     """Handle one delivery, settle it, and announce how the job ended."""
     begun = monotonic()
+    station.listener.taken()
     ending = handle(station, delivery)
     settled = boundary(partial(station.broker.settle, delivery, ending.settlement))
     report = ending.report
@@ -97,13 +103,12 @@ def _bring_to_its_end(station: Station, delivery: Delivery) -> None:
         "job_settled",
         worker=station.name,
         code=type(ending.settlement).__name__ if settled is True else "TooLate",
-        job_id=report.job_id if report else None,
+        job_id=ending.job_id,
         seconds=round(monotonic() - begun, 3),
     )
-    if isinstance(ending.settlement, Bury):
-        station.finished(None, monotonic() - begun)
-    if isinstance(ending.settlement, Ack) and report is not None:
-        station.finished(report, monotonic() - begun)
+    if settled is not True:
+        station.listener.late()
+    station.listener.ended(outcome_of(ending.settlement, report, repeated=ending.repeated), report, monotonic() - begun)
     if isinstance(ending.settlement, Ack) and report is not None and report.state is not State.SUPERSEDED:
         boundary(partial(station.broker.announce, _event(report)))  # a hint: whoever missed it reads the report
 
@@ -116,12 +121,13 @@ def handle(station: Station, delivery: Delivery) -> Ending:
         return Ending(settlement=decision if isinstance(decision, Bury) else Bury(type(job).__name__))
     with logs.about_job(job.job_id):
         ending = boundary(partial(_work_on, station, job, delivery))
-        return ending if isinstance(ending, Ending) else _unrecorded(station, ending, delivery)
+        return replace(ending if isinstance(ending, Ending) else _unrecorded(station, ending, delivery), job_id=job.job_id)
 
 
 def _unrecorded(station: Station, error: Exception, delivery: Delivery) -> Ending:
     """Settle a job that came to no recorded end: while storage fails it waits without losing an attempt, a bug is bounded."""
     _log.error("job_not_concluded", worker=station.name, attempt=delivery.attempt, code=code_of(error))
+    station.listener.failed(code_of(error))
     if isinstance(error, OSError | StorageUnavailable):
         return Ending(settlement=Retry(station.rule.delay_after(delivery.attempt), delivery.attempt - 1))
     if delivery.attempt < station.rule.max_attempts:
@@ -130,24 +136,43 @@ def _unrecorded(station: Station, error: Exception, delivery: Delivery) -> Endin
 
 
 def _work_on(station: Station, job: DefaceJob, delivery: Delivery) -> Ending:
+    try:
+        with tries.claimed(station.spool.locks, job.job_id):
+            return _work_alone(station, job, delivery)
+    except JobTaken:  # delivered twice, after a late ack or a broken connection: wait and see what becomes of it
+        return Ending(settlement=Retry(station.rule.delay_after(1), delivery.attempt - 1))
+
+
+def _work_alone(station: Station, job: DefaceJob, delivery: Delivery) -> Ending:
+    ended = boundary(partial(_had_ended, station.spool, job)) is True
     outcome = boundary(partial(_settled_before, station, job))
-    number = delivery.attempt
+    number, repeated = delivery.attempt, isinstance(outcome, CaseReport)
     if outcome is None:
         folder = case_path(station.spool.reports, job.case) / job.job_id
         number = max(delivery.attempt - 1, tries.begun(folder)) + 1
         _log.info("attempt_begun", worker=station.name, attempt=number)
+        station.listener.attempted()
         outcome = boundary(partial(_attempt, station, job, folder, number))
         if isinstance(outcome, Stopped):
             boundary(partial(tries.hand_back, folder))
             return Ending(settlement=HandBack())
-    return _conclude(station, job, outcome, number)
+    return replace(_conclude(station, job, outcome, number), repeated=ended and repeated)
+
+
+def _had_ended(spool: ServiceSpool, job: DefaceJob) -> bool:
+    """Whether a job is over, its case visible in outbox or quarantine, before this delivery is looked at."""
+    report = find_report(spool, job.case, job.job_id)
+    if report is not None and report.state is State.REFUSED:
+        return (case_path(spool.quarantine, job.case) / job.job_id).is_dir()
+    return report is not None and report.state in {State.DONE, State.SUPERSEDED}
 
 
 def _settled_before(station: Station, job: DefaceJob) -> CaseReport | None:
     """Finish a job that an earlier delivery had brought far enough; None when it must be worked on."""
     report = find_report(station.spool, job.case, job.job_id)
-    if report is None or report.state is State.REFUSED:
-        return report
+    submitted = _order(station.spool, job).submitted_at
+    if report is None or report.state is State.REFUSED or (report.state is State.DONE and report.created_at == submitted):
+        return report  # done is done, also when somebody has taken the output away since
     with durable.storage_errors():
         return resume(station.spool, report, station.bench.rules)
 
@@ -227,29 +252,15 @@ def _conclude(station: Station, job: DefaceJob, outcome: CaseReport | Exception,
         known = outcome if isinstance(outcome, CtDefaceError) else UnexpectedError(f"{type(outcome).__name__}: {outcome}")
         decision = decide(known, number, station.rule)
         _log.warning("attempt_failed", worker=station.name, attempt=number, code=known.code)
+        station.listener.failed(known.code)
         if not isinstance(decision, Quarantine):
             return Ending(settlement=decision)
         report = _order(station.spool, job).report(failed(known))
     if report.state is State.REFUSED:
-        _refuse(station, report)
+        report = refuse(station.spool, report, station.originals, stale_seconds=station.bench.rules.stale_seconds)
     elif report.state is State.SUPERSEDED:
         originals.archive(station.spool, report, station.originals)
     return Ending(settlement=Ack(), report=report)
-
-
-def _refuse(station: Station, report: CaseReport) -> None:
-    """Record a refusal and show it in the quarantine.
-
-    Raises:
-        StorageUnavailable: it could not be written.
-    """
-    try:
-        if not (report_folder(station.spool, report) / "report.json").exists():
-            record(station.spool, report)
-        originals.quarantine(station.spool, report, station.originals)
-    except OSError as error:
-        message = f"the refusal cannot be recorded: {error.strerror}"
-        raise StorageUnavailable(message) from error
 
 
 def _event(report: CaseReport) -> CaseEvent:

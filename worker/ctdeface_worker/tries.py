@@ -1,15 +1,43 @@
-"""Counts the attempts at a job on the shared disk, so that a job that takes its whole worker or host down is counted too."""
+"""The attempts at a job: one at a time, and counted on the shared disk, also those that took a whole worker or host down."""
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 from ctdeface_shared import durable
+from ctdeface_shared.errors import CtDefaceError, StorageUnavailable
+from ctdeface_shared.ownership import HEARTBEAT_SECONDS, locked
 from ctdeface_shared.spool import PRIVATE
 
 RECORD = "attempts.log"
+STALE_SECONDS = 6 * HEARTBEAT_SECONDS
+"""A worker of another machine that shows no life for so long has lost its jobs; if it lives after all, work is done twice."""
 _BEGUN, _HANDED_BACK = "begun", "handed back"
+
+
+class JobTaken(CtDefaceError):
+    """Another worker is at this job right now: it was delivered twice."""
+
+
+@contextmanager
+def claimed(locks: Path, job_id: str) -> Iterator[None]:
+    """Be the only worker at a job for the time of the block.
+
+    Raises:
+        JobTaken: another one is.
+    """
+    with ExitStack() as stack:
+        try:
+            name = sha256(f"job {job_id}".encode()).hexdigest()[:32]
+            stack.enter_context(locked(locks, name, stale_seconds=STALE_SECONDS, patience_seconds=0))
+        except StorageUnavailable:
+            message = "another worker is at this job"
+            raise JobTaken(message) from None
+        yield
 
 
 def begun(folder: Path) -> int:
