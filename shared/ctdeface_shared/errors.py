@@ -90,6 +90,14 @@ class NothingToRelease(PermanentError):
     """No series of the case can be released."""
 
 
+class LateFiles(PermanentError):
+    """Files that belong to a case whose originals are gone; alone they would replace the whole case's output."""
+
+
+class UnsafeArchive(PermanentError):
+    """A zip file that is damaged, too large, encrypted, or that would write outside its folder."""
+
+
 class EscapingPath(PermanentError):
     """A case name that leads out of its folder."""
 

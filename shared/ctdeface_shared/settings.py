@@ -114,9 +114,14 @@ class WatchSection(Section):
     max_wait: float = Field(86400.0, gt=0, description="Seconds after which a case that never settles is reported and left alone.")
     marker: str | None = Field(None, description="Name of a file that says a case is complete; none waits for the quiet period only.")
     marker_only: bool = Field(default=False, description="Whether only the marker makes a case complete.")
-    ignore: tuple[str, ...] = Field(("Thumbs.db", "desktop.ini"), description="Patterns of names that do not keep a case waiting.")
+    ignore: tuple[str, ...] = Field(
+        ("Thumbs.db", "desktop.ini", ".DS_Store"), description="Patterns of names that do not keep a case waiting."
+    )
     case_depth: int = Field(1, ge=1, description="Cases are the folders so many levels below the inbox.")
     max_unfinished: int = Field(1000, ge=1, description="No more jobs are published while so many have not ended.")
+    zip_files: int = Field(50_000, ge=1, description="A dropped zip file with more files is refused.")
+    zip_gb: float = Field(50.0, gt=0, description="A dropped zip file that unpacks to more GB is refused.")
+    zip_ratio: float = Field(100.0, gt=1, description="A dropped zip file that unpacks to more than so many times its size is refused.")
 
 
 class Settings(BaseSettings):

@@ -1,11 +1,16 @@
 """Fixtures of the integration tests."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.broker.target import BrokerTarget
+from ctdeface_shared.options import Originals
+from ctdeface_shared.spool import ServiceSpool
 from tests.integration.rabbitmq_node import RabbitNode, forget_everything, running_node
+from tests.service.watcher import RunningWatcher
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +25,16 @@ def clean_rabbitmq(rabbitmq: RabbitNode) -> RabbitNode:
     """The server without a queue."""
     forget_everything(BrokerTarget(url=rabbitmq.url, retry_delays=(0.4,)))
     return rabbitmq
+
+
+@pytest.fixture
+def watcher(tmp_path: Path) -> Iterator[RunningWatcher]:
+    """A watcher over an empty inbox, not started yet."""
+    spool = ServiceSpool.under(tmp_path / "spool")
+    spool.prepare(outbox_mode=0o750)
+    spool.prepare_inbox(Originals.ARCHIVE)
+    state = tmp_path / "state"
+    state.mkdir()
+    running = RunningWatcher(spool=spool, state=state, broker=MemoryBroker())
+    yield running
+    running.end()

@@ -21,7 +21,7 @@ def test_folders_are_cases_and_everything_else_is_told_apart(tmp_path: Path) -> 
     (tmp_path / "link").symlink_to(tmp_path / "a")
     seen = read_inbox(tmp_path, Rules())
     assert seen.cases == {"a": tmp_path / "a"}
-    assert seen.archives == (archive,)
+    assert seen.zips == (archive,)
     assert seen.strays == (tmp_path / "link", stray)
 
 

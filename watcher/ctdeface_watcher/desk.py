@@ -11,8 +11,10 @@ from ctdeface_shared.settings import SpoolSection
 from ctdeface_shared.spool import ServiceSpool
 from ctdeface_watcher.events import Wakeups
 from ctdeface_watcher.ledger import Entry, Ledger
+from ctdeface_watcher.listener import NOBODY, Listener
 from ctdeface_watcher.scan import Rules
 from ctdeface_watcher.stability import Patience, Snapshot, Watched
+from ctdeface_watcher.unzip import Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,7 @@ class Post:
         wakeups: what makes it look sooner.
         rules: how the inbox is read.
         patience: when a case is complete.
+        limits: how much a zip file may hold.
         options: what is asked for each case.
         keeping: what becomes of originals, and how long what is put away is kept.
         state_file: where each look is written down.
@@ -33,6 +36,7 @@ class Post:
         max_unfinished: no more jobs are published while so many have not ended.
         min_free_gb: nor while less is free.
         stop: set when the watcher shall end.
+        listener: hears what happens.
     """
 
     spool: ServiceSpool
@@ -41,6 +45,7 @@ class Post:
     wakeups: Wakeups
     rules: Rules
     patience: Patience
+    limits: Limits
     options: DefaceOptions
     keeping: SpoolSection
     state_file: Path
@@ -48,6 +53,7 @@ class Post:
     max_unfinished: int
     min_free_gb: float
     stop: threading.Event
+    listener: Listener = NOBODY
 
     @property
     def originals(self) -> Originals:

@@ -23,6 +23,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     published_at REAL NOT NULL,
     closed TEXT
 ) STRICT;
+CREATE TABLE IF NOT EXISTS zips (identity TEXT PRIMARY KEY) STRICT;
 CREATE INDEX IF NOT EXISTS jobs_of_case ON jobs (name);
 CREATE INDEX IF NOT EXISTS open_jobs ON jobs (closed, published_at);
 """
@@ -116,6 +117,30 @@ class Ledger:
             StorageUnavailable: the file cannot be read.
         """
         return tuple(self._entries("SELECT * FROM jobs WHERE name = ? ORDER BY published_at", (case,)))
+
+    def note_zip(self, identity: str) -> None:
+        """Remember that a zip file is unpacked or refused.
+
+        Raises:
+            StorageUnavailable: it could not be written.
+        """
+        self._run("INSERT OR IGNORE INTO zips VALUES (?)", (identity,))
+
+    def forget_zip(self, identity: str) -> None:
+        """Forget a zip file that is no longer in the inbox.
+
+        Raises:
+            StorageUnavailable: it could not be written.
+        """
+        self._run("DELETE FROM zips WHERE identity = ?", (identity,))
+
+    def knows_zip(self, identity: str) -> bool:
+        """Whether a zip file is unpacked or refused already.
+
+        Raises:
+            StorageUnavailable: the file cannot be read.
+        """
+        return bool(self._rows("SELECT 1 FROM zips WHERE identity = ?", (identity,)))
 
     def is_empty(self) -> bool:
         """Whether nothing is known, as after a loss.

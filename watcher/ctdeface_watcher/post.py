@@ -16,6 +16,8 @@ from ctdeface_shared.watcher_state import WATCHER_STATE
 from ctdeface_watcher.desk import Post
 from ctdeface_watcher.events import wakeups
 from ctdeface_watcher.ledger import Ledger
+from ctdeface_watcher.listener import NOBODY, Listener
+from ctdeface_watcher.metrics import exported_metrics
 from ctdeface_watcher.scan import Rules
 from ctdeface_watcher.service import watch
 from ctdeface_watcher.stability import Patience
@@ -30,7 +32,7 @@ TURN_SECONDS = 1.0
 _log = logs.logger(__name__)
 
 
-def run_post(site: Site) -> int:
+def run_post(site: Site, metrics_port: int | None = None) -> int:
     """Watch the inbox of a service until stopped, and return the exit code.
 
     Raises:
@@ -38,11 +40,11 @@ def run_post(site: Site) -> int:
     """
     logs.configure()
     site.prepare()
-    with stop_on_signals() as stop, ExitStack() as held:
+    with stop_on_signals() as stop, exported_metrics(site, metrics_port) as listener, ExitStack() as held:
         if _wait_for_turn(site, stop, held):
             ledger = held.enter_context(Ledger(site.state_dir))
             broker = held.enter_context(closing(open_broker(site.queue)))
-            watch(post_of(site, ledger, broker, stop))
+            watch(post_of(site, ledger, broker, stop, listener))
     return EXIT_OK
 
 
@@ -61,7 +63,7 @@ def _wait_for_turn(site: Site, stop: threading.Event, held: ExitStack) -> bool:
     return False
 
 
-def post_of(site: Site, ledger: Ledger, broker: Broker, stop: threading.Event) -> Post:
+def post_of(site: Site, ledger: Ledger, broker: Broker, stop: threading.Event, listener: Listener = NOBODY) -> Post:
     """Put together what the watcher works with."""
     settings = site.settings.watch
     return Post(
@@ -79,4 +81,5 @@ def post_of(site: Site, ledger: Ledger, broker: Broker, stop: threading.Event) -
         max_unfinished=settings.max_unfinished,
         min_free_gb=site.settings.output.min_free_gb,
         stop=stop,
+        listener=listener,
     )

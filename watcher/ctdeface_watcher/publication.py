@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from time import time
+from time import monotonic, time
 
 from ctdeface_shared import logs
 from ctdeface_shared.errors import InvalidMessage, StorageUnavailable
@@ -12,6 +12,7 @@ from ctdeface_watcher.desk import Memory, Post
 from ctdeface_watcher.history import history_of
 from ctdeface_watcher.intake import Answer, Settled, take_in
 from ctdeface_watcher.ledger import Entry
+from ctdeface_watcher.listener import Happening
 
 _log = logs.logger(__name__)
 
@@ -33,6 +34,8 @@ def offer(post: Post, memory: Memory, case: str, folder: Path) -> bool:
         published=frozenset(entry.job_id for entry in known if entry.closed is None),
     )
     job = take_in(settled, post.options, datetime.now(UTC))
+    if job is Answer.KNOWN:
+        post.listener.happened(Happening.KNOWN)
     if isinstance(job, Answer):
         return job is Answer.KNOWN
     _publish(post, memory, job)
@@ -50,6 +53,9 @@ def _check_name(case: str) -> None:
 def _publish(post: Post, memory: Memory, job: DefaceJob) -> None:
     """Publish first and note then: a crash in between publishes the same job twice, which is harmless."""
     post.broker.publish(job)
+    post.listener.happened(Happening.PUBLISHED)
+    if job.case in memory.watched:
+        post.listener.settled(monotonic() - memory.watched[job.case].first_seen)
     entry = Entry(job_id=job.job_id, case=job.case, digest=job.manifest.digest, generation=job.generation, published_at=time())
     try:
         post.ledger.note(entry)

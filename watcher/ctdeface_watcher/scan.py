@@ -1,4 +1,4 @@
-"""What lies in the inbox: cases, archives to unpack, and what is no case. Links are never followed."""
+"""What lies in the inbox: cases, zips to unpack, and what is no case. Links are never followed."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -30,12 +30,12 @@ class Inbox:
 
     Attributes:
         cases: folders by the name of the case, parts joined by `/`.
-        archives: zip files lying where cases lie.
+        zips: zip files lying where cases lie.
         strays: other files and links above the cases; they are reported, not processed.
     """
 
     cases: dict[str, Path]
-    archives: tuple[Path, ...]
+    zips: tuple[Path, ...]
     strays: tuple[Path, ...]
 
 
@@ -46,14 +46,14 @@ def read_inbox(root: Path, rules: Rules) -> Inbox:
         OSError: it is not there or cannot be read.
     """
     cases: dict[str, Path] = {}
-    archives: list[Path] = []
+    zips: list[Path] = []
     strays: list[Path] = []
     for path, level in _above_cases(root, rules):
         if path.is_symlink() or not path.is_dir():
-            (archives if level == rules.case_depth and path.suffix.lower() == ".zip" and not path.is_symlink() else strays).append(path)
+            (zips if level == rules.case_depth and path.suffix.lower() == ".zip" and not path.is_symlink() else strays).append(path)
         elif level == rules.case_depth:
             cases[path.relative_to(root).as_posix()] = path
-    return Inbox(cases=cases, archives=tuple(archives), strays=tuple(strays))
+    return Inbox(cases=cases, zips=tuple(zips), strays=tuple(strays))
 
 
 def take_snapshot(case: Path, rules: Rules) -> Snapshot:
@@ -74,6 +74,16 @@ def take_snapshot(case: Path, rules: Rules) -> Snapshot:
             files, size, newest = files + 1, size + status.st_size, max(newest, status.st_mtime_ns)
             copying |= hidden or is_unfinished(entry.name)
     return Snapshot(files=files, bytes=size, newest_ns=newest, copying=copying, marked=marked)
+
+
+def snapshot_of_file(path: Path) -> Snapshot:
+    """See how a zip file looks now.
+
+    Raises:
+        OSError: it is gone or cannot be read.
+    """
+    status = path.stat(follow_symlinks=False)
+    return Snapshot(files=1, bytes=status.st_size, newest_ns=status.st_mtime_ns)
 
 
 def _above_cases(root: Path, rules: Rules, level: int = 1) -> Iterator[tuple[Path, int]]:

@@ -18,9 +18,11 @@ from ctdeface_shared.retention import remove_expired
 from ctdeface_shared.watcher_state import DISK, UNFINISHED_JOBS, WatcherState, write_watcher_state
 from ctdeface_watcher.desk import Memory, Post
 from ctdeface_watcher.history import history_of
+from ctdeface_watcher.listener import Happening
 from ctdeface_watcher.publication import offer
-from ctdeface_watcher.scan import Inbox, read_inbox, take_snapshot
+from ctdeface_watcher.scan import Inbox, read_inbox, snapshot_of_file, take_snapshot
 from ctdeface_watcher.stability import Verdict, judge, look
+from ctdeface_watcher.zips import sweep_unpacked, take_zip
 
 CLEARING_SECONDS = 3600.0
 """Between two removals of what was kept long enough."""
@@ -39,7 +41,8 @@ def watch(post: Post) -> None:
         if failed is not None and failed != memory.failed:
             _log.warning("look_failed", code=failed)
         memory.failed = failed
-        boundary(partial(write_down, post, memory, seen if isinstance(seen, Inbox) else None))
+        state = boundary(partial(write_down, post, memory, seen if isinstance(seen, Inbox) else None))
+        post.listener.looked(state if isinstance(state, WatcherState) else None, failed)
         boundary(partial(_clear_away, post, memory))
         post.broker.tend(0.0)
         pause = post.rescan_seconds if not memory.watched else min(post.rescan_seconds, max(post.patience.quiet / 2, 0.05))
@@ -63,16 +66,17 @@ def look_once(post: Post, memory: Memory) -> Inbox:
     if frozenset(inbox.strays) - memory.told:
         _log.warning("stray_in_inbox", files=len(inbox.strays))  # their names may be a patient's; `ctdeface status` shows them
     memory.told = frozenset(inbox.strays)
-    memory.forget_all_but(inbox.cases.keys())
+    zips = {path.relative_to(post.spool.inbox).as_posix(): path for path in inbox.zips}
+    memory.forget_all_but(inbox.cases.keys() | zips.keys())
     _has_to_wait(post, memory)
-    for case, folder in inbox.cases.items():
+    for name, path in (inbox.cases | zips).items():
         if post.stop.is_set():
             break
-        _consider(post, memory, case, folder)
+        _consider(post, memory, name, path)
     return inbox
 
 
-def write_down(post: Post, memory: Memory, inbox: Inbox | None) -> None:
+def write_down(post: Post, memory: Memory, inbox: Inbox | None) -> WatcherState:
     """Write down what was seen, for `ctdeface status`; a look that failed says why, and what was known before."""
     open_jobs = post.ledger.open_jobs()
     state = WatcherState(
@@ -87,24 +91,30 @@ def write_down(post: Post, memory: Memory, inbox: Inbox | None) -> None:
     )
     with suppress(OSError):  # a full disk keeps nobody from watching
         write_watcher_state(post.state_file, state if inbox is None else replace(state, cases=len(inbox.cases)))
+    return state
 
 
 def _consider(post: Post, memory: Memory, name: str, path: Path) -> None:
-    """Look at one case; one that changes while it is read is looked at again the next time."""
+    """Look at one case or zip file; one that changes while it is read is looked at again the next time."""
     now = monotonic()
     try:
-        snapshot = take_snapshot(path, post.rules)
+        is_zip = path.is_file()
+        snapshot = snapshot_of_file(path) if is_zip else take_snapshot(path, post.rules)
         if memory.judged.get(name) == snapshot:
             return
         memory.given_up.pop(name, None)
-        memory.unusable.pop(name, None)
+        if name not in memory.watched and not is_zip:  # a zip file's case is told when it shows
+            post.listener.happened(Happening.DROPPED)
         watched = memory.watched[name] = look(memory.watched.get(name), snapshot, now)
-        verdict = judge(watched, post.patience, now)
+        verdict = judge(watched, replace(post.patience, marker_only=post.patience.marker_only and not is_zip), now)
         if verdict is Verdict.GIVEN_UP:
             memory.given_up[name] = round(now - watched.first_seen, 1)
             _log.warning("case_never_settled", seconds=memory.given_up[name])
-        elif verdict is not Verdict.SETTLED or _has_to_wait(post, memory) or not offer(post, memory, name, path):
+            post.listener.happened(Happening.NEVER_SETTLED)
+        elif verdict is not Verdict.SETTLED or not _take(post, memory, name, path):
             return
+        else:
+            memory.unusable.pop(name, None)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -112,8 +122,16 @@ def _consider(post: Post, memory: Memory, name: str, path: Path) -> None:
         return
     except PermanentError as error:
         _say_unusable(memory, name, str(error))
+        post.listener.happened(Happening.UNUSABLE)
     memory.judged[name] = snapshot
     memory.watched.pop(name, None)
+
+
+def _take(post: Post, memory: Memory, name: str, path: Path) -> bool:
+    """Deal with what has settled, unless nothing may be published now; return whether that is all as long as it stays as it is."""
+    if _has_to_wait(post, memory):
+        return False
+    return take_zip(post, name, path) if path.is_file() else offer(post, memory, name, path)
 
 
 def _say_unusable(memory: Memory, name: str, reason: str) -> None:
@@ -160,6 +178,7 @@ def _clear_away(post: Post, memory: Memory) -> None:
     if memory.cleared_at is not None and monotonic() - memory.cleared_at < CLEARING_SECONDS:
         return
     memory.cleared_at = monotonic()
+    sweep_unpacked(post)
     removed = remove_expired(post.spool, post.keeping, now=time())
     if removed.archive or removed.quarantine or removed.reports:
         _log.info("expired_removed", files=removed.archive + removed.quarantine + removed.reports)

@@ -1,22 +1,27 @@
-"""A dropped zip file becomes a case: unpacked beside the inbox's cases under a hidden name, and shown by a rename when it is whole."""
+"""A dropped zip file becomes a folder, whole or not at all; whatever is odd about it refuses it."""
 
+import errno
 import lzma
+import os
 import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Sequence
+from calendar import timegm
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ctdeface_shared.errors import PermanentError
+from ctdeface_shared import durable
+from ctdeface_shared.errors import UnsafeArchive
+from ctdeface_watcher.stability import is_unfinished
 
 _BLOCK = 1 << 20
 _ENCRYPTED = 0x1
-
-
-class UnsafeArchive(PermanentError):
-    """A zip file that is damaged, too large, encrypted, or that would write outside its folder."""
+_NOT_CONTENT = ("__MACOSX", ".DS_Store")
+"""What macOS adds to zip files beside the content."""
+_ODD_NAMES = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,76 +31,119 @@ class Limits:
     Attributes:
         files: at most.
         bytes: of all files together, unpacked.
+        ratio: unpacked bytes per byte of the zip file.
     """
 
     files: int
     bytes: int
+    ratio: float = 1000.0
 
 
-def unpack(archive: Path, case: Path, limits: Limits) -> None:
-    """Unpack a zip file into a new case, which appears at once; the archive stays.
+def unpack(archive: Path, folder: Path, limits: Limits) -> None:
+    """Unpack a zip file into a new folder; the archive stays. The same archive gives the same names, sizes and times again.
 
     Args:
         archive: the zip file.
-        case: folder to make; its parent is there.
+        folder: to make; its parent is there.
         limits: what is too much.
 
     Raises:
         UnsafeArchive: the archive is refused; nothing of it is left.
-        FileExistsError: there is such a case already.
-        OSError: storage failed.
+        FileExistsError: there is such a folder already.
+        OSError: storage failed; nothing is left.
     """
-    if case.exists():
-        raise FileExistsError(case)
-    hidden = case.with_name(f".{case.name}.unpacking")
-    shutil.rmtree(hidden, ignore_errors=True)  # what a crash left behind
-    hidden.mkdir()
+    folder.mkdir()
     try:
-        _extract(archive, hidden, limits)
-        hidden.rename(case)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,
-        ValueError,
-        lzma.LZMAError,
-        FileExistsError,
-        NotADirectoryError,
-        IsADirectoryError,
-    ) as error:
-        message = "the zip file is damaged or packed in a way that is not known here: unpack it by hand and drop the folder"
+        _extract(archive, folder, limits)
+        durable.sync_tree(folder)
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if _is_damage(error):
+            message = "the zip file is damaged or packed in a way that is not known here: unpack it by hand and drop the folder"
+            raise UnsafeArchive(message) from error
+        raise
+
+
+def holds(archive: Path, folder: Path) -> bool:
+    """Whether a folder consists of what a zip file holds, by names and sizes.
+
+    Raises:
+        OSError: one of them cannot be read.
+    """
+    try:
+        packed = unpacked_sizes(archive)
+    except UnsafeArchive:
+        return False
+    return packed == {
+        path.relative_to(folder).as_posix(): path.stat(follow_symlinks=False).st_size for path in folder.rglob("*") if not path.is_dir()
+    }
+
+
+def unpacked_sizes(archive: Path) -> Mapping[str, int]:
+    """Return the size of each file in a zip file, as its directory tells.
+
+    Raises:
+        UnsafeArchive: it has no readable directory.
+        OSError: it cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            return {PurePosixPath(member.filename).as_posix(): member.file_size for member in _content(packed)}
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        message = "the zip file is damaged: copy it again"
         raise UnsafeArchive(message) from error
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _extract(archive: Path, folder: Path, limits: Limits) -> None:
     with zipfile.ZipFile(archive) as packed:
-        members = [member for member in packed.infolist() if not member.is_dir()]
-        _check(members, limits)
-        left = limits.bytes
+        members = _content(packed)
+        most = min(limits.bytes, limits.ratio * archive.stat().st_size)
+        _check(members, limits, most)
+        left = most
         for member in members:
             path = folder / PurePosixPath(member.filename)
             path.parent.mkdir(parents=True, exist_ok=True)
             with packed.open(member) as source, path.open("xb") as target:
                 while block := source.read(_BLOCK):
                     left -= len(block)  # counted here as well: the directory of a zip file may lie about sizes
-                    _refuse(left < 0, f"the zip file unpacks to more than {limits.bytes} bytes")
+                    _refuse(left < 0, "the zip file unpacks to more than it says")
                     target.write(block)
+            os.utime(path, (_seconds(member), _seconds(member)))
 
 
-def _check(members: Sequence[zipfile.ZipInfo], limits: Limits) -> None:
-    _refuse(len(members) > limits.files, f"the zip file holds more than {limits.files} files")
-    _refuse(sum(member.file_size for member in members) > limits.bytes, f"the zip file unpacks to more than {limits.bytes} bytes")
-    names = [member.filename for member in members]
-    _refuse(len(set(names)) < len(names), "the zip file holds two files of one name")
+def _content(packed: zipfile.ZipFile) -> Sequence[zipfile.ZipInfo]:
+    """Return the members that are files, without what macOS adds."""
+    return [member for member in packed.infolist() if not member.is_dir() and not set(member.filename.split("/")) & set(_NOT_CONTENT)]
+
+
+def _check(members: Sequence[zipfile.ZipInfo], limits: Limits, most: float) -> None:
+    _refuse(not members, "the zip file is empty")
+    _refuse(len(members) > limits.files, f"the zip file holds more than {limits.files} files (watch.zip_files)")
+    size = sum(member.file_size for member in members)
+    _refuse(size > limits.bytes, f"the zip file unpacks to more than {limits.bytes / 1e9:g} GB (watch.zip_gb)")
+    _refuse(size > most, f"the zip file unpacks to more than {limits.ratio:g} times its size (watch.zip_ratio)")
+    _refuse(len({member.filename for member in members}) < len(members), "the zip file holds two files of one name")
     for member in members:
         name = PurePosixPath(member.filename)
         outside = name.is_absolute() or ".." in name.parts or "\\" in member.filename
         _refuse(outside, "the zip file holds a path that leads out of its folder")
-        _refuse(bool(member.flag_bits & _ENCRYPTED), "the zip file is encrypted")
-        _refuse(stat.S_ISLNK(member.external_attr >> 16), "the zip file holds a link")
+        _refuse(any(is_unfinished(part) for part in name.parts), "the zip file holds a hidden file or one whose copy was not finished")
+        _refuse(bool(member.flag_bits & _ENCRYPTED), "the zip file is encrypted: unpack it by hand and drop the folder")
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        _refuse(kind not in {0, stat.S_IFREG}, "the zip file holds a link or another thing that is no file")
+
+
+def _seconds(member: zipfile.ZipInfo) -> int:
+    """Time of a member, read as UTC, for a zip file knows no time zone; one that is no date is the first that a zip file can hold."""
+    with suppress(ValueError, OverflowError):
+        return timegm((*member.date_time, 0, 0, 0))
+    return timegm((1980, 1, 1, 0, 0, 0, 0, 0, 0))
+
+
+def _is_damage(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _ODD_NAMES
+    return isinstance(error, zipfile.BadZipFile | zlib.error | lzma.LZMAError | EOFError | RuntimeError | ValueError)
 
 
 def _refuse(wrong: bool, message: str) -> None:  # noqa: FBT001  read as a sentence with its reason
