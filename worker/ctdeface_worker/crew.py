@@ -16,6 +16,7 @@ from ctdeface_shared.site import Site
 from ctdeface_worker.attempt import Bench
 from ctdeface_worker.child import prepare
 from ctdeface_worker.executor import Run, WarmChild
+from ctdeface_worker.metrics import exported_metrics
 from ctdeface_worker.originals import archive
 from ctdeface_worker.outbox import OutputRules
 from ctdeface_worker.publishing import recover
@@ -33,7 +34,7 @@ GRACE_SECONDS = 300.0
 _log = logs.logger(__name__)
 
 
-def run_crew(site: Site, processes: int | None, threads: int | None, pipeline: Pipeline = prepare) -> int:
+def run_crew(site: Site, processes: int | None, threads: int | None, pipeline: Pipeline = prepare, metrics_port: int | None = None) -> int:
     """Run the slots of a worker until it is stopped, and return the exit code.
 
     Args:
@@ -41,6 +42,7 @@ def run_crew(site: Site, processes: int | None, threads: int | None, pipeline: P
         processes: how many slots; None for the settings'.
         threads: of each slot; None for the settings', or a fair share of the cores.
         pipeline: makes a child ready, given the segmenter's name; must be importable.
+        metrics_port: where metrics are served; None for the settings', 0 for nowhere.
 
     Raises:
         ConfigurationError: a folder, the queue or a setting must be put right first.
@@ -55,11 +57,15 @@ def run_crew(site: Site, processes: int | None, threads: int | None, pipeline: P
     recover(site.spool, _rules(site))
     for folder in (site.spool.staging, site.spool.work, site.spool.locks):
         sweep(folder, stale_seconds=_stale_seconds(site))
-    with stop_on_signals() as stop:
+    find = partial(segmenter_named, site.settings.deface.segmenter)
+    with stop_on_signals() as stop, exported_metrics(site, metrics_port, find) as metrics:
         ends: list[Exception | None] = []
         crew = [
             threading.Thread(
-                target=_serve, args=(partial(station_of, site, f"slot-{n}", stop, pipeline), stop, ends), name=f"slot-{n}", daemon=True
+                target=_serve,
+                args=(partial(metrics.attended, partial(station_of, site, f"slot-{n}", stop, pipeline)), stop, ends),
+                name=f"slot-{n}",
+                daemon=True,
             )
             for n in range(count)
         ]

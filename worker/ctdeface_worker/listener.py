@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ctdeface_worker.report.model import CaseReport
+from ctdeface_shared.broker.settlement import Ack, Bury, HandBack, Settlement
+from ctdeface_worker.report.model import CaseReport, State
 
 
 class Outcome(StrEnum):
@@ -41,3 +42,25 @@ class Listener:
     failed: Callable[[str], None] = lambda _code: None
     ended: Callable[[Outcome, CaseReport | None, float], None] = lambda _outcome, _report, _seconds: None
     late: Callable[[], None] = lambda: None
+
+
+NOBODY = Listener()
+
+
+def outcome_of(settlement: Settlement, report: CaseReport | None, *, repeated: bool) -> Outcome:
+    """Say what became of a delivery.
+
+    Args:
+        settlement: how it is settled.
+        report: of the job, where there is one.
+        repeated: whether the job had ended before.
+    """
+    if isinstance(settlement, Bury):
+        return Outcome.BURIED
+    if isinstance(settlement, HandBack):
+        return Outcome.HANDED_BACK
+    if not isinstance(settlement, Ack) or report is None:
+        return Outcome.RETRIED
+    if repeated:
+        return Outcome.REPEATED
+    return {State.REFUSED: Outcome.REFUSED, State.SUPERSEDED: Outcome.SUPERSEDED}.get(report.state, Outcome.RELEASED)

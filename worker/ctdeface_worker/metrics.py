@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic, time
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from ctdeface_worker.listener import Listener, Outcome
 from ctdeface_worker.margins import margin_of
 from ctdeface_worker.report.model import CaseReport
 from ctdeface_worker.segmentation.base import Segmenter
+from ctdeface_worker.service import Station
 
 MODEL_SECONDS = 60.0
 """Between two looks at the model, whose files can be large."""
@@ -113,6 +114,12 @@ class WorkerMetrics:
             ended=harmless(self._ended),
             late=harmless(self._late.inc),
         )
+
+    def attended(self, make_station: Callable[[], Station]) -> Station:
+        """Make a slot whose doings are counted here."""
+        station = make_station()
+        self.children.of_slot[station.name] = station.bench.child
+        return replace(station, listener=self.listener())
 
     def _known(self, code: str) -> str:
         return code if code in self._codes else OTHER

@@ -4,7 +4,6 @@ receive → decode → already done? → record the attempt → warm child, whil
 """
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -68,7 +67,7 @@ class Station:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """What follows from a delivery: how it is settled, and the report and the job's name where there are."""
+    """What follows from a delivery: how it is settled, the report and the job's name where there are, and whether it was over before."""
 
     settlement: Settlement
     report: CaseReport | None = None

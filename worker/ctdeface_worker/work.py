@@ -7,7 +7,7 @@ and nothing is lost.
 
 import argparse
 
-from ctdeface_shared.place import add_lifetime, add_place, positive
+from ctdeface_shared.place import add_lifetime, add_metrics_port, add_place, positive
 
 EXAMPLES = """\
 examples:
@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--processes", type=positive, metavar="N", help="cases worked on at the same time (default: work.jobs)")
     parser.add_argument("--threads", type=positive, metavar="M", help="threads per case (default: the cores shared among the processes)")
     add_lifetime(parser)
+    add_metrics_port(parser, "metrics.work_port")
 
 
 def run(namespace: argparse.Namespace) -> int:
@@ -32,4 +33,5 @@ def run(namespace: argparse.Namespace) -> int:
 
     if namespace.with_parent:
         stop_with_parent()
-    return run_crew(find_site(namespace.config, namespace.spool, namespace.broker), namespace.processes, namespace.threads)
+    site = find_site(namespace.config, namespace.spool, namespace.broker)
+    return run_crew(site, namespace.processes, namespace.threads, metrics_port=namespace.metrics_port)
