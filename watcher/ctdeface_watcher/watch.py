@@ -5,7 +5,7 @@ Run one per inbox. Nothing in the inbox is changed: the workers put originals aw
 
 import argparse
 
-from ctdeface_shared.place import add_lifetime, add_place
+from ctdeface_shared.place import add_lifetime, add_metrics_port, add_place
 
 EXAMPLES = """\
 examples:
@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options; everything else is a setting of the table [watch]."""
     add_place(parser)
     add_lifetime(parser)
+    add_metrics_port(parser, "metrics.watch_port")
 
 
 def run(namespace: argparse.Namespace) -> int:
@@ -28,4 +29,4 @@ def run(namespace: argparse.Namespace) -> int:
 
     if namespace.with_parent:
         stop_with_parent()
-    return run_post(find_site(namespace.config, namespace.spool, namespace.broker))
+    return run_post(find_site(namespace.config, namespace.spool, namespace.broker), namespace.metrics_port)
