@@ -49,9 +49,9 @@ class WatcherMetrics:
         self._looked_at = Gauge("ctdeface_watcher_last_look_timestamp_seconds", text, registry=registry)
         self._paused = Gauge("ctdeface_watcher_paused", "1 while nothing is published for this reason.", ["reason"], registry=registry)
         self._age.set_function(self._age_seconds)
-        for result in set(Happening) - {Happening.DROPPED}:
+        for result in (one for one in Happening if one is not Happening.DROPPED):
             self._results.labels(result)
-        for code in (*self._codes, OTHER):
+        for code in (*sorted(self._codes), OTHER):
             self._failures.labels(code)
         for reason in REASONS:
             self._paused.labels(reason)

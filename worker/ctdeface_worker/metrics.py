@@ -138,6 +138,7 @@ class WorkerMetrics:
             self._refusals.labels(self._known(report.result.code)).inc()
         self._job_seconds.observe(seconds)
         self._bytes.inc(report.manifest.bytes)
+        self._voxels.inc(sum(series.voxels for series in report.result.series))
         for stage, spent in report.result.seconds.items():
             self._stage_seconds.labels(stage if stage in STAGES else OTHER).observe(spent)
         for check in (check for series in report.result.series for check in series.checks):

@@ -5,6 +5,7 @@ Nothing here is visible to users: the caller publishes the staged folder, or thr
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
@@ -72,7 +73,8 @@ def _attempt(series: Series, run: _Run) -> Attempt:
         on_request.check(series, run.task.options.withhold)
         with run.stages.stage("load"):
             loaded = volumes.load(series)
-        facts = replace(facts, slices=loaded.volume.geometry.shape[0], spacing_mm=loaded.volume.geometry.spacing_mm)
+        shape = loaded.volume.geometry.shape
+        facts = replace(facts, slices=shape[0], voxels=prod(shape), spacing_mm=loaded.volume.geometry.spacing_mm)
         with run.stages.stage("segment"):
             mask = run.segmenter.segment(loaded.volume, profile=run.task.options.profile, ears=run.task.options.ears)
         fill_hu = defacing.fill_value_hu(loaded.volume, run.task.options.fill)

@@ -59,6 +59,7 @@ class SeriesResult:
         code: why it is not released; empty when released.
         reason: the same for a person.
         slices: number of slices.
+        voxels: of the volume, 0 when it was not loaded.
         spacing_mm: (slice, row, column).
         orientation: "verified", "not verifiable", or "" when it did not come to that.
         mask_ml: volume of the face mask, 0 when it did not come to that.
@@ -71,6 +72,7 @@ class SeriesResult:
     code: str = ""
     reason: str = ""
     slices: int
+    voxels: int = 0
     spacing_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
     orientation: str = ""
     mask_ml: float = 0.0
