@@ -11,8 +11,8 @@ from tests.architecture.sources import PACKAGES, ROOT, foreign_imports, modules
 DOORS = {
     "SimpleITK": ("ctdeface_worker.canonical", "ctdeface_worker.nifti", "ctdeface_worker.segmentation"),
     "pydicom": ("ctdeface_worker.dicom", "ctdeface_worker.verification.instances", "ctdeface_worker.phantom"),
-    "torch": ("ctdeface_worker.segmentation.nnunet",),
-    "nnunetv2": ("ctdeface_worker.segmentation.nnunet",),
+    "torch": ("ctdeface_worker.segmentation.nnunet", "ctdeface_worker.training"),
+    "nnunetv2": ("ctdeface_worker.segmentation.nnunet", "ctdeface_worker.training"),
     "PIL": ("ctdeface_worker.preview",),
     "jinja2": ("ctdeface_worker.report",),
     "gdcm": ("ctdeface_worker.dicom",),

@@ -30,6 +30,25 @@ def write_nifti(volume: Volume, path: Path) -> None:
     sitk.WriteImage(image, path, useCompression=True, compressionLevel=1)
 
 
+def read_nifti(path: Path) -> Volume:
+    """Read a NIfTI file in HU; slices are put in the order of the normal, so they may come out reversed.
+
+    Raises:
+        RuntimeError: SimpleITK cannot read it.
+    """
+    image = sitk.ReadImage(path)
+    hu = sitk.GetArrayFromImage(image).astype(np.float32)
+    steps = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
+    affine = np.eye(4)
+    affine[:3, :3] = steps[:, ::-1]
+    affine[:3, 3] = image.GetOrigin()
+    if np.cross(affine[:3, 2], affine[:3, 1]) @ affine[:3, 0] < 0:
+        affine[:3, 3] += affine[:3, 0] * (hu.shape[0] - 1)
+        affine[:3, 0] *= -1
+        hu = hu[::-1].copy()
+    return Volume(hu=hu, valid=np.ones(hu.shape, dtype=bool), geometry=Geometry.from_affine(hu.shape, affine))
+
+
 def is_approximate(geometry: Geometry) -> bool:
     """Tell whether a NIfTI affine only approximates where the slices lie."""
     affine = _box_affine_lps(geometry)

@@ -4,46 +4,22 @@ Sizes are those of an average adult (W. M. Krogman, M. Y. Iscan, The Human Skele
 J. S. Rhine, C. E. Moore 1982), rounded; nothing is copied from a person.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from ctdeface_worker.phantom.shapes import Arch, Ellipsoid, Limb, Shape
+from ctdeface_worker.phantom.build import Anatomy
+from ctdeface_worker.phantom.shapes import Arch, Ellipsoid, Limb, Point, Shape
 
-VAULT_MM = 7.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Build:
-    """What differs between heads.
-
-    Attributes:
-        scale: of the whole head along (x, y, z).
-        scalp_mm: from bone to skin over the vault.
-        nose_mm: added to the length of the nose.
-        chin_mm: added to the chin's prominence.
-        cheek_mm: added to the fullness of the cheeks.
-    """
-
-    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    scalp_mm: float = 6.0
-    nose_mm: float = 0.0
-    chin_mm: float = 0.0
-    cheek_mm: float = 0.0
+HINGE: Point = (0.0, -12.0, -6.0)
+"""The axis of both jaw joints, about which the mouth opens."""
+HINGE_TO_TEETH_MM = 82.0
 
 
-def build(seed: int) -> Build:
-    """Draw a head; the same seed always gives the same one."""
-    chance = np.random.default_rng(seed)
-    x, y, z = 1 + chance.uniform(-0.03, 0.03, 3)
-    scalp, nose, chin, cheek = chance.uniform(-1, 1, 4)
-    return Build(
-        scale=(float(x), float(y), float(z)),
-        scalp_mm=float(6 + 0.6 * scalp),
-        nose_mm=float(2 * nose),
-        chin_mm=float(2 * chin),
-        cheek_mm=float(2.5 * cheek),
-    )
+def lowered(at: Point, head: Anatomy) -> Point:
+    """Turn a point of the jaw about the joints as far as the mouth is open."""
+    angle = head.open_mm / HINGE_TO_TEETH_MM
+    y, z = at[1] - HINGE[1], at[2] - HINGE[2]
+    c, s = np.cos(angle), np.sin(angle)
+    return (at[0], float(HINGE[1] + c * y - s * z), float(HINGE[2] + s * y + c * z))
 
 
 CEREBRUM: tuple[Shape, ...] = (
@@ -53,13 +29,30 @@ CEREBRUM: tuple[Shape, ...] = (
 """The cavity of the skull, before the floor of the anterior fossa is put in."""
 
 FORAMEN = Limb((0, 36, -10), (0, 38, -40), (8, 7))
-VENTRICLES: tuple[Shape, ...] = (
-    Limb((9, -22, 58), (14, 30, 60), (6, 7), mirrored=True),
-    Limb((14, 30, 60), (22, 8, 34), (6, 3), mirrored=True),
-)
+
+
+def ventricles(head: Anatomy) -> tuple[Shape, ...]:
+    """The lateral ventricles, wider in an old brain."""
+    more = head.atrophy_mm
+    return (
+        Limb((9 + more, -22, 58), (14 + more, 30, 60), (6 + more, 7 + more), mirrored=True),
+        Limb((14 + more, 30, 60), (22, 8, 34), (6 + more, 3), mirrored=True),
+    )
+
+
 ORBIT = Limb((33, -78, 16), (19, -40, 20), (19, 5), mirrored=True)
-GLOBE = Ellipsoid((32, -81, 16), (12, 12, 12), mirrored=True)
-LENS = Ellipsoid((32, -89, 16), (4.5, 2, 4.5), mirrored=True)
+
+
+def globe(head: Anatomy) -> Ellipsoid:
+    """The eyeball."""
+    return Ellipsoid((32, -81 - head.eye_mm, 16), (12, 12, 12), mirrored=True)
+
+
+def lens(head: Anatomy) -> Ellipsoid:
+    """The lens of the eye."""
+    return Ellipsoid((32, -89 - head.eye_mm, 16), (4.5, 2, 4.5), mirrored=True)
+
+
 EYE_MUSCLES: tuple[Shape, ...] = (
     Limb((31, -71, 16), (20, -42, 20), (2, 2), mirrored=True),
     Limb((44, -78, 16), (22, -42, 20), (1.5, 2), mirrored=True),
@@ -74,12 +67,21 @@ MIDFACE: tuple[Shape, ...] = (
     Limb((30, -76, -6), (56, -56, -4), (9, 8), mirrored=True),
     Limb((56, -56, -4), (66, -12, -1), (6, 3.5), mirrored=True),
     Limb((53, -62, 0), (52, -62, 30), (6, 6), mirrored=True),
-    Limb((12, -86, 36), (48, -70, 38), (6, 6), mirrored=True),
     Limb((9, -84, 28), (14, -82, -20), (5, 5), mirrored=True),
     Limb((0, -86, 34), (0, -88, 28), (7, 6)),
     Limb((17, -46, 0), (14, -40, -38), (4, 3), mirrored=True),
 )
-NASAL_BONE = Limb((0, -89, 28), (0, -104, 10), (5, 3))
+
+
+def brow(head: Anatomy) -> tuple[Shape, ...]:
+    """The ridges above the eyes and the bones of the nose's bridge."""
+    brow, bridge = head.brow_mm, head.nose_bridge_mm
+    return (
+        Limb((12, -86 - brow, 36), (48, -70, 38), (6, 6), mirrored=True),
+        Limb((0, -89, 28), (0, -104 - bridge, 10), (5, 3)),
+    )
+
+
 SKULL_BASE: tuple[Shape, ...] = (
     Ellipsoid((56, 18, -18), (12, 14, 18), mirrored=True),
     Limb((52, 8, -2), (14, -8, -8), (10, 8), mirrored=True),
@@ -87,41 +89,59 @@ SKULL_BASE: tuple[Shape, ...] = (
 )
 
 
-def jaw(chin_mm: float) -> tuple[Shape, ...]:
+def jaw(head: Anatomy) -> tuple[Shape, ...]:
     """The mandible: body, chin, ramus with condyle and coronoid process."""
+    wide = head.jaw_mm
+    tilt = float(np.tan(head.open_mm / HINGE_TO_TEETH_MM))
     return (
-        Arch((0, -24, -64), (43, 49), 4.5, 10, 0.28),
-        Ellipsoid((0, -72 - chin_mm, -84), (16, 8, 9)),
-        Limb((45, -16, -56), (50, -12, -6), (6.5, 5.5), mirrored=True),
-        Limb((45, -24, -54), (47, -34, -14), (5.5, 3.5), mirrored=True),
+        Arch(lowered((0, -24, -64), head), (43 + wide, 49), 4.5, 10, 0.28 + tilt),
+        Ellipsoid(lowered((0, -72 - head.chin_mm, -84), head), (16, 8, 9)),
+        Limb(lowered((45 + wide, -16, -56), head), (50 + wide / 2, -12, -6), (6.5, 5.5), mirrored=True),
+        Limb(lowered((45 + wide, -24, -54), head), lowered((47 + wide / 2, -34, -14), head), (5.5, 3.5), mirrored=True),
     )
 
 
-TEETH: tuple[Shape, ...] = (
-    Arch((0, -40, -43), (25, 42), 3.8, 6.5),
-    Arch((0, -40, -56), (24, 39), 3.6, 6),
-)
-SINUSES: tuple[Shape, ...] = (
-    Ellipsoid((25, -58, -14), (10, 13, 14), mirrored=True),
-    Ellipsoid((7, -50, 14), (6, 18, 9), mirrored=True),
-    Ellipsoid((9, -30, 3), (7, 7, 7), mirrored=True),
-    Ellipsoid((9, -83, 45), (8, 2.2, 7), mirrored=True),
-    Ellipsoid((58, 18, -12), (5, 7, 9), mirrored=True),
-)
+def teeth(head: Anatomy) -> tuple[Shape, ...]:
+    """The upper and the lower row; none in a toothless head."""
+    if head.toothless:
+        return ()
+    tilt = float(np.tan(head.open_mm / HINGE_TO_TEETH_MM))
+    return (Arch((0, -40, -43), (25, 42), 3.8, 6.5), Arch(lowered((0, -40, -56), head), (24, 39), 3.6, 6, tilt))
 
 
-def airways(nose_mm: float) -> tuple[Shape, ...]:
-    """Nasal cavity, nostrils, pharynx, larynx and trachea."""
-    tip = -112 - nose_mm
+def sinuses(head: Anatomy) -> tuple[Shape, ...]:
+    """Maxillary, ethmoid, sphenoid and frontal sinuses, mastoid cells."""
+    frontal = (Ellipsoid((9, -83, 45), (8 * head.frontal_sinus, 2.2, 7 * head.frontal_sinus), mirrored=True),)
+    return (
+        Ellipsoid((25, -58, -14), (10, 13, 14), mirrored=True),
+        Ellipsoid((7, -50, 14), (6, 18, 9), mirrored=True),
+        Ellipsoid((9, -30, 3), (7, 7, 7), mirrored=True),
+        Ellipsoid((58, 18, -12), (5, 7, 9), mirrored=True),
+        *(frontal if head.frontal_sinus > 0.1 else ()),
+    )
+
+
+def airways(head: Anatomy) -> tuple[Shape, ...]:
+    """Nasal cavity, nostrils, pharynx, larynx and trachea, and the mouth where it is open."""
+    tip, back = -112 - head.nose_mm, head.neck_back_mm
     return (
         Ellipsoid((6.5, -62, -10), (4.5, 34, 18), mirrored=True),
-        Limb((6.5, tip + 6, -26), (6, -88, -12), (3.2, 4), mirrored=True),
+        Limb((6.5, tip + 6, -26 - head.nose_tip_mm), (6, -88, -12), (3.2, 4), mirrored=True),
         Limb((5, -36, -10), (0, -20, -14), (8, 8), mirrored=True),
         Limb((0, -19, -14), (0, -14, -62), (8, 7)),
-        Limb((0, -15, -62), (0, -26, -84), (7, 6)),
-        Limb((0, -26, -84), (0, -17, -170), (8, 9)),
+        Limb((0, -15, -62), (0, -26 + back / 4, -84), (7, 6)),
+        Limb((0, -26 + back / 4, -84), (0, -17 + back, -170), (8, 9)),
         Limb((68, 4, 0), (84, 6, -1), (3, 3.5), mirrored=True),
+        *open_mouth(head),
     )
+
+
+def open_mouth(head: Anatomy) -> tuple[Shape, ...]:
+    """The air between the lips, the teeth and above the tongue."""
+    half = head.open_mm / 2
+    if half < 1:
+        return ()
+    return (Ellipsoid((0, -66, -48.5 - half), (20, 42, half)), Limb((0, -30, -46), (0, -18, -50), (5, 5)))
 
 
 CONCHAE: tuple[Shape, ...] = (
@@ -130,69 +150,126 @@ CONCHAE: tuple[Shape, ...] = (
 )
 
 
-def relief(build: Build) -> tuple[Shape, ...]:
+def relief(head: Anatomy) -> tuple[Shape, ...]:
     """Broad soft shapes under the skin: cheeks, jaws, temples, chin, and what fills the face inside."""
-    chin, cheek = build.chin_mm, build.cheek_mm
+    chin, cheek, jaw, more = head.chin_mm, head.cheek_mm, head.jaw_mm, head.double_chin_mm
+
+    def soft(center: Point, half: Point, *, mirrored: bool = False) -> Shape:
+        return Ellipsoid(center, half, mirrored=mirrored, exponent=head.roundness)
+
     return (
-        Ellipsoid((0, -60, -30), (46, 32 + cheek / 2, 44)),
-        Ellipsoid((0, -56, 16), (20, 32, 24)),
-        Ellipsoid((34, -62, -18), (26, 26 + cheek, 28), mirrored=True),
-        Ellipsoid((36, -44, -50), (26, 34 + cheek, 28), mirrored=True),
-        Ellipsoid((46, -26, -34), (22 + cheek / 2, 36, 40), mirrored=True),
-        Ellipsoid((50, -34, 18), (22, 36, 44), mirrored=True),
-        Ellipsoid((34, -38, -2), (30, 34, 24), mirrored=True),
-        Ellipsoid((0, -38, -72), (38, 42, 22)),
-        Ellipsoid((54, 22, -18), (22, 30, 34), mirrored=True),
-        Ellipsoid((0, -77 - chin, -83), (21, 14, 15)),
-        Ellipsoid((0, -82, -38), (27, 14, 18)),
+        soft((0, -60, -30), (46, 32 + cheek / 2, 44)),
+        soft((0, -56, 16), (20, 32, 24)),
+        soft((34, -62, -18), (26, 26 + cheek, 28), mirrored=True),
+        soft(_half_lowered((36, -44, -50), head), (26 + jaw / 2, 34 + cheek, 28), mirrored=True),
+        soft(_half_lowered((46 + jaw / 2, -26, -34), head), (22 + cheek / 2 + jaw / 2, 36, 40), mirrored=True),
+        soft((50, -34, 18), (22, 36, 44), mirrored=True),
+        soft((34, -38, -2), (30, 34, 24), mirrored=True),
+        soft(lowered((0, -38, -72), head), (38 + jaw / 2, 42, 22)),
+        soft((54, 22, -18), (22, 30, 34), mirrored=True),
+        soft(lowered((0, -77 - chin, -83), head), (21, 14, 15)),
+        soft((0, -82, -38), (27, 14, 18)),
+        *((soft(lowered((0, -50, -88 - more / 2), head), (34, 30, 12 + more)),) if more > 1 else ()),
     )
 
 
-def features(build: Build) -> tuple[Shape, ...]:
-    """Small soft shapes: nose, lips, lids."""
-    tip = -112 - build.nose_mm
+def _half_lowered(at: Point, head: Anatomy) -> Point:
+    x, y, z = lowered(at, head)
+    return (x, (y + at[1]) / 2, (z + at[2]) / 2)
+
+
+def features(head: Anatomy) -> tuple[Shape, ...]:
+    """Small soft shapes: nose, lips, lids, brows; they ride on the fat below them."""
+    tip, hang, wide = -112 - head.nose_mm, head.nose_tip_mm, head.nose_width_mm
+    lips, out = head.lips_mm, 0.6 * (head.fat_mm - 3)
+    eye, brow, bridge = head.eye_mm, head.brow_mm, head.nose_bridge_mm
+    lower = [lowered(at, head) for at in ((0, -92.5 - out, -52), (16, -85 - out, -48.5))]
+    if head.open_mm:  # the corner of the mouth stays where it was
+        lower[1] = (16, lower[1][1], (lower[1][2] - 48.5) / 2)
     return (
-        Limb((0, -92, 30), (0, tip, -8), (6, 8.5)),
-        Ellipsoid((10, -99, -14), (8, 9, 7.5), mirrored=True),
-        Limb((0, tip + 2, -11), (0, -95, -22), (6, 5.5)),
-        Limb((0, -94.5, -41), (18, -86, -45.5), (5, 3.5), mirrored=True),
-        Limb((0, -92.5, -52), (16, -85, -48.5), (5.5, 3.5), mirrored=True),
-        Ellipsoid((32, -80.5, 16), (18, 13.5, 14), mirrored=True),
-        Limb((14, -88, 36), (46, -76, 35), (6, 6), mirrored=True),
+        Limb((0, -92 - bridge, 30), (0, tip, -8 - hang), (6 + wide / 3, 8.5 + wide / 3)),
+        Ellipsoid((10 + wide, -99, -14 - hang / 2), (8 + wide / 2, 9, 7.5), mirrored=True),
+        Limb((0, tip + 2, -11 - hang), (0, -95, -22), (6, 5.5)),
+        Limb((0, -94.5 - out, -41), (18, -86 - out, -45.5), (5 + lips / 2, 3.5 + lips / 3), mirrored=True),
+        Limb(lower[0], lower[1], (5.5 + lips / 2, 3.5 + lips / 3), mirrored=True),
+        Ellipsoid((32, -80.5 - eye, 16), (18, 13.5, 14), mirrored=True),
+        Limb((14, -88 - brow, 36), (46, -76, 35), (6, 6), mirrored=True),
     )
 
 
-MOUTH = Limb((0, -104, -46.8), (21, -93.5, -46.8), (2.2, 1.2), mirrored=True)
-"""The line between the lips."""
+def lips_apart(head: Anatomy) -> Shape:
+    """What is carved out between the lips."""
+    half, out = head.open_mm / 2, 0.6 * (head.fat_mm - 3)
+    if half < 1:
+        return Limb((0, -104 - out, -46.8), (21, -93.5 - out, -46.8), (2.2, 1.2), mirrored=True)
+    return Ellipsoid((0, -96 - out, -47 - half), (18, 22, half + 1))
 
-NECK: tuple[Shape, ...] = (
-    Limb((0, 28, -30), (0, 34, -190), (58, 62)),
-    Limb((0, 12, -60), (0, 14, -190), (50, 56)),
-    Limb((60, 40, -160), (150, 45, -210), (40, 48), mirrored=True),
-)
-EARS: tuple[Shape, ...] = (
-    Ellipsoid((80, 13, 12), (7, 17, 24), mirrored=True),
-    Ellipsoid((77, 6, -16), (6, 9, 14), mirrored=True),
-)
-CONCHA = Ellipsoid((88, 9, 8), (7, 11, 17), mirrored=True)
 
-SPINE: tuple[Shape, ...] = (
-    Limb((0, 24, -34), (0, 22, -200), (10, 11)),
-    Limb((0, 42, -36), (0, 41, -200), (13, 13)),
-    Limb((12, 34, -36), (12, 34, -200), (8, 8), mirrored=True),
-    Limb((0, 50, -50), (0, 64, -200), (4, 5)),
-)
-CANAL = Limb((0, 38, -30), (0, 39, -210), (8, 8))
-CORD = Limb((0, 36, -10), (0, 39, -210), (5, 5))
+def neck(head: Anatomy) -> tuple[Shape, ...]:
+    """Neck and shoulders."""
+    more, back, up = head.neck_mm, head.neck_back_mm, head.shoulder_mm
+    return (
+        Limb((0, 28, -30), (0, 34 + back, -230), (58 + more / 2, 62 + more)),
+        Limb((0, 12, -60), (0, 14 + back, -230), (50 + more, 56 + more)),
+        Limb((60, 40 + back / 2, -160 + up), (150, 45 + back, -210 + up), (40, 48), mirrored=True),
+    )
+
+
+def ears(head: Anatomy) -> tuple[Shape, ...]:
+    """The outer ears."""
+    out, by = head.ear_mm, head.ear_scale
+    return (
+        Ellipsoid((80 + out / 2, 13, 12), (7 + max(out, 0) / 2, 17 * by, 24 * by), mirrored=True),
+        Ellipsoid((77 + out / 3, 6, -16), (6, 9 * by, 14 * by), mirrored=True),
+    )
+
+
+def concha(head: Anatomy) -> Shape:
+    """The hollow of the ear."""
+    return Ellipsoid((88 + head.ear_mm, 9, 8), (7, 11 * head.ear_scale, 17 * head.ear_scale), mirrored=True)
+
+
+def spine(head: Anatomy) -> tuple[Shape, ...]:
+    """Bodies, arches and spines of the vertebrae."""
+    back = head.neck_back_mm
+    return (
+        Limb((0, 24, -34), (0, 22 + back, -240), (10, 11)),
+        Limb((0, 42, -36), (0, 41 + back, -240), (13, 13)),
+        Limb((12, 34, -36), (12, 34 + back, -240), (8, 8), mirrored=True),
+        Limb((0, 50, -50), (0, 64 + back, -240), (4, 5)),
+    )
+
+
+def canal(head: Anatomy, radius: float) -> Limb:
+    """The spinal canal, or the cord in it."""
+    return Limb((0, 37, -10), (0, 39 + head.neck_back_mm, -250), (radius, radius))
+
+
+def vessels(head: Anatomy) -> tuple[Shape, ...]:
+    """Carotid, vertebral and the larger cerebral arteries, jugular veins."""
+    back = head.neck_back_mm
+    return (
+        Limb((30, 4, -60), (26, 4 + back, -230), (3.2, 3.6), mirrored=True),
+        Limb((24, 0, -20), (30, 4, -60), (2.6, 3.2), mirrored=True),
+        Limb((12, -14, 14), (24, 0, -20), (2.4, 2.6), mirrored=True),
+        Limb((12, -14, 14), (44, -6, 34), (1.8, 1.4), mirrored=True),
+        Limb((2, -20, 18), (2, -40, 60), (1.5, 1.2), mirrored=True),
+        Limb((16, 30, -40), (16, 30 + back, -230), (2, 2), mirrored=True),
+        Limb((38, 14, -30), (38, 12 + back, -230), (4.5, 6), mirrored=True),
+        Limb((28, -58, -62), (42, -30, -80), (1.4, 2.2), mirrored=True),
+    )
+
 
 COUCH = Arch((0, 40, 0), (118, -72), 2.0, 400)
 """A thin shell behind the head, hollow side up."""
 
-HULL: tuple[Shape, ...] = (
-    Ellipsoid((0, -34, -52), (38, 36, 36)),
-    Ellipsoid((0, -52, -22), (40, 26, 36)),
-    Ellipsoid((32, -62, 16), (20, 16, 18), mirrored=True),
-    Ellipsoid((50, -20, -30), (8, 22, 36), mirrored=True),
-    Ellipsoid((0, -20, -90), (46, 40, 30)),
-)
-"""Together with the bones: what lies behind the face."""
+
+def hull(head: Anatomy) -> tuple[Shape, ...]:
+    """Together with the bones: what lies behind the face."""
+    return (
+        Ellipsoid(_half_lowered((0, -34, -52), head), (38, 36, 36)),
+        Ellipsoid((0, -52, -22), (40, 26, 36)),
+        Ellipsoid((32, -62 - head.eye_mm / 2, 16), (20, 16, 18), mirrored=True),
+        Ellipsoid(_half_lowered((50, -20, -30), head), (8, 22, 36), mirrored=True),
+        Ellipsoid(lowered((0, -20, -90), head), (46, 40, 30)),
+    )

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from ctdeface_worker.domain import BoolArray, Geometry, HuArray, Volume, read_only
 from ctdeface_worker.phantom import anatomy
-from ctdeface_worker.phantom.anatomy import Build
+from ctdeface_worker.phantom.build import Anatomy, build
 from ctdeface_worker.phantom.shapes import Frame, carve, merge, union
 
 SMALL_MM = (3.0, 2.0, 2.0)
@@ -15,7 +15,13 @@ SMALL_MM = (3.0, 2.0, 2.0)
 
 FRONT_MM, BACK_MM, SIDE_MM = -136.0, 120.0, 128.0
 FACE_TOP_MM, FACE_BOTTOM_MM = 62.0, -106.0
+FACE_BACK_MM, JAW_MM = -18.0, -70.0
+FACE_HEIGHT_MM = 100.0
+"""From the ear canals' height to below the chin."""
 NOISE_HU = 6.0
+USUAL_FAT_MM = 3.0
+FAT_BY_HEIGHT = ((-20.0, 15.0, 60.0), (1.0, 0.35, 0.3))
+"""How much of additional fat lies at a height: most of it in cheeks, chin and neck."""
 LOWEST_HU, HIGHEST_HU = -1023.0, 3071.0  # what 12 bits hold from -1024 HU, which is left for padding
 
 
@@ -72,16 +78,39 @@ def make_head(
     Returns:
         The volume with face and brain; without soft tissue or below the crown the face is empty.
     """
-    made = anatomy.build(seed)
-    geometry = _geometry(spacing_mm, top_mm, bottom_mm)
+    head = model(build(seed), spacing_mm=spacing_mm, reach_mm=(bottom_mm, top_mm), soft_tissue=soft_tissue, couch=True)
+    hu = ndimage.gaussian_filter(head.volume.hu, 0.45, output=np.float32)
+    hu += np.random.default_rng(seed).standard_normal(hu.shape, dtype=np.float32) * NOISE_HU
+    volume = Volume(hu=np.clip(hu, LOWEST_HU, HIGHEST_HU), valid=head.volume.valid, geometry=head.volume.geometry)
+    return Phantom(seed=seed, volume=volume, face=head.face, brain=head.brain)
+
+
+def model(
+    made: Anatomy,
+    *,
+    spacing_mm: tuple[float, float, float],
+    reach_mm: tuple[float, float],
+    soft_tissue: bool = True,
+    couch: bool = False,
+) -> Phantom:
+    """Paint a head without noise.
+
+    Args:
+        made: its measures.
+        spacing_mm: (slice, row, column).
+        reach_mm: lower and upper end above the ear canals.
+        soft_tissue: without, a bare skull in air.
+        couch: whether it lies on one.
+    """
+    geometry = _geometry(spacing_mm, reach_mm[1], reach_mm[0])
     frame = _frame(geometry, made)
     fields = _fields(frame, made)
-    hu = _painted(frame, fields, max(spacing_mm), soft_tissue=soft_tissue)
-    hu = ndimage.gaussian_filter(hu, 0.45, output=np.float32)
-    hu += np.random.default_rng(seed).standard_normal(hu.shape, dtype=np.float32) * NOISE_HU
+    hu = _painted(frame, fields, made, max(spacing_mm)) if soft_tissue else _skull(frame, fields, made, max(spacing_mm))
+    if couch:
+        _paint(hu, union(frame, [anatomy.COUCH]), 60.0, max(spacing_mm))
     volume = Volume(hu=np.clip(hu, LOWEST_HU, HIGHEST_HU), valid=np.ones(hu.shape, dtype=np.bool_), geometry=geometry)
-    face = _face(frame, fields) if soft_tissue else np.zeros(hu.shape, dtype=np.bool_)
-    return Phantom(seed=seed, volume=volume, face=face, brain=np.asarray(fields.cavity < 0))
+    face = _face(frame, fields, made) if soft_tissue else np.zeros(hu.shape, dtype=np.bool_)
+    return Phantom(seed=0, volume=volume, face=face, brain=np.asarray(fields.cavity < 0))
 
 
 def _geometry(spacing_mm: tuple[float, float, float], top_mm: float, bottom_mm: float) -> Geometry:
@@ -93,90 +122,116 @@ def _geometry(spacing_mm: tuple[float, float, float], top_mm: float, bottom_mm: 
     return Geometry.from_affine(shape, affine)
 
 
-def _frame(geometry: Geometry, made: Build) -> Frame:
-    """Return the head's own coordinates: patient mm, divided by the head's size."""
+def _frame(geometry: Geometry, made: Anatomy) -> Frame:
+    """Return the head's own coordinates: patient mm, divided by the head's size; below the eyes by the height of the face as well."""
     start, counts = geometry.slice_origins_lps[0], geometry.shape
     z, y, x = (((start[2 - k] + np.arange(counts[k]) * geometry.spacing_mm[k]) / made.scale[2 - k]).astype(np.float32) for k in range(3))
-    return Frame(x=x[None, None, :], y=y[None, :, None], z=z[:, None, None])
+    lowest = -FACE_HEIGHT_MM - made.face_mm
+    z = np.where(z > 0, z, np.where(z > lowest, z * FACE_HEIGHT_MM / (FACE_HEIGHT_MM + made.face_mm), z + made.face_mm))
+    return Frame(x=x[None, None, :], y=y[None, :, None], z=z.astype(np.float32)[:, None, None])
 
 
-def _fields(frame: Frame, made: Build) -> _Fields:
+def _fields(frame: Frame, made: Anatomy) -> _Fields:
     orbit = union(frame, [anatomy.ORBIT], margin=12)
     cavity = union(frame, anatomy.CEREBRUM, smooth_mm=12, margin=40)
     floor = 14 - 0.34 * frame.y + 6 * np.exp(-((frame.x / 14) ** 2))  # of the anterior and middle fossa, highest in the middle
     behind = np.maximum(frame.y + 8, 0) * 1.2
     cavity = np.asarray(carve(cavity, frame.z - floor + behind, 10), dtype=np.float32)
     cavity = carve(cavity, orbit - 4, 4)
-    vault = cavity - anatomy.VAULT_MM
-    bone = merge(union(frame, (*anatomy.MIDFACE, *anatomy.SKULL_BASE, anatomy.NASAL_BONE), smooth_mm=6, margin=16), vault, 5)
+    vault = cavity - made.vault_mm
+    bone = merge(union(frame, (*anatomy.MIDFACE, *anatomy.SKULL_BASE, *anatomy.brow(made)), smooth_mm=6, margin=16), vault, 5)
     walls = np.maximum(orbit - 3, -80 + 0.006 * frame.x**2 - frame.y)
     bone = carve(merge(bone, walls.astype(np.float32), 3), orbit)
-    jaw = union(frame, anatomy.jaw(made.chin_mm), smooth_mm=8, margin=16)
+    jaw = union(frame, anatomy.jaw(made), smooth_mm=8, margin=16)
     soft = _skin(frame, made, merge(merge(bone, vault), jaw, 8), vault)
-    air = union(frame, anatomy.airways(made.nose_mm), smooth_mm=2)
+    air = union(frame, anatomy.airways(made), smooth_mm=2)
     air = carve(air, union(frame, anatomy.CONCHAE))
     bone = carve(bone, air - 1)
     bone = merge(bone, jaw)
-    bone = merge(bone, _spine(frame))
+    bone = merge(bone, _spine(frame, made))
     bone = carve(carve(bone, cavity), union(frame, [anatomy.FORAMEN]))
     return _Fields(cavity=cavity, bone=bone, soft=soft, orbit=orbit, air=air)
 
 
-def _skin(frame: Frame, made: Build, bone: HuArray, vault: HuArray) -> HuArray:
+def _skin(frame: Frame, made: Anatomy, bone: HuArray, vault: HuArray) -> HuArray:
+    wide = made.fillet
     soft = merge(vault - made.scalp_mm, bone - 5, 6)
-    soft = merge(soft, union(frame, anatomy.relief(made), smooth_mm=18, margin=30), 14)
-    soft = merge(soft, union(frame, anatomy.features(made), smooth_mm=5, margin=30), 7)
-    soft = merge(soft, union(frame, anatomy.NECK, smooth_mm=20, margin=40), 22)
-    soft = merge(soft, union(frame, anatomy.EARS, smooth_mm=3, margin=10), 3)
-    return carve(carve(soft, union(frame, [anatomy.CONCHA], margin=6), 3), union(frame, [anatomy.MOUTH], margin=4), 3)
+    soft = merge(soft, union(frame, anatomy.relief(made), smooth_mm=18 * wide, margin=30), 14 * wide)
+    soft = merge(soft, union(frame, anatomy.neck(made), smooth_mm=20, margin=40), 22 * wide)
+    soft = soft - (made.fat_mm - USUAL_FAT_MM) * np.interp(frame.z, *FAT_BY_HEIGHT).astype(np.float32)
+    soft = merge(soft, union(frame, anatomy.features(made), smooth_mm=5, margin=30), 7 * wide)
+    soft = merge(soft, union(frame, anatomy.ears(made), smooth_mm=3, margin=10), 3)
+    soft = carve(soft, union(frame, [anatomy.concha(made)], margin=6), 3)
+    return carve(soft, union(frame, [anatomy.lips_apart(made)], margin=4), 3)
 
 
-def _spine(frame: Frame) -> HuArray:
+def _spine(frame: Frame, made: Anatomy) -> HuArray:
     """Vertebrae, 18 mm apart, with softer disks between them."""
-    spine = carve(union(frame, anatomy.SPINE, smooth_mm=4), union(frame, [anatomy.CANAL]))
+    spine = carve(union(frame, anatomy.spine(made), smooth_mm=4), union(frame, [anatomy.canal(made, 8)]))
     return np.asarray(spine + 3 * np.clip(np.cos(2 * np.pi * frame.z / 18), 0, 1) ** 4, dtype=np.float32)
 
 
-def _painted(frame: Frame, fields: _Fields, edge_mm: float, *, soft_tissue: bool) -> HuArray:
-    """Paint tissue over tissue, each border one voxel wide."""
+def _paint(hu: HuArray, distance: HuArray, value: float, edge_mm: float) -> None:
+    """Paint a solid over what is there, its border one voxel wide."""
+    near = distance < edge_mm / 2
+    cover = np.minimum(0.5 - distance[near] / edge_mm, 1)
+    hu[near] += cover * (value - hu[near])
+
+
+def _painted(frame: Frame, fields: _Fields, made: Anatomy, edge_mm: float) -> HuArray:
+    """Paint tissue over tissue, from the skin inward."""
     hu = np.full(frame.shape, -1000.0, dtype=np.float32)
-
-    def paint(distance: HuArray, value: float) -> None:
-        cover = np.clip(0.5 - distance / edge_mm, 0, 1)
-        np.add(hu, cover * (value - hu), out=hu)
-
-    if soft_tissue:
-        soft = fields.soft
-        for depth, value in ((0.0, 10.0), (2.0, -80.0), (5.0, 50.0)):
-            paint(soft + depth, value)
-        paint(np.maximum(fields.orbit, soft + 2.5), -85.0)
-        paint(union(frame, anatomy.EYE_MUSCLES), 45.0)
-        paint(union(frame, [anatomy.GLOBE]), 50.0)
-        paint(union(frame, [anatomy.GLOBE]) + 1.5, 12.0)
-        paint(union(frame, [anatomy.LENS]), 90.0)
-    paint(fields.bone, 900.0)
-    paint(fields.bone + 2.2, 450.0)
-    if soft_tissue:
-        paint(fields.cavity, 10.0)
-        paint(fields.cavity + 2.5, 38.0)
-        paint(fields.cavity + 7, 32.0)
-        paint(union(frame, anatomy.VENTRICLES, smooth_mm=3), 8.0)
-        paint(union(frame, [anatomy.FORAMEN, anatomy.CANAL]), 10.0)
-        paint(union(frame, [anatomy.CORD]), 38.0)
-    else:
-        paint(fields.cavity, -1000.0)
-    paint(union(frame, anatomy.TEETH, smooth_mm=1), 1900.0)
-    paint(np.minimum(union(frame, anatomy.SINUSES), fields.air), -995.0)
-    paint(union(frame, [anatomy.COUCH]), 60.0)
+    soft, cavity, globe = fields.soft, fields.cavity, union(frame, [anatomy.globe(made)])
+    more = made.atrophy_mm
+    layers: tuple[tuple[HuArray, float], ...] = (
+        (soft, 10.0),
+        (soft + 2, -80.0),
+        (soft + 2 + made.fat_mm, 50.0),
+        (np.maximum(fields.orbit, soft + 2.5), -85.0),
+        (union(frame, anatomy.EYE_MUSCLES), 45.0),
+        (globe, 50.0),
+        (globe + 1.5, 12.0),
+        (union(frame, [anatomy.lens(made)]), 90.0),
+        (fields.bone, made.bone_hu),
+        (fields.bone + 2.2, made.marrow_hu),
+        (cavity, 10.0),
+        (cavity + 2.5 + more, 38.0),
+        (cavity + 7 + more, 32.0),
+        (union(frame, anatomy.ventricles(made), smooth_mm=3), 8.0),
+        (union(frame, [anatomy.FORAMEN, anatomy.canal(made, 8)]), 10.0),
+        (union(frame, [anatomy.canal(made, 5)]), 38.0),
+        (np.maximum(union(frame, anatomy.vessels(made)), soft + 4), made.vessel_hu),
+        (union(frame, anatomy.teeth(made), smooth_mm=1), 1900.0),
+        (union(frame, anatomy.sinuses(made)), 20.0 if made.opaque_sinuses else -995.0),
+        (fields.air, -995.0),
+    )
+    for distance, value in layers:
+        _paint(hu, distance, value, edge_mm)
     return hu
 
 
-def _face(frame: Frame, fields: _Fields) -> BoolArray:
+def _skull(frame: Frame, fields: _Fields, made: Anatomy, edge_mm: float) -> HuArray:
+    """Paint bone and teeth alone."""
+    hu = np.full(frame.shape, -1000.0, dtype=np.float32)
+    for distance, value in (
+        (fields.bone, made.bone_hu),
+        (fields.bone + 2.2, made.marrow_hu),
+        (fields.cavity, -1000.0),
+        (union(frame, anatomy.teeth(made), smooth_mm=1), 1900.0),
+        (np.minimum(union(frame, anatomy.sinuses(made)), fields.air), -995.0),
+    ):
+        _paint(hu, distance, value, edge_mm)
+    return hu
+
+
+def _face(frame: Frame, fields: _Fields, made: Anatomy) -> BoolArray:
     """Label what a look from the front meets before bone, down to the last soft tissue; the air in front is part of it."""
-    behind = merge(merge(fields.bone, fields.cavity), union(frame, anatomy.HULL, smooth_mm=10))
+    behind = merge(merge(fields.bone, fields.cavity), union(frame, anatomy.hull(made), smooth_mm=10))
     open_to_front = ~np.logical_or.accumulate(behind <= 1, axis=1)
-    levels = (frame.z < FACE_TOP_MM) & (frame.z > FACE_BOTTOM_MM)
-    depth = np.where(frame.z < -70, -18 + 0.9 * (frame.z + 70), -18)  # the border behind goes forward below the jaw
+    chin_z = anatomy.lowered((0, -72, FACE_BOTTOM_MM), made)[2] - made.double_chin_mm / 2
+    levels = (frame.z < FACE_TOP_MM) & (frame.z > chin_z)
+    jaw_z = JAW_MM + chin_z - FACE_BOTTOM_MM
+    depth = np.where(frame.z < jaw_z, FACE_BACK_MM + 0.9 * (frame.z - jaw_z), FACE_BACK_MM)  # below the jaw the border goes forward
     tissue = (fields.soft < 0) & open_to_front & levels & (frame.y < depth)
     before_the_last = np.logical_or.accumulate(tissue[:, ::-1], axis=1)[:, ::-1]
     return np.asarray(before_the_last & open_to_front, dtype=np.bool_)

@@ -42,11 +42,13 @@ class Ellipsoid:
         center: (x, y, z).
         half: half axes.
         mirrored: whether it is there on both sides.
+        exponent: 2 for an ellipsoid; more rounds a box.
     """
 
     center: Point
     half: Point
     mirrored: bool = False
+    exponent: float = 2.0
 
     @property
     def corners(self) -> tuple[Point, Point]:
@@ -58,7 +60,10 @@ class Ellipsoid:
         """Signed distance in mm."""
         (cx, cy, cz), (hx, hy, hz) = self.center, self.half
         dx, dy, dz = (x - cx) / hx, (y - cy) / hy, (z - cz) / hz
-        near = np.sqrt(dx * dx + dy * dy + dz * dz)
+        if self.exponent == 2.0:
+            near = np.sqrt(dx * dx + dy * dy + dz * dz)
+        else:
+            near = (np.abs(dx) ** self.exponent + np.abs(dy) ** self.exponent + np.abs(dz) ** self.exponent) ** (1 / self.exponent)
         steep = np.sqrt((dx / hx) ** 2 + (dy / hy) ** 2 + (dz / hz) ** 2)
         return np.asarray(near * (near - 1) / np.maximum(steep, 1e-4), dtype=np.float32)
 

@@ -1,0 +1,139 @@
+"""How a scanner looks at a head: where its slices lie and how thick they are, how the head is turned, and what the image is made of."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from ctdeface_worker.domain import FloatArray, Geometry, HuArray, Volume
+from ctdeface_worker.phantom.head import Phantom
+
+AIR_HU = -1000.0
+WAVES = 2
+WAVE_MM = (150.0, 400.0)
+"""Lengths of the waves by which a head is bent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """One acquisition; positions are patient mm with the origin between the ear canals of the unturned head.
+
+    Attributes:
+        spacing_mm: (slice, row, column).
+        low_mm: lowest (x, y, z) of the field of view.
+        high_mm: highest (x, y, z).
+        turn_degrees: (yaw to the left, pitch with the chin up, roll with the left ear down).
+        tilt_degrees: of the gantry.
+        bend_mm: how far the head is bent out of its symmetry, at most.
+        mirrored: left and right exchanged.
+    """
+
+    spacing_mm: tuple[float, float, float] = (3.0, 2.5, 2.5)
+    low_mm: tuple[float, float, float] = (-128.0, -136.0, -124.0)
+    high_mm: tuple[float, float, float] = (128.0, 120.0, 146.0)
+    turn_degrees: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    tilt_degrees: float = 0.0
+    bend_mm: float = 0.0
+    mirrored: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wave:
+    """One bend: radians per mm along (x, y, z), the shift in mm at its crest, where it begins."""
+
+    along: FloatArray
+    shift_mm: FloatArray
+    phase: float
+
+
+def acquire(head: Phantom, scan: Scan, chance: np.random.Generator) -> Phantom:
+    """Scan a head without noise; thick slices average what lies in them.
+
+    Args:
+        head: an axial model on a grid that reaches beyond the field of view, as what comes into view from outside is air.
+        scan: how.
+        chance: for how the head is bent.
+    """
+    geometry = _geometry(scan)
+    waves = _waves(scan.bend_mm, chance) if scan.bend_mm else ()
+    thick = geometry.spacing_mm[0]
+    step = min(head.volume.geometry.spacing_mm)
+    layers = max(round(thick / step), 1)
+    at = _in_head(_points(geometry), scan, waves)
+    along = _in_head(np.stack([np.zeros(3), geometry.normal_lps]), scan, ())
+    offsets = (np.arange(layers) - (layers - 1) / 2) * thick / layers
+    above_air = head.volume.hu - np.float32(AIR_HU)
+    hu = sum(_sampled(head, above_air, at + offset * (along[1] - along[0])) for offset in offsets) / np.float32(layers) + np.float32(AIR_HU)
+    face, brain = (np.asarray(_sampled(head, label.view(np.uint8), at) >= 0.5) for label in (head.face, head.brain))
+    volume = Volume(hu=np.asarray(hu, dtype=np.float32), valid=np.ones(geometry.shape, dtype=bool), geometry=geometry)
+    return Phantom(seed=head.seed, volume=volume, face=face, brain=brain)
+
+
+def in_patient(point: tuple[float, float, float], scan: Scan) -> FloatArray:
+    """Where a point of the head lies after it is turned; bending is left out."""
+    x, y, z = point
+    return np.asarray(_rotation(scan).apply([-x if scan.mirrored else x, y, z]), dtype=np.float64)
+
+
+def points(geometry: Geometry) -> tuple[HuArray, HuArray, HuArray]:
+    """Patient mm (x, y, z) of the voxels of an axial stack, tilted or not, as broadcastable arrays."""
+    origin, rows, columns = geometry.slice_origins_lps, np.arange(geometry.shape[1]), np.arange(geometry.shape[2])
+    x = (origin[0, 0] + columns * geometry.column_step_lps[0])[None, None, :]
+    y = (origin[:, 1, None] + rows * geometry.row_step_lps[1])[:, :, None]
+    z = (origin[:, 2, None] + rows * geometry.row_step_lps[2])[:, :, None]
+    return x.astype(np.float32), y.astype(np.float32), z.astype(np.float32)
+
+
+def _geometry(scan: Scan) -> Geometry:
+    low, high = np.array(scan.low_mm), np.array(scan.high_mm)
+    spacing = np.array(scan.spacing_mm)[::-1]
+    columns, rows, slices = np.maximum(np.round((high - low) / spacing), 2).astype(int)
+    lean = np.deg2rad(scan.tilt_degrees)
+    row_step = spacing[1] * np.array([0.0, np.cos(lean), np.sin(lean)])
+    first = low + spacing / 2
+    middle = (rows - 1) / 2
+    start = first + middle * (np.array([0.0, spacing[1], 0.0]) - row_step)
+    return Geometry(
+        shape=(int(slices), int(rows), int(columns)),
+        row_step_lps=row_step,
+        column_step_lps=np.array([spacing[0], 0.0, 0.0]),
+        slice_origins_lps=start + np.arange(slices)[:, None] * np.array([0.0, 0.0, spacing[2]]),
+    )
+
+
+def _points(geometry: Geometry) -> FloatArray:
+    """LPS mm of every voxel, (slice, row, column, xyz)."""
+    x, y, z = points(geometry)
+    return np.stack(np.broadcast_arrays(x, y, z), axis=-1).astype(np.float64)
+
+
+def _rotation(scan: Scan) -> Rotation:
+    yaw, pitch, roll = scan.turn_degrees
+    return Rotation.from_euler("zxy", [yaw, -pitch, roll], degrees=True)
+
+
+def _waves(bend_mm: float, chance: np.random.Generator) -> tuple[_Wave, ...]:
+    """Draw waves of random direction, length and phase whose shifts add up to the bend at most."""
+    directions = chance.normal(0, 1, (WAVES, 2, 3))
+    directions /= np.linalg.norm(directions, axis=2, keepdims=True)
+    lengths, phases = chance.uniform(*WAVE_MM, WAVES), chance.uniform(0, 2 * np.pi, WAVES)
+    return tuple(
+        _Wave(along=2 * np.pi * along / length, shift_mm=shift * bend_mm / WAVES, phase=float(phase))
+        for (along, shift), length, phase in zip(directions, lengths, phases, strict=True)
+    )
+
+
+def _in_head(at: FloatArray, scan: Scan, waves: tuple[_Wave, ...]) -> FloatArray:
+    """Patient mm to the mm of the straight, unbent head."""
+    turned = at @ _rotation(scan).as_matrix()  # the inverse turn of row vectors
+    bent = turned + sum(np.sin(turned @ wave.along + wave.phase)[..., None] * wave.shift_mm for wave in waves)
+    return np.asarray(bent * np.array([-1.0, 1.0, 1.0]) if scan.mirrored else bent, dtype=np.float64)
+
+
+def _sampled(head: Phantom, field: NDArray[np.generic], at: FloatArray) -> HuArray:
+    """Interpolate a field of the head at points of it; 0 outside."""
+    geometry = head.volume.geometry
+    index = np.moveaxis((at - geometry.slice_origins_lps[0]) / np.array(geometry.spacing_mm)[::-1], -1, 0)[::-1]
+    return np.asarray(ndimage.map_coordinates(np.asarray(field, dtype=np.float32), index, order=1, cval=0.0), dtype=np.float32)

@@ -1,0 +1,93 @@
+"""Builds an nnU-Net data set: images and labels as NIfTI, their list with origins and digests, and what nnU-Net reads while training."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ctdeface_worker.domain import Volume
+from ctdeface_worker.nifti import write_nifti
+from ctdeface_worker.training import plan
+from ctdeface_worker.training.examples import SUFFIX, Example
+
+NAME = "Dataset601_Face"
+LIST = "cases.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folders:
+    """nnU-Net's three folders for one data set, below one root."""
+
+    root: Path
+
+    @property
+    def raw(self) -> Path:
+        """Images and labels."""
+        return self.root / "raw" / NAME
+
+    @property
+    def preprocessed(self) -> Path:
+        """Plans and normalized arrays."""
+        return self.root / "preprocessed" / NAME
+
+    @property
+    def results(self) -> Path:
+        """Networks."""
+        return self.root / "results"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One line of the list: which case, made from what, with which bytes."""
+
+    name: str
+    origin: str
+    image_sha256: str
+    label_sha256: str
+    face_voxels: int
+
+
+def entries(folders: Folders) -> tuple[Entry, ...]:
+    """Read the list of cases that are complete."""
+    file = folders.raw / LIST
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else ()
+    return tuple(Entry(**json.loads(line)) for line in lines)
+
+
+def write_raw(examples: Iterable[Example], folders: Folders) -> Iterator[Entry]:
+    """Write images, labels and the list; yields each case when it is on the disk."""
+    known = {entry.name for entry in entries(folders)}
+    for example in examples:
+        if example.name in known:
+            continue
+        entry = _write_case(example, folders.raw)
+        with (folders.raw / LIST).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(asdict(entry)) + "\n")
+        yield entry
+
+
+def describe(folders: Folders) -> None:
+    """Write dataset.json, once all cases are there."""
+    described = json.dumps(plan.dataset_json(len(entries(folders))), indent=1)
+    (folders.raw / "dataset.json").write_text(described, encoding="utf-8")
+
+
+def _write_case(example: Example, raw: Path) -> Entry:
+    image, label = raw / "imagesTr" / f"{example.name}_0000{SUFFIX}", raw / "labelsTr" / f"{example.name}{SUFFIX}"
+    volume, face = example.labeled.volume, example.labeled.face
+    write_nifti(Volume(hu=np.rint(volume.hu), valid=volume.valid, geometry=volume.geometry), image)
+    write_nifti(Volume(hu=face.astype(np.float32), valid=volume.valid, geometry=volume.geometry), label)
+    return Entry(
+        name=example.name,
+        origin=example.origin,
+        image_sha256=_sha256(image),
+        label_sha256=_sha256(label),
+        face_voxels=int(np.count_nonzero(face)),
+    )
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,0 +1,107 @@
+"""The plan of the small network, in the format that nnU-Net 2.6 reads."""
+
+from typing import TypeAlias
+
+from ctdeface_worker.training.labels import GRID_MM
+
+Json: TypeAlias = dict[str, object]
+
+CONFIGURATION = "3d_fullres"
+PLANS_NAME = "nnUNetPlans"
+PATCH = (80, 80, 64)
+"""Voxels (superior, posterior, left): 240 x 240 x 192 mm, nearly a whole head."""
+FEATURES = (16, 32, 64, 96, 128)
+BATCH = 2
+HU_RANGE = (-1000.0, 1000.0)
+AIR_HU, STEP_HU = -1000.0, 500.0
+"""Normalized, air is 0, which is also what nnU-Net pads with."""
+
+_RESAMPLING = {"order": 1, "order_z": 0, "force_separate_z": None}
+
+
+def plans(dataset: str, patch: tuple[int, int, int] = PATCH, features: tuple[int, ...] = FEATURES) -> Json:
+    """Write the plan.
+
+    Args:
+        dataset: nnU-Net's name of the data set, "Dataset601_Face".
+        patch: voxels (superior, posterior, left), each a multiple of 2 ** (stages - 1).
+        features: channels of each stage.
+    """
+    return {
+        "dataset_name": dataset,
+        "plans_name": PLANS_NAME,
+        "original_median_spacing_after_transp": [GRID_MM] * 3,
+        "original_median_shape_after_transp": [90, 90, 80],
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "experiment_planner_used": "ctdeface",
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {"0": _intensities()},
+        "configurations": {CONFIGURATION: _configuration(patch, features)},
+    }
+
+
+def dataset_json(cases: int) -> Json:
+    """Write nnU-Net's description of the data set."""
+    labels = {"background": 0, "face": 1}
+    return {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": cases, "file_ending": ".nii.gz"}
+
+
+def _configuration(patch: tuple[int, int, int], features: tuple[int, ...]) -> Json:
+    return {
+        "data_identifier": f"{PLANS_NAME}_{CONFIGURATION}",
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": BATCH,
+        "patch_size": list(patch),
+        "median_image_size_in_voxels": [90.0, 90.0, 80.0],
+        "spacing": [GRID_MM] * 3,
+        "normalization_schemes": ["CTNormalization"],
+        "use_mask_for_norm": [False],
+        "resampling_fn_data": "resample_data_or_seg_to_shape",
+        "resampling_fn_seg": "resample_data_or_seg_to_shape",
+        "resampling_fn_data_kwargs": {"is_seg": False, **_RESAMPLING},
+        "resampling_fn_seg_kwargs": {"is_seg": True, **_RESAMPLING},
+        "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
+        "resampling_fn_probabilities_kwargs": {"is_seg": False, **_RESAMPLING},
+        "architecture": _architecture(features),
+        "batch_dice": True,
+    }
+
+
+def _architecture(features: tuple[int, ...]) -> Json:
+    stages = len(features)
+    return {
+        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+        "arch_kwargs": {
+            "n_stages": stages,
+            "features_per_stage": list(features),
+            "conv_op": "torch.nn.modules.conv.Conv3d",
+            "kernel_sizes": [[3, 3, 3]] * stages,
+            "strides": [[1, 1, 1]] + [[2, 2, 2]] * (stages - 1),
+            "n_conv_per_stage": [1] + [2] * (stages - 1),
+            "n_conv_per_stage_decoder": [1] * (stages - 1),
+            "conv_bias": True,
+            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+            "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
+        },
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+
+
+def _intensities() -> dict[str, float]:
+    """Fixed numbers instead of measured ones: HU mean the same in every scan."""
+    low, high = HU_RANGE
+    return {
+        "mean": AIR_HU,
+        "median": AIR_HU,
+        "std": STEP_HU,
+        "min": low,
+        "max": high,
+        "percentile_00_5": low,
+        "percentile_99_5": high,
+    }

@@ -1,0 +1,112 @@
+"""Trains with nnU-Net's own trainer, on one CPU or GPU, in sittings: an interrupted training goes on where its last checkpoint stands."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ctdeface_shared.errors import ConfigurationError
+from ctdeface_worker.training import plan
+from ctdeface_worker.training.dataset import NAME, Folders, entries
+
+if TYPE_CHECKING:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+VALIDATION_SHARE = 10
+"""One of so many cases is for validation."""
+SAVE_EVERY = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How long and how large.
+
+    Attributes:
+        epochs: after each, a validation; the learning rate falls to 0 with the last.
+        iterations: batches per epoch.
+        seed: of the weights and of the order of the cases.
+        patch: voxels of a patch.
+        features: channels of each stage.
+        device: "cpu" or "cuda".
+    """
+
+    epochs: int = 100
+    iterations: int = 50
+    seed: int = 1
+    patch: tuple[int, int, int] = plan.PATCH
+    features: tuple[int, ...] = plan.FEATURES
+    device: str = "cpu"
+
+
+def preprocess(folders: Folders, recipe: Recipe) -> None:
+    """Let nnU-Net's preprocessor write the normalized arrays of every case that lacks them."""
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor  # noqa: PLC0415  loaded only when training
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager  # noqa: PLC0415  loaded only when training
+
+    out = folders.preprocessed
+    made = plan.plans(NAME, recipe.patch, recipe.features)
+    names = [entry.name for entry in entries(folders)]
+    described = plan.dataset_json(len(names))
+    held = names[::VALIDATION_SHARE]
+    files = {
+        f"{plan.PLANS_NAME}.json": made,
+        "dataset.json": described,
+        "dataset_fingerprint.json": {},
+        "splits_final.json": [{"train": [name for name in names if name not in held], "val": held}],
+    }
+    manager = PlansManager(made)
+    configuration = manager.get_configuration(plan.CONFIGURATION)
+    arrays = out / configuration.data_identifier
+    arrays.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (out / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    for name in names:
+        if not (arrays / f"{name}.pkl").exists():
+            image, label = (folders.raw / part for part in (f"imagesTr/{name}_0000.nii.gz", f"labelsTr/{name}.nii.gz"))
+            DefaultPreprocessor(verbose=False).run_case_save(
+                str(arrays / name), [str(image)], str(label), manager, configuration, described
+            )
+
+
+def train(folders: Folders, recipe: Recipe) -> Path:
+    """Train, or go on with a training; returns the folder of the model."""
+    import torch  # noqa: PLC0415  loaded only when training
+
+    torch.manual_seed(recipe.seed)
+    np.random.seed(recipe.seed)  # noqa: NPY002  batchgenerators draws from the global generator
+    trainer = _trainer(folders, recipe, torch.device(recipe.device))
+    latest = Path(trainer.output_folder) / "checkpoint_latest.pth"
+    if latest.exists():
+        trainer.load_checkpoint(str(latest))
+    trainer.run_training()
+    return Path(trainer.output_folder)
+
+
+def prepare_environment(folders: Folders) -> None:
+    """Tell nnU-Net its folders and to work in this one process; must come before anything imports nnU-Net.
+
+    Raises:
+        ConfigurationError: nnU-Net was imported with other folders.
+    """
+    wanted = {"nnUNet_raw": folders.raw.parent, "nnUNet_preprocessed": folders.preprocessed.parent, "nnUNet_results": folders.results}
+    os.environ.update({name: str(folder) for name, folder in wanted.items()}, nnUNet_n_proc_DA="0", nnUNet_compile="false")
+    from nnunetv2 import paths  # noqa: PLC0415  reads the environment
+
+    if str(folders.results) != paths.nnUNet_results:
+        message = "nnU-Net is already in use with other folders in this process; start `ctdeface train` on its own"
+        raise ConfigurationError(message)
+
+
+def _trainer(folders: Folders, recipe: Recipe, device: object) -> "nnUNetTrainer":
+    from ctdeface_worker.training.trainer import FaceTrainer  # noqa: PLC0415  nnU-Net reads its folders from the environment when imported
+
+    plans = json.loads((folders.preprocessed / f"{plan.PLANS_NAME}.json").read_text(encoding="utf-8"))
+    described = json.loads((folders.preprocessed / "dataset.json").read_text(encoding="utf-8"))
+    trainer = FaceTrainer(plans, plan.CONFIGURATION, 0, described, device)
+    trainer.num_epochs, trainer.num_iterations_per_epoch = recipe.epochs, recipe.iterations
+    trainer.num_val_iterations_per_epoch = max(recipe.iterations // 10, 2)
+    trainer.save_every = SAVE_EVERY
+    return trainer
