@@ -112,13 +112,16 @@ def run_fleet(fleet: Fleet) -> int:
 
 
 def programs(fleet: Fleet, log_folder: Path | None) -> list[Program]:
-    """Name the processes: one watcher, and workers with one case each at a time."""
+    """Name the processes: one watcher, and workers with one case each at a time and the next ports for their metrics."""
     site = fleet.site
     count = fleet.workers or site.settings.work.jobs
     threads = fleet.threads or site.settings.work.threads or max((os.cpu_count() or 1) // count, 1)
     place = ("--spool", str(site.spool.inbox.parent), "--with-parent")
     worker = ("work", *place, "--processes", "1", "--threads", str(threads))
-    commands = {"watcher": ("watch", *place)} | {f"worker {number}": worker for number in range(1, count + 1)}
+    commands: dict[str, tuple[str, ...]] = {"watcher": ("watch", *place)}
+    first = site.settings.metrics.work_port
+    for number in range(count):
+        commands[f"worker {number + 1}"] = (*worker, "--metrics-port", str(first + number if first else 0))
     config = ("--config", str(fleet.config.absolute())) if fleet.config else ()
     return [
         Program(

@@ -81,6 +81,8 @@ def environment(queue: Queue) -> dict[str, str]:
         "OUTPUT__MIN_FREE_GB": "0.1",
         "WORK__MAX_ATTEMPTS": "50",
         "WORK__GRACE_PERIOD": "30",
+        "METRICS__WATCH_PORT": "0",
+        "METRICS__WORK_PORT": "0",
         "BROKER__LEASE": "4",
         "BROKER__HEARTBEAT": "4",
         "BROKER__RETRY_DELAYS": str(list(DELAYS)),

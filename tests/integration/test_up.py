@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ctdeface_shared.fleet import Fleet, programs
 from ctdeface_shared.site import find_site
 from ctdeface_shared.spool import ServiceSpool
 from ctdeface_worker.report.model import State
@@ -17,7 +18,13 @@ from tests.cases import write_small_cases
 from tests.service.chaos import COMMAND, ROOT, leftovers, names
 from tests.service.spools import reports
 
-QUICK = {"CTDEFACE_WATCH__QUIET_PERIOD": "0.4", "CTDEFACE_OUTPUT__MIN_FREE_GB": "0.1", "CTDEFACE_WATCH__RESCAN_INTERVAL": "1"}
+QUICK = {
+    "CTDEFACE_WATCH__QUIET_PERIOD": "0.4",
+    "CTDEFACE_OUTPUT__MIN_FREE_GB": "0.1",
+    "CTDEFACE_WATCH__RESCAN_INTERVAL": "1",
+    "CTDEFACE_METRICS__WATCH_PORT": "0",
+    "CTDEFACE_METRICS__WORK_PORT": "0",
+}
 
 
 @pytest.fixture
@@ -118,7 +125,7 @@ def test_what_must_be_put_right_is_said_and_ends_with_78(spool: ServiceSpool) ->
     (spool.inbox / "case").mkdir()
     (spool.inbox / "case" / "a.txt").write_text("no image")
     command = [str(COMMAND), "up", "--spool", str(spool.inbox.parent), "--once"]
-    wrong = os.environ | {"CTDEFACE_DEFACE__SEGMENTER": "crystal-ball"}
+    wrong = os.environ | QUICK | {"CTDEFACE_DEFACE__SEGMENTER": "crystal-ball"}
     ended = subprocess.run(command, cwd=ROOT, env=wrong, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 78
     assert "crystal-ball" in ended.stderr
@@ -130,3 +137,13 @@ def test_the_queue_of_up_is_the_one_of_the_other_commands(tmp_path: Path) -> Non
     """Status and replay look into the same file."""
     site = find_site(None, tmp_path / "spool")
     assert site.queue.url == f"sqlite://{tmp_path.resolve()}/spool/state/queue.sqlite3"
+
+
+def test_each_worker_has_a_port_of_its_own_for_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first has the port of the settings, the next ones the following; 0 is off for all."""
+    monkeypatch.setenv("CTDEFACE_METRICS__WORK_PORT", "9465")
+    on = programs(Fleet(site=find_site(None, tmp_path), workers=3), None)
+    monkeypatch.setenv("CTDEFACE_METRICS__WORK_PORT", "0")
+    off = programs(Fleet(site=find_site(None, tmp_path), workers=2), None)
+    assert [program.command[-1] for program in on[1:]] == ["9465", "9466", "9467"]
+    assert [program.command[-1] for program in off[1:]] == ["0", "0"]
