@@ -52,3 +52,17 @@ def test_a_radius_below_one_voxel_changes_nothing(radius: int) -> None:
     mask = np.zeros((1, 5, 5), dtype=bool)
     mask[0, 2, 2] = True
     assert morphology.dilated(mask, radius).sum() == 1 + 4 * radius
+
+
+def test_a_column_is_the_largest_piece_and_what_lies_above_or_below_it_near_enough() -> None:
+    """Beside it, too far or too small does not count."""
+    pieces = np.zeros((12, 6, 12), dtype=bool)
+    pieces[6:9, :, :5] = True
+    pieces[3:5, 1:4, 1:4] = True  # above, one section between them
+    pieces[0, 1:4, 1:4] = True  # too far
+    pieces[10, 0, 0] = True  # too small
+    pieces[6:9, :, 7:10] = True  # beside
+    kept = morphology.column(pieces, smallest=5, widest_gap=3)
+    assert set(np.flatnonzero(kept.any(axis=(1, 2)))) == {3, 4, 6, 7, 8}
+    assert not kept[:, :, 7:].any()
+    assert not morphology.column(np.zeros_like(pieces), smallest=1, widest_gap=9).any()

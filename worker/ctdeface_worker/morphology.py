@@ -69,6 +69,32 @@ def sections(mask: BoolArray) -> LabelArray:
     return np.asarray(ndimage.label(mask, _IN_PLANE)[0], dtype=np.int32)
 
 
+def column(pieces: BoolArray, *, smallest: float, widest_gap: float) -> BoolArray:
+    """Keep the largest connected piece and what lies above or below it.
+
+    Args:
+        pieces: (z, y, x).
+        smallest: voxels that a further piece must have.
+        widest_gap: sections that may lie between it and the largest one; seen along z, the smaller of the two must be covered by half.
+    """
+    labels, count = ndimage.label(pieces)
+    if not count:
+        return pieces
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    main = int(sizes.argmax())
+    places = ndimage.find_objects(labels)
+    footprint = (labels == main).any(axis=0)
+    keep = [main]
+    for piece in np.flatnonzero(sizes >= smallest):
+        z, other = places[main - 1][0], places[piece - 1][0]
+        shadow = (labels == piece).any(axis=0)
+        near = max(other.start - z.stop, z.start - other.stop, 0) <= widest_gap
+        if near and (footprint & shadow).sum() >= min(footprint.sum(), shadow.sum()) / 2:
+            keep.append(int(piece))
+    return np.isin(labels, keep)
+
+
 def _dilated(mask: BoolArray, radius: int, *, outside: bool) -> BoolArray:
     if radius == 0:
         return mask.copy()

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from ctdeface_worker.canonical import Canonical
 from ctdeface_worker.domain import BoolArray
-from ctdeface_worker.morphology import opened, sections
+from ctdeface_worker.morphology import column, opened, sections
 
 BONE_HU = 160.0
 BRAIN_HU = (-10.0, 100.0)
@@ -74,19 +74,4 @@ def _shifted(step: int, size: int) -> tuple[slice, slice]:
 
 def _joined(pieces: BoolArray, spacing_mm: float) -> BoolArray:
     """Keep the largest piece and what lies above or below it."""
-    labels, count = ndimage.label(pieces)
-    if not count:
-        return pieces
-    milliliters = np.bincount(labels.ravel()) * spacing_mm**3 / 1000
-    milliliters[0] = 0
-    main = int(milliliters.argmax())
-    places = ndimage.find_objects(labels)
-    footprint = (labels == main).any(axis=0)
-    keep = [main]
-    for piece in np.flatnonzero(milliliters >= SMALLEST_PIECE_ML):
-        z, other = places[main - 1][0], places[piece - 1][0]
-        gap_mm = max(other.start - z.stop, z.start - other.stop, 0) * spacing_mm
-        shadow = (labels == piece).any(axis=0)
-        if gap_mm <= WIDEST_GAP_MM and (footprint & shadow).sum() >= min(footprint.sum(), shadow.sum()) / 2:
-            keep.append(int(piece))
-    return np.isin(labels, keep)
+    return column(pieces, smallest=SMALLEST_PIECE_ML * 1000 / spacing_mm**3, widest_gap=WIDEST_GAP_MM / spacing_mm)

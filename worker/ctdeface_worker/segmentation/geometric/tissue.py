@@ -110,23 +110,8 @@ def _large(sections: BoolArray, spacing_mm: float) -> BoolArray:
 
 
 def _joined(sections: BoolArray, spacing_mm: float) -> BoolArray:
-    """Keep the largest piece and those that lie above or below it."""
-    labels, count = ndimage.label(sections)
-    if not count:
-        return sections
-    milliliters = np.bincount(labels.ravel()) * spacing_mm**3 / 1000
-    milliliters[0] = 0
-    main = int(milliliters.argmax())
-    places = ndimage.find_objects(labels)
-    footprint = (labels == main).any(axis=0)
-    keep = [main]
-    for piece in np.flatnonzero(milliliters >= SMALLEST_PIECE_ML):
-        z, other = places[main - 1][0], places[piece - 1][0]
-        gap_mm = max(other.start - z.stop, z.start - other.stop, 0) * spacing_mm
-        below = (labels == piece).any(axis=0)
-        if gap_mm <= WIDEST_GAP_MM and (footprint & below).sum() >= min(footprint.sum(), below.sum()) / 2:
-            keep.append(int(piece))
-    return np.isin(labels, keep)
+    """Keep the largest piece and what lies above or below it."""
+    return morphology.column(sections, smallest=SMALLEST_PIECE_ML * 1000 / spacing_mm**3, widest_gap=WIDEST_GAP_MM / spacing_mm)
 
 
 def _largest(mask: BoolArray) -> BoolArray:
