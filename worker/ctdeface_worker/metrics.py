@@ -45,7 +45,7 @@ class Child(Protocol):
         """Most memory that one of its processes held."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # a registry tells collectors apart by identity
 class Children(Collector):
     """The warm children of all slots, by slot; looked at when Prometheus asks."""
 
