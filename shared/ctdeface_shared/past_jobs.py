@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ctdeface_shared.spool import case_path
+
 REPORT, REPEAT, ATTEMPTS, ORDER = "report.json", "repeat.json", "attempts.log", "order.json"
 FINAL = frozenset({"done", "refused", "superseded"})
 """States of a job that has ended."""
@@ -91,6 +93,19 @@ class JobReader:
         self._read = records
         return tuple(record for _, record in records.values())
 
+    def of_case(self, case: str) -> tuple[JobRecord, ...]:
+        """Return every job of one case, read afresh.
+
+        Raises:
+            EscapingPath: the name leads out of the reports.
+            OSError: the reports cannot be read, for another reason than that something is gone.
+        """
+        records = []
+        for folder, stamps in _job_folders(str(case_path(self._reports, case)), 1):
+            with gone_is_no_error():
+                records.append(self._record(Path(folder), stamps))
+        return tuple(record for record in records if record.case == case)
+
     def _record(self, folder: Path, stamps: _Stamps) -> JobRecord:
         record = JobRecord(case=folder.parent.relative_to(self._reports).as_posix(), job_id=folder.name)
         told = max((stamps[name][1] for name in (REPORT, REPEAT) if name in stamps), default=0)
@@ -101,6 +116,15 @@ class JobReader:
                 record = replace(_reported(record, _json(folder / name)), reported_at=told / 1e9)
         begun = ATTEMPTS in stamps and stamps[ATTEMPTS][1] > told and _last_line(folder / ATTEMPTS).endswith("begun")
         return replace(record, is_begun=begun)
+
+
+def instant(moment: datetime) -> str:
+    """Write a moment as reports do, so that moments sort as text.
+
+    Args:
+        moment: with its time zone.
+    """
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 @contextmanager
@@ -169,13 +193,12 @@ def _reported(record: JobRecord, report: Any) -> JobRecord:  # noqa: ANN401  JSO
 
 def _ordered(record: JobRecord, order: Any) -> JobRecord:  # noqa: ANN401  JSON before it is looked into
     try:
-        submitted = datetime.fromisoformat(order["submitted_at"]).astimezone(UTC)
         return replace(
             record,
             state=ORDERED,
             digest=str(order["manifest"]["digest"]),
             generation=int(order["generation"]),
-            created_at=submitted.isoformat(timespec="milliseconds"),
+            created_at=instant(datetime.fromisoformat(order["submitted_at"])),
         )
     except (KeyError, TypeError, ValueError):
         return record

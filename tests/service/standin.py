@@ -1,7 +1,7 @@
 """A stand-in for the pipeline, for tests of queue and publishing: no imaging, but real files, real crashes and real memory.
 
-The first line of a case's `plan.txt` says what shall become of it: a key of `MISHAPS`, `refuse`, or anything else to be released.
-A released file is the input with its bytes turned around.
+The first line of a case's `plan.txt` says what shall become of it: a key of `MISHAPS`, `refuse`, `needs bulky` (refused
+with any other profile), or anything else to be released. A released file is the input with its bytes turned around.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ctdeface_shared.errors import FaceNotFound, StorageUnavailable
+from ctdeface_shared.options import Profile
 from ctdeface_worker.domain import Fate
 from ctdeface_worker.executor import Notify, Run
 from ctdeface_worker.result import CaseResult, FileResult
@@ -66,7 +67,7 @@ def follow(task: CaseTask, notify: Notify) -> CaseResult:
     mishap = MISHAPS.get(plan)
     if mishap is not None:
         mishap(task)
-    if plan == "refuse":
+    if plan == "refuse" or (plan == "needs bulky" and task.options.profile is not Profile.BULKY):
         return CaseResult(released=False, code=FaceNotFound("").code, reason="no face", files=_files(task, Fate.WITHHELD))
     for file in _files(task, Fate.RELEASED):
         place = task.staged / file.file

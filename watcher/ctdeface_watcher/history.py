@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctdeface_shared.orders import pending_orders
+from ctdeface_shared.past_jobs import ORDERED, instant
 from ctdeface_shared.spool import ServiceSpool, case_path
 
 FINAL = frozenset({"done", "refused", "superseded"})
@@ -18,10 +20,11 @@ class PastJob:
 
     Attributes:
         job_id: which.
-        state: prepared, published, done, refused or superseded.
+        state: prepared, published, done, refused or superseded; `ordered` for a replay without a report.
         digest: of the manifest that it was made for.
         generation: 0 for a drop, higher for a replay.
         created_at: UTC, ISO 8601.
+        code: why it was refused; empty when it was not.
     """
 
     job_id: str
@@ -29,6 +32,7 @@ class PastJob:
     digest: str
     generation: int
     created_at: str
+    code: str = ""
 
     @property
     def ended(self) -> bool:
@@ -42,7 +46,21 @@ def history_of(spool: ServiceSpool, case: str) -> tuple[PastJob, ...]:
     Raises:
         OSError: a report cannot be read right now.
     """
-    return tuple(sorted(_jobs(case_path(spool.reports, case)), key=lambda job: job.created_at))
+    jobs = (*_jobs(case_path(spool.reports, case)), *_ordered(spool, case))
+    return tuple(sorted(jobs, key=lambda job: job.created_at))
+
+
+def files_of(spool: ServiceSpool, case: str, job_id: str) -> dict[str, tuple[int, str]]:
+    """Return size and SHA-256 of every file that a job consisted of, by name; empty where its report does not tell.
+
+    Raises:
+        OSError: the report cannot be read right now.
+    """
+    report = _read(case_path(spool.reports, case) / job_id / "report.json")
+    try:
+        return {file["file"]: (file["size"], file["sha256"]) for file in report["result"]["files"]}
+    except (KeyError, TypeError):
+        return {}
 
 
 def _jobs(folder: Path) -> Iterator[PastJob]:
@@ -55,9 +73,23 @@ def _jobs(folder: Path) -> Iterator[PastJob]:
                 digest=report["manifest"]["digest"],
                 generation=report["generation"],
                 created_at=report["created_at"],
+                code=report["result"]["code"],
             )
         except (KeyError, TypeError):
             continue  # no report of ours, or of another version: it proves nothing
+
+
+def _ordered(spool: ServiceSpool, case: str) -> Iterator[PastJob]:
+    """Yield replays that were ordered: originals that lie in the inbox again have their job already."""
+    for order in pending_orders(spool, case):
+        job = order.job
+        yield PastJob(
+            job_id=job.job_id,
+            state=ORDERED,
+            digest=job.manifest.digest,
+            generation=job.generation,
+            created_at=instant(job.submitted_at),
+        )
 
 
 def _read(path: Path) -> Any:  # noqa: ANN401  JSON before it is looked into

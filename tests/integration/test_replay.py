@@ -1,0 +1,353 @@
+"""Cases are done again by real workers with a stand-in for the pipeline: once, with other options, whatever interrupts the replay."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from ctdeface_shared.broker.memory import MemoryBroker
+from ctdeface_shared.broker.settlement import Bury
+from ctdeface_shared.broker.sqlite import SqliteBroker
+from ctdeface_shared.cli import main
+from ctdeface_shared.manifest import Manifest
+from ctdeface_shared.messages import decode_job, encode_job
+from ctdeface_shared.options import DefaceOptions, FillRule, Originals, Profile
+from ctdeface_shared.orders import Choices
+from ctdeface_shared.replay import NotReplayed, Replay, replay_case
+from ctdeface_shared.revival import Revived, revive_all
+from ctdeface_shared.settings import Settings
+from ctdeface_shared.spool import ServiceSpool
+from ctdeface_shared.survey import survey
+from ctdeface_watcher.history import history_of
+from ctdeface_watcher.intake import Answer, Settled, take_in
+from ctdeface_worker.attempt import Bench, Child
+from ctdeface_worker.executor import WarmChild
+from ctdeface_worker.originals import archive
+from ctdeface_worker.outbox import OutputRules
+from ctdeface_worker.report.model import State
+from ctdeface_worker.service import handle
+from tests.integration.test_worker_service import is_empty, make_station
+from tests.service.spools import Ends, drop, ends, job_for, reports
+from tests.service.standin import prepare, turned
+
+BULKY = Choices(profile=Profile.BULKY)
+STEPS = ("ordered", "put back", "published", "quarantine marked")
+
+
+class Killed(Exception):
+    """Stands for a kill between two steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A spool, a queue and one worker with a warm stand-in."""
+
+    spool: ServiceSpool
+    broker: MemoryBroker
+    child: Child
+
+    def work(self, originals: Originals = Originals.ARCHIVE) -> None:
+        """Let the worker do what lies in the queue."""
+        rules = OutputRules(before_done=lambda report: archive(self.spool, report, originals))
+        bench = Bench(spool=self.spool, rules=rules, settings=Settings(), child=self.child)
+        station = replace(make_station(self.spool, self.broker), originals=originals, bench=bench)
+        while delivery := self.broker.receive(0.05):
+            assert self.broker.settle(delivery, handle(station, delivery).settlement)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> ServiceSpool:
+    """An empty spool."""
+    made = ServiceSpool.under(tmp_path / "spool")
+    made.prepare(outbox_mode=0o750)
+    made.prepare_inbox(Originals.ARCHIVE)
+    return made
+
+
+@pytest.fixture(scope="module")
+def child() -> Iterator[Child]:
+    """One warm stand-in for all tests."""
+    made = WarmChild(prepare)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def service(spool: ServiceSpool, child: Child) -> Service:
+    """A service in which nothing has happened."""
+    return Service(spool=spool, broker=MemoryBroker(), child=child)
+
+
+def replay_with(service: Service, choices: Choices = BULKY) -> Replay:
+    """What a replay needs."""
+    return Replay(spool=service.spool, publish=service.broker.publish, choices=choices, defaults=DefaceOptions())
+
+
+def refused(service: Service, name: str = "a", originals: Originals = Originals.ARCHIVE) -> None:
+    """Bring a case into the quarantine that only the profile bulky gets out of it."""
+    drop(service.spool, name, "needs bulky")
+    service.broker.publish(job_for(service.spool, name))
+    service.work(originals)
+    assert ends(service.spool).quarantine == [name]
+
+
+def answer_of_the_watcher(spool: ServiceSpool, name: str) -> object:
+    """What the watcher makes of a case in the inbox, having lost its ledger."""
+    manifest = Manifest.scan(spool.inbox / name)
+    settled = Settled(case=name, manifest=manifest, history=history_of(spool, name), published=frozenset())
+    return take_in(settled, DefaceOptions(), datetime.now(UTC))
+
+
+def test_a_refused_case_that_is_replayed_with_another_option_ends_in_the_outbox_once(service: Service) -> None:
+    """Originals are back where released ones go, both reports are there, and the quarantine says what became of it."""
+    refused(service)
+    content = next((service.spool.quarantine / "a").glob("*/originals/0.dcm")).read_bytes()
+    order = replay_case(replay_with(service), "a")
+    assert survey(service.spool, 0).waiting == ("a",)
+    assert answer_of_the_watcher(service.spool, "a") is Answer.KNOWN
+    service.work()
+    assert ends(service.spool) == Ends(inbox=[], outbox=["a"], quarantine=["a"])
+    assert (service.spool.outbox / "a" / "0.dcm").read_bytes() == turned(content)
+    assert (service.spool.archive / "originals" / "a" / order.job.job_id / "0.dcm").read_bytes() == content
+    assert {report.state for report in reports(service.spool, "a")} == {State.REFUSED, State.DONE}
+    (entry,) = (service.spool.quarantine / "a").iterdir()
+    assert json.loads((entry / "replayed.json").read_bytes())["replayed_as"] == order.job.job_id
+    assert (entry / "report.json").exists()
+    seen = survey(service.spool, 0)
+    assert (seen.is_idle, seen.refused, seen.released) == (True, (), 1)
+
+
+@pytest.mark.parametrize("killed_after", STEPS)
+@pytest.mark.parametrize("worked", [False, True], ids=["again at once", "again after the worker"])
+def test_a_replay_that_is_killed_between_two_steps_goes_on_when_it_is_run_again(service: Service, killed_after: str, worked: bool) -> None:
+    """One job, one output, and nothing is lost; also when the job has ended in between."""
+    refused(service)
+
+    def die(step: str) -> None:
+        if step == killed_after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        replay_case(replace(replay_with(service), step=die), "a")
+    if worked:
+        service.work()
+    replay_case(replay_with(service), "a")
+    service.work()
+    assert ends(service.spool) == Ends(inbox=[], outbox=["a"], quarantine=["a"])
+    assert len(reports(service.spool, "a")) == 2
+    assert len(list((service.spool.archive / "originals" / "a").glob("*/0.dcm"))) == 1
+    assert not (service.spool.archive / "outputs").exists()
+    assert list((service.spool.quarantine / "a").glob("*/replayed.json"))
+
+
+def test_a_replay_that_was_killed_can_be_run_again_with_other_options(service: Service) -> None:
+    """As long as it was not published the first order is forgotten."""
+    refused(service)
+
+    def die(step: str) -> None:
+        if step == "put back":
+            raise Killed
+
+    with pytest.raises(Killed):
+        replay_case(replace(replay_with(service, Choices(fill=FillRule.parse("-1000"))), step=die), "a")
+    replay_case(replay_with(service), "a")
+    service.work()
+    assert ends(service.spool) == Ends(inbox=[], outbox=["a"], quarantine=["a"])
+    assert [path.parent.name for path in service.spool.reports.glob("a/*/order.json")] == [reports_by_state(service.spool, State.DONE)]
+
+
+def reports_by_state(spool: ServiceSpool, state: State) -> str:
+    """The job of case a that has this state."""
+    (job,) = [report.job_id for report in reports(spool, "a") if report.state is state]
+    return job
+
+
+def test_a_second_replay_waits_for_the_first(service: Service) -> None:
+    """Two jobs of a case at once would take the originals away from each other; the same one again is harmless."""
+    refused(service)
+    first = replay_case(replay_with(service), "a")
+    assert replay_case(replay_with(service), "a") == first
+    with pytest.raises(NotReplayed, match="on its way"):
+        replay_case(replay_with(service, Choices(fill=FillRule.parse("-1000"))), "a")
+    service.work()
+    assert ends(service.spool) == Ends(inbox=[], outbox=["a"], quarantine=["a"])
+
+
+def test_other_files_in_the_inbox_under_the_same_name_are_left_alone(service: Service) -> None:
+    """Neither they nor the originals in the quarantine are touched, and nothing is published."""
+    refused(service)
+    other = drop(service.spool, "a", "release", files=5)
+    before = Manifest.scan(other)
+    with pytest.raises(NotReplayed, match="other files lie in the inbox"):
+        replay_case(replay_with(service), "a")
+    assert Manifest.scan(other) == before
+    assert list((service.spool.quarantine / "a").glob("*/originals/0.dcm"))
+    assert is_empty(service.broker)
+
+
+def test_a_released_case_is_replayed_from_a_copy_of_the_archive(service: Service) -> None:
+    """Its newer output takes the place of the older one, and the archive keeps what it had."""
+    drop(service.spool, "a")
+    first = job_for(service.spool, "a")
+    service.broker.publish(first)
+    service.work()
+    archived = service.spool.archive / "originals" / "a" / first.job_id
+    before = Manifest.scan(archived)
+    order = replay_case(replay_with(service), "a")
+    assert order.job.manifest == before == Manifest.scan(service.spool.inbox / "a")
+    assert answer_of_the_watcher(service.spool, "a") is Answer.KNOWN
+    service.work()
+    assert ends(service.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
+    assert Manifest.scan(archived) == before
+    assert [path.name for path in (service.spool.archive / "outputs" / "a").iterdir()] == [first.job_id]
+
+
+def test_kept_originals_are_replayed_where_they_lie(service: Service) -> None:
+    """With originals = keep nothing is moved."""
+    refused(service, originals=Originals.KEEP)
+    before = Manifest.scan(service.spool.inbox / "a")
+    replay_case(replay_with(service), "a")
+    service.work(Originals.KEEP)
+    assert ends(service.spool) == Ends(inbox=["a"], outbox=["a"], quarantine=["a"])
+    assert Manifest.scan(service.spool.inbox / "a") == before
+    assert answer_of_the_watcher(service.spool, "a") is Answer.KNOWN
+
+
+def test_an_earlier_drop_that_comes_back_gets_no_second_job_from_the_watcher(service: Service) -> None:
+    """Not even when the newest report was for other files of the same name."""
+    drop(service.spool, "a")
+    first = job_for(service.spool, "a")
+    service.broker.publish(first)
+    service.work()
+    drop(service.spool, "a", "needs bulky", files=3)
+    service.broker.publish(job_for(service.spool, "a"))
+    service.work()
+    order = replay_case(replay_with(service), "a")
+    assert order.job.manifest.files == 3
+    assert answer_of_the_watcher(service.spool, "a") is Answer.KNOWN
+
+
+@pytest.mark.parametrize("missing", ["never dropped", "originals deleted", "not begun"])
+def test_what_cannot_be_replayed_says_why_and_changes_nothing(service: Service, missing: str) -> None:
+    """No originals, or a job that is on its way already."""
+    if missing == "originals deleted":
+        drop(service.spool, "a")
+        service.broker.publish(job_for(service.spool, "a"))
+        service.work(Originals.DELETE)
+        for copy in (service.spool.archive / "originals" / "a").iterdir():
+            copy.rename(service.spool.work / "elsewhere")
+    if missing == "not begun":
+        drop(service.spool, "a")
+    with pytest.raises(NotReplayed, match="on its way" if missing != "originals deleted" else "drop the case again"):
+        replay_case(replay_with(service), "a")
+    assert is_empty(service.broker)
+
+
+def test_a_case_whose_queue_was_lost_is_replayed_anyway(service: Service) -> None:
+    """On request only: nobody but a person knows that its job will never come."""
+    drop(service.spool, "a")
+    replay_case(replace(replay_with(service, Choices()), anyway=True), "a")
+    service.work()
+    assert ends(service.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
+
+
+def test_looking_only_changes_nothing(service: Service) -> None:
+    """The order is shown as it would be."""
+    refused(service)
+    before = sorted(path for path in service.spool.inbox.parent.rglob("*"))
+    order = replay_case(replace(replay_with(service), only_look=True), "a")
+    assert (order.published, order.job.generation, order.job.options.profile) == (False, 1, Profile.BULKY)
+    assert sorted(path for path in service.spool.inbox.parent.rglob("*")) == before
+    assert is_empty(service.broker)
+
+
+def bury(service: Service, body: bytes) -> None:
+    """Let the queue give a message up."""
+    service.broker.queue.put(body)
+    delivery = service.broker.receive(1.0)
+    assert delivery is not None
+    service.broker.settle(delivery, Bury("UnexpectedError"))
+
+
+def revive(replay: Replay, service: Service) -> list[Revived]:
+    """Replay all dead letters."""
+    return list(revive_all(replay, service.broker))
+
+
+def test_dead_letters_become_jobs_again_and_what_is_none_is_left(service: Service) -> None:
+    """An undecodable message, a case that is gone and one that has changed stay where they are, each with its reason."""
+    for name in ("a", "gone", "changed"):
+        drop(service.spool, name)
+        bury(service, encode_job(job_for(service.spool, name)))
+    bury(service, b"no job")
+    (service.spool.inbox / "gone").rename(service.spool.work / "gone")
+    (service.spool.inbox / "changed" / "late.dcm").write_bytes(b"late")
+    outcomes = {one.case: one for one in revive(replay_with(service, Choices()), service)}
+    assert {case: one.reason.split(":")[0] for case, one in outcomes.items()} == {
+        "a": "",
+        "gone": "its case is no longer in the inbox",
+        "changed": "its case has changed since",
+        "": "InvalidMessage",
+    }
+    assert service.broker.depth().dead == 3
+    service.work()
+    assert ends(service.spool).outbox == ["a"]
+    assert reports(service.spool, "a")[0].generation == 1
+
+
+def test_a_dead_letter_whose_replay_was_killed_is_replayed_by_the_same_job(service: Service) -> None:
+    """The order that lies there is taken up."""
+    drop(service.spool, "a")
+    bury(service, encode_job(job_for(service.spool, "a")))
+
+    def die(_: str) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        revive(replace(replay_with(service), step=die), service)
+    (revived,) = revive(replay_with(service), service)
+    assert [path.parent.name for path in service.spool.reports.glob("a/*/order.json")] == [
+        revived.order.job.job_id if revived.order else ""
+    ]
+    service.work()
+    assert ends(service.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
+
+
+def test_the_command_replays_every_case_that_was_refused_for_a_code(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    """The others stay; what was done is said, one line each."""
+    refused(service)
+    root = str(service.spool.inbox.parent)
+    capsys.readouterr()
+    assert main(["replay", "--all", "--code", "VerificationFailed", "--spool", root]) == 0
+    assert capsys.readouterr().out == "nothing to replay\n"
+    assert main(["replay", "--all", "--code", "FaceNotFound", "--profile", "bulky", "--spool", root]) == 0
+    assert capsys.readouterr().out.startswith("a: replayed as job ")
+    queue = SqliteBroker(service.spool.inbox.parent / "state" / "queue.sqlite3")
+    delivery = queue.receive(0.0)
+    queue.close()
+    assert delivery is not None
+    job = decode_job(delivery.body)
+    assert (job.case, job.generation, job.options.profile) == ("a", 1, Profile.BULKY)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["nobody"], 1, "nobody: left: "),
+        (["../a"], 1, "../a: left: the case name does not stay inside its folder"),
+        (["--dead"], 0, "nothing to replay"),
+        (["a", "--code", "FaceNotFound"], 78, "--code goes with --all"),
+        (["--all", "--withhold", "1.2"], 78, "--withhold goes with one case"),
+        (["a", "--fill", "bright"], 78, "fill must be air"),
+    ],
+)
+def test_the_command_says_what_is_wrong(
+    spool: ServiceSpool, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, said: str
+) -> None:
+    """In one line, with an exit code that a script can use."""
+    assert main(["replay", *arguments, "--spool", str(spool.inbox.parent)]) == code
+    printed = capsys.readouterr()
+    assert said in printed.out + printed.err
