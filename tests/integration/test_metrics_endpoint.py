@@ -3,8 +3,6 @@
 import json
 import socket
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -19,9 +17,8 @@ from ctdeface_shared.metrics.probe import Probe
 from ctdeface_shared.metrics.section import OFF
 from ctdeface_shared.metrics.surroundings import Surroundings, new_registry
 from ctdeface_shared.site import Site, find_site
+from tests.service.scrapes import HOST, get
 from tests.service.spools import drop, job_for
-
-HOST = "127.0.0.1"
 
 
 class Faulty:
@@ -36,16 +33,6 @@ class Faulty:
         if self.broken:
             raise KeyError
         return iter(())
-
-
-def get(port: int, path: str, method: str = "GET") -> tuple[int, str]:
-    """Ask for a page; return status and text."""
-    request = urllib.request.Request(f"http://{HOST}:{port}{path}", method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  our own server
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
 
 
 def nothing() -> Mapping[str, str]:
