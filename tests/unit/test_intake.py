@@ -9,7 +9,7 @@ from ctdeface_shared.manifest import Manifest, job_id
 from ctdeface_shared.messages import DefaceJob
 from ctdeface_shared.options import DefaceOptions, Profile
 from ctdeface_watcher.history import PastJob
-from ctdeface_watcher.intake import Answer, Settled, take_in
+from ctdeface_watcher.intake import MOST_REPEATS, Answer, Settled, take_in
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 MANIFEST = Manifest(files=2, bytes=20, digest="a" * 64)
@@ -18,9 +18,9 @@ NEW = Settled(case="a", manifest=MANIFEST, history=(), published=frozenset())
 OPTIONS = DefaceOptions()
 
 
-def past(state: str, manifest: Manifest = MANIFEST) -> PastJob:
+def past(state: str, manifest: Manifest = MANIFEST, code: str = "", generation: int = 0) -> PastJob:
     """Make a job of the case in some state."""
-    return PastJob(job_id="j", state=state, digest=manifest.digest, generation=0, created_at="2026-01-01")
+    return PastJob(job_id="j", state=state, digest=manifest.digest, generation=generation, created_at="2026-01-01", code=code)
 
 
 def test_a_new_case_makes_a_job() -> None:
@@ -53,3 +53,20 @@ def test_a_job_on_its_way_is_not_made_twice_and_other_options_make_another() -> 
     waiting = replace(NEW, published=frozenset({job_id("a", MANIFEST, OPTIONS)}))
     assert take_in(waiting, OPTIONS, NOW) is Answer.KNOWN
     assert isinstance(take_in(waiting, DefaceOptions(profile=Profile.BULKY), NOW), DefaceJob)
+
+
+def test_a_case_that_was_changed_while_it_was_worked_on_is_published_again_a_few_times() -> None:
+    """Each time as the next generation; then it is left to a person."""
+    for generation in range(MOST_REPEATS):
+        job = take_in(replace(NEW, history=(past("refused", code="InputChanged", generation=generation),)), OPTIONS, NOW)
+        assert isinstance(job, DefaceJob)
+        assert (job.generation, job.job_id) == (generation + 1, job_id("a", MANIFEST, OPTIONS, generation + 1))
+    again = take_in(replace(NEW, history=(past("refused", code="InputChanged", generation=MOST_REPEATS),)), OPTIONS, NOW)
+    assert again is Answer.KNOWN
+
+
+@pytest.mark.parametrize("code", ["LateFiles", "UnsafeArchive"])
+def test_what_the_watcher_refused_itself_says_nothing_about_a_case(code: str) -> None:
+    """The last job of the case is the one before."""
+    assert isinstance(take_in(replace(NEW, history=(past("refused", code=code),)), OPTIONS, NOW), DefaceJob)
+    assert take_in(replace(NEW, history=(past("done"), past("refused", OTHER, code))), OPTIONS, NOW) is Answer.KNOWN

@@ -5,10 +5,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
+from ctdeface_shared.errors import InputChanged, LateFiles, UnsafeArchive
 from ctdeface_shared.manifest import Manifest, job_id
 from ctdeface_shared.messages import DefaceJob
 from ctdeface_shared.options import DefaceOptions
 from ctdeface_watcher.history import PastJob
+
+OWN_CODES = frozenset({LateFiles.__name__, UnsafeArchive.__name__})
+"""Refusals of the watcher itself; they say nothing about the case that lies, or lay, under the same name."""
+MOST_REPEATS = 3
+"""So often a case is published again that was changed while it was worked on."""
 
 
 class Answer(Enum):
@@ -39,10 +45,19 @@ class Settled:
 
 def take_in(settled: Settled, options: DefaceOptions, now: datetime) -> DefaceJob | Answer:
     """Make the job of a settled case, or say why there is none to make."""
-    identity = job_id(settled.case, settled.manifest, options)
     if any(job.state in {"prepared", "published"} for job in settled.history):
         return Answer.HELD
-    latest = settled.history[-1] if settled.history else None
-    if identity in settled.published or (latest is not None and latest.digest == settled.manifest.digest):
+    told = [job for job in settled.history if job.code not in OWN_CODES]
+    latest = told[-1] if told and told[-1].digest == settled.manifest.digest else None
+    generation = latest.generation + 1 if latest is not None and _was_too_early(latest) else 0
+    identity = job_id(settled.case, settled.manifest, options, generation)
+    if identity in settled.published or (latest is not None and generation == 0):
         return Answer.KNOWN
-    return DefaceJob(job_id=identity, case=settled.case, manifest=settled.manifest, submitted_at=now, options=options)
+    return DefaceJob(
+        job_id=identity, case=settled.case, manifest=settled.manifest, generation=generation, submitted_at=now, options=options
+    )
+
+
+def _was_too_early(job: PastJob) -> bool:
+    """Whether a job failed only because files came or went while it was worked on; what lies there now is what it wanted."""
+    return job.state == "refused" and job.code == InputChanged.__name__ and job.generation < MOST_REPEATS

@@ -4,15 +4,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, time
 
-from ctdeface_shared import logs
-from ctdeface_shared.errors import InvalidMessage, StorageUnavailable
+from ctdeface_shared import durable, logs
+from ctdeface_shared.errors import InvalidMessage, LateFiles, StorageUnavailable
 from ctdeface_shared.manifest import Manifest
 from ctdeface_shared.messages import DefaceJob
+from ctdeface_shared.options import Originals
 from ctdeface_watcher.desk import Memory, Post
 from ctdeface_watcher.history import history_of
 from ctdeface_watcher.intake import Answer, Settled, take_in
+from ctdeface_watcher.late import Base, adds_to, find_base, gather
 from ctdeface_watcher.ledger import Entry
 from ctdeface_watcher.listener import Happening
+from ctdeface_watcher.refusal import Refusal, refuse
 
 _log = logs.logger(__name__)
 
@@ -27,10 +30,11 @@ def offer(post: Post, memory: Memory, case: str, folder: Path) -> bool:
     """
     _check_name(case)
     known = (*post.ledger.of_case(case), *memory.unnoted)
+    history = history_of(post.spool, case)
     settled = Settled(
         case=case,
         manifest=Manifest.scan(folder),
-        history=history_of(post.spool, case),
+        history=history,
         published=frozenset(entry.job_id for entry in known if entry.closed is None),
     )
     job = take_in(settled, post.options, datetime.now(UTC))
@@ -38,7 +42,30 @@ def offer(post: Post, memory: Memory, case: str, folder: Path) -> bool:
         post.listener.happened(Happening.KNOWN)
     if isinstance(job, Answer):
         return job is Answer.KNOWN
+    base = find_base(post.spool, case, history) if post.originals is not Originals.KEEP else None
+    if base is not None and adds_to(folder, base, post.rules):
+        return _complete(post, job, folder, base)
     _publish(post, memory, job)
+    return True
+
+
+def _complete(post: Post, job: DefaceJob, folder: Path, base: Base) -> bool:
+    """Put late files and originals together, which settle again then; without the originals quarantine what came late.
+
+    Raises:
+        OSError: storage failed; it can be repeated.
+    """
+    if base.folder is not None:
+        with durable.storage_errors():
+            gather(folder, base.folder)
+        _log.info("late_files_added", files=job.manifest.files)
+        return False
+    message = (
+        "these files came after their case was done, and its originals are gone: alone they would replace the whole case's output. "
+        "Drop the whole case again, or use another folder name if they are a case of their own"
+    )
+    refusal = Refusal(case=job.case, manifest=job.manifest, options=job.options, error=LateFiles(message))
+    _log.warning("late_files_refused", job_id=refuse(post.spool, refusal, folder), code=LateFiles.code)
     return True
 
 

@@ -18,6 +18,7 @@ from ctdeface_shared.retention import remove_expired
 from ctdeface_shared.watcher_state import DISK, UNFINISHED_JOBS, WatcherState, write_watcher_state
 from ctdeface_watcher.desk import Memory, Post
 from ctdeface_watcher.history import history_of
+from ctdeface_watcher.late import gather_what_was_begun
 from ctdeface_watcher.listener import Happening
 from ctdeface_watcher.publication import offer
 from ctdeface_watcher.scan import Inbox, read_inbox, snapshot_of_file, take_snapshot
@@ -69,10 +70,12 @@ def look_once(post: Post, memory: Memory) -> Inbox:
     zips = {path.relative_to(post.spool.inbox).as_posix(): path for path in inbox.zips}
     memory.forget_all_but(inbox.cases.keys() | zips.keys())
     _has_to_wait(post, memory)
+    blocked = _go_on_gathering(post, memory)
     for name, path in (inbox.cases | zips).items():
         if post.stop.is_set():
             break
-        _consider(post, memory, name, path)
+        if name not in blocked:
+            _consider(post, memory, name, path)
     return inbox
 
 
@@ -125,6 +128,15 @@ def _consider(post: Post, memory: Memory, name: str, path: Path) -> None:
         post.listener.happened(Happening.UNUSABLE)
     memory.judged[name] = snapshot
     memory.watched.pop(name, None)
+
+
+def _go_on_gathering(post: Post, memory: Memory) -> frozenset[str]:
+    """Finish putting cases together that a watcher had begun; return those that must wait because it is not possible now."""
+    outcomes = gather_what_was_begun(post.spool, post.rules)
+    blocked = {case: error for case, error in outcomes.items() if error is not None}
+    for case, error in blocked.items():
+        _say_unusable(memory, case, f"its late files cannot be put together with the earlier ones: {error.strerror}")
+    return frozenset(blocked)
 
 
 def _take(post: Post, memory: Memory, name: str, path: Path) -> bool:
