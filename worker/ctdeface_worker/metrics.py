@@ -26,7 +26,7 @@ MODEL_SECONDS = 60.0
 """Between two looks at the model, whose files can be large."""
 SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 REMOVED = (0.5, 0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999, 1.0)
-MARGINS = (-0.5, -0.1, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+MARGINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 STAGES = ("read", "select", "load", "segment", "write", "verify", "preview")
 OTHER = "other"
 """Label of whatever is none of the known ones, so that no label can grow."""
@@ -92,7 +92,7 @@ class WorkerMetrics:
         self._job_seconds = histogram("job_seconds", "Time from taking a job to its end, of cases that were released or refused.", SECONDS)
         self._stage_seconds = histogram("stage_seconds", "Time of a case in each stage.", SECONDS, "stage")
         self._removed = histogram("face_removed_ratio", "Share of the facial skin in view that is gone, per series.", REMOVED)
-        text = "How far from its bound each check of the gate was, per series: 0 at the bound, negative refuses."
+        text = "How far on the good side of its bound each check of the gate was, per series, 0 to 1; 0: at the bound or refused."
         self._margins = histogram("gate_margin_ratio", text, MARGINS, "check")
         self._busy = Gauge("ctdeface_worker_jobs_in_progress", "Deliveries that are being worked on.", registry=registry)
         text = "When a case was released last, by this process; 0 when none was."
@@ -144,7 +144,7 @@ class WorkerMetrics:
         for check in (check for series in report.result.series for check in series.checks):
             margin = margin_of(check)
             if margin is not None:
-                self._margins.labels(check.name).observe(margin)
+                self._margins.labels(check.name).observe(max(margin, 0.0))  # a sum that falls would be read as a restart
             if check.name == FACE_REMOVED and check.figure is not None:
                 self._removed.observe(check.figure)
 
