@@ -56,6 +56,7 @@ COMMANDS: Mapping[str, Command] = {
     "up": Command("run watcher and workers on this machine", "ctdeface_shared.up", "watcher,worker"),
     "watch": Command("see new cases in the inbox and queue them", "ctdeface_watcher.watch", "watcher"),
     "work": Command("take jobs from the queue and deface their cases", "ctdeface_worker.work", "worker"),
+    "status": Command("show where the cases are, what is refused and why", "ctdeface_shared.status"),
     "replay": Command("do refused, released or lost cases again, with other options", "ctdeface_shared.replay_command"),
     "config": Command("show the settings in effect and where each came from", "ctdeface_shared.config"),
 }

@@ -93,6 +93,7 @@ def _replay(namespace: argparse.Namespace, site: "Site", broker: "Broker", choic
     from rich.console import Console  # noqa: PLC0415  `ctdeface replay --help` needs none of this
 
     from ctdeface_shared.replay import Replay  # noqa: PLC0415  as above
+    from ctdeface_shared.terminal import spelled  # noqa: PLC0415  as above
 
     replay = Replay(
         spool=site.spool,
@@ -105,7 +106,7 @@ def _replay(namespace: argparse.Namespace, site: "Site", broker: "Broker", choic
     console = Console(soft_wrap=True, markup=False, highlight=False)
     left = done = 0
     for case, order, reason in _dead(replay, broker) if namespace.dead else _cases(namespace, site, replay):
-        console.print(f"{case}: left: {reason}" if order is None else f"{case}: {_in_words(order, only_look=namespace.dry_run)}")
+        console.print(spelled(f"{case}: left: {reason}" if order is None else f"{case}: {_in_words(order, only_look=namespace.dry_run)}"))
         left += order is None
         done += order is not None
     if not left and not done:
