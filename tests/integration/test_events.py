@@ -1,6 +1,8 @@
 """The watcher wakes up when something is dropped."""
 
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -53,3 +55,57 @@ def test_a_stop_ends_the_waiting(listening: Wakeups) -> None:
 def test_polling_lets_time_pass_only(tmp_path: Path) -> None:
     """Without kernel events a drop is no event, and a missing inbox no error."""
     assert not wakeups(tmp_path / "missing", polling=True).wait(0.01, threading.Event())
+
+
+def test_cases_that_came_and_went_leave_no_watch_behind(listening: Wakeups, tmp_path: Path) -> None:
+    """A moved folder would keep one for ever; the kernel's list has the inbox only."""
+    for number in range(20):
+        case = tmp_path / "inbox" / f"case-{number}"
+        (case / "series").mkdir(parents=True)
+        listening.wait(0.01, threading.Event())
+        case.rename(tmp_path / case.name)
+    assert _watches() == 1
+
+
+def test_the_parents_of_deeper_cases_are_listened_to(tmp_path: Path) -> None:
+    """Also one that was made later."""
+    never = threading.Event()
+    (tmp_path / "inbox").mkdir()
+    with closing(wakeups(tmp_path / "inbox", polling=False, depth=2)) as events:
+        (tmp_path / "inbox/site").mkdir()
+        while events.wait(0.5, never):
+            pass
+        (tmp_path / "inbox/site/case").mkdir()
+        assert events.wait(20.0, never)
+        assert _watches() == 2
+
+
+def test_without_watches_of_the_kernel_time_goes_on_and_it_is_logged_once(tmp_path: Path) -> None:
+    """A process that may open no more files gets no events, no error, and says so in one line."""
+    program = """
+import sys, threading
+from pathlib import Path
+from ctdeface_shared import logs
+from ctdeface_watcher.events import wakeups
+logs.configure()
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+events = wakeups(Path(sys.argv[1]), polling=False)
+print([events.wait(0.01, threading.Event()) for _ in range(3)], threading.active_count())
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[False, False, False] 1"
+    assert [line.count("events_unavailable") for line in done.stderr.splitlines()] == [1]
+    assert "EMFILE" in done.stderr
+
+
+def _watches() -> int:
+    """Count the watches that this process holds."""
+    return sum(line.startswith("inotify ") for file in Path("/proc/self/fdinfo").iterdir() for line in _lines(file))
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="ascii").splitlines()
+    except FileNotFoundError:
+        return []

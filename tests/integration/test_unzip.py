@@ -103,7 +103,7 @@ def test_an_encrypted_zip_file_and_a_link_are_refused(tmp_path: Path) -> None:
         unpack(archive, tmp_path / "case", LIMITS)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(place=st.integers(min_value=0, max_value=400), value=st.integers(min_value=0, max_value=255))
 def test_whatever_byte_of_a_zip_file_is_damaged_it_is_unpacked_or_refused(place: int, value: int) -> None:
     """No other error, and nothing beside the case."""

@@ -70,7 +70,7 @@ def post_of(site: Site, ledger: Ledger, broker: Broker, stop: threading.Event, l
         spool=site.spool,
         broker=broker,
         ledger=ledger,
-        wakeups=wakeups(site.spool.inbox, polling=settings.mode is WatchMode.POLLING),
+        wakeups=wakeups(site.spool.inbox, polling=settings.mode is WatchMode.POLLING, depth=settings.case_depth),
         rules=Rules(case_depth=settings.case_depth, marker=settings.marker, ignore=settings.ignore),
         patience=Patience(quiet=settings.quiet_period, longest=settings.max_wait, marker_only=settings.marker_only),
         limits=Limits(files=settings.zip_files, bytes=round(settings.zip_gb * 1e9), ratio=settings.zip_ratio),

@@ -28,6 +28,8 @@ from ctdeface_watcher.zips import sweep_unpacked, take_zip
 CLEARING_SECONDS = 3600.0
 """Between two removals of what was kept long enough."""
 _LONGEST_BREATH_SECONDS = 1.0
+_MARKER_SECONDS = 1.0
+_SHORTEST_PAUSE_SECONDS = 0.05
 
 _log = logs.logger(__name__)
 
@@ -46,10 +48,20 @@ def watch(post: Post) -> None:
         post.listener.looked(state if isinstance(state, WatcherState) else None, failed)
         boundary(partial(_clear_away, post, memory))
         post.broker.tend(0.0)
-        pause = post.rescan_seconds if not memory.watched else min(post.rescan_seconds, max(post.patience.quiet / 2, 0.05))
-        if post.wakeups.wait(pause, post.stop):
+        if post.wakeups.wait(_pause_until_next(post, memory), post.stop):
             post.stop.wait(min(max(monotonic() - begun, 0.05), _LONGEST_BREATH_SECONDS))  # a copy in progress is one event after the other
     post.wakeups.close()
+
+
+def _pause_until_next(post: Post, memory: Memory) -> float:
+    """Seconds until the next look: sooner while a case may be about to settle, or its marker to appear."""
+    if not memory.watched:
+        return post.rescan_seconds
+    now = monotonic()
+    due = [one.unchanged_since + post.patience.quiet - now for one in memory.watched.values()]
+    soonest = min((left for left in due if left > 0), default=post.patience.quiet / 2)
+    longest = _MARKER_SECONDS if post.rules.marker is not None else post.rescan_seconds
+    return max(min(soonest, post.patience.quiet / 2, longest, post.rescan_seconds), _SHORTEST_PAUSE_SECONDS)
 
 
 def look_once(post: Post, memory: Memory) -> Inbox:

@@ -53,15 +53,19 @@ def unpack(archive: Path, folder: Path, limits: Limits) -> None:
         OSError: storage failed; nothing is left.
     """
     folder.mkdir()
+    whole = False
     try:
         _extract(archive, folder, limits)
         durable.sync_tree(folder)
-    except BaseException as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        if _is_damage(error):
-            message = "the zip file is damaged or packed in a way that is not known here: unpack it by hand and drop the folder"
-            raise UnsafeArchive(message) from error
-        raise
+        whole = True
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _ODD_NAMES:
+            raise
+        message = "the zip file is damaged or packed in a way that is not known here: unpack it by hand and drop the folder"
+        raise UnsafeArchive(message) from error
+    finally:
+        if not whole:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def holds(archive: Path, folder: Path) -> bool:
@@ -138,12 +142,6 @@ def _seconds(member: zipfile.ZipInfo) -> int:
     with suppress(ValueError, OverflowError):
         return timegm((*member.date_time, 0, 0, 0))
     return timegm((1980, 1, 1, 0, 0, 0, 0, 0, 0))
-
-
-def _is_damage(error: BaseException) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in _ODD_NAMES
-    return isinstance(error, zipfile.BadZipFile | zlib.error | lzma.LZMAError | EOFError | RuntimeError | ValueError)
 
 
 def _refuse(wrong: bool, message: str) -> None:  # noqa: FBT001  read as a sentence with its reason
