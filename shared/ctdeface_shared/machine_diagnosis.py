@@ -1,0 +1,126 @@
+"""Looks at the queue and at this machine: installation, segmenter, cores, umask, group and file events."""
+
+import grp
+import os
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from ctdeface_shared.broker.target import masked, split
+from ctdeface_shared.diagnosis import Diagnosis, ok, problem, warning
+from ctdeface_shared.errors import CtDefaceError
+from ctdeface_shared.local_disk import NETWORK_KINDS, kind_of
+from ctdeface_shared.settings import WatchMode
+from ctdeface_shared.site import Site
+from ctdeface_shared.spool_diagnosis import existing
+
+EXTRAS = {"watcher": ("watchdog", "pika"), "worker": ("numpy", "scipy", "pydicom", "SimpleITK", "torch", "nnunetv2", "PIL", "jinja2")}
+"""A library of each that tells whether an extra is installed."""
+_MOUNTS = Path("/proc/self/mounts")
+_WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
+NEARLY = 0.8
+"""Of the file events that a user may ask for."""
+
+
+def diagnose_queue(site: Site) -> Iterator[Diagnosis]:
+    """Look whether the queue is there and as it must be; nothing is declared."""
+    where = masked(site.queue.url)
+    try:
+        if split(site.queue.url).scheme == "sqlite":
+            from ctdeface_shared.broker.sqlite import check  # noqa: PLC0415  only the adapter in use is loaded
+        else:
+            from ctdeface_shared.broker.rabbitmq import check  # noqa: PLC0415  pika is in extras only
+        found = check(site.queue, create=False)
+    except ModuleNotFoundError as error:
+        yield problem("queue", f"{where} needs {error.name}, which is not installed: pip install 'ctdeface[watcher]'")
+        return
+    except CtDefaceError as error:
+        yield problem("queue", str(error))
+        return
+    for said in found.wrong:
+        yield (warning if split(site.queue.url).scheme == "sqlite" else problem)("queue", said)
+    for said in found.not_seen:
+        yield warning("queue", f"not seen: {said}")
+    if not found.wrong:
+        yield ok("queue", f"{found.server} at {where}")
+
+
+def diagnose_machine(site: Site) -> Iterator[Diagnosis]:
+    """Look at what is installed and what this machine gives."""
+    yield from _extras(site)
+    yield from _cores(site)
+    yield from _rights(site)
+    yield from _events(site)
+
+
+def _extras(site: Site) -> Iterator[Diagnosis]:
+    for extra, libraries in EXTRAS.items():
+        missing = [name for name in libraries if find_spec(name) is None]
+        if missing:
+            yield warning(extra, f"{', '.join(missing)} not installed: pip install 'ctdeface[{extra}]' if this machine shall be a {extra}")
+        elif extra == "worker":
+            yield _segmenter(site)
+        else:
+            yield ok(extra, "its libraries are installed")
+
+
+def _segmenter(site: Site) -> Diagnosis:
+    name = site.settings.deface.segmenter
+    try:
+        import_module("ctdeface_worker.segmentation.choice").segmenter_named(name)
+    except CtDefaceError as error:
+        return problem("worker", str(error))
+    return ok("worker", f"its libraries are installed, and the segmenter {name} can be loaded")
+
+
+def _cores(site: Site) -> Iterator[Diagnosis]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    work = site.settings.work
+    threads = work.threads or max(cores // work.jobs, 1)
+    said = f"{work.jobs} cases at once with {threads} threads each on {cores} cores"
+    yield ok("cores", said) if work.jobs * threads <= cores else warning("cores", f"{said}: lower work.jobs or work.threads")
+
+
+def _rights(site: Site) -> Iterator[Diagnosis]:
+    mask = os.umask(0o077)  # the only way to read it is to set it
+    os.umask(mask)
+    if mask & 0o700:
+        yield problem("umask", f"{mask:04o} takes rights from the owner, so files could not be read again: set it to 0027 or 0077")
+    else:
+        yield ok("umask", f"{mask:04o}")
+    group = site.settings.output.outbox_group
+    if group is not None:
+        try:
+            member = grp.getgrnam(group).gr_gid in {os.getegid(), *os.getgroups()} or os.geteuid() == 0
+        except KeyError:
+            yield problem("group", f"there is no group {group}: make it, or change output.outbox_group")
+            return
+        yield (
+            ok("group", group)
+            if member
+            else problem("group", f"this user is not in the group {group}: add it, or change output.outbox_group")
+        )
+
+
+def _events(site: Site) -> Iterator[Diagnosis]:
+    if site.settings.watch.mode is WatchMode.POLLING:
+        yield ok("events", "the inbox is polled")
+        return
+    inbox = existing(site.spool.inbox)
+    try:
+        kind = kind_of(inbox.resolve(), _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
+        allowed = int(_WATCHES.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        yield ok("events", "this system has no inotify to look at")
+        return
+    if kind in NETWORK_KINDS:
+        yield warning("events", f"the inbox lies on {kind}, where drops of other machines make no events: set watch.mode to polling")
+        return
+    folders = sum(1 for _ in os.walk(site.spool.inbox))
+    said = f"{folders} folders to watch, {allowed} allowed (fs.inotify.max_user_watches)"
+    yield (
+        ok("events", said)
+        if folders < NEARLY * allowed
+        else warning("events", f"{said}: raise it with sysctl, or set watch.mode to polling")
+    )
