@@ -1,11 +1,18 @@
 """The watcher's ledger remembers what was published, across restarts."""
 
+import json
+import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from uuid import NAMESPACE_URL, uuid5
 
 import pytest
 
 from ctdeface_shared.errors import StorageUnavailable
+from ctdeface_shared.spool import ServiceSpool
 from ctdeface_watcher.ledger import Entry, Ledger
+from ctdeface_watcher.rebuild import rebuild
 
 
 def entry(number: int, case: str = "a") -> Entry:
@@ -36,8 +43,82 @@ def test_a_job_is_noted_and_closed_once(tmp_path: Path) -> None:
         assert ledger.of_case("b") == ()
 
 
-def test_a_damaged_ledger_is_told(tmp_path: Path) -> None:
-    """The error names the file to remove."""
-    (tmp_path / "ledger.sqlite3").write_bytes(b"no database at all" * 100)
-    with pytest.raises(StorageUnavailable, match=r"ledger\.sqlite3"):
+@pytest.mark.parametrize("damage", ["no database", "beginning", "middle"])
+def test_a_damaged_ledger_is_set_aside_and_a_new_one_begun(tmp_path: Path, damage: str) -> None:
+    """Whichever part of the file is broken when it is opened; nothing is overwritten."""
+    with Ledger(tmp_path) as ledger:
+        for number in range(500):
+            ledger.note(entry(number))
+    broken = damaged(tmp_path / "ledger.sqlite3", damage)
+    for count in (1, 2):
+        with Ledger(tmp_path) as ledger:
+            assert ledger.is_empty()
+            ledger.note(entry(1))
+            assert ledger.open_jobs() == (entry(1),)
+        assert (tmp_path / f"ledger.sqlite3.damaged-{count}").exists()
+        damaged(tmp_path / "ledger.sqlite3", "no database")
+    assert (tmp_path / "ledger.sqlite3.damaged-1").read_bytes() == broken
+
+
+def test_damage_found_while_it_is_used_is_healed(tmp_path: Path) -> None:
+    """The use that finds it fails, the next one works. The file is larger than what SQLite keeps in memory."""
+    with Ledger(tmp_path):
+        rows = ((f"job-{number}", "a", "d" * 64, 0, 0.0, None) for number in range(40_000))
+        with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as connection, connection:
+            connection.executemany("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?)", rows)
+    with Ledger(tmp_path) as ledger:
+        assert not ledger.heal()
+        damaged(tmp_path / "ledger.sqlite3", "middle")
+        with pytest.raises(StorageUnavailable, match=r"ledger\.sqlite3"):
+            ledger.open_jobs()
+        assert ledger.heal()
+        assert ledger.is_empty()
+    assert (tmp_path / "ledger.sqlite3.damaged-1").exists()
+
+
+def damaged(file: Path, how: str) -> bytes:
+    """Damage a database file; return what it holds then."""
+    content = bytearray(b"no database at all" * 100 if how == "no database" else file.read_bytes())
+    if how == "beginning":
+        content[:16] = bytes(16)
+    if how == "middle":
+        content[4096:-4096] = b"\xa5" * (len(content) - 8192)
+    file.write_bytes(content)
+    return bytes(content)
+
+
+def test_a_full_disk_is_no_damage(tmp_path: Path) -> None:
+    """A file that cannot be made is another error, and nothing is set aside."""
+    (tmp_path / "ledger.sqlite3").mkdir()
+    with pytest.raises(StorageUnavailable):
         Ledger(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["ledger.sqlite3"]
+
+
+def test_zip_files_are_remembered_until_forgotten(tmp_path: Path) -> None:
+    """Across restarts."""
+    with Ledger(tmp_path) as ledger:
+        ledger.note_zip("a")
+        ledger.note_zip("a")
+    with Ledger(tmp_path) as ledger:
+        assert ledger.knows_zip("a")
+        ledger.forget_zip("a")
+        assert not ledger.knows_zip("a")
+
+
+def test_an_empty_ledger_is_filled_from_the_reports(tmp_path: Path) -> None:
+    """What has ended, what is under way; foreign and damaged reports, and names that are no text, are left out."""
+    spool = ServiceSpool.under(tmp_path)
+    for case, state in (("a", "done"), ("group/b", "refused"), ("c", "prepared"), (os.fsdecode(b"\xff"), "done")):
+        folder = spool.reports / case / str(uuid5(NAMESPACE_URL, state + str(os.fsencode(case))))
+        folder.mkdir(parents=True)
+        report = {"job_id": folder.name, "state": state, "manifest": {"digest": "d"}, "generation": 0}
+        report |= {"created_at": "1970-01-01T00:00:05+00:00", "result": {"code": "", "reason": ""}}
+        (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    (spool.reports / "d" / str(uuid5(NAMESPACE_URL, "d"))).mkdir(parents=True)
+    (spool.reports / "d" / str(uuid5(NAMESPACE_URL, "d")) / "report.json").write_text("{", encoding="utf-8")
+    with Ledger(tmp_path) as ledger:
+        rebuild(ledger, spool)
+        assert [(one.case, one.published_at, one.closed) for one in ledger.open_jobs()] == [("c", 5.0, None)]
+        assert [one.closed for case in ("a", "group/b") for one in ledger.of_case(case)] == ["done", "refused"]
+        assert not ledger.of_case("d")

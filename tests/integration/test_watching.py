@@ -1,5 +1,6 @@
 """The watcher over a real inbox with the embedded queue: every drop is published exactly once, with the right manifest."""
 
+import json
 import os
 import shutil
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ctdeface_shared.options import Originals
 from tests.service.watcher import QUIET, RunningWatcher, fill, wait_for
 
 
@@ -157,3 +159,32 @@ def test_an_inbox_that_cannot_be_read_is_written_down(watcher: RunningWatcher) -
     fill(watcher.spool.inbox / "a")
     watcher.expect("a")
     wait_for(lambda: watcher.seen.paused is None)
+
+
+@pytest.mark.parametrize("loss", ["removed", "damaged"])
+def test_a_lost_ledger_costs_nothing(watcher: RunningWatcher, loss: str) -> None:
+    """What was on its way is published again as the same job, what has ended is not."""
+    watcher.originals = Originals.KEEP
+    done, waiting = fill(watcher.spool.inbox / "done"), fill(watcher.spool.inbox / "waiting")
+    watcher.start()
+    watcher.expect("done", "waiting")
+    watcher.end()
+    for job in watcher.jobs:
+        if job.case == done.name:
+            folder = watcher.spool.reports / job.case / job.job_id
+            folder.mkdir(parents=True)
+            told = {"job_id": job.job_id, "state": "done", "manifest": {"digest": job.manifest.digest}, "generation": 0}
+            told |= {"created_at": job.submitted_at.isoformat(), "result": {"code": "", "reason": ""}}
+            (folder / "report.json").write_text(json.dumps(told), encoding="utf-8")
+    for file in watcher.state.glob("ledger.sqlite3*"):
+        file.unlink()
+    if loss == "damaged":
+        (watcher.state / "ledger.sqlite3").write_bytes(b"no database" * 100)
+    watcher.start()
+    wait_for(lambda: len(watcher.jobs) == 3)
+    time.sleep(3 * QUIET)
+    assert sorted(job.case for job in watcher.jobs) == ["done", "waiting", "waiting"]
+    assert len({job.job_id for job in watcher.jobs}) == 2
+    assert watcher.seen.open_jobs == 1
+    assert (watcher.state / "ledger.sqlite3.damaged-1").exists() is (loss == "damaged")
+    assert waiting.exists()

@@ -71,6 +71,7 @@ class Memory:
         given_up: seconds that something was waited for which never settled.
         unusable: why a case cannot be published or read, a sentence for each.
         unnoted: jobs that were published while the ledger could not be written.
+        is_rebuilt: whether an empty ledger was filled from the reports.
         told: strays that were reported.
         paused: why nothing is published now.
         failed: code of what the last look failed with.
@@ -82,6 +83,7 @@ class Memory:
     given_up: dict[str, float] = field(default_factory=dict)
     unusable: dict[str, str] = field(default_factory=dict)
     unnoted: list[Entry] = field(default_factory=list)
+    is_rebuilt: bool = False
     told: frozenset[Path] = frozenset()
     paused: str | None = None
     failed: str | None = None

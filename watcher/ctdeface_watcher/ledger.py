@@ -1,16 +1,18 @@
 """What the watcher published and what became of it: a SQLite file in the state folder, a cache that can be lost.
 
-Inbox and reports hold the truth; whoever finds the ledger empty fills it from them again.
+Inbox and reports hold the truth; whoever finds the ledger empty fills it from them again (`rebuild`). A damaged file is set aside.
 """
 
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ctdeface_shared import logs
 from ctdeface_shared.errors import StorageUnavailable
 from ctdeface_shared.local_disk import require_local
 
@@ -27,6 +29,8 @@ CREATE TABLE IF NOT EXISTS zips (identity TEXT PRIMARY KEY) STRICT;
 CREATE INDEX IF NOT EXISTS jobs_of_case ON jobs (name);
 CREATE INDEX IF NOT EXISTS open_jobs ON jobs (closed, published_at);
 """
+
+_log = logs.logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,20 +58,16 @@ class Ledger:
     """The file; belongs to one thread."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the ledger in a folder, or begin a new one.
+        """Open the ledger in a folder, or begin a new one where there is none or it is damaged.
 
         Raises:
             ConfigurationError: the folder lies on a network file system.
-            StorageUnavailable: the file cannot be opened, or is damaged; remove it then, and it is filled anew.
+            StorageUnavailable: the file cannot be opened.
         """
         require_local(folder)
         self._file = folder / "ledger.sqlite3"
-        try:
-            self._connection = sqlite3.connect(self._file, isolation_level=None)
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.executescript(_TABLE)
-        except sqlite3.Error as error:
-            raise self._lost(error) from error
+        self._is_damaged = False
+        self._connection = self._opened()
 
     def __enter__(self) -> Self:
         """Use it for the time of a block."""
@@ -76,6 +76,20 @@ class Ledger:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Close the file."""
         self._connection.close()
+
+    def heal(self) -> bool:
+        """Begin a new ledger where the last use of this one found damage; return whether it is new.
+
+        Raises:
+            StorageUnavailable: the new file cannot be opened.
+        """
+        if not self._is_damaged:
+            return False
+        self._connection.close()
+        self._set_aside()
+        self._connection = self._opened()
+        self._is_damaged = False
+        return True
 
     def note(self, entry: Entry) -> None:
         """Remember a job; one that is known already stays as it is.
@@ -168,4 +182,37 @@ class Ledger:
             raise self._lost(error) from error
 
     def _lost(self, error: sqlite3.Error) -> StorageUnavailable:
+        self._is_damaged = self._is_damaged or _means_damage(error)
         return StorageUnavailable(f"the ledger {self._file} cannot be used: {error}")
+
+    def _opened(self) -> sqlite3.Connection:
+        try:
+            connection = sqlite3.connect(self._file, isolation_level=None)
+        except sqlite3.Error as error:
+            raise self._lost(error) from error
+        try:
+            (whole,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if whole != "ok":
+                raise sqlite3.DatabaseError(whole)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(_TABLE)
+        except sqlite3.Error as error:
+            connection.close()
+            if not _means_damage(error):
+                raise self._lost(error) from error
+            self._set_aside()
+            return self._opened()
+        return connection
+
+    def _set_aside(self) -> None:
+        """Keep a damaged file under another name; what it knew is in inbox and reports."""
+        number = next(number for number in count(1) if not self._file.with_name(f"{self._file.name}.damaged-{number}").exists())
+        _log.error("ledger_damaged")
+        self._file.rename(self._file.with_name(f"{self._file.name}.damaged-{number}"))
+        for ending in ("-wal", "-shm"):
+            self._file.with_name(self._file.name + ending).unlink(missing_ok=True)
+
+
+def _means_damage(error: sqlite3.Error) -> bool:
+    """Whether the file is no database, or broken: the one kind of error that has no class of its own."""
+    return type(error) is sqlite3.DatabaseError

@@ -21,6 +21,7 @@ from ctdeface_watcher.history import history_of
 from ctdeface_watcher.late import gather_what_was_begun
 from ctdeface_watcher.listener import Happening
 from ctdeface_watcher.publication import offer
+from ctdeface_watcher.rebuild import rebuild
 from ctdeface_watcher.scan import Inbox, read_inbox, snapshot_of_file, take_snapshot
 from ctdeface_watcher.stability import Verdict, judge, look
 from ctdeface_watcher.zips import sweep_unpacked, take_zip
@@ -70,6 +71,9 @@ def look_once(post: Post, memory: Memory) -> Inbox:
     Raises:
         TransientError: inbox, queue or ledger cannot be used; nothing is lost.
     """
+    if post.ledger.heal() or not memory.is_rebuilt:
+        rebuild(post.ledger, post.spool)
+        memory.is_rebuilt = True
     _close_ended(post, memory)
     try:
         inbox = read_inbox(post.spool.inbox, post.rules)
