@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,15 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from ctdeface_shared.broker import open_broker
+from ctdeface_shared.broker.target import BrokerTarget
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.metrics.endpoint import Address, exported, served
 from ctdeface_shared.metrics.probe import Probe
 from ctdeface_shared.metrics.section import OFF
 from ctdeface_shared.metrics.surroundings import Surroundings, new_registry
 from ctdeface_shared.site import Site, find_site
-from tests.service.scrapes import HOST, get
+from tests.integration.rabbitmq_node import RabbitNode
+from tests.service.scrapes import HOST, free_port, get
 from tests.service.spools import drop, job_for
 
 
@@ -153,6 +156,28 @@ def test_the_surroundings_are_looked_at_again_and_again(site: Site) -> None:
         assert wait_until_ready(probe, ready=False) == {"inbox": "the inbox cannot be read: No such file or directory"}
         site.spool.inbox.mkdir()
         wait_until_ready(probe, ready=True)
+
+
+def test_rabbitmq_is_counted_and_its_absence_told(site: Site, clean_rabbitmq: RabbitNode) -> None:
+    """Messages while it is there; none and a reason where nobody listens, and where we are not let in."""
+
+    def looked(url: str) -> tuple[str | None, float | None, float | None]:
+        registry = new_registry()
+        surroundings = Surroundings(replace(site, queue=BrokerTarget(url=url)), registry, counts_messages=True)
+        problem = surroundings.queue()
+        surroundings.close()
+        return (
+            problem,
+            registry.get_sample_value("ctdeface_queue_up"),
+            registry.get_sample_value("ctdeface_queue_messages", {"state": "ready"}),
+        )
+
+    assert looked(clean_rabbitmq.url) == (None, 1, 0)
+    assert looked(f"amqp://127.0.0.1:{free_port()}") == ("the queue cannot be reached", 0, None)
+    problem, up, ready = looked(clean_rabbitmq.url.replace("amqp://", "amqp://nobody:wrong@").replace("@guest:guest@", "@"))
+    assert problem is not None
+    assert problem.startswith("the queue does not let us in")
+    assert (up, ready) == (0, None)
 
 
 def test_a_check_that_hangs_is_told_and_delays_no_answer() -> None:

@@ -6,14 +6,17 @@ import shutil
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from time import monotonic
 
 from prometheus_client import CollectorRegistry, Gauge, Info, ProcessCollector, disable_created_metrics
 
 from ctdeface_shared.broker import open_broker
 from ctdeface_shared.broker.protocols import Broker, Depth
-from ctdeface_shared.errors import BrokerUnavailable, CtDefaceError, StorageUnavailable
+from ctdeface_shared.errors import BrokerUnavailable, ConfigurationError, CtDefaceError, StorageUnavailable
 from ctdeface_shared.metrics.probe import Check
 from ctdeface_shared.site import Site
+
+AT_ONCE_SECONDS = 1.0
 
 
 def new_registry() -> CollectorRegistry:
@@ -81,26 +84,34 @@ class Surroundings:
 
     def queue(self) -> str | None:
         """Look whether the queue answers, and how full it is."""
-        depth = self._depth()
+        depth: Depth | None = None
+        problem = None
+        try:
+            depth = self._depth()
+        except BrokerUnavailable:
+            problem = "the queue cannot be reached"
+        except ConfigurationError:
+            problem = "the queue does not let us in, or is not as it must be: see `ctdeface broker check`"
         self._up.set(depth is not None)
         if self._messages is not None:
             self._show(self._messages, depth)
-        return None if depth is not None else "the queue cannot be reached"
+        return problem
 
     def close(self) -> None:
         """Close the connection to the queue."""
         if self._broker is not None:
             self._broker.close()
 
-    def _depth(self) -> Depth | None:
-        for _ in range(2):  # a connection that idled too long breaks on its first use
-            try:
-                if self._broker is None:
-                    self._broker = open_broker(self._site.queue)
-                return self._broker.depth()
-            except BrokerUnavailable:
-                continue
-        return None
+    def _depth(self) -> Depth:
+        begun = monotonic()
+        if self._broker is None:
+            self._broker = open_broker(self._site.queue)
+        try:
+            return self._broker.depth()
+        except BrokerUnavailable:
+            if monotonic() - begun > AT_ONCE_SECONDS:
+                raise
+            return self._broker.depth()  # a connection that idled too long breaks on its first use
 
     def _show(self, messages: Gauge, depth: Depth | None) -> None:
         messages.clear()
