@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ctdeface_shared.errors import LateFiles, UnsafeArchive
 from ctdeface_shared.spool import case_path
 
 REPORT, REPEAT, ATTEMPTS, ORDER = "report.json", "repeat.json", "attempts.log", "order.json"
@@ -21,6 +22,8 @@ FINAL = frozenset({"done", "refused", "superseded"})
 """States of a job that has ended."""
 ORDERED = "ordered"
 """State of a replay that nobody has reported about."""
+NO_JOBS = frozenset({LateFiles.__name__, UnsafeArchive.__name__})
+"""Codes of drops that the watcher refused itself; they say nothing about the case of that name."""
 _TELLING = frozenset({REPORT, REPEAT, ATTEMPTS, ORDER})
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
 

@@ -21,7 +21,7 @@ from ctdeface_shared.messages import DefaceJob
 from ctdeface_shared.options import DefaceOptions
 from ctdeface_shared.orders import Choices, Order, drop_order, options_of, read_order, write_order
 from ctdeface_shared.ownership import HEARTBEAT_SECONDS, locked
-from ctdeface_shared.past_jobs import ORDERED, REPEAT, REPORT, JobReader, JobRecord
+from ctdeface_shared.past_jobs import NO_JOBS, ORDERED, REPEAT, REPORT, JobReader, JobRecord
 from ctdeface_shared.spool import ServiceSpool, case_path
 
 REPLAYED = "replayed.json"
@@ -94,6 +94,9 @@ def replay_case(replay: Replay, case: str) -> Order:
 
 
 def _replay(replay: Replay, case: str, records: Records, latest: JobRecord | None) -> Order:
+    if latest and latest.code in NO_JOBS:
+        message = f"what was dropped last under its name was refused as {latest.code} and is no whole case: drop the whole case again"
+        raise NotReplayed(message)
     there = read_order(replay.spool, case, latest.job_id) if latest else None
     if latest and there and not (latest.ended and there.published) and _is_same(replay, there):
         if latest.ended:  # published, worked on and ended since, but the replay was killed before it marked that

@@ -4,18 +4,23 @@ A case is waiting when it lies in the inbox and no ended job was for exactly the
 well. It is in flight when a job of it has begun and not ended, also between two attempts.
 """
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any, NamedTuple
 
+from ctdeface_shared.errors import InputChanged, UnsafeArchive
 from ctdeface_shared.manifest import Manifest
-from ctdeface_shared.past_jobs import ORDERED, JobReader, JobRecord, gone_is_no_error
+from ctdeface_shared.past_jobs import NO_JOBS, ORDERED, JobReader, JobRecord, gone_is_no_error
 from ctdeface_shared.spool import ServiceSpool, case_path
 
 HOUR_SECONDS = 3600.0
+MOST_REPEATS = 3
+"""So often the watcher publishes a case again that was changed while it was worked on."""
 DIGEST_SECONDS = 30.0
 """The files of a case that has ended and lies in the inbox are looked at again after this time, or when its folder changes."""
 
@@ -126,9 +131,12 @@ class Surveyor:
             _below(self._spool.inbox, self._depth, self._ignore)
         )  # before the reports: what ends meanwhile is seen twice, not lost
         records = self._jobs.read()
-        newest = newest_of(one for one in records if one.state != ORDERED or one.case in inbox)
+        known = [one for one in records if one.state != ORDERED or one.case in inbox]
+        newest, jobs = newest_of(known), newest_of(one for one in known if one.code not in NO_JOBS)
+        zips = {(one.case, one.digest) for one in known if one.code == UnsafeArchive.__name__}
         in_flight = {one.case for one in records if one.is_begun or one.state in {"prepared", "published"}}
-        waiting = {case: since for case, path in inbox.items() if case not in in_flight for since in self._waits(case, path, newest, now)}
+        waiting = {case: since for case, path in inbox.items() if case not in in_flight for since in self._waits(case, path, jobs, now)}
+        waiting |= {name: since for name, path in inbox.items() for since in _zip_waits(name, path, zips)}
         self._digests = {case: taken for case, taken in self._digests.items() if case in inbox}
         return Survey(
             at=now,
@@ -140,19 +148,18 @@ class Surveyor:
             ended_last_hour=sum(one.ended and now - HOUR_SECONDS < one.reported_at <= now for one in records),
         )
 
-    def _waits(self, case: str, path: Path, newest: Mapping[str, JobRecord], now: float) -> Iterator[float]:
+    def _waits(self, case: str, path: Path, jobs: Mapping[str, JobRecord], now: float) -> Iterator[float]:
         """Yield since when a case waits, or nothing when it does not."""
         with gone_is_no_error():
             status = path.stat(follow_symlinks=False)
-            if path.is_dir() and not path.is_symlink():
-                latest = newest.get(case)
-                if latest is not None and latest.ended and latest.digest == self._digest(case, path, status.st_mtime_ns, now):
-                    return
-                if not self._holds_a_file(path):
-                    return
-            elif path.is_symlink() or path.suffix.lower() != ".zip":
+            if not S_ISDIR(status.st_mode):
                 return
-            yield status.st_ctime
+            latest = jobs.get(case)
+            over = latest is not None and latest.ended and not _was_too_early(latest)
+            if latest is not None and over and latest.digest == self._digest(case, path, status.st_mtime_ns, now):
+                return
+            if self._holds_a_file(path):
+                yield status.st_ctime
 
     def _digest(self, case: str, path: Path, folder_ns: int, now: float) -> str:
         taken = self._digests.get(case)
@@ -174,6 +181,22 @@ class Surveyor:
             if one.state == "refused" and one.case not in elsewhere and (case_path(self._spool.quarantine, one.case) / one.job_id).is_dir()
         ]
         return tuple(sorted(found, key=lambda one: (-one.ended_at, one.case)))
+
+
+def _zip_waits(name: str, path: Path, refused: set[tuple[str, str]]) -> Iterator[float]:
+    """Yield since when a zip file waits; one that was unpacked or refused, and is kept, does not."""
+    with gone_is_no_error():
+        status = path.stat(follow_symlinks=False)
+        if path.suffix.lower() != ".zip" or not S_ISREG(status.st_mode) or path.with_suffix("").is_dir():
+            return
+        row = f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape")
+        if (name.removesuffix(path.suffix), hashlib.sha256(row).hexdigest()) not in refused:
+            yield status.st_ctime
+
+
+def _was_too_early(job: JobRecord) -> bool:
+    """Whether a job failed only because its case was changed meanwhile; the watcher publishes such a case again a few times."""
+    return job.state == "refused" and job.code == InputChanged.__name__ and job.generation < MOST_REPEATS
 
 
 def survey(spool: ServiceSpool, now: float) -> Survey:

@@ -12,6 +12,7 @@ from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.broker.settlement import Bury
 from ctdeface_shared.broker.sqlite import SqliteBroker
 from ctdeface_shared.cli import main
+from ctdeface_shared.errors import LateFiles
 from ctdeface_shared.manifest import Manifest
 from ctdeface_shared.messages import decode_job, encode_job
 from ctdeface_shared.options import DefaceOptions, FillRule, Originals, Profile
@@ -23,6 +24,7 @@ from ctdeface_shared.spool import ServiceSpool
 from ctdeface_shared.survey import survey
 from ctdeface_watcher.history import history_of
 from ctdeface_watcher.intake import Answer, Settled, take_in
+from ctdeface_watcher.refusal import Refusal, refuse
 from ctdeface_worker.attempt import Bench, Child
 from ctdeface_worker.executor import WarmChild
 from ctdeface_worker.originals import archive
@@ -243,6 +245,17 @@ def test_what_cannot_be_replayed_says_why_and_changes_nothing(service: Service, 
         drop(service.spool, "a")
     with pytest.raises(NotReplayed, match="on its way" if missing != "originals deleted" else "drop the case again"):
         replay_case(replay_with(service), "a")
+    assert is_empty(service.broker)
+
+
+def test_late_files_in_the_quarantine_are_not_taken_for_a_case(service: Service) -> None:
+    """Alone they would replace the whole case's output; nothing is moved or published."""
+    folder = drop(service.spool, "a")
+    late = Refusal(case="a", manifest=Manifest.scan(folder), options=DefaceOptions(), error=LateFiles("came late"))
+    refuse(service.spool, late, folder)
+    with pytest.raises(NotReplayed, match="drop the whole case again"):
+        replay_case(replay_with(service), "a")
+    assert ends(service.spool) == Ends(inbox=[], outbox=[], quarantine=["a"])
     assert is_empty(service.broker)
 
 

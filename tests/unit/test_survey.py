@@ -1,5 +1,6 @@
 """Where the cases of a spool are, as its folders tell."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,9 +11,10 @@ from uuid import NAMESPACE_URL, uuid5
 import pytest
 
 from ctdeface_shared.manifest import Manifest
-from ctdeface_shared.past_jobs import JobReader
+from ctdeface_shared.past_jobs import NO_JOBS, JobReader
 from ctdeface_shared.spool import ServiceSpool
-from ctdeface_shared.survey import Survey, Surveyor, duration, lines, survey
+from ctdeface_shared.survey import MOST_REPEATS, Survey, Surveyor, duration, lines, survey
+from ctdeface_watcher import intake
 
 NOW = 2_000_000_000.0
 
@@ -42,12 +44,21 @@ def job(spool: ServiceSpool, case: str, number: int = 0) -> Path:
     return folder
 
 
-def tell(folder: Path, state: str, *, digest: str = "", number: int = 0, ago: float = 60.0, name: str = "report.json") -> None:
+def tell(
+    folder: Path,
+    state: str,
+    *,
+    digest: str = "",
+    number: int = 0,
+    ago: float = 60.0,
+    name: str = "report.json",
+    code: str = "FaceNotFound",
+) -> None:
     """Write a report as a worker would."""
     refused = state == "refused"
     content = {
         "state": state,
-        "result": {"code": "FaceNotFound" if refused else "", "reason": "no face" if refused else ""},
+        "result": {"code": code if refused else "", "reason": "no face" if refused else ""},
         "manifest": {"digest": digest},
         "generation": number,
         "created_at": f"2026-11-21T08:00:{number:02d}.000+00:00",
@@ -198,6 +209,34 @@ def test_a_replay_that_was_ordered_waits_once_its_originals_are_back(spool: Serv
     assert (len(survey(spool, NOW).refused), survey(spool, NOW).waiting) == (1, ())
     drop(spool, "a")
     assert (survey(spool, NOW).refused, survey(spool, NOW).waiting) == ((), ("a",))
+
+
+def test_a_zip_file_that_is_kept_beside_its_case_or_was_refused_is_not_waiting(spool: ServiceSpool) -> None:
+    """With originals = keep it lies there for ever; a changed one waits again, and the case beside it is judged for itself."""
+    good, bad = spool.inbox / "good.zip", spool.inbox / "bad.zip"
+    for archive in (good, bad):
+        archive.write_bytes(b"PK")
+    kept = [drop(spool, "good"), drop(spool, "bad")]
+    tell(job(spool, "good"), "done", digest=Manifest.scan(kept[0]).digest)
+    tell(job(spool, "bad"), "done", digest=Manifest.scan(kept[1]).digest)
+    row = f"bad.zip\0{bad.stat().st_size}\0{bad.stat().st_mtime_ns}\n"
+    tell(job(spool, "bad", 1), "refused", digest=hashlib.sha256(row.encode()).hexdigest(), number=1, code="UnsafeArchive")
+    assert survey(spool, NOW).is_idle
+    shutil.rmtree(kept[1])
+    assert survey(spool, NOW).is_idle
+    bad.write_bytes(b"PK other")
+    assert survey(spool, NOW).waiting == ("bad.zip",)
+
+
+def test_a_case_that_was_changed_while_it_was_worked_on_waits_as_often_as_the_watcher_repeats_it(spool: ServiceSpool) -> None:
+    """Then it is left to a person."""
+    digest = Manifest.scan(drop(spool, "a")).digest
+    tell(job(spool, "a"), "refused", digest=digest, code="InputChanged")
+    assert survey(spool, NOW).waiting == ("a",)
+    tell(job(spool, "a", 3), "refused", digest=digest, number=3, code="InputChanged")
+    assert survey(spool, NOW).is_idle
+    assert MOST_REPEATS == intake.MOST_REPEATS
+    assert NO_JOBS == intake.OWN_CODES
 
 
 def test_the_rate_counts_what_ended_within_the_last_hour(spool: ServiceSpool) -> None:
