@@ -1,7 +1,11 @@
 """What was kept long enough goes, and nothing else."""
 
+import json
+import os
 import time
 from pathlib import Path
+
+import pytest
 
 from ctdeface_shared.options import Originals
 from ctdeface_shared.retention import DAY_SECONDS, Removed, remove_expired
@@ -9,6 +13,7 @@ from ctdeface_shared.settings import SpoolSection
 from ctdeface_shared.spool import ServiceSpool
 
 JOB = "6f0b6a3c-0d1f-5c6e-9a53-5f0c1c1d7a10"
+OTHER = "0f0b6a3c-0d1f-5c6e-9a53-5f0c1c1d7a10"
 RULES = SpoolSection(archive_days=1, quarantine_days=2, reports_days=3)
 
 
@@ -44,3 +49,40 @@ def test_the_report_of_a_case_that_is_still_there_stays(tmp_path: Path) -> None:
     (spool.outbox / "group/case").mkdir(parents=True)
     assert remove_expired(spool, RULES, now=time.time() + 9 * DAY_SECONDS) == Removed(archive=2, quarantine=1)
     assert (spool.reports / "group/case" / JOB / "file").exists()
+
+
+def report(spool: ServiceSpool, state: str) -> None:
+    """Let the job's report say how far it came."""
+    told = {"job_id": JOB, "state": state, "generation": 0, "created_at": "2026-01-01T00:00:00+00:00"}
+    told |= {"manifest": {"digest": "d"}, "result": {"code": "", "reason": ""}}
+    (spool.reports / "group/case" / JOB / "report.json").write_text(json.dumps(told), encoding="utf-8")
+
+
+@pytest.mark.parametrize("state", ["prepared", "published"])
+def test_nothing_of_a_case_goes_while_it_has_a_job_that_has_not_ended(tmp_path: Path, state: str) -> None:
+    """However old it is; when the job has ended, everything goes."""
+    spool = spool_with_one_job_everywhere(tmp_path)
+    report(spool, state)
+    assert remove_expired(spool, RULES, now=time.time() + 9 * DAY_SECONDS) == Removed()
+    report(spool, "done")
+    assert remove_expired(spool, RULES, now=time.time() + 9 * DAY_SECONDS) == Removed(archive=2, quarantine=1, reports=1)
+
+
+def test_a_case_that_is_named_like_a_job_is_no_job(tmp_path: Path) -> None:
+    """Its jobs go one by one, not the case with all of them."""
+    spool = spool_with_one_job_everywhere(tmp_path)
+    (spool.quarantine / OTHER / JOB).mkdir(parents=True)
+    os.utime(spool.quarantine / OTHER)
+    assert remove_expired(spool, RULES, now=time.time() + 9 * DAY_SECONDS).quarantine == 2
+    assert not (spool.quarantine / OTHER).exists()
+    (spool.reports / OTHER / JOB).mkdir(parents=True)
+    (spool.outbox / OTHER).mkdir()
+    assert remove_expired(spool, RULES, now=time.time() + 9 * DAY_SECONDS) == Removed()
+
+
+def test_a_removal_that_was_interrupted_is_finished(tmp_path: Path) -> None:
+    """What was being removed has a name that nobody takes for a job's."""
+    spool = spool_with_one_job_everywhere(tmp_path)
+    half = (spool.quarantine / "group/case" / JOB).rename(spool.quarantine / "group/case" / f".{JOB}.removed")
+    assert remove_expired(spool, RULES, now=time.time()) == Removed()
+    assert not half.parent.parent.exists()

@@ -11,6 +11,8 @@ import pytest
 from ctdeface_shared.options import Originals
 from tests.service.watcher import QUIET, RunningWatcher, fill, wait_for
 
+JOB = "6f0b6a3c-0d1f-5c6e-9a53-5f0c1c1d7a10"
+
 
 @pytest.mark.parametrize("polling", [False, True], ids=["inotify", "polling"])
 def test_cases_that_are_moved_in_linked_or_there_before_the_start_are_published_once(
@@ -188,3 +190,19 @@ def test_a_lost_ledger_costs_nothing(watcher: RunningWatcher, loss: str) -> None
     assert watcher.seen.open_jobs == 1
     assert (watcher.state / "ledger.sqlite3.damaged-1").exists() is (loss == "damaged")
     assert waiting.exists()
+
+
+def test_what_was_kept_long_enough_is_removed_but_not_the_report_of_a_case_in_the_outbox(watcher: RunningWatcher) -> None:
+    """The watcher does so by itself, at its start and every hour."""
+    watcher.kept_days = 1e-6
+    archived, released, taken = (
+        watcher.spool.archive / "originals/a" / JOB,
+        watcher.spool.reports / "a" / JOB,
+        watcher.spool.reports / "b" / JOB,
+    )
+    for folder in (archived, released, taken, watcher.spool.outbox / "a"):
+        folder.mkdir(parents=True)
+    time.sleep(0.2)
+    watcher.start()
+    wait_for(lambda: not archived.exists() and not taken.exists())
+    assert released.exists()

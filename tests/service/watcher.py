@@ -38,6 +38,7 @@ class RunningWatcher:
     min_free_gb: float = 0.0
     rules: Rules = _RULES
     originals: Originals = Originals.ARCHIVE
+    kept_days: float | None = None
     longest: float = 60.0
     quiet: float = QUIET
     limits: Limits = _LIMITS
@@ -68,7 +69,7 @@ class RunningWatcher:
                     patience=Patience(quiet=self.quiet, longest=self.longest),
                     limits=self.limits,
                     options=DefaceOptions(),
-                    keeping=SpoolSection(originals=self.originals),
+                    keeping=SpoolSection(originals=self.originals, archive_days=self.kept_days, reports_days=self.kept_days),
                     state_file=self.state / WATCHER_STATE,
                     rescan_seconds=0.5,
                     max_unfinished=self.max_unfinished,
