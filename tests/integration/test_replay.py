@@ -25,6 +25,7 @@ from ctdeface_shared.survey import survey
 from ctdeface_watcher.history import history_of
 from ctdeface_watcher.intake import Answer, Settled, take_in
 from ctdeface_watcher.refusal import Refusal, refuse
+from ctdeface_worker import tries
 from ctdeface_worker.attempt import Bench, Child
 from ctdeface_worker.executor import WarmChild
 from ctdeface_worker.originals import archive
@@ -256,6 +257,15 @@ def test_late_files_in_the_quarantine_are_not_taken_for_a_case(service: Service)
     with pytest.raises(NotReplayed, match="drop the whole case again"):
         replay_case(replay_with(service), "a")
     assert ends(service.spool) == Ends(inbox=[], outbox=[], quarantine=["a"])
+    assert is_empty(service.broker)
+
+
+def test_a_replay_keeps_off_a_job_that_a_worker_is_just_bringing_to_its_end(service: Service) -> None:
+    """The report of a refusal is there before its originals lie in the quarantine."""
+    refused(service)
+    (report,) = reports(service.spool, "a")
+    with tries.claimed(service.spool.locks, report.job_id), pytest.raises(NotReplayed, match="a worker or another replay is at it"):
+        replay_case(replay_with(service), "a")
     assert is_empty(service.broker)
 
 
