@@ -38,6 +38,7 @@ class RunningWatcher:
     min_free_gb: float = 0.0
     rules: Rules = _RULES
     originals: Originals = Originals.ARCHIVE
+    lost_seconds: float = 600.0
     kept_days: float | None = None
     longest: float = 60.0
     quiet: float = QUIET
@@ -75,6 +76,7 @@ class RunningWatcher:
                     max_unfinished=self.max_unfinished,
                     min_free_gb=self.min_free_gb,
                     stop=stop,
+                    lost_seconds=self.lost_seconds,
                 )
             )
 

@@ -35,6 +35,7 @@ class Post:
         rescan_seconds: between two looks at the inbox when nothing wakes it up.
         max_unfinished: no more jobs are published while so many have not ended.
         min_free_gb: nor while less is free.
+        lost_seconds: after which a job that nobody reported about may count as lost by the queue.
         stop: set when the watcher shall end.
         listener: hears what happens.
     """
@@ -53,6 +54,7 @@ class Post:
     max_unfinished: int
     min_free_gb: float
     stop: threading.Event
+    lost_seconds: float = 600.0
     listener: Listener = NOBODY
 
     @property
@@ -75,6 +77,7 @@ class Memory:
         told: strays that were reported.
         paused: why nothing is published now.
         failed: code of what the last look failed with.
+        asked_at: when the queue was last asked whether it lost something, monotonic seconds.
         cleared_at: when what had been kept long enough was removed, monotonic seconds.
     """
 
@@ -87,6 +90,7 @@ class Memory:
     told: frozenset[Path] = frozenset()
     paused: str | None = None
     failed: str | None = None
+    asked_at: float | None = None
     cleared_at: float | None = None
 
     def forget_all_but(self, present: Collection[str]) -> None:

@@ -108,6 +108,14 @@ class Ledger:
         """
         self._run("UPDATE jobs SET closed = ? WHERE job_id = ? AND closed IS NULL", (state, job_id))
 
+    def forget_job(self, job_id: str) -> None:
+        """Forget a job, as if it had never been published.
+
+        Raises:
+            StorageUnavailable: it could not be written.
+        """
+        self._run("DELETE FROM jobs WHERE job_id = ?", (job_id,))
+
     def open_jobs(self) -> tuple[Entry, ...]:
         """Return the jobs that have not ended, oldest first.
 

@@ -20,6 +20,7 @@ from ctdeface_watcher.desk import Memory, Post
 from ctdeface_watcher.history import history_of
 from ctdeface_watcher.late import gather_what_was_begun
 from ctdeface_watcher.listener import Happening
+from ctdeface_watcher.lost import find_lost
 from ctdeface_watcher.publication import offer
 from ctdeface_watcher.rebuild import rebuild
 from ctdeface_watcher.scan import Inbox, read_inbox, snapshot_of_file, take_snapshot
@@ -48,6 +49,7 @@ def watch(post: Post) -> None:
         state = boundary(partial(write_down, post, memory, seen if isinstance(seen, Inbox) else None))
         post.listener.looked(state if isinstance(state, WatcherState) else None, failed)
         boundary(partial(_clear_away, post, memory))
+        boundary(partial(find_lost, post, memory))
         post.broker.tend(0.0)
         if post.wakeups.wait(_pause_until_next(post, memory), post.stop):
             post.stop.wait(min(max(monotonic() - begun, 0.05), _LONGEST_BREATH_SECONDS))  # a copy in progress is one event after the other

@@ -1,0 +1,50 @@
+"""Jobs of a queue that was lost: published, never reported about, and nowhere in the queue. Their cases are published once more.
+
+In doubt a job comes twice, which is harmless: workers know it by its id.
+"""
+
+from time import monotonic, time
+
+from ctdeface_shared import logs
+from ctdeface_shared.broker.protocols import Broker
+from ctdeface_shared.errors import PermanentError
+from ctdeface_shared.messages import decode_job
+from ctdeface_watcher.desk import Memory, Post
+
+_PAUSE_SECONDS = 60.0
+_MOST_DEAD = 1000
+
+_log = logs.logger(__name__)
+
+
+def find_lost(post: Post, memory: Memory) -> None:
+    """Forget the open jobs that the queue no longer holds, so that the next look publishes what still lies in the inbox.
+
+    Raises:
+        BrokerUnavailable: the queue cannot tell now.
+        StorageUnavailable: the ledger cannot be used.
+    """
+    old = [entry for entry in post.ledger.open_jobs() if time() - entry.published_at > post.lost_seconds]
+    if not old or (memory.asked_at is not None and monotonic() - memory.asked_at < min(_PAUSE_SECONDS, post.lost_seconds)):
+        return
+    memory.asked_at = monotonic()
+    depth = post.broker.depth()
+    if depth.ready or depth.delayed or depth.held or depth.dead > _MOST_DEAD:
+        return
+    dead = _dead(post.broker)
+    for entry in old:
+        if entry.job_id not in dead:
+            post.ledger.forget_job(entry.job_id)
+            memory.judged.pop(entry.case, None)
+            _log.warning("job_lost_by_queue", job_id=entry.job_id)
+
+
+def _dead(broker: Broker) -> frozenset[str]:
+    """Return the ids of the jobs that were given up; publishing those again would go round in circles."""
+    ids = set()
+    for letter in broker.dead_letters(_MOST_DEAD):
+        try:
+            ids.add(decode_job(letter.body).job_id)
+        except PermanentError:
+            continue
+    return frozenset(ids)
