@@ -21,7 +21,10 @@ from ctdeface_shared.spool import case_path
 SCHEMA_VERSION = 1
 LARGEST_BYTES = 65_536
 """A message is a few hundred bytes; anything above this is no job."""
-_LONGEST_CASE = 4_096
+_LONGEST_CASE = 1_024
+"""Leaves room for the folders around it: Linux takes paths of 4 096 bytes."""
+_LONGEST_NAME_BYTES = 255
+"""What file systems take for the name of one folder."""
 _LARGEST_COUNT = 2**63 - 1
 
 JobId = Annotated[str, Field(pattern="^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]
@@ -227,7 +230,11 @@ def _read(model: type[_Message], body: bytes) -> _Message:
 
 
 def _check_case(case: str) -> None:
+    """Check that a case can be a folder below the inbox."""
     case_path(Path("/"), case)
+    if any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME_BYTES for part in case.split("/")):
+        message = f"the name of the case is longer than the {_LONGEST_NAME_BYTES} bytes that a folder can have"
+        raise InvalidMessage(message)
 
 
 def _complaint(error: ValidationError) -> str:

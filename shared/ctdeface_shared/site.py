@@ -35,6 +35,7 @@ class Site:
         Raises:
             ConfigurationError: a folder must be put right first.
         """
+        self.spool.require_apart(self.state_dir)
         self.spool.prepare(outbox_mode=self.settings.output.folder_mode)
         self.spool.prepare_inbox(self.settings.spool.originals)
         try:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Self
 
@@ -102,6 +102,23 @@ class ServiceSpool(Spool):
     def private(self) -> tuple[Path, ...]:
         """Folders for the owner only; the inbox belongs to whoever drops."""
         return (self.staging, self.work, self.reports, self.archive, self.locks, self.quarantine)
+
+    def require_apart(self, state_dir: Path) -> None:
+        """Check that no folder lies in another one: what passes through one would be taken for content of the other.
+
+        Args:
+            state_dir: ledger and embedded queue; the only one that may hold others.
+
+        Raises:
+            ConfigurationError: one lies in another.
+        """
+        parts = {field.name: getattr(self, field.name).resolve() for field in fields(self)}
+        inner = parts | {"state_dir": state_dir.resolve()}
+        for name, folder in inner.items():
+            for other, around in parts.items():
+                if name != other and folder.is_relative_to(around):
+                    message = f"the folder {name} ({folder}) lies in the folder {other} ({around}): give each one a place of its own"
+                    raise ConfigurationError(message)
 
     def prepare_inbox(self, originals: Originals) -> None:
         """Create the inbox if it is missing and check that originals can be put away from it.

@@ -91,14 +91,15 @@ class Opened:
             user.close()
 
 
-def put_raw(target: BrokerTarget, body: bytes) -> None:
-    """Put bytes into the queue as a foreign sender would: through a dead letter that is revived with them."""
+def put_raw(target: BrokerTarget, *bodies: bytes) -> None:
+    """Put bytes into an empty queue as a foreign sender would: through dead letters that are revived with them."""
     broker = open_broker(target)
-    broker.publish(job("raw"))
-    delivery = received(broker)
-    assert broker.settle(delivery, Bury("Raw"))
-    wait_for(lambda: broker.depth().dead == 1)
-    assert broker.revive(broker.dead_letters()[0].tag, body)
+    for number in range(len(bodies)):
+        broker.publish(job(f"raw {number}"))
+        assert broker.settle(received(broker), Bury("Raw"))
+    wait_for(lambda: broker.depth().dead == len(bodies))
+    for letter, body in zip(broker.dead_letters(), bodies, strict=True):
+        assert broker.revive(letter.tag, body)
     broker.close()
 
 

@@ -26,6 +26,8 @@ from ctdeface_shared.errors import BrokerUnavailable, ConfigurationError
 from ctdeface_shared.messages import CaseEvent, EventKind, decode_event, decode_job
 from tests.integration.rabbitmq_node import RabbitNode, forget_everything, running_node
 from tests.integration.test_brokers import DELAY_SECONDS, PATIENCE_SECONDS, case_of, job, received, wait_for
+from tests.service.fleet import Fleet, found_site
+from tests.service.spools import Ends, drop, ends, job_for, reports
 
 ROOT = Path(__file__).parents[2]
 CTDEFACE = Path(sys.executable).with_name("ctdeface")
@@ -322,6 +324,35 @@ def test_the_connection_is_encrypted_and_both_sides_show_certificates(
             RabbitBroker(refused).receive(1)
     with pytest.raises(ConfigurationError, match="certificates"):
         RabbitBroker(replace(plain, ca_file=certificates / "nothing.pem"))
+
+
+def test_a_worker_busy_for_longer_than_heartbeat_and_ack_timeout_publishes_once(
+    strict: RabbitNode, strict_target: BrokerTarget, tmp_path: Path
+) -> None:
+    """The server gives the job out again while its worker goes on: one attempt, one output, one report, and a released event."""
+    broker_settings = {"heartbeat": strict_target.heartbeat_seconds, "retry_delays": list(strict_target.retry_delays)}
+    fleet = Fleet(folder=tmp_path, site=found_site(tmp_path, strict.url, broker=broker_settings))
+    fleet.site.prepare()
+    listener = RabbitBroker(replace(strict_target, heartbeat_seconds=60))
+    assert listener.listen(0) is None
+    try:
+        drop(fleet.spool, "a", "very slow")
+        wanted = job_for(fleet.spool, "a")
+        fleet.publish(wanted)
+        fleet.start()
+        fleet.start()
+        fleet.until(lambda: "Ack" in fleet.said("job_settled", wanted.job_id) and fleet.is_idle())
+        settled = fleet.said("job_settled", wanted.job_id)
+        assert (settled.count("TooLate"), settled.count("Ack"), fleet.said("attempt_begun", wanted.job_id)) == (1, 1, [1])
+        assert ends(fleet.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
+        assert len(list((fleet.spool.archive / "originals" / "a").iterdir())) == len(reports(fleet.spool, "a")) == 1
+        assert not (fleet.spool.archive / "outputs").exists()
+        event = listener.listen(PATIENCE_SECONDS)
+        assert event is not None
+        assert (event.kind, event.job_id) == (EventKind.RELEASED, wanted.job_id)
+    finally:
+        fleet.stop()
+        listener.close()
 
 
 def test_a_broker_that_is_not_there_is_tried_with_growing_pauses(target: BrokerTarget) -> None:

@@ -1,8 +1,9 @@
 """A worker of `fleet`, with the stand-in for the pipeline and, if asked for, an early end; all else is real.
 
-    python -m tests.service.crew --config FILE [--processes N] [--die-at STEP]
+    python -m tests.service.crew --config FILE [--processes N] [--die-at STEP …]
 
-With `--die-at` it kills itself, as SIGKILL does, when that step of a publication is done.
+With `--die-at` other workers serve before it, one after the other; each kills itself, as SIGKILL does, when its step of a publication
+is done.
 """
 
 import argparse
@@ -25,8 +26,18 @@ def pipeline(_segmenter: str) -> Run[CaseTask, CaseResult]:
     return standin.prepare()
 
 
-def serve_until(config: Path, last_step: str) -> None:
-    """Serve with one slot that dies when a step of a publication is done."""
+def die_at(config: Path, last_step: str) -> None:
+    """Wait for a worker of one slot, a process of its own, that dies when a step of a publication is done."""
+    pid = os.fork()  # a copy of this process, which has one thread yet: much faster than a start
+    if pid == 0:
+        _serve_until(config, last_step)
+    _, status = os.waitpid(pid, 0)
+    if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
+        message = f"the worker that was to die at {last_step!r} ended otherwise"
+        raise RuntimeError(message)
+
+
+def _serve_until(config: Path, last_step: str) -> None:
     from ctdeface_shared.site import find_site
     from ctdeface_worker.crew import station_of
     from ctdeface_worker.publishing import publish
@@ -53,12 +64,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--die-at", default="")
+    parser.add_argument("--die-at", nargs="*", default=[])
     chosen = parser.parse_args()
     logs.configure()
     try:
-        if chosen.die_at:
-            serve_until(chosen.config, chosen.die_at)
+        for step in chosen.die_at:
+            die_at(chosen.config, step)
         return run_crew(find_site(chosen.config), chosen.processes, 1, pipeline)
     except ConfigurationError as error:
         return complain(str(error), EXIT_CONFIGURATION)

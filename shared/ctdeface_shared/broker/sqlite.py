@@ -52,11 +52,15 @@ class SqliteBroker:
             self._put(body)
 
     def receive(self, wait_seconds: float) -> Delivery | None:
-        """Lease the job that is due the longest."""
+        """Lease the job that is due the longest; while the file cannot be used that takes as long as waiting in vain."""
         deadline = time.monotonic() + wait_seconds
         while True:
-            if self._anything_due() and (delivery := self._lease()):
-                return delivery
+            try:
+                if self._anything_due() and (delivery := self._lease()):
+                    return delivery
+            except BrokerUnavailable:
+                time.sleep(max(deadline - time.monotonic(), 0))
+                raise
             left = deadline - time.monotonic()
             if left <= 0:
                 return None

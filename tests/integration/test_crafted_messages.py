@@ -1,0 +1,98 @@
+"""Messages that a stranger crafted: each is refused with the right code, and nothing outside the spool is read or touched."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ctdeface_shared.messages import encode_job
+from tests.integration.test_brokers import put_raw
+from tests.service.fleet import Fleet, found_site
+from tests.service.spools import Ends, drop, ends, job_for, reports
+
+
+@pytest.fixture(params=["sqlite", "rabbitmq"])
+def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
+    """Workers that are yet to be started, on a fresh queue of each kind; a stranger's case lies beside their folder."""
+    drop_outside(tmp_path)
+    url = None if request.param == "sqlite" else request.getfixturevalue("clean_rabbitmq").url
+    made = Fleet(folder=tmp_path / "service", site=found_site(tmp_path / "service", url))
+    made.site.prepare()
+    yield made
+    made.stop()
+
+
+def drop_outside(root: Path) -> None:
+    """Lay a whole case where no job may reach: two levels above the inbox, as `../../etc` means it, too."""
+    for name in ("etc", "service/etc", "service/spool/etc"):
+        (root / name).mkdir(parents=True)
+        (root / name / "plan.txt").write_text("release\n", encoding="utf-8")
+
+
+def seen(root: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Every file outside the spool: mode, time and content; folders as well."""
+    paths = [path for path in root.rglob("*") if not path.is_relative_to(root / "service/spool") and path.name != "workers.log"]
+    etc = [*(root / "service/spool/etc").rglob("*"), root / "service/spool/etc"]
+    return {
+        str(path): (
+            path.lstat().st_mode,
+            0 if path == root / "service" else path.lstat().st_mtime_ns,
+            b"" if path.is_dir() else path.read_bytes(),
+        )
+        for path in [*paths, *etc]
+    }
+
+
+def crafted(valid: dict[str, Any], outside: Path) -> dict[str, tuple[bytes, str]]:
+    """Bodies by what is wrong with them, and the code that each must get."""
+
+    def about(**changes: object) -> bytes:
+        return json.dumps(valid | changes).encode()
+
+    return {
+        "upward": (about(case="../../etc"), "EscapingPath"),
+        "upward inside": (about(case="a/../../etc"), "EscapingPath"),
+        "dot": (about(case="."), "EscapingPath"),
+        "absolute": (about(case=str(outside)), "EscapingPath"),
+        "nul": (about(case="a\0"), "EscapingPath"),
+        "link": (about(case="link"), "EscapingPath"),
+        "below a link": (about(case="link/below"), "EscapingPath"),
+        "half a character": (about(case="\ud800"), "InvalidMessage"),
+        "long name": (about(case="a" * 300), "InvalidMessage"),
+        "long path": (about(case="/".join(["a" * 200] * 10)), "InvalidMessage"),
+        "huge": (about(extra="x" * 200_000), "InvalidMessage"),
+        "version": (about(schema_version=99), "UnknownVersion"),
+        "no version": (about(schema_version=None), "InvalidMessage"),
+        "job": (about(job_id="../../../etc"), "InvalidMessage"),
+        "option": (about(options={**valid["options"], "keep_face": True}), "InvalidMessage"),
+        "segmenter": (about(options={**valid["options"], "segmenter": "../../evil"}), "InvalidMessage"),
+        "no json": (b"\x80\x04\x95pickle", "InvalidMessage"),
+        "empty": (b"", "InvalidMessage"),
+        "list": (b"[]", "InvalidMessage"),
+        "deep": (b"[" * 60_000, "InvalidMessage"),
+        "number": (b'{"schema_version": 1' + b"0" * 10_000 + b"}", "InvalidMessage"),
+    }
+
+
+def test_crafted_messages_are_dead_letters_and_touch_nothing_outside_the_spool(fleet: Fleet, tmp_path: Path) -> None:
+    """Each gets its code, the worker goes on with what is a job, and the queue is empty afterwards."""
+    drop(fleet.spool, "a")
+    (fleet.spool.inbox / "link").symlink_to(tmp_path / "etc")
+    (tmp_path / "etc" / "below").mkdir()
+    job = job_for(fleet.spool, "a")
+    bodies = crafted(json.loads(encode_job(job)), tmp_path / "etc")
+    before = seen(tmp_path)
+    put_raw(fleet.site.queue, *(body for body, _ in bodies.values()))
+    fleet.publish(job)
+    fleet.start()
+    fleet.until(lambda: fleet.depth().dead == len(bodies) and ends(fleet.spool).inbox == ["link"])
+    wanted = dict(bodies.values())
+    assert {letter.body: letter.code for letter in fleet.dead_letters()} == wanted
+    assert seen(tmp_path) == before
+    assert ends(fleet.spool) == Ends(inbox=["link"], outbox=["a"], quarantine=[])
+    assert [path.name for path in fleet.spool.reports.iterdir()] == ["a"]
+    assert len(reports(fleet.spool, "a")) == 1
+    depth = fleet.depth()
+    assert (depth.ready, depth.delayed, fleet.restarts) == (0, 0, 0)
