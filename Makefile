@@ -21,7 +21,7 @@ deface: setup ## deface a synthetic head, or your folder: make deface IN=scans O
 	else echo "ctdeface: name both folders: make deface IN=scans OUT=defaced" >&2; exit 2; fi
 
 test: lint ## run every check and the whole test suite
-	@sh deploy/install_rabbitmq.sh
+	@sh deploy/install_servers.sh
 	@.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: setup ## run the checks that need no test: style, types, import contracts, docstrings
@@ -38,7 +38,7 @@ bench: setup ## print seconds per stage and peak memory for each real case
 	@.venv/bin/python -m tests.benchmarks.stages $(ARGS)
 
 chaos: setup ## kill batch, watcher, workers and queue at random, at full size (about 40 minutes), and check that nothing is lost or partial
-	@sh deploy/install_rabbitmq.sh
+	@sh deploy/install_servers.sh
 	@CTDEFACE_TEST_KILLS=24 CTDEFACE_TEST_CHAOS=full .venv/bin/python -m pytest -s tests/e2e/test_batch_survives_sigkill.py tests/integration/test_chaos.py $(ARGS)
 
 clean: ## remove .venv and every cache

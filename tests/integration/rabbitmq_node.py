@@ -17,7 +17,7 @@ from ctdeface_shared.broker.target import BrokerTarget
 
 STARTS_WITHIN_SECONDS = 90.0
 DEBIAN = Path("/usr/lib/rabbitmq/bin")
-MISSING = "rabbitmq-server is not installed: sh deploy/install_rabbitmq.sh installs it on Debian and Ubuntu, as root"
+MISSING = "rabbitmq-server is not installed: sh deploy/install_servers.sh installs it on Debian and Ubuntu, as root"
 
 
 def server_binary() -> str | None:
