@@ -15,9 +15,15 @@ SMALL_MM = (3.0, 2.0, 2.0)
 
 FRONT_MM, BACK_MM, SIDE_MM = -136.0, 120.0, 128.0
 FACE_TOP_MM, FACE_BOTTOM_MM = 62.0, -106.0
-FACE_BACK_MM, JAW_MM = -18.0, -70.0
+FACE_BACK_MM, JAW_MM = -12.0, -70.0
+FACE_TO_BONE_MM = 1.0
+"""So near to the bone the face ends."""
+LEAST_MM = 3.0
+"""So much of the skin is face even where bone lies nearer to it."""
 FACE_HEIGHT_MM = 100.0
 """From the ear canals' height to below the chin."""
+BONE_HU = 200.0
+"""A voxel that is brighter holds bone, which stays."""
 NOISE_HU = 6.0
 USUAL_FAT_MM = 3.0
 FAT_BY_HEIGHT = ((-20.0, 15.0, 60.0), (1.0, 0.35, 0.3))
@@ -109,7 +115,7 @@ def model(
     if couch:
         _paint(hu, union(frame, [anatomy.COUCH]), 60.0, max(spacing_mm))
     volume = Volume(hu=np.clip(hu, LOWEST_HU, HIGHEST_HU), valid=np.ones(hu.shape, dtype=np.bool_), geometry=geometry)
-    face = _face(frame, fields, made) if soft_tissue else np.zeros(hu.shape, dtype=np.bool_)
+    face = _face(frame, fields, made) & ((hu < BONE_HU) | (fields.soft > -LEAST_MM)) if soft_tissue else np.zeros(hu.shape, dtype=np.bool_)
     return Phantom(seed=0, volume=volume, face=face, brain=np.asarray(fields.cavity < 0))
 
 
@@ -227,7 +233,7 @@ def _skull(frame: Frame, fields: _Fields, made: Anatomy, edge_mm: float) -> HuAr
 def _face(frame: Frame, fields: _Fields, made: Anatomy) -> BoolArray:
     """Label what a look from the front meets before bone, down to the last soft tissue; the air in front is part of it."""
     behind = merge(merge(fields.bone, fields.cavity), union(frame, anatomy.hull(made), smooth_mm=10))
-    open_to_front = ~np.logical_or.accumulate(behind <= 1, axis=1)
+    open_to_front = ~np.logical_or.accumulate((behind <= FACE_TO_BONE_MM) & (fields.soft < -LEAST_MM), axis=1)
     chin_z = anatomy.lowered((0, -72, FACE_BOTTOM_MM), made)[2] - made.double_chin_mm / 2
     levels = (frame.z < FACE_TOP_MM) & (frame.z > chin_z)
     jaw_z = JAW_MM + chin_z - FACE_BOTTOM_MM

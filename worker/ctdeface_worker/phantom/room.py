@@ -104,11 +104,11 @@ def with_tube(head: Phantom, chance: np.random.Generator) -> Phantom:
         side, out = float(chance.uniform(-15, 15)), float(chance.uniform(-160, -125))
         radius = float(chance.uniform(3, 6.5))
         tube = Limb((side / 3, -70, -48), (side, out, float(chance.uniform(-90, -40))), (radius, radius)).distance(x, y, z)
-        hu = np.where((np.abs(tube + 0.75) < 1.5) & (hu < SKIN_HU), np.float32(chance.uniform(0, 400)), hu)
+        hu = np.where((np.abs(tube + 0.75) < 1.5) & (hu < SKIN_HU), np.float32(chance.uniform(0, 190)), hu)
     if choice != 0:
         lift = float(chance.uniform(-8, 8))
         mask = Ellipsoid((0, -92, -30 + lift), (36, float(chance.uniform(36, 48)), 46)).distance(x, y, z)
-        hu = np.where((np.abs(mask) < 1.5) & (hu < SKIN_HU) & (y < -80), np.float32(chance.uniform(-100, 200)), hu)
+        hu = np.where((np.abs(mask) < 1.5) & (hu < SKIN_HU) & (y < -80), np.float32(chance.uniform(-100, 190)), hu)
     return _with(head, hu)
 
 

@@ -7,10 +7,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from ctdeface_worker.domain import FloatArray, Geometry, HuArray, Volume
-from ctdeface_worker.phantom.head import Phantom
+from ctdeface_worker.domain import BoolArray, FloatArray, Geometry, HuArray, Volume
+from ctdeface_worker.phantom.head import BONE_HU, Phantom
 
 AIR_HU = -1000.0
+SKIN_HU = -300.0
 WAVES = 2
 WAVE_MM = (150.0, 400.0)
 """Lengths of the waves by which a head is bent."""
@@ -67,6 +68,7 @@ def acquire(head: Phantom, scan: Scan, chance: np.random.Generator) -> Phantom:
     above_air = head.volume.hu - np.float32(AIR_HU)
     hu = sum(_sampled(head, above_air, at + offset * (along[1] - along[0])) for offset in offsets) / np.float32(layers) + np.float32(AIR_HU)
     face, brain = (np.asarray(_sampled(head, label.view(np.uint8), at) >= 0.5) for label in (head.face, head.brain))
+    face = (face & (hu < BONE_HU)) | (_outermost(face, np.asarray(hu > SKIN_HU)) & ~brain)
     volume = Volume(hu=np.asarray(hu, dtype=np.float32), valid=np.ones(geometry.shape, dtype=bool), geometry=geometry)
     return Phantom(seed=head.seed, volume=volume, face=face, brain=brain)
 
@@ -112,6 +114,15 @@ def _points(geometry: Geometry) -> FloatArray:
 def _rotation(scan: Scan) -> Rotation:
     yaw, pitch, roll = scan.turn_degrees
     return Rotation.from_euler("zxy", [yaw, -pitch, roll], degrees=True)
+
+
+def _outermost(face: BoolArray, tissue: BoolArray) -> BoolArray:
+    """Return the two voxels that a look from the front meets first behind a face's air: skin goes even where its voxel holds bone."""
+    before = face.copy()
+    for step in (1, 2):
+        before[:, step:] |= face[:, :-step]
+    met = np.cumsum(tissue & before, axis=1, dtype=np.int16)
+    return np.asarray(tissue & before & (met <= 2), dtype=np.bool_)
 
 
 def _waves(bend_mm: float, chance: np.random.Generator) -> tuple[_Wave, ...]:

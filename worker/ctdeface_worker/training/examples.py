@@ -1,7 +1,7 @@
 """What the network learns from: phantoms with their truth, and real volumes whose geometric mask the gate accepts."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from ctdeface_worker.domain import BoolArray, Volume
 from ctdeface_worker.nifti import read_nifti
 from ctdeface_worker.phantom.scenes import scene
 from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
+from ctdeface_worker.training.augment import varied
 from ctdeface_worker.training.held_out import is_held_out
 from ctdeface_worker.training.labels import Labeled, cleaned, on_grid
 from ctdeface_worker.verification.gate import verify_volume
@@ -36,18 +37,27 @@ class Example:
     labeled: Labeled
 
 
-def phantoms(seeds: Iterable[int]) -> Iterator[Example]:
-    """Yield a synthetic head for every seed."""
+def phantoms(seeds: Iterable[int], known: Collection[str] = ()) -> Iterator[Example]:
+    """Yield a synthetic head for every seed but those whose examples are known."""
     for seed in seeds:
+        if f"phantom_{seed:05d}" in known:
+            continue
         made = scene(seed)
         yield Example(name=f"phantom_{seed:05d}", origin=f"seed {seed}", labeled=on_grid(made.volume, made.face))
 
 
-def volumes(folder: Path) -> Iterator[Example]:
-    """Yield every NIfTI volume of a folder that is not held out and whose geometric mask passes the gate, in the order of their names."""
+def volumes(folder: Path, variants: int, seed: int, known: Collection[str] = ()) -> Iterator[Example]:
+    """Yield every NIfTI volume of a folder that is not held out and whose geometric mask passes the gate, and variants of it.
+
+    Args:
+        folder: of `*.nii.gz`, read in the order of their names.
+        variants: how many of each volume besides itself.
+        seed: of the variants.
+        known: names of examples that need not be made again.
+    """
     for file in sorted(folder.glob(f"*{SUFFIX}")):
         name = file.name.removesuffix(SUFFIX)
-        if is_held_out(name):
+        if is_held_out(name) or f"volume_{name}_0" in known:
             continue
         volume = read_nifti(file)
         face = teacher_mask(volume)
@@ -55,7 +65,10 @@ def volumes(folder: Path) -> Iterator[Example]:
             digest = hashlib.sha256(file.read_bytes()).hexdigest()
             labeled = on_grid(volume, face)
             tidy = Labeled(volume=labeled.volume, face=cleaned(labeled.face))
-            yield Example(name=f"volume_{name}", origin=f"sha256 {digest}", labeled=tidy)
+            for number in range(variants, 0, -1):
+                chance = np.random.default_rng([seed, number, int(digest[:8], 16)])
+                yield Example(name=f"volume_{name}_{number}", origin=f"sha256 {digest}, variant {number}", labeled=varied(tidy, chance))
+            yield Example(name=f"volume_{name}_0", origin=f"sha256 {digest}", labeled=tidy)
 
 
 def teacher_mask(volume: Volume) -> BoolArray | None:

@@ -8,8 +8,8 @@ Json: TypeAlias = dict[str, object]
 
 CONFIGURATION = "3d_fullres"
 PLANS_NAME = "nnUNetPlans"
-PATCH = (80, 80, 64)
-"""Voxels (superior, posterior, left): 240 x 240 x 192 mm, nearly a whole head."""
+PATCH = (64, 64, 64)
+"""Voxels (superior, posterior, left): 192 mm each way, a whole face with the skull behind it."""
 FEATURES = (16, 32, 64, 96, 128)
 BATCH = 2
 HU_RANGE = (-1000.0, 1000.0)

@@ -10,14 +10,14 @@ import numpy as np
 
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_worker.training import plan
-from ctdeface_worker.training.dataset import NAME, Folders, entries
+from ctdeface_worker.training.dataset import NAME, Entry, Folders, entries
+from ctdeface_worker.training.trainer_names import CHECKPOINTS, TRAINER
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 VALIDATION_SHARE = 10
 """One of so many cases is for validation."""
-SAVE_EVERY = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,11 @@ class Recipe:
     device: str = "cpu"
 
 
+RECIPE = "recipe.json"
+SMALL = Recipe(patch=(48, 48, 48), features=(8, 16, 32), epochs=6, iterations=20)
+"""For a trial, and for tests."""
+
+
 def preprocess(folders: Folders, recipe: Recipe) -> None:
     """Let nnU-Net's preprocessor write the normalized arrays of every case that lacks them."""
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor  # noqa: PLC0415  loaded only when training
@@ -48,9 +53,11 @@ def preprocess(folders: Folders, recipe: Recipe) -> None:
 
     out = folders.preprocessed
     made = plan.plans(NAME, recipe.patch, recipe.features)
-    names = [entry.name for entry in entries(folders)]
+    cases = entries(folders)
+    names = [entry.name for entry in cases]
     described = plan.dataset_json(len(names))
-    held = names[::VALIDATION_SHARE]
+    sources = sorted({_source(entry) for entry in cases})[::VALIDATION_SHARE]
+    held = [entry.name for entry in cases if _source(entry) in sources]
     files = {
         f"{plan.PLANS_NAME}.json": made,
         "dataset.json": described,
@@ -71,18 +78,36 @@ def preprocess(folders: Folders, recipe: Recipe) -> None:
             )
 
 
-def train(folders: Folders, recipe: Recipe) -> Path:
-    """Train, or go on with a training; returns the folder of the model."""
+def _source(entry: Entry) -> str:
+    """What a case was made from; variants of one volume belong together."""
+    return entry.origin.partition(",")[0]
+
+
+def train(folders: Folders, recipe: Recipe, *, stop_after: int | None = None) -> None:
+    """Train, or go on with a training.
+
+    Args:
+        folders: with the preprocessed data set.
+        recipe: the same in every sitting.
+        stop_after: end after that many epochs of this sitting; the rest waits for the next one.
+    """
     import torch  # noqa: PLC0415  loaded only when training
 
-    torch.manual_seed(recipe.seed)
-    np.random.seed(recipe.seed)  # noqa: NPY002  batchgenerators draws from the global generator
     trainer = _trainer(folders, recipe, torch.device(recipe.device))
-    latest = Path(trainer.output_folder) / "checkpoint_latest.pth"
-    if latest.exists():
+    latest = next((file for file in checkpoints(folders) if file.exists() and file.name != "checkpoint_best.pth"), None)
+    if latest is not None:
         trainer.load_checkpoint(str(latest))
-    trainer.run_training()
-    return Path(trainer.output_folder)
+    torch.manual_seed(recipe.seed + trainer.current_epoch)
+    np.random.seed(recipe.seed + trainer.current_epoch)  # noqa: NPY002  nnU-Net's loaders draw from the global generator
+    if trainer.current_epoch < recipe.epochs:
+        trainer.last_epoch = recipe.epochs if stop_after is None else min(trainer.current_epoch + stop_after, recipe.epochs)
+        trainer.run_training()
+
+
+def checkpoints(folders: Folders) -> tuple[Path, ...]:
+    """Where the trainer leaves its checkpoints, best first."""
+    fold = folders.results / NAME / f"{TRAINER}__{plan.PLANS_NAME}__{plan.CONFIGURATION}" / "fold_0"
+    return tuple(fold / name for name in CHECKPOINTS)
 
 
 def prepare_environment(folders: Folders) -> None:
@@ -108,5 +133,5 @@ def _trainer(folders: Folders, recipe: Recipe, device: object) -> "nnUNetTrainer
     trainer = FaceTrainer(plans, plan.CONFIGURATION, 0, described, device)
     trainer.num_epochs, trainer.num_iterations_per_epoch = recipe.epochs, recipe.iterations
     trainer.num_val_iterations_per_epoch = max(recipe.iterations // 10, 2)
-    trainer.save_every = SAVE_EVERY
+    trainer.save_every = 1
     return trainer

@@ -3,10 +3,10 @@
 Importing this module imports nnU-Net, which reads its folders from the environment at that moment.
 """
 
+import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-MIRRORED_AXES = (2,)
-"""Left and right only."""
+from ctdeface_worker.training.trainer_names import MIRRORED_AXES
 
 
 class FaceTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no types
@@ -23,3 +23,27 @@ class FaceTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no type
 
     def _save_debug_information(self) -> None:
         """Write nothing: the stock file names the machine."""
+
+    last_epoch: int | None = None
+    """Where this sitting ends; None for the end of the training."""
+
+    def run_training(self) -> None:
+        """Train to the end of the sitting; the learning rate follows the whole training."""
+        if self.last_epoch in {None, self.num_epochs}:
+            super().run_training()
+            return
+        self.on_train_start()
+        for _ in range(self.current_epoch, self.last_epoch):
+            self.train_one_epoch()
+
+    def train_one_epoch(self) -> None:
+        """Do what one turn of the stock trainer's loop does."""
+        self.on_epoch_start()
+        self.on_train_epoch_start()
+        self.on_train_epoch_end([self.train_step(next(self.dataloader_train)) for _ in range(self.num_iterations_per_epoch)])
+        with torch.no_grad():
+            self.on_validation_epoch_start()
+            self.on_validation_epoch_end(
+                [self.validation_step(next(self.dataloader_val)) for _ in range(self.num_val_iterations_per_epoch)]
+            )
+        self.on_epoch_end()

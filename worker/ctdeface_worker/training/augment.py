@@ -1,0 +1,83 @@
+"""Real volumes again, otherwise: turned, cropped, in other slices, noisier, with streaks and with things around, as phantoms are."""
+
+import numpy as np
+
+from ctdeface_worker.domain import FloatArray, Geometry, Volume
+from ctdeface_worker.phantom.disturbance import Disturbance, disturbed
+from ctdeface_worker.phantom.head import Phantom
+from ctdeface_worker.phantom.room import Room, furnished
+from ctdeface_worker.phantom.scan import Scan, acquire, in_patient
+from ctdeface_worker.training.labels import GRID_MM, Labeled, on_grid
+
+BEHIND_FACE_MM = 60.0
+"""Heads turn about a point this far behind the middle of the face."""
+MOUTH_MM = (0.0, -50.0, -20.0)
+"""Where metal throws streaks from, seen from that point."""
+
+
+def varied(labeled: Labeled, chance: np.random.Generator) -> Labeled:
+    """Return a volume as another scanner, another day, another position might have given it.
+
+    Args:
+        labeled: on the training grid, with a face.
+        chance: for everything that is drawn.
+    """
+    head = _centered(labeled)
+    low, high = _corners(head.volume.geometry)
+    scan = _scan(low, high, chance)
+    seen = acquire(head, scan, chance)
+    room = Room(couch="none", arms=bool(chance.random() < 0.08), wires=int(chance.integers(1, 4)) if chance.random() < 0.3 else 0)
+    x, y, z = in_patient(MOUTH_MM, scan)
+    how = Disturbance(
+        blur_mm=float(chance.uniform(0, 1.5)),
+        noise_hu=float(np.exp(chance.uniform(0, np.log(30)))),
+        grain_mm=float(chance.choice([0.0, 2.5])),
+        streak_hu=float(chance.uniform(100, 600)) if chance.random() < 0.25 else 0.0,
+        streak_from=(float(x), float(y), float(z)),
+        round_field=bool(chance.random() < 0.15),
+    )
+    made = disturbed(furnished(seen, room, chance), how, chance)
+    return on_grid(made.volume, made.face)
+
+
+def _scan(low: FloatArray, high: FloatArray, chance: np.random.Generator) -> Scan:
+    """Draw slices, position and field of view; seen from the middle of the head, which is the origin."""
+    low, high = low.copy(), high.copy()
+    kind = chance.random()
+    if kind < 0.25:
+        low[2] = max(low[2], chance.uniform(-80, 0))
+    elif kind < 0.45:
+        high[2] = min(high[2], chance.uniform(20, 90))
+    elif kind < 0.6:
+        side = chance.uniform(75, 110)
+        low[0], high[0], high[1] = max(low[0], -side), min(high[0], side), min(high[1], chance.uniform(60, 120))
+    yaw, pitch, roll = (float(part) for part in chance.uniform(-30, 30, 3) * chance.random())
+    return Scan(
+        spacing_mm=(float(chance.uniform(GRID_MM, 6.0)), GRID_MM, GRID_MM),
+        low_mm=(float(low[0]), float(low[1]), float(low[2])),
+        high_mm=(float(high[0]), float(high[1]), float(high[2])),
+        turn_degrees=(yaw, pitch, roll),
+        tilt_degrees=float(chance.uniform(-20, 20)) if chance.random() < 0.15 else 0.0,
+        bend_mm=float(chance.uniform(0, 8)),
+        mirrored=bool(chance.random() < 0.5),
+    )
+
+
+def _centered(labeled: Labeled) -> Phantom:
+    """Move the origin into the middle of the head."""
+    geometry = labeled.volume.geometry
+    middle = geometry.affine_lps @ np.append(np.argwhere(labeled.face).mean(axis=0), 1.0)
+    shift = middle[:3] + np.array([0.0, BEHIND_FACE_MM, 0.0])
+    moved = Geometry(
+        shape=geometry.shape,
+        row_step_lps=geometry.row_step_lps,
+        column_step_lps=geometry.column_step_lps,
+        slice_origins_lps=geometry.slice_origins_lps - shift,
+    )
+    volume = Volume(hu=labeled.volume.hu, valid=labeled.volume.valid, geometry=moved)
+    return Phantom(seed=0, volume=volume, face=labeled.face, brain=np.zeros(geometry.shape, dtype=np.bool_))
+
+
+def _corners(geometry: Geometry) -> tuple[FloatArray, FloatArray]:
+    low = geometry.slice_origins_lps[0] - GRID_MM / 2
+    return low, low + np.array(geometry.shape[::-1]) * GRID_MM

@@ -1,0 +1,77 @@
+"""Train the network that finds faces: make its data set, train in sittings, export it."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from ctdeface_shared.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ctdeface_worker.training.dataset import Folders
+    from ctdeface_worker.training.examples import Example
+
+SEEDS_APART = 100_000
+"""Phantoms of one training seed are not those of the next."""
+
+EXAMPLES = """\
+examples:
+  ctdeface train work                                 300 phantoms, 100 epochs, export to work/model; the same command goes on after a stop
+  ctdeface train work --volumes ct --phantoms 400     real volumes (*.nii.gz) as well, labeled by the geometric segmenter
+  ctdeface train work --stop-after 1                  make the data set and train one epoch
+  nohup nice ctdeface train work > train.log &        in the background
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare data, length and device."""
+    parser.add_argument("root", type=Path, help="folder for data set, checkpoints and model; an interrupted training goes on there")
+    parser.add_argument("--volumes", type=Path, metavar="FOLDER", help="NIfTI volumes in HU (*.nii.gz) to learn from as well")
+    parser.add_argument("--phantoms", type=int, default=300, metavar="N", help="synthetic heads to learn from (default: 300)")
+    parser.add_argument("--variants", type=int, default=2, metavar="N", help="disturbed copies of each real volume (default: 2)")
+    parser.add_argument("--epochs", type=int, default=100, help="over which the learning rate falls to 0 (default: 100)")
+    parser.add_argument("--iterations", type=int, default=50, help="batches per epoch (default: 50)")
+    parser.add_argument("--stop-after", type=int, metavar="N", help="end this sitting after N epochs, and export what there is")
+    parser.add_argument("--seed", type=int, default=1, help="of data and weights (default: 1)")
+    parser.add_argument("--small", action="store_true", help="a network and patches so small that a trial takes minutes")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to train (default: cpu)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to export the model (default: ROOT/model)")
+
+
+def run(namespace: argparse.Namespace) -> int:
+    """Make the data set, train and export."""
+    from ctdeface_worker.training import dataset, export, train  # noqa: PLC0415  `ctdeface train --help` needs no imaging library
+
+    folders = dataset.Folders(root=namespace.root.resolve())
+    start = train.SMALL if namespace.small else train.Recipe()
+    recipe = replace(start, epochs=namespace.epochs, iterations=namespace.iterations, seed=namespace.seed, device=namespace.device)
+    if namespace.volumes is not None and not namespace.volumes.is_dir():
+        message = f"there is no folder of volumes at {namespace.volumes}"
+        raise ConfigurationError(message)
+    train.prepare_environment(folders)
+    folders.root.mkdir(parents=True, exist_ok=True)
+    console = Console(highlight=False)
+    for entry in dataset.write_raw(_examples(namespace, folders), folders):
+        console.print(f"{entry.name}: {entry.face_voxels} voxels of face")
+    dataset.describe(folders)
+    (folders.root / train.RECIPE).write_text(json.dumps(asdict(recipe), indent=1), encoding="utf-8")
+    train.preprocess(folders, recipe)
+    train.train(folders, recipe, stop_after=namespace.stop_after)
+    console.print(f"model: {export.export(folders, namespace.out or folders.root / 'model')}")
+    return 0
+
+
+def _examples(namespace: argparse.Namespace, folders: "Folders") -> "Iterator[Example]":
+    from ctdeface_worker.training import dataset, examples  # noqa: PLC0415  as above
+
+    known = {entry.name for entry in dataset.entries(folders)}
+    first = namespace.seed * SEEDS_APART
+    synthetic = examples.phantoms(range(first, first + namespace.phantoms), known)
+    if namespace.volumes is None:
+        return synthetic
+    return chain(examples.volumes(namespace.volumes, namespace.variants, namespace.seed, known), synthetic)
