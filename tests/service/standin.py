@@ -1,7 +1,8 @@
 """A stand-in for the pipeline, for tests of queue and publishing: no imaging, but real files, real crashes and real memory.
 
 The first line of a case's `plan.txt` says what shall become of it: a key of `MISHAPS`, `refuse`, `needs bulky` (refused
-with any other profile), or anything else to be released. A released file is the input with its bytes turned around.
+with any other profile), `busy N` (N rounds of arithmetic, then released), or anything else to be released. A released file is
+the input with its bytes turned around.
 """
 
 import hashlib
@@ -67,6 +68,8 @@ def follow(task: CaseTask, notify: Notify) -> CaseResult:
     mishap = MISHAPS.get(plan)
     if mishap is not None:
         mishap(task)
+    if plan.startswith("busy "):
+        hashlib.pbkdf2_hmac("sha256", b"", b"salt", int(plan.split()[1]))
     if plan == "refuse" or (plan == "needs bulky" and task.options.profile is not Profile.BULKY):
         return CaseResult(released=False, code=FaceNotFound("").code, reason="no face", files=_files(task, Fate.WITHHELD))
     for file in _files(task, Fate.RELEASED):
