@@ -42,7 +42,7 @@ class Recipe:
 
 
 RECIPE = "recipe.json"
-SMALL = Recipe(patch=(48, 48, 48), features=(8, 16, 32), epochs=6, iterations=20)
+SMALL = Recipe(patch=(48, 48, 48), features=(8, 16, 32, 32))
 """For a trial, and for tests."""
 
 
