@@ -10,7 +10,7 @@ from ctdeface_worker.verification.check import Check
 TISSUE_HU = -300.0
 BONE_HU = 300.0
 TISSUE_ML = (15.0, 1600.0)
-MOST_BONE = 0.15
+MOST_BONE = 0.12
 """Of the tissue a soft-tissue mask removes; metal streaks and thin facial bones make some, a misplaced mask makes more."""
 SMALLEST_PIECE_ML = 1.0
 
