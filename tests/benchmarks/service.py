@@ -104,9 +104,8 @@ def main() -> int:
                 published, settled = rates(broker, chosen.jobs)
             print(f"queue {name:9} {published:8.0f} jobs/s published {settled:8.0f} jobs/s received and acknowledged")
         one, two = (seconds_for(folder / f"{workers} workers", workers, chosen.cases, chosen.rounds) for workers in (1, 2))
-        print(
-            f"scaling {chosen.cases / one:6.2f} cases/s with 1 worker {chosen.cases / two:6.2f} cases/s with 2 workers: {one / two:.2f} times as fast"
-        )
+        alone, both = chosen.cases / one, chosen.cases / two
+        print(f"scaling {alone:6.2f} cases/s with 1 worker {both:6.2f} cases/s with 2 workers: {both / alone:.2f} times as fast")
     return 0
 
 
