@@ -1,9 +1,8 @@
 """Removes what was kept long enough: archived originals and outputs, quarantined cases, reports of cases that are gone."""
 
-import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ class Removed:
     reports: int = 0
 
 
-def remove_expired(spool: ServiceSpool, rules: SpoolSection, *, now: float) -> Removed:
+def remove_expired(spool: ServiceSpool, rules: SpoolSection, *, now: float, case_depth: int = 1) -> Removed:
     """Remove every job's folder that is older than its place allows.
 
     A report stays as long as its case lies in inbox, outbox or quarantine: it is what says that the case is done, or why not. Nothing goes
@@ -36,6 +35,7 @@ def remove_expired(spool: ServiceSpool, rules: SpoolSection, *, now: float) -> R
         spool: where to look.
         rules: how many days each place keeps; None keeps for ever.
         now: seconds since the epoch.
+        case_depth: cases lie so many levels below the inbox, and their jobs one level deeper.
 
     Raises:
         OSError: the reports cannot be read.
@@ -43,11 +43,12 @@ def remove_expired(spool: ServiceSpool, rules: SpoolSection, *, now: float) -> R
     if rules.archive_days is rules.quarantine_days is rules.reports_days is None:
         return Removed()
     busy = frozenset(job.case for job in JobReader(spool.reports).read() if not job.ended)
+    depth = case_depth + 1
     archives = sorted(folder for folder in spool.archive.iterdir() if folder.is_dir())
     return Removed(
-        archive=sum(_remove(root, rules.archive_days, now, lambda case: case in busy) for root in archives),
-        quarantine=_remove(spool.quarantine, rules.quarantine_days, now, lambda case: case in busy),
-        reports=_remove(spool.reports, rules.reports_days, now, lambda case: case in busy or _is_there(spool, case)),
+        archive=sum(_remove(_jobs_before(root, depth, rules.archive_days, now), lambda case: case in busy) for root in archives),
+        quarantine=_remove(_jobs_before(spool.quarantine, depth, rules.quarantine_days, now), lambda case: case in busy),
+        reports=_remove(_jobs_before(spool.reports, depth, rules.reports_days, now), lambda case: case in busy or _is_there(spool, case)),
     )
 
 
@@ -55,29 +56,43 @@ def _is_there(spool: ServiceSpool, case: str) -> bool:
     return any((place / case).exists() for place in (spool.inbox, spool.outbox, spool.quarantine))
 
 
-def _remove(root: Path, days: float | None, now: float, is_kept: Callable[[str], bool]) -> int:
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A job's folder whose time is over."""
+
+    folder: Path
+    root: Path
+
+    @property
+    def case(self) -> str:
+        return self.folder.parent.relative_to(self.root).as_posix()
+
+
+def _jobs_before(root: Path, depth: int, days: float | None, now: float) -> Iterator[_Job]:
+    """Yield the folders at the depth of jobs that are named after a job and older than so many days; none without days.
+
+    A case may be named like a job, and its originals may hold such names too: only the depth tells them apart.
+    """
     if days is None:
-        return 0
-    removed = 0
-    for folder in list(_job_folders(root)):
+        return
+    for folder in sorted(root.glob("/".join(["*"] * depth))):
         with suppress(OSError):
-            if folder.name.endswith(_GOING):
-                shutil.rmtree(folder)  # a removal that was interrupted
-            elif now - _put_there(folder) > days * DAY_SECONDS and not is_kept(folder.parent.relative_to(root).as_posix()):
-                going = folder.rename(folder.with_name(f".{folder.name}{_GOING}"))  # nobody takes half of it for the whole
+            if _JOB.fullmatch(folder.name) and (folder.name.endswith(_GOING) or now - _put_there(folder) > days * DAY_SECONDS):
+                yield _Job(folder, root)
+
+
+def _remove(jobs: Iterable[_Job], is_kept: Callable[[str], bool]) -> int:
+    removed = 0
+    for job in jobs:
+        with suppress(OSError):
+            if job.folder.name.endswith(_GOING):
+                shutil.rmtree(job.folder)  # a removal that was interrupted
+            elif not is_kept(job.case):
+                going = job.folder.rename(job.folder.with_name(f".{job.folder.name}{_GOING}"))  # nobody takes half of it for the whole
                 removed += 1
                 shutil.rmtree(going)
-            _remove_empty(folder.parent, root)
+            _remove_empty(job.folder.parent, job.root)
     return removed
-
-
-def _job_folders(root: Path) -> Iterator[Path]:
-    """Yield the folders that are named after a job, at any depth below a case's."""
-    for parent, names, _ in os.walk(root):
-        if Path(parent) != root:
-            jobs = [name for name in names if _JOB.fullmatch(name)]
-            yield from (Path(parent) / name for name in jobs)
-            names[:] = sorted(set(names) - set(jobs))
 
 
 def _put_there(folder: Path) -> float:

@@ -31,15 +31,15 @@ def spool_with_one_job_everywhere(root: Path) -> ServiceSpool:
 def test_nothing_goes_before_its_time_or_without_a_rule(tmp_path: Path) -> None:
     """Half a day is too early for all; without days everything is kept for ever."""
     spool = spool_with_one_job_everywhere(tmp_path)
-    assert remove_expired(spool, RULES, now=time.time() + DAY_SECONDS / 2) == Removed()
-    assert remove_expired(spool, SpoolSection(), now=time.time() + 1000 * DAY_SECONDS) == Removed()
+    assert remove_expired(spool, RULES, case_depth=2, now=time.time() + DAY_SECONDS / 2) == Removed()
+    assert remove_expired(spool, SpoolSection(), case_depth=2, now=time.time() + 1000 * DAY_SECONDS) == Removed()
 
 
 def test_each_place_keeps_for_its_own_time(tmp_path: Path) -> None:
     """Archive first, then the quarantine; the report waits for both and leaves no empty folder."""
     spool = spool_with_one_job_everywhere(tmp_path)
-    assert remove_expired(spool, RULES, now=time.time() + 1.5 * DAY_SECONDS) == Removed(archive=2)
-    assert remove_expired(spool, RULES, now=time.time() + 3.5 * DAY_SECONDS) == Removed(quarantine=1, reports=1)
+    assert remove_expired(spool, RULES, case_depth=2, now=time.time() + 1.5 * DAY_SECONDS) == Removed(archive=2)
+    assert remove_expired(spool, RULES, case_depth=2, now=time.time() + 3.5 * DAY_SECONDS) == Removed(quarantine=1, reports=1)
     assert not any(spool.reports.iterdir())
 
 
@@ -47,7 +47,7 @@ def test_the_report_of_a_case_that_is_still_there_stays(tmp_path: Path) -> None:
     """It is what says that the released case is done."""
     spool = spool_with_one_job_everywhere(tmp_path)
     (spool.outbox / "group/case").mkdir(parents=True)
-    assert remove_expired(spool, RULES, now=time.time() + 9 * DAY_SECONDS) == Removed(archive=2, quarantine=1)
+    assert remove_expired(spool, RULES, case_depth=2, now=time.time() + 9 * DAY_SECONDS) == Removed(archive=2, quarantine=1)
     assert (spool.reports / "group/case" / JOB / "file").exists()
 
 
@@ -63,26 +63,40 @@ def test_nothing_of_a_case_goes_while_it_has_a_job_that_has_not_ended(tmp_path: 
     """However old it is; when the job has ended, everything goes."""
     spool = spool_with_one_job_everywhere(tmp_path)
     report(spool, state)
-    assert remove_expired(spool, RULES, now=time.time() + 9 * DAY_SECONDS) == Removed()
+    assert remove_expired(spool, RULES, case_depth=2, now=time.time() + 9 * DAY_SECONDS) == Removed()
     report(spool, "done")
-    assert remove_expired(spool, RULES, now=time.time() + 9 * DAY_SECONDS) == Removed(archive=2, quarantine=1, reports=1)
+    assert remove_expired(spool, RULES, case_depth=2, now=time.time() + 9 * DAY_SECONDS) == Removed(archive=2, quarantine=1, reports=1)
 
 
 def test_a_case_that_is_named_like_a_job_is_no_job(tmp_path: Path) -> None:
     """Its jobs go one by one, not the case with all of them."""
     spool = spool_with_one_job_everywhere(tmp_path)
-    (spool.quarantine / OTHER / JOB).mkdir(parents=True)
-    os.utime(spool.quarantine / OTHER)
-    assert remove_expired(spool, RULES, now=time.time() + 9 * DAY_SECONDS).quarantine == 2
-    assert not (spool.quarantine / OTHER).exists()
-    (spool.reports / OTHER / JOB).mkdir(parents=True)
-    (spool.outbox / OTHER).mkdir()
-    assert remove_expired(spool, RULES, now=time.time() + 9 * DAY_SECONDS) == Removed()
+    (spool.quarantine / "group" / OTHER / JOB).mkdir(parents=True)
+    os.utime(spool.quarantine / "group" / OTHER)
+    assert remove_expired(spool, RULES, case_depth=2, now=time.time() + 9 * DAY_SECONDS).quarantine == 2
+    assert not (spool.quarantine / "group" / OTHER).exists()
+    (spool.reports / "group" / OTHER / JOB).mkdir(parents=True)
+    (spool.outbox / "group" / OTHER).mkdir(parents=True)
+    assert remove_expired(spool, RULES, case_depth=2, now=time.time() + 9 * DAY_SECONDS) == Removed()
 
 
 def test_a_removal_that_was_interrupted_is_finished(tmp_path: Path) -> None:
     """What was being removed has a name that nobody takes for a job's."""
     spool = spool_with_one_job_everywhere(tmp_path)
     half = (spool.quarantine / "group/case" / JOB).rename(spool.quarantine / "group/case" / f".{JOB}.removed")
-    assert remove_expired(spool, RULES, now=time.time()) == Removed()
+    assert remove_expired(spool, RULES, case_depth=2, now=time.time()) == Removed()
     assert not half.parent.parent.exists()
+
+
+def test_names_in_what_a_job_holds_do_not_count(tmp_path: Path) -> None:
+    """Originals may lie in folders that are named like jobs; they go with their job."""
+    spool = ServiceSpool.under(tmp_path)
+    spool.prepare(outbox_mode=0o750)
+    spool.prepare_inbox(Originals.ARCHIVE)
+    originals = spool.quarantine / "case" / JOB / "originals"
+    (originals / OTHER).mkdir(parents=True)
+    os.utime(spool.quarantine / "case" / JOB)
+    assert remove_expired(spool, RULES, now=time.time() + DAY_SECONDS) == Removed()
+    assert (originals / OTHER).is_dir()
+    assert remove_expired(spool, RULES, now=time.time() + 9 * DAY_SECONDS) == Removed(quarantine=1)
+    assert not any(spool.quarantine.iterdir())

@@ -209,6 +209,6 @@ def _clear_away(post: Post, memory: Memory) -> None:
         return
     memory.cleared_at = monotonic()
     sweep_unpacked(post)
-    removed = remove_expired(post.spool, post.keeping, now=time())
+    removed = remove_expired(post.spool, post.keeping, now=time(), case_depth=post.rules.case_depth)
     if removed.archive or removed.quarantine or removed.reports:
         _log.info("expired_removed", files=removed.archive + removed.quarantine + removed.reports)
