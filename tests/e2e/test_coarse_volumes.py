@@ -12,10 +12,8 @@ SAMPLE = 12
 
 
 def test_a_sample_of_coarse_volumes_is_released_without_facial_skin_and_with_the_whole_brain(real_data: Path) -> None:
-    """Ten of twelve are released; where a nose is in view to measure by, no less than 98.5 % of the skin is gone, and no brain.
-
-    Of all 136 volumes the gate refuses 14; two of them are in this sample.
-    """
+    """Ten of twelve are released; where a nose is in view to measure by, no less than 98.5 % of the skin is gone, and no brain."""
+    # of all 136 volumes 14 are refused; two of them are in this sample
     coarse = names(real_data)[len(HEADS) :]
     sample = coarse[:: len(coarse) // SAMPLE][:SAMPLE]
     segmenter = GeometricSegmenter()
