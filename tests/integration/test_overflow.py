@@ -42,7 +42,7 @@ def test_events_that_the_kernel_dropped_cost_no_case(tmp_path: Path) -> None:
             assert overflowed()
             process.send_signal(signal.SIGCONT)
             wait_for(lambda: broker.depth().ready == 3, seconds=60.0)
-            time.sleep(3.0)
+            time.sleep(2.0)
             assert broker.depth().ready == 3
             process.terminate()
             assert process.wait() == 0

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ctdeface_shared.manifest import Manifest
 from ctdeface_shared.options import Originals
+from ctdeface_watcher.scan import Rules
 from tests.service.watcher import QUIET, RunningWatcher, fill, wait_for
 
 JOB = "6f0b6a3c-0d1f-5c6e-9a53-5f0c1c1d7a10"
@@ -29,15 +31,27 @@ def test_cases_that_are_moved_in_linked_or_there_before_the_start_are_published_
 
 def test_a_case_that_is_copied_slowly_is_published_once_and_whole(watcher: RunningWatcher) -> None:
     """Pauses shorter than the quiet period do not split it."""
-    watcher.quiet = 2.0
+    watcher.quiet = 1.2
     watcher.start()
     folder = watcher.spool.inbox / "slow"
     folder.mkdir()
     for number in range(6):
         (folder / f"{number}.dcm").write_bytes(b"slice")
         assert watcher.jobs == []
-        time.sleep(0.5)
+        time.sleep(0.3)
     watcher.expect("slow")
+
+
+def test_the_marker_publishes_a_case_long_before_its_quiet_period_is_over(watcher: RunningWatcher) -> None:
+    """A minute here; without its marker the other case still waits."""
+    watcher.quiet, watcher.rules = 60.0, Rules(marker="COMPLETE")
+    fill(watcher.spool.inbox / "unmarked")
+    folder = fill(watcher.spool.inbox / "marked")
+    watcher.start()
+    wait_for(lambda: watcher.seen.waiting == ("marked", "unmarked"))
+    (folder / "COMPLETE").touch()
+    wait_for(lambda: [job.case for job in watcher.jobs] == ["marked"])
+    assert watcher.jobs[0].manifest == Manifest.scan(folder)
 
 
 def test_temporary_names_of_rsync_keep_a_case_waiting(watcher: RunningWatcher) -> None:

@@ -91,7 +91,7 @@ def test_a_zip_file_waits_while_a_case_of_its_name_lies_in_the_inbox(watcher: Ru
 def test_a_zip_file_that_is_still_being_copied_waits(watcher: RunningWatcher) -> None:
     """A part of it would be damaged."""
     whole = drop_zip(watcher.spool, "a.zip").rename(watcher.spool.archive / "a.zip").read_bytes()
-    watcher.quiet = 2.0
+    watcher.quiet = 1.2
     watcher.start()
     for part in range(1, 5):
         (watcher.spool.inbox / "a.zip").write_bytes(whole[: len(whole) * part // 4])
