@@ -1,6 +1,6 @@
 """Look at the inbox, wait until dropped cases are complete, and put a job for each into the queue, until stopped.
 
-Run one per inbox. Zip files are unpacked, and late files put together with their case; the workers put originals away when a case has ended.
+Run one per inbox. Zip files are unpacked, and late files put together with their case; workers put originals away when a case has ended.
 """
 
 import argparse
