@@ -29,6 +29,9 @@ _LONGEST_PAUSE_SECONDS = 30.0
 _CONNECT_SECONDS = 10.0
 _BLOCKED_SECONDS = 120.0
 _PRECONDITION_FAILED = 406
+_NOT_FOUND = 404
+_NAMES_ON_DISK_SECONDS = 1.0
+"""RabbitMQ (3.10 up) confirms a new quorum queue, and jobs in it, half a second before its name is on the disk."""
 _REFUSED = (AuthenticationError, ProbableAuthenticationError, ProbableAccessDeniedError)
 
 
@@ -68,7 +71,7 @@ class Link:
             try:
                 with self.errors_named():
                     self._channel = self._connection_now().channel()
-                    declare(self._channel, EXCHANGES, queues(self._target.retry_delays))
+                    self._declare_all(self._channel)
                     self._channel.confirm_delivery()
                     self._channel.basic_qos(prefetch_count=1)
             except ConfigurationError:
@@ -78,6 +81,20 @@ class Link:
             message = "there is no connection to the queue right now"
             raise BrokerUnavailable(message)
         return self._channel
+
+    def _declare_all(self, channel: BlockingChannel) -> None:
+        """Declare everything, and wait until what is new would outlive a power cut: nothing may be confirmed into it before."""
+        wanted = queues(self._target.retry_delays)
+        try:
+            with self.fresh_channel() as look:
+                for queue in wanted:
+                    look.queue_declare(queue.name, passive=True)
+        except ChannelClosedByBroker as error:
+            declare(channel, EXCHANGES, wanted)
+            if error.reply_code == _NOT_FOUND:
+                time.sleep(_NAMES_ON_DISK_SECONDS)
+        else:
+            declare(channel, EXCHANGES, wanted)
 
     def connect(self, patience_seconds: float) -> None:
         """Make a new connection, waiting first as long as earlier failures ask for.
