@@ -74,6 +74,10 @@ class FaceNotFound(PermanentError):
     """No face could be found in the volume."""
 
 
+class SegmentersDisagree(PermanentError):
+    """The network and the geometric rules do not mean the same face."""
+
+
 class VerificationFailed(PermanentError):
     """The gate could not prove that the face is gone and that everything else is untouched."""
 

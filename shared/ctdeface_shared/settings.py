@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from ctdeface_shared.broker.section import BrokerSection
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.metrics.section import MetricsSection
+from ctdeface_shared.models_section import ModelsSection
 from ctdeface_shared.options import DefaceOptions, FillRule, HeaderPolicy, OnSeriesFailure, Originals, Profile
 from ctdeface_shared.section import Section
 
@@ -138,6 +139,7 @@ class Settings(BaseSettings):
     watch: WatchSection = WatchSection()
     broker: BrokerSection = BrokerSection()
     metrics: MetricsSection = MetricsSection()
+    models: ModelsSection = ModelsSection()
     uid_key: SecretStr | None = Field(
         None, min_length=16, description="Secret behind the new UIDs of headers = annotate, 16 characters up."
     )

@@ -13,6 +13,8 @@ DOORS = {
     "pydicom": ("ctdeface_worker.dicom", "ctdeface_worker.verification.instances", "ctdeface_worker.phantom"),
     "torch": ("ctdeface_worker.segmentation.nnunet", "ctdeface_worker.training"),
     "nnunetv2": ("ctdeface_worker.segmentation.nnunet", "ctdeface_worker.training"),
+    "safetensors": ("ctdeface_worker.segmentation.nnunet",),
+    "gdown": ("ctdeface_worker.segmentation.model_download",),
     "PIL": ("ctdeface_worker.preview",),
     "jinja2": ("ctdeface_worker.report",),
     "gdcm": ("ctdeface_worker.dicom",),

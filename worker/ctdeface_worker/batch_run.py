@@ -68,7 +68,7 @@ def run_batch(plan: BatchPlan, settings: Settings) -> int:
     if not cases:
         _say(Console(stderr=True), f"No DICOM cases found under {plan.root_in}")
         return EXIT_USAGE
-    segmenter_named(settings.deface.segmenter)  # a wrong name shall be told before anything is made
+    segmenter_named(settings.deface.segmenter, settings.models.place)  # a wrong name shall be told before anything is made
     spool = Spool.beside(plan.root_out, plan.state_root, plan.work_root)
     spool.prepare(outbox_mode=settings.output.folder_mode)
     if plan.nifti_root is not None:
@@ -130,12 +130,12 @@ def prepare_nifti_root(folder: Path, mode: int) -> None:
         raise ConfigurationError(message)
 
 
-def prepare(segmenter: str, log: Path) -> Run[CaseTask, CaseResult]:
+def prepare(segmenter: str, log: Path, models: Path) -> Run[CaseTask, CaseResult]:
     """Make a child ready for cases, its log lines in the same file as ours."""
     from ctdeface_worker import child  # noqa: PLC0415  imaging libraries: the child's business
 
     logs.configure(_open_log(log))
-    return child.prepare(segmenter)
+    return child.prepare(segmenter, models=models)
 
 
 def _overlap(one: Path, other: Path) -> bool:
@@ -151,7 +151,8 @@ def _work_through(batch: Batch, cases: tuple[Case, ...], plan: BatchPlan, consol
     jobs = min(plan.jobs, len(cases))
     threads = batch.settings.work.threads or max((os.cpu_count() or 1) // jobs, 1)
     os.environ.update({name: str(threads) for name in ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")})
-    children: list[Child] = [WarmChild(partial(prepare, batch.options.segmenter, plan.state_root / LOG)) for _ in range(jobs)]
+    ready = partial(prepare, batch.options.segmenter, plan.state_root / LOG, batch.settings.models.place)
+    children: list[Child] = [WarmChild(ready) for _ in range(jobs)]
     with display(console, len(cases)) as shown:
         crew = [threading.Thread(target=_take_cases, args=(batch, child, waiting, tally, shown)) for child in children]
         for worker in crew:

@@ -133,10 +133,21 @@ def stored_index(geometry: Geometry, points_lps: FloatArray) -> FloatArray:
 
 def mask_to_stored(mask: BoolArray, canonical: Canonical, geometry: Geometry) -> BoolArray:
     """Bring a canonical mask to the stored voxels of a geometry: linear interpolation, cut at one half."""
+    return field_to_stored(mask.astype(np.float32), canonical, geometry)
+
+
+def field_to_stored(soft: HuArray, canonical: Canonical, geometry: Geometry) -> BoolArray:
+    """Tell at which stored voxels a canonical field, such as a probability, is one half or more, by linear interpolation.
+
+    Args:
+        soft: at each canonical voxel, 0 to 1.
+        canonical: the grid.
+        geometry: of the stored voxels.
+    """
     out = np.zeros(geometry.shape, dtype=bool)
+    mask = soft > 0
     if not mask.any():
         return out
-    soft = mask.astype(np.float32)
     order = _axis_order(geometry)
     image = sitk.GetImageFromArray(soft) if order is None else None
     window = _window(mask, canonical, geometry)
@@ -146,6 +157,16 @@ def mask_to_stored(mask: BoolArray, canonical: Canonical, geometry: Geometry) ->
             out[k][window[1:]] = _sample_upright(soft, canonical, geometry, at)
         else:
             out[k][window[1:]] = _sample_oblique(image, canonical, geometry, at)
+    return out
+
+
+def on_grid(field: HuArray, source: Canonical, target: Canonical) -> HuArray:
+    """Interpolate a field linearly from one canonical grid to another; 0 where the source does not reach."""
+    out = field
+    for axis in range(3):
+        start = (target.origin_lps[2 - axis] - source.origin_lps[2 - axis]) / source.spacing_mm
+        index = start + np.arange(target.hu.shape[axis]) * target.spacing_mm / source.spacing_mm
+        out = np.moveaxis(_between(np.moveaxis(out, axis, 0), index), 0, axis)
     return out
 
 

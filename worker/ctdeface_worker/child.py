@@ -1,6 +1,7 @@
 """What runs in the warm child: cases through the pipeline, with every segmenter loaded once."""
 
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
 
 from ctdeface_worker.executor import Notify, Run
 from ctdeface_worker.pipeline import deface_case
@@ -9,13 +10,17 @@ from ctdeface_worker.segmentation.choice import segmenter_named
 from ctdeface_worker.task import CaseTask
 
 
-def prepare(segmenter: str) -> Run[CaseTask, CaseResult]:
+def prepare(segmenter: str, *, models: Path | None = None) -> Run[CaseTask, CaseResult]:
     """Make a child ready for cases: load the segmenter that most of them ask for.
+
+    Args:
+        segmenter: its name.
+        models: folder of installed networks; None is the user's.
 
     Raises:
         ConfigurationError: there is no such segmenter.
     """
-    loaded = cache(segmenter_named)
+    loaded = cache(partial(segmenter_named, store=models))
     loaded(segmenter)
 
     def run(task: CaseTask, notify: Notify) -> CaseResult:

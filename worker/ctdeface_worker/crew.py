@@ -34,14 +34,16 @@ GRACE_SECONDS = 300.0
 _log = logs.logger(__name__)
 
 
-def run_crew(site: Site, processes: int | None, threads: int | None, pipeline: Pipeline = prepare, metrics_port: int | None = None) -> int:
+def run_crew(
+    site: Site, processes: int | None, threads: int | None, pipeline: Pipeline | None = None, metrics_port: int | None = None
+) -> int:
     """Run the slots of a worker until it is stopped, and return the exit code.
 
     Args:
         site: where the service runs.
         processes: how many slots; None for the settings'.
         threads: of each slot; None for the settings', or a fair share of the cores.
-        pipeline: makes a child ready, given the segmenter's name; must be importable.
+        pipeline: makes a child ready, given the segmenter's name; must be importable. None is the real one.
         metrics_port: where metrics are served; None for the settings', 0 for nowhere.
 
     Raises:
@@ -52,12 +54,12 @@ def run_crew(site: Site, processes: int | None, threads: int | None, pipeline: P
     each = threads or work.threads or max((os.cpu_count() or 1) // count, 1)
     os.environ.update({name: str(each) for name in ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")})
     logs.configure()
-    segmenter_named(site.settings.deface.segmenter)  # a wrong name shall be told before anything is taken
+    segmenter_named(site.settings.deface.segmenter, site.settings.models.place)  # a wrong name shall be told before anything is taken
     site.prepare()
     recover(site.spool, _rules(site))
     for folder in (site.spool.staging, site.spool.work, site.spool.locks):
         sweep(folder, stale_seconds=_stale_seconds(site))
-    find = partial(segmenter_named, site.settings.deface.segmenter)
+    find = partial(segmenter_named, site.settings.deface.segmenter, site.settings.models.place)
     with stop_on_signals() as stop, exported_metrics(site, metrics_port, find) as metrics:
         ends: list[Exception | None] = []
         crew = [
@@ -111,10 +113,10 @@ def _rules(site: Site) -> OutputRules:
     )
 
 
-def station_of(site: Site, name: str, stop: threading.Event, pipeline: Pipeline = prepare) -> Station:
+def station_of(site: Site, name: str, stop: threading.Event, pipeline: Pipeline | None = None) -> Station:
     """Put together what one slot works with."""
     settings = site.settings
-    child = WarmChild(partial(pipeline, settings.deface.segmenter))
+    child = WarmChild(partial(pipeline or partial(prepare, models=settings.models.place), settings.deface.segmenter))
     return Station(
         name=name,
         broker=open_broker(site.queue),

@@ -108,6 +108,7 @@ class CaseResult:
         seconds: per stage.
         segmenter: name of what made the masks.
         model_digest: SHA-256 of the model or of the rules.
+        model_origin: "built-in" rules, "shipped" with this package, "verified" by a digest given at installation, or "unverified".
     """
 
     released: bool
@@ -118,6 +119,7 @@ class CaseResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     segmenter: str = ""
     model_digest: str = ""
+    model_origin: str = ""
 
     @property
     def released_series(self) -> tuple[str, ...]:
@@ -126,4 +128,4 @@ class CaseResult:
 
     def with_run(self, segmenter: Segmenter, seconds: Mapping[str, float]) -> Self:
         """Add what made the masks and how long each stage took."""
-        return replace(self, segmenter=segmenter.name, model_digest=segmenter.digest, seconds=dict(seconds))
+        return replace(self, segmenter=segmenter.name, model_digest=segmenter.digest, model_origin=segmenter.origin, seconds=dict(seconds))

@@ -17,6 +17,10 @@ class Segmenter(Protocol):
     def digest(self) -> str:
         """SHA-256 of the model, or of the version of the rules, for reports."""
 
+    @property
+    def origin(self) -> str:
+        """Who vouches for it: "built-in", "shipped", "verified" or "unverified", for reports."""
+
     def segment(self, volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False) -> FaceMask:
         """Return the face mask of the volume.
 

@@ -1,18 +1,58 @@
-"""Which segmenter a name stands for."""
+"""Which segmenter a name stands for.
+
+`geometric`                       rays from inside the skull
+`network`                         the shipped network, with the geometric rules over it
+`nnunet:NAME`                     an installed network by itself
+`nnunet:NAME:mirrored`            the same, averaged over mirror images: slower, a little smoother
+"""
+
+from pathlib import Path
 
 from ctdeface_shared.errors import ConfigurationError
+from ctdeface_shared.models_section import ModelsSection
+from ctdeface_worker.segmentation import models
 from ctdeface_worker.segmentation.base import Segmenter
 
+NNUNET, MIRRORED = "nnunet", "mirrored"
 
-def segmenter_named(name: str) -> Segmenter:
-    """Return the segmenter of a name.
+
+def segmenter_named(name: str, store: Path | None = None) -> Segmenter:
+    """Return the segmenter of a name; networks are held against their digest here and loaded with the first case.
+
+    Args:
+        name: see above.
+        store: folder of installed networks; None is the user's.
 
     Raises:
-        ConfigurationError: there is no such segmenter.
+        ConfigurationError: there is no such segmenter, or its model was changed.
     """
     if name == "geometric":
         from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter  # noqa: PLC0415  only the chosen one is loaded
 
         return GeometricSegmenter()
-    message = f"there is no segmenter {name!r}; choose geometric"
+    match name.split(":"):
+        case ["network"]:
+            return _guided(name)
+        case [kind, model] if kind == NNUNET:
+            return _alone(name, model, store, mirrored=False)
+        case [kind, model, how] if (kind, how) == (NNUNET, MIRRORED):
+            return _alone(name, model, store, mirrored=True)
+    message = f"there is no segmenter {name!r}; choose geometric, network or nnunet:NAME (`ctdeface model list` shows the names)"
     raise ConfigurationError(message)
+
+
+def _guided(name: str) -> Segmenter:
+    model = models.shipped()
+    if model is None:
+        message = "this build of ctdeface comes without a network; choose geometric, or install a model and choose nnunet:NAME"
+        raise ConfigurationError(message)
+    from ctdeface_worker.segmentation.nnunet.segmenter import GuidedSegmenter  # noqa: PLC0415  torch, only where it is used
+
+    return GuidedSegmenter(name, model)
+
+
+def _alone(name: str, model: str, store: Path | None, *, mirrored: bool) -> Segmenter:
+    found = models.find(model, store or ModelsSection().place)
+    from ctdeface_worker.segmentation.nnunet.segmenter import NnunetSegmenter  # noqa: PLC0415  torch, only where it is used
+
+    return NnunetSegmenter(name, found, mirrored=mirrored)

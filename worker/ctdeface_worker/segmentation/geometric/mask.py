@@ -35,6 +35,8 @@ CHEEK_BESIDE_CAVITY_MM = 40.0
 GUARD_MM = 4.0
 """Around the cavity nothing is removed."""
 FRONT_HALF_WIDTH_MM = 75.0
+SAFE_DEPTH_MM = 36.0
+"""Nothing deeper below the skin is facial soft tissue, the fattest cheek included."""
 BULKY_LOOK_DEGREES = 12.0
 BULKY_FOREHEAD_MM = 8.0
 """From skin to bone at the brow."""
@@ -161,6 +163,14 @@ def guard(tissue: Tissue, spacing_mm: float, margin_mm: float = GUARD_MM) -> Boo
     for below, above in pairwise(found):
         bridged[below + 1 : above] |= tissue.cavity[below] & tissue.cavity[above]
     return morphology.grown(bridged, round(margin_mm / spacing_mm))
+
+
+def safe_zone(tissue: Tissue, face: Face, spacing_mm: float) -> BoolArray:
+    """Return where soft tissue may be removed at all: in the sector and the slices of the face, near the skin, outside bone and cavity."""
+    skin_mm = filled(face.cylinder.skin_mm)
+    near = _outside(tissue.body.shape, spacing_mm, face, skin_mm - SAFE_DEPTH_MM)
+    at_skin = _outside(tissue.body.shape, spacing_mm, face, skin_mm - face.least_depth_mm)
+    return near & ~(tissue.bone & ~at_skin) & ~guard(tissue, spacing_mm)
 
 
 def rows(face: Face, slices: int, spacing_mm: float) -> slice:

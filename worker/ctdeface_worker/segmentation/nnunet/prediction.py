@@ -1,0 +1,164 @@
+"""Runs a network: over stored slices as nnU-Net itself would, or over the canonical grid for networks planned by `ctdeface train`."""
+
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ctdeface_worker.canonical import Canonical, stored_index, to_canonical
+from ctdeface_worker.domain import BoolArray, FloatArray, Geometry, HuArray, Volume
+from ctdeface_worker.segmentation.nnunet.network import STEP, Network, quiet
+
+with quiet():
+    from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+    from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
+
+Box: TypeAlias = tuple[slice, slice, slice]
+Corners: TypeAlias = tuple[FloatArray, FloatArray]
+
+AIR_HU = -1000.0
+"""What our networks saw outside the field of view."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upright:
+    """How to bring stored axes (slice, row, column) into the order (superior, posterior, left), without resampling.
+
+    Attributes:
+        order: which stored axis becomes the first, second and third.
+        flipped: of the new axes, those that run the other way.
+    """
+
+    order: tuple[int, int, int]
+    flipped: tuple[int, ...]
+
+    def apply(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return a view in the order (superior, posterior, left)."""
+        return np.flip(array.transpose(self.order), self.flipped)
+
+    def undo(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return a view in the stored order."""
+        return np.flip(array, self.flipped).transpose(np.argsort(self.order))
+
+
+def upright(geometry: Geometry) -> Upright:
+    """Find the order of stored axes nearest to the patient's; axial slices of a supine patient, head first, stay as they are."""
+    steps = np.stack([geometry.normal_lps, geometry.row_step_lps, geometry.column_step_lps])
+    steps = steps / np.linalg.norm(steps, axis=1, keepdims=True)
+    order = max(permutations(range(3)), key=lambda axes: sum(abs(steps[axis, 2 - place]) for place, axis in enumerate(axes)))
+    flipped = tuple(place for place, axis in enumerate(order) if steps[axis, 2 - place] < 0)
+    return Upright(order=(order[0], order[1], order[2]), flipped=flipped)
+
+
+def canonical_probability(network: Network, volume: Volume, within: Corners) -> tuple[HuArray, Canonical]:
+    """Probability of face on the network's own upright grid, 0 where no head can be.
+
+    Args:
+        network: one of ours.
+        volume: the scan.
+        within: lowest and highest LPS corner of where a head can be, in mm.
+    """
+    mm = network.spacing_mm[0]
+    grid = to_canonical(volume, spacing_mm=mm)
+    ends = [(corner - grid.origin_lps)[::-1] / mm for corner in within]
+    box = _worthwhile(_box(ends[0], ends[1], grid.hu.shape), grid.hu.shape, network.patch)
+    hu = np.clip(grid.hu[box], AIR_HU, None)
+    logits, properties = _logits(network, hu, (mm, mm, mm))
+    chances = network.predictor.label_manager.apply_inference_nonlin(logits.float())[network.face].numpy()
+    probability: HuArray = np.zeros(grid.hu.shape, dtype=np.float32)
+    inner = tuple(slice(low, high) for low, high in properties["bbox_used_for_cropping"])
+    probability[box][inner] = chances
+    return probability, grid
+
+
+def stored_mask(network: Network, volume: Volume, within: Corners) -> BoolArray:
+    """Face on the stored voxels (slice, row, column): what nnU-Net makes of the same slices read from a NIfTI file.
+
+    Args:
+        network: any.
+        volume: the scan; where slices are unevenly spaced, their median distance stands for all, as in such a file.
+        within: lowest and highest LPS corner of where a head can be, in mm.
+    """
+    turn = upright(volume.geometry)
+    shape = tuple(volume.hu.shape[axis] for axis in turn.order)
+    spacing = tuple(volume.geometry.spacing_mm[axis] for axis in turn.order)
+    box = _worthwhile(_stored_box(volume.geometry, turn, within), shape, _patch_in_source(network, spacing))
+    face: BoolArray = np.zeros(volume.hu.shape, dtype=bool)
+    logits, properties = _logits(network, turn.apply(volume.hu)[box], spacing)
+    predictor = network.predictor
+    with quiet():
+        labels = convert_predicted_logits_to_segmentation_with_correct_shape(
+            logits,
+            predictor.plans_manager,
+            predictor.configuration_manager,
+            predictor.label_manager,
+            properties,
+            num_threads_torch=torch.get_num_threads(),
+        )
+    turn.apply(face)[box] = labels == network.face
+    return face
+
+
+def _logits(network: Network, hu: HuArray, spacing_mm: tuple[float, ...]) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Preprocess by the plans and predict; axes of the logits are (class, and the plan's order)."""
+    predictor = network.predictor
+    properties: dict[str, Any] = {"spacing": list(spacing_mm)}
+    with quiet():
+        preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
+        data, _, properties = preprocessor.run_case_npy(
+            hu[None], None, properties, predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
+        )
+        logits: torch.Tensor = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
+    return logits, properties
+
+
+def _patch_in_source(network: Network, spacing_mm: tuple[float, ...]) -> tuple[float, ...]:
+    """Return how many voxels of the source a tile covers along each axis; a two-dimensional tile covers one slice."""
+    manager = network.predictor.plans_manager
+    edges = (1.0,) * (3 - len(network.patch)) + tuple(float(edge) for edge in network.patch)
+    voxels = (spacing_mm[manager.transpose_forward[0]],) * (3 - len(network.spacing_mm)) + network.spacing_mm
+    covered = [edge * voxel for edge, voxel in zip(edges, voxels, strict=True)]
+    return tuple(covered[place] / mm for place, mm in zip(manager.transpose_backward, spacing_mm, strict=True))
+
+
+def _worthwhile(box: Box, shape: tuple[int, ...], patch: tuple[float, ...]) -> Box:
+    """Take the box, at least a tile large, along those axes only where it saves tiles: without it, the result is nnU-Net's own."""
+    return tuple(  # type: ignore[return-value]  # three in, three out
+        _at_least(part, round(edge), whole) if _tiles(part.stop - part.start, edge) < _tiles(whole, edge) else slice(0, whole)
+        for part, whole, edge in zip(box, shape, patch, strict=True)
+    )
+
+
+def _at_least(part: slice, length: int, whole: int) -> slice:
+    """Widen a part about its middle, within the whole: what lies around it says more to a network than padding."""
+    missing = max(min(length, whole) - (part.stop - part.start), 0)
+    start = min(max(part.start - missing // 2, 0), whole - (part.stop - part.start) - missing)
+    return slice(min(start, part.start), max(start + part.stop - part.start + missing, part.stop))
+
+
+def _tiles(length: int, edge: float) -> int:
+    """Count the tiles along an axis."""
+    whole = max(round(edge), 1)
+    return len(compute_steps_for_sliding_window((max(length, whole),), (whole,), STEP)[0])
+
+
+def _box(low: FloatArray, high: FloatArray, shape: tuple[int, ...]) -> Box:
+    """Return the voxels between two fractional indices, at least one along each axis."""
+    starts = [int(np.clip(np.floor(one), 0, count - 1)) for one, count in zip(low, shape, strict=True)]
+    stops = [int(np.clip(np.ceil(one) + 1, start + 1, count)) for one, start, count in zip(high, starts, shape, strict=True)]
+    return (slice(starts[0], stops[0]), slice(starts[1], stops[1]), slice(starts[2], stops[2]))
+
+
+def _stored_box(geometry: Geometry, turn: Upright, within: Corners) -> Box:
+    """Return the box of stored voxels, in the upright order, that holds the part between two LPS corners."""
+    corners = np.stack(np.meshgrid(*zip(*within, strict=True)), axis=-1).reshape(-1, 3)
+    index = stored_index(geometry, corners)
+    stored = _box(index.min(axis=0), index.max(axis=0), geometry.shape)
+    parts = [stored[axis] for axis in turn.order]
+    for place in turn.flipped:
+        count = geometry.shape[turn.order[place]]
+        parts[place] = slice(count - parts[place].stop, count - parts[place].start)
+    return (parts[0], parts[1], parts[2])

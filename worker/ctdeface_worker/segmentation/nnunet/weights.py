@@ -1,0 +1,88 @@
+"""Reads weights without executing what a file may hold: safetensors, or pickled checkpoints against a written list of harmless types."""
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy._core.multiarray import scalar
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from ctdeface_shared.errors import ConfigurationError
+from ctdeface_worker.segmentation.model_files import SAFE
+
+Tensors: TypeAlias = Mapping[str, torch.Tensor]
+
+HARMLESS: tuple[Any, ...] = (
+    scalar,
+    (scalar, "numpy.core.multiarray.scalar"),  # its name before numpy 2
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "uint8", "bool")),
+    *(getattr(np, name) for name in ("float16", "float32", "float64", "int32", "int64", "uint8", "bool_")),
+)
+"""What a checkpoint may hold besides tensors and plain values: the numpy numbers that nnU-Net's trainer logs. Nothing here runs code."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """One network's parameters.
+
+    Attributes:
+        tensors: by the names of the network's layers.
+        configuration: nnU-Net's name of the plan they were trained by, None where the file does not say.
+        mirrored_axes: axes that may be mirrored to average predictions, None where the file does not say.
+    """
+
+    tensors: Tensors
+    configuration: str | None = None
+    mirrored_axes: tuple[int, ...] | None = None
+
+
+def read_weights(file: Path) -> Weights:
+    """Read one file of weights; nothing in it is executed.
+
+    Raises:
+        ConfigurationError: it is damaged, or holds anything but weights and plain values.
+    """
+    return _from_safetensors(file) if file.suffix == SAFE else _from_checkpoint(file)
+
+
+def _from_safetensors(file: Path) -> Weights:
+    try:
+        return Weights(tensors=load_file(file))
+    except SafetensorError as error:
+        message = f"{file} is damaged: {error}"
+        raise ConfigurationError(message) from None
+
+
+def _from_checkpoint(file: Path) -> Weights:
+    try:
+        with torch.serialization.safe_globals(list(HARMLESS)):
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = str(error).partition("Please file")[0].partition("Unsupported global: GLOBAL ")[2].partition(" ")[0]
+        what = f"it holds {named}, which is no weight" if named else "it holds something that is no weight, or is damaged"
+        message = f"{file} is refused and nothing in it was run: {what}. Get the model again from whom you trust"
+        raise ConfigurationError(message) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        message = f"{file} cannot be read as an nnU-Net checkpoint: {type(error).__name__}"
+        raise ConfigurationError(message) from None
+    return _checked(content, file)
+
+
+def _checked(content: object, file: Path) -> Weights:
+    tensors = content.get("network_weights") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or not isinstance(tensors, dict) or not all(map(torch.is_tensor, tensors.values())):
+        message = f"{file} is no nnU-Net v2 checkpoint: it has no network_weights"
+        raise ConfigurationError(message)
+    arguments, axes = content.get("init_args"), content.get("inference_allowed_mirroring_axes")
+    configuration = arguments.get("configuration") if isinstance(arguments, dict) else None
+    return Weights(
+        tensors=tensors,
+        configuration=str(configuration) if configuration is not None else None,
+        mirrored_axes=tuple(int(axis) for axis in axes) if axes is not None else None,
+    )
