@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,11 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(namespace: argparse.Namespace) -> int:
     """Make the data set, train and export."""
-    from ctdeface_worker.training import dataset, export, train  # noqa: PLC0415  `ctdeface train --help` needs no imaging library
+    from ctdeface_worker.training import dataset, export, plan, train  # noqa: PLC0415  `ctdeface train --help` needs no imaging library
 
     folders = dataset.Folders(root=namespace.root.resolve())
-    start = train.SMALL if namespace.small else train.Recipe()
-    recipe = replace(start, epochs=namespace.epochs, iterations=namespace.iterations, seed=namespace.seed, device=namespace.device)
+    recipe = train.Recipe(
+        epochs=namespace.epochs,
+        iterations=namespace.iterations,
+        seed=namespace.seed,
+        size=plan.SMALL if namespace.small else plan.USUAL,
+        device=namespace.device,
+    )
     if namespace.volumes is not None and not namespace.volumes.is_dir():
         message = f"there is no folder of volumes at {namespace.volumes}"
         raise ConfigurationError(message)

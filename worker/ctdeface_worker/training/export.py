@@ -65,9 +65,14 @@ def export(folders: Folders, out: Path) -> Path:
     return out
 
 
-def safetensors_bytes(arrays: Mapping[str, NDArray[np.float32]]) -> bytes:
-    """Write float32 arrays in the safetensors format: length of the header, header as JSON, bytes (little endian) one after the other."""
-    header: dict[str, object] = {}
+def safetensors_bytes(arrays: Mapping[str, NDArray[np.float32]], same: Mapping[str, str] | None = None) -> bytes:
+    """Write float32 arrays in the safetensors format: length of the header, header as JSON, bytes (little endian) one after the other.
+
+    Args:
+        arrays: by name.
+        same: other names of arrays that are written once, kept in the header's metadata.
+    """
+    header: dict[str, object] = {"__metadata__": dict(same)} if same else {}
     start = 0
     for name, array in arrays.items():
         end = start + array.size * 4
@@ -79,7 +84,16 @@ def safetensors_bytes(arrays: Mapping[str, NDArray[np.float32]]) -> bytes:
 
 
 def _safetensors(weights: Mapping[str, "Tensor"]) -> bytes:
-    return safetensors_bytes({name: tensor.numpy() for name, tensor in weights.items()})
+    """Write every tensor once: the network lists its encoder again inside its decoder, and each layer under two names."""
+    first: dict[tuple[int, int], str] = {}
+    arrays, same = {}, {}
+    for name, tensor in weights.items():
+        known = first.setdefault((tensor.data_ptr(), tensor.numel()), name)
+        if known == name:
+            arrays[name] = tensor.numpy()
+        else:
+            same[name] = known
+    return safetensors_bytes(arrays, same)
 
 
 def _record(folders: Folders, out: Path, epochs: int) -> dict[str, object]:

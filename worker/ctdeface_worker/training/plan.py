@@ -1,5 +1,6 @@
 """The plan of the small network, in the format that nnU-Net 2.6 reads."""
 
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from ctdeface_worker.training.labels import GRID_MM
@@ -8,9 +9,6 @@ Json: TypeAlias = dict[str, object]
 
 CONFIGURATION = "3d_fullres"
 PLANS_NAME = "nnUNetPlans"
-PATCH = (64, 64, 64)
-"""Voxels (superior, posterior, left): 192 mm each way, a whole face with the skull behind it."""
-FEATURES = (16, 32, 64, 96, 128)
 BATCH = 2
 HU_RANGE = (-1000.0, 1000.0)
 AIR_HU, STEP_HU = -1000.0, 500.0
@@ -19,13 +17,33 @@ AIR_HU, STEP_HU = -1000.0, 500.0
 _RESAMPLING = {"order": 1, "order_z": 0, "force_separate_z": None}
 
 
-def plans(dataset: str, patch: tuple[int, int, int] = PATCH, features: tuple[int, ...] = FEATURES) -> Json:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How large the network is and how much it sees.
+
+    Attributes:
+        grid_mm: edge of its voxels.
+        patch: voxels (superior, posterior, left), each a multiple of 2 ** (stages - 1).
+        features: channels of each stage.
+    """
+
+    grid_mm: float = GRID_MM
+    patch: tuple[int, int, int] = (64, 64, 64)
+    features: tuple[int, ...] = (16, 32, 64, 96, 128)
+
+
+USUAL = Size()
+"""192 mm each way, a whole face with the skull behind it; 9.5 MB of weights."""
+SMALL = Size(grid_mm=6.0, patch=(40, 40, 32), features=(8, 16, 32, 32))
+"""For a trial, and for tests."""
+
+
+def plans(dataset: str, size: Size = USUAL) -> Json:
     """Write the plan.
 
     Args:
         dataset: nnU-Net's name of the data set, "Dataset601_Face".
-        patch: voxels (superior, posterior, left), each a multiple of 2 ** (stages - 1).
-        features: channels of each stage.
+        size: of the network.
     """
     return {
         "dataset_name": dataset,
@@ -38,7 +56,7 @@ def plans(dataset: str, patch: tuple[int, int, int] = PATCH, features: tuple[int
         "experiment_planner_used": "ctdeface",
         "label_manager": "LabelManager",
         "foreground_intensity_properties_per_channel": {"0": _intensities()},
-        "configurations": {CONFIGURATION: _configuration(patch, features)},
+        "configurations": {CONFIGURATION: _configuration(size)},
     }
 
 
@@ -48,14 +66,14 @@ def dataset_json(cases: int) -> Json:
     return {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": cases, "file_ending": ".nii.gz"}
 
 
-def _configuration(patch: tuple[int, int, int], features: tuple[int, ...]) -> Json:
+def _configuration(size: Size) -> Json:
     return {
         "data_identifier": f"{PLANS_NAME}_{CONFIGURATION}",
         "preprocessor_name": "DefaultPreprocessor",
         "batch_size": BATCH,
-        "patch_size": list(patch),
+        "patch_size": list(size.patch),
         "median_image_size_in_voxels": [90.0, 90.0, 80.0],
-        "spacing": [GRID_MM] * 3,
+        "spacing": [size.grid_mm] * 3,
         "normalization_schemes": ["CTNormalization"],
         "use_mask_for_norm": [False],
         "resampling_fn_data": "resample_data_or_seg_to_shape",
@@ -64,7 +82,7 @@ def _configuration(patch: tuple[int, int, int], features: tuple[int, ...]) -> Js
         "resampling_fn_seg_kwargs": {"is_seg": True, **_RESAMPLING},
         "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
         "resampling_fn_probabilities_kwargs": {"is_seg": False, **_RESAMPLING},
-        "architecture": _architecture(features),
+        "architecture": _architecture(size.features),
         "batch_dice": True,
     }
 

@@ -28,22 +28,18 @@ class Recipe:
         epochs: after each, a validation; the learning rate falls to 0 with the last.
         iterations: batches per epoch.
         seed: of the weights and of the order of the cases.
-        patch: voxels of a patch.
-        features: channels of each stage.
+        size: of the network.
         device: "cpu" or "cuda".
     """
 
     epochs: int = 100
     iterations: int = 50
     seed: int = 1
-    patch: tuple[int, int, int] = plan.PATCH
-    features: tuple[int, ...] = plan.FEATURES
+    size: plan.Size = plan.USUAL
     device: str = "cpu"
 
 
 RECIPE = "recipe.json"
-SMALL = Recipe(patch=(48, 48, 48), features=(8, 16, 32, 32))
-"""For a trial, and for tests."""
 
 
 def preprocess(folders: Folders, recipe: Recipe) -> None:
@@ -52,7 +48,7 @@ def preprocess(folders: Folders, recipe: Recipe) -> None:
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager  # noqa: PLC0415  loaded only when training
 
     out = folders.preprocessed
-    made = plan.plans(NAME, recipe.patch, recipe.features)
+    made = plan.plans(NAME, recipe.size)
     cases = entries(folders)
     names = [entry.name for entry in cases]
     described = plan.dataset_json(len(names))

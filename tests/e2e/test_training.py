@@ -1,0 +1,106 @@
+"""The documented command makes a network that learns, stops, goes on, and runs in stock nnU-Net."""
+
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+CTDEFACE = Path(sys.executable).with_name("ctdeface")
+EPOCHS, ITERATIONS, PHANTOMS = 7, 40, 6
+ENOUGH = 0.8
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small training in two sittings."""
+    root = tmp_path_factory.mktemp("training") / "work"
+    for stop in (["--stop-after", "1"], []):
+        sizes = ["--phantoms", str(PHANTOMS), "--epochs", str(EPOCHS), "--iterations", str(ITERATIONS)]
+        command: list[str | Path] = [CTDEFACE, "train", root, "--small", *sizes, *stop]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        assert done.returncode == 0, done.stdout + done.stderr
+    return root
+
+
+def losses(root: Path) -> list[float]:
+    """The training losses that nnU-Net logged, over all sittings."""
+    logs = sorted(root.glob("results/*/*/fold_0/training_log_*.txt"))
+    assert len(logs) == 2
+    return [float(value) for log in logs for value in re.findall(r"train_loss (\S+)", log.read_text())]
+
+
+def test_the_loss_falls_over_two_sittings(trained: Path) -> None:
+    """Each epoch is trained once, and the last loss is far below the first."""
+    found = losses(trained)
+    assert len(found) == EPOCHS
+    assert found[-1] < found[0] - 0.3
+
+
+def test_stock_nnunet_runs_the_model_and_it_has_learned_its_phantoms(trained: Path) -> None:
+    """NnUNetPredictor loads the folder, which names the stock trainer; the mean Dice on the phantoms is above 0.8."""
+    import torch
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(trained / "model"), use_folds=(0,))
+    assert predictor.trainer_name == "nnUNetTrainer"
+    scores = []
+    for label in sorted(trained.glob("raw/*/labelsTr/*.nii.gz")):
+        image = sitk.ReadImage(str(label).replace("labelsTr", "imagesTr").replace(".nii.gz", "_0000.nii.gz"))
+        hu = sitk.GetArrayFromImage(image)[None].astype(np.float32)
+        found = predictor.predict_single_npy_array(hu, {"spacing": list(image.GetSpacing())[::-1]}) > 0
+        truth = sitk.GetArrayFromImage(sitk.ReadImage(label)) > 0
+        if truth.any():
+            scores.append(2 * (found & truth).sum() / (found.sum() + truth.sum()))
+    assert np.mean(scores) > ENOUGH, scores
+
+
+def test_the_exported_checkpoint_holds_plain_values_only(trained: Path) -> None:
+    """It loads without executing pickled code, and nothing in it tells of the machine."""
+    import torch
+
+    checkpoint = torch.load(trained / "model/fold_0/checkpoint_final.pth", weights_only=True)
+    assert checkpoint["trainer_name"] == "nnUNetTrainer"
+    assert str(trained) not in json.dumps(checkpoint["init_args"])
+
+
+def test_safetensors_hold_the_same_weights_once(trained: Path) -> None:
+    """Every tensor of the checkpoint is in the file, under its own name or the one that the metadata says."""
+    import torch
+
+    weights = torch.load(trained / "model/fold_0/checkpoint_final.pth", weights_only=True)["network_weights"]
+    written = (trained / "model/fold_0/weights.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", written[:8])
+    header = json.loads(written[8 : 8 + length])
+    same = header.pop("__metadata__")
+    assert set(weights) == set(header) | set(same)
+    for name, tensor in weights.items():
+        start, end = header[same.get(name, name)]["data_offsets"]
+        assert np.array_equal(np.frombuffer(written[8 + length :][start:end], "<f4"), tensor.numpy().ravel())
+    assert len(written) < 1.1 * sum(end - start for start, end in (entry["data_offsets"] for entry in header.values()))
+
+
+def test_the_record_says_what_the_model_was_made_from(trained: Path) -> None:
+    """Recipe, seeds, digests of data and of weights."""
+    record = json.loads((trained / "model/training.json").read_text())
+    assert record["epochs"] == EPOCHS
+    assert record["recipe"]["seed"] == 1
+    assert len(record["cases"]) == PHANTOMS
+    assert all(re.fullmatch(r"[0-9a-f]{64}", case["image_sha256"]) for case in record["cases"])
+    assert set(record["sha256"]) == {"checkpoint_final.pth", "weights.safetensors"}
+
+
+def test_training_without_data_is_refused_in_words(tmp_path: Path) -> None:
+    """A folder of volumes that is not there is named, with exit code 78."""
+    command: list[str | Path] = [CTDEFACE, "train", tmp_path / "work", "--volumes", tmp_path / "nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 78
+    assert "no folder of volumes" in done.stderr
+    assert not (tmp_path / "work").exists()
