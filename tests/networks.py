@@ -5,20 +5,22 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from ctdeface_worker.domain import BoolArray, Volume
 from ctdeface_worker.training.export import safetensors_bytes
-from ctdeface_worker.training.plan import CONFIGURATION, dataset_json, plans
+from ctdeface_worker.training.labels import GRID_MM, on_grid
+from ctdeface_worker.training.plan import CONFIGURATION, Size, dataset_json, plans
 
 if TYPE_CHECKING:
     import torch
 
-TINY = (4, 8)
-BRIGHT_HU = -700.0
-"""The network made by hand marks what is brighter than this."""
+TINY = Size(patch=(32, 32, 32), features=(4, 8))
 
 
-def tiny_plans(*, patch: tuple[int, int, int] = (32, 32, 32), features: tuple[int, ...] = TINY, ours: bool = True) -> dict[str, Any]:
+def tiny_plans(size: Size = TINY, *, ours: bool = True) -> dict[str, Any]:
     """Return plans as `ctdeface train` writes them, or as somebody else would."""
-    made = deepcopy(plans("Dataset601_Face", patch, features))
+    made = deepcopy(plans("Dataset601_Face", size))
     if not ours:
         made["experiment_planner_used"] = "ExperimentPlanner"
     return made
@@ -81,4 +83,36 @@ def tiny_model(folder: Path, *, ours: bool = True) -> Path:
     """Write a model folder with one small network and weights by chance."""
     made = tiny_plans(ours=ours)
     write_checkpoint(write_plans(folder, made), network_of(made))
+    return folder
+
+
+def fitted_model(folder: Path, volume: Volume, face: BoolArray, rounds: int = 30) -> Path:
+    """Write a model folder with a coarse network of ours that learned one head by heart, as safetensors."""
+    import torch
+
+    from ctdeface_worker.segmentation.nnunet.network import quiet
+
+    with quiet():
+        from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    made = tiny_plans(Size(grid_mm=6.0, patch=(40, 40, 32), features=(8, 16, 16)))
+    manager, labeled = PlansManager(made), on_grid(volume, face)
+    images = (labeled.volume.hu[None], labeled.face[None].astype("int8"), {"spacing": [GRID_MM] * 3})
+    plan = manager.get_configuration(CONFIGURATION)
+    data, seg, _ = DefaultPreprocessor(verbose=False).run_case_npy(*images, manager, plan, dataset_json(1))
+    spare = [(0, -length % 4) for length in data.shape[1:]]
+    image = torch.from_numpy(np.pad(data, [(0, 0), *spare]))[None].float()
+    truth = torch.from_numpy(np.pad(seg[0], spare) > 0).float()
+    network = network_of(made)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
+    for _ in range(rounds):
+        logits = network(image)
+        face_there = torch.softmax(logits, 1)[0, 1]
+        dice = 2 * (face_there * truth).sum() / (face_there.sum() + truth.sum())
+        loss = 1 - dice + torch.nn.functional.cross_entropy(logits, truth[None].long())
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own gap
+        optimizer.step()
+    write_safetensors(write_plans(folder, made) / "fold_0" / "weights.safetensors", network)
     return folder

@@ -40,14 +40,14 @@ class Network:
     Attributes:
         predictor: nnU-Net's, with the parameters of every fold.
         face: label of the face.
-        ours: planned by `ctdeface train`: it sees the canonical grid.
+        grid_mm: of the canonical grid that a network of ours was shown; None for others, which see stored slices.
         patch: voxels of a tile, in the plan's order of axes.
         spacing_mm: of its voxels, in the plan's order of axes.
     """
 
     predictor: Any
     face: int
-    ours: bool
+    grid_mm: float | None
     patch: tuple[int, ...]
     spacing_mm: tuple[float, ...]
 
@@ -128,7 +128,7 @@ def _network(plans: Json, dataset: Json, folds: list[Weights], face: int, *, mir
     return Network(
         predictor=predictor,
         face=face,
-        ours=plans.get("experiment_planner_used") == OUR_PLANNER,
+        grid_mm=float(plans["original_median_spacing_after_transp"][0]) if plans.get("experiment_planner_used") == OUR_PLANNER else None,
         patch=tuple(int(edge) for edge in configuration.patch_size),
         spacing_mm=tuple(float(mm) for mm in configuration.spacing),
     )

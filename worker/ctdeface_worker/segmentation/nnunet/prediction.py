@@ -54,23 +54,21 @@ def upright(geometry: Geometry) -> Upright:
 
 
 def canonical_probability(network: Network, volume: Volume, within: Corners) -> tuple[HuArray, Canonical]:
-    """Probability of face on the network's own upright grid, 0 where no head can be.
+    """Probability of face on the upright grid that the network was shown in training, 0 where no head can be.
 
     Args:
         network: one of ours.
         volume: the scan.
         within: lowest and highest LPS corner of where a head can be, in mm.
     """
-    mm = network.spacing_mm[0]
+    mm = network.grid_mm or network.spacing_mm[0]
     grid = to_canonical(volume, spacing_mm=mm)
     ends = [(corner - grid.origin_lps)[::-1] / mm for corner in within]
-    box = _worthwhile(_box(ends[0], ends[1], grid.hu.shape), grid.hu.shape, network.patch)
-    hu = np.clip(grid.hu[box], AIR_HU, None)
-    logits, properties = _logits(network, hu, (mm, mm, mm))
-    chances = network.predictor.label_manager.apply_inference_nonlin(logits.float())[network.face].numpy()
-    probability: HuArray = np.zeros(grid.hu.shape, dtype=np.float32)
-    inner = tuple(slice(low, high) for low, high in properties["bbox_used_for_cropping"])
-    probability[box][inner] = chances
+    shape, spacing = grid.hu.shape, (mm, mm, mm)
+    box = _worthwhile(_box(ends[0], ends[1], shape), shape, _patch_in_source(network, spacing))
+    _, chances = _predict(network, np.clip(grid.hu[box], AIR_HU, None), spacing, probabilities=True)
+    probability: HuArray = np.zeros(shape, dtype=np.float32)
+    probability[box] = chances[network.face]
     return probability, grid
 
 
@@ -87,32 +85,42 @@ def stored_mask(network: Network, volume: Volume, within: Corners) -> BoolArray:
     spacing = tuple(volume.geometry.spacing_mm[axis] for axis in turn.order)
     box = _worthwhile(_stored_box(volume.geometry, turn, within), shape, _patch_in_source(network, spacing))
     face: BoolArray = np.zeros(volume.hu.shape, dtype=bool)
-    logits, properties = _logits(network, turn.apply(volume.hu)[box], spacing)
-    predictor = network.predictor
-    with quiet():
-        labels = convert_predicted_logits_to_segmentation_with_correct_shape(
-            logits,
-            predictor.plans_manager,
-            predictor.configuration_manager,
-            predictor.label_manager,
-            properties,
-            num_threads_torch=torch.get_num_threads(),
-        )
+    labels, _ = _predict(network, turn.apply(volume.hu)[box], spacing)
     turn.apply(face)[box] = labels == network.face
     return face
 
 
-def _logits(network: Network, hu: HuArray, spacing_mm: tuple[float, ...]) -> tuple[torch.Tensor, dict[str, Any]]:
-    """Preprocess by the plans and predict; axes of the logits are (class, and the plan's order)."""
+def _predict(
+    network: Network, hu: HuArray, spacing_mm: tuple[float, ...], *, probabilities: bool = False
+) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Do what nnU-Net does with one image: preprocess by the plans, predict tile by tile, resample; all in this process and its threads.
+
+    Args:
+        network: any.
+        hu: image in the order (superior, posterior, left).
+        spacing_mm: of its voxels.
+        probabilities: whether they are wanted.
+
+    Returns:
+        Labels, and probabilities with the class as first axis; without them an empty array.
+    """
     predictor = network.predictor
-    properties: dict[str, Any] = {"spacing": list(spacing_mm)}
+    plans, configuration = predictor.plans_manager, predictor.configuration_manager
     with quiet():
-        preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
-        data, _, properties = preprocessor.run_case_npy(
-            hu[None], None, properties, predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
+        preprocessor = configuration.preprocessor_class(verbose=False)
+        properties: dict[str, Any] = {"spacing": list(spacing_mm)}
+        data, _, properties = preprocessor.run_case_npy(hu[None], None, properties, plans, configuration, predictor.dataset_json)
+        logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
+        found = convert_predicted_logits_to_segmentation_with_correct_shape(
+            logits,
+            plans,
+            configuration,
+            predictor.label_manager,
+            properties,
+            return_probabilities=probabilities,
+            num_threads_torch=torch.get_num_threads(),
         )
-        logits: torch.Tensor = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
-    return logits, properties
+    return found if probabilities else (found, np.zeros(0, dtype=np.float32))
 
 
 def _patch_in_source(network: Network, spacing_mm: tuple[float, ...]) -> tuple[float, ...]:

@@ -69,7 +69,7 @@ class NnunetSegmenter(_Networked):
     def _face(self, volume: Volume, head: Head) -> BoolArray:
         """Return what goes, on the stored voxels."""
         within = where_a_face_can_be(head)
-        if self._network.ours:
+        if self._network.grid_mm is not None:
             field = on_grid(*canonical_probability(self._network, volume, within), head.whole)
             piece = face_piece(field >= 0.5, GRID_MM)
             field = np.where(morphology.grown(piece, 1), field, np.float32(0))
@@ -122,7 +122,7 @@ class GuidedSegmenter(_Networked):
     def _proposal(self, volume: Volume, head: Head) -> BoolArray:
         """Return the network's mask around the body; empty where it finds no face."""
         within = where_a_face_can_be(head)
-        if self._network.ours:
+        if self._network.grid_mm is not None:
             seen = on_grid(*canonical_probability(self._network, volume, within), head.canonical) >= 0.5
         else:
             seen = _on_grid(stored_mask(self._network, volume, within), volume.geometry, head.whole)[head.place]

@@ -1,6 +1,7 @@
 """Reads weights without executing what a file may hold: safetensors, or pickled checkpoints against a written list of harmless types."""
 
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy._core.multiarray import scalar
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_worker.segmentation.model_files import SAFE
@@ -25,6 +25,9 @@ HARMLESS: tuple[Any, ...] = (
     *(getattr(np, name) for name in ("float16", "float32", "float64", "int32", "int64", "uint8", "bool_")),
 )
 """What a checkpoint may hold besides tensors and plain values: the numpy numbers that nnU-Net's trainer logs. Nothing here runs code."""
+
+_NAMED = re.compile(r"GLOBAL (\S+)")
+"""How torch's restricted reader names what it refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +55,12 @@ def read_weights(file: Path) -> Weights:
 
 
 def _from_safetensors(file: Path) -> Weights:
+    """Read tensors; the metadata says under which other names a network lists some of them again, as safetensors itself writes it."""
     try:
-        return Weights(tensors=load_file(file))
+        with safe_open(file, framework="pt") as content:
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118  no mapping
+            same = content.metadata() or {}
+        return Weights(tensors=tensors | {name: tensors[known] for name, known in same.items() if known in tensors})
     except SafetensorError as error:
         message = f"{file} is damaged: {error}"
         raise ConfigurationError(message) from None
@@ -64,8 +71,8 @@ def _from_checkpoint(file: Path) -> Weights:
         with torch.serialization.safe_globals(list(HARMLESS)):
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        named = str(error).partition("Please file")[0].partition("Unsupported global: GLOBAL ")[2].partition(" ")[0]
-        what = f"it holds {named}, which is no weight" if named else "it holds something that is no weight, or is damaged"
+        named = _NAMED.search(str(error))
+        what = f"it holds {named[1]}, which is no weight" if named else "it holds something that is no weight, or is damaged"
         message = f"{file} is refused and nothing in it was run: {what}. Get the model again from whom you trust"
         raise ConfigurationError(message) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
