@@ -5,7 +5,8 @@ import re
 from pika.exceptions import ChannelClosedByBroker
 
 from ctdeface_shared.broker.findings import Findings
-from ctdeface_shared.broker.rabbitmq.link import Link, declare, explained
+from ctdeface_shared.broker.rabbitmq.declaration import NotPermitted, declare, explained
+from ctdeface_shared.broker.rabbitmq.link import Link
 from ctdeface_shared.broker.target import BrokerTarget
 from ctdeface_shared.broker.topology import EXCHANGES, Exchange, Queue, queues
 from ctdeface_shared.errors import ConfigurationError
@@ -63,6 +64,8 @@ def _complaint(link: Link, item: Exchange | Queue, *, create: bool) -> str | Non
     try:
         with link.fresh_channel() as channel:
             declare(channel, *(((), (item,)) if isinstance(item, Queue) else ((item,), ())))
+    except NotPermitted as error:
+        return str(error) if create else None  # it is there; a user with few rights sees no more
     except ConfigurationError as error:
         return str(error)
     return None

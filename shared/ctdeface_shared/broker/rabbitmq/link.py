@@ -1,7 +1,6 @@
 """One connection to RabbitMQ that is made again after it broke, with growing pauses in between."""
 
 import random
-import re
 import ssl
 import time
 from collections.abc import Iterator, Sequence
@@ -19,8 +18,9 @@ from pika.exceptions import (
     ProbableAuthenticationError,
 )
 
+from ctdeface_shared.broker.rabbitmq.declaration import NotPermitted, declare
 from ctdeface_shared.broker.target import BrokerTarget, masked, split
-from ctdeface_shared.broker.topology import EXCHANGES, Exchange, Queue, queues
+from ctdeface_shared.broker.topology import EXCHANGES, Queue, queues
 from ctdeface_shared.errors import BrokerUnavailable, ConfigurationError
 
 _PORTS = {"amqp": 5672, "amqps": 5671}
@@ -28,7 +28,6 @@ _SHORTEST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 _CONNECT_SECONDS = 10.0
 _BLOCKED_SECONDS = 120.0
-_PRECONDITION_FAILED = 406
 _NOT_FOUND = 404
 _NAMES_ON_DISK_SECONDS = 1.0
 """RabbitMQ (3.10 up) confirms a new quorum queue, and jobs in it, half a second before its name is on the disk."""
@@ -70,8 +69,8 @@ class Link:
             self.connect(patience_seconds)
             try:
                 with self.errors_named():
+                    self._declare_all()
                     self._channel = self._connection_now().channel()
-                    self._declare_all(self._channel)
                     self._channel.confirm_delivery()
                     self._channel.basic_qos(prefetch_count=1)
             except ConfigurationError:
@@ -82,19 +81,31 @@ class Link:
             raise BrokerUnavailable(message)
         return self._channel
 
-    def _declare_all(self, channel: BlockingChannel) -> None:
-        """Declare everything, and wait until what is new would outlive a power cut: nothing may be confirmed into it before."""
+    def _declare_all(self) -> None:
+        """Declare everything, and wait until what is new would outlive a power cut: nothing may be confirmed into it before.
+
+        A user who may declare nothing must find every queue there.
+        """
         wanted = queues(self._target.retry_delays)
+        misses = self._misses(wanted)
+        try:
+            with self.fresh_channel() as channel:
+                declare(channel, EXCHANGES, wanted)
+        except NotPermitted:
+            if misses:
+                raise
+        if misses:
+            time.sleep(_NAMES_ON_DISK_SECONDS)
+
+    def _misses(self, wanted: Sequence[Queue]) -> bool:
+        """Whether one of the queues is not there."""
         try:
             with self.fresh_channel() as look:
                 for queue in wanted:
                     look.queue_declare(queue.name, passive=True)
         except ChannelClosedByBroker as error:
-            declare(channel, EXCHANGES, wanted)
-            if error.reply_code == _NOT_FOUND:
-                time.sleep(_NAMES_ON_DISK_SECONDS)
-        else:
-            declare(channel, EXCHANGES, wanted)
+            return bool(error.reply_code == _NOT_FOUND)
+        return False
 
     def connect(self, patience_seconds: float) -> None:
         """Make a new connection, waiting first as long as earlier failures ask for.
@@ -204,37 +215,6 @@ def _reason(error: BaseException) -> str:
         return _reason(inner)
     nested = getattr(inner, "exception", None)
     return _reason(nested) if isinstance(nested, BaseException) else f"{type(error).__name__}: {error}".removesuffix(": ")
-
-
-def declare(channel: BlockingChannel, exchanges: Sequence[Exchange], wanted: Sequence[Queue]) -> None:
-    """Declare what is missing.
-
-    Raises:
-        ConfigurationError: something of that name is there with other arguments, or we may not declare it.
-    """
-    name = ""
-    try:
-        for exchange in exchanges:
-            name = exchange.name
-            channel.exchange_declare(name, exchange.kind, durable=True)
-        for queue in wanted:
-            name = queue.name
-            channel.queue_declare(name, durable=True, arguments=dict(queue.arguments))
-            if queue.bound_to:
-                channel.queue_bind(name, queue.bound_to, routing_key=name)
-    except ChannelClosedByBroker as error:
-        raise ConfigurationError(explained(name, error)) from error
-
-
-def explained(name: str, error: ChannelClosedByBroker) -> str:
-    """Say what a refused declaration means and what to do."""
-    differs = re.search(r"inequivalent arg '([^']+)'.*?: (received .*)", error.reply_text)
-    if error.reply_code == _PRECONDITION_FAILED and differs:
-        return (
-            f"{name} is there with another {differs[1]} ({differs[2]}): let its jobs finish, delete it on the server and start again, "
-            "or put the setting back"
-        )
-    return f"{name} cannot be declared: {error.reply_text} ({error.reply_code})"
 
 
 def parameters_of(target: BrokerTarget) -> pika.ConnectionParameters:
