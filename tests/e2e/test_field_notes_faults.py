@@ -67,6 +67,7 @@ class EmptyMask:
 
     name = "empty"
     digest = "0"
+    origin = "built-in"
 
     def segment(self, volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False) -> FaceMask:
         """Return a mask without a single voxel."""
@@ -79,6 +80,7 @@ class MaskOfAnother:
 
     name = "another"
     digest = "0"
+    origin = "built-in"
 
     def segment(self, volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False) -> FaceMask:
         """Return the phantom's mask without its last slice."""
@@ -93,6 +95,7 @@ class Dying:
 
     name = "dying"
     digest = "0"
+    origin = "built-in"
 
     def segment(self, volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False) -> FaceMask:
         """End the process."""
