@@ -55,17 +55,19 @@ def install(order: Order, store: Path) -> Model:
         raise ConfigurationError(message)
     try:
         store.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".install-", dir=store) as folder:
-            path = download(source, store) if is_link(source) else Path(source)
-            made = _collect(path, Path(folder) / order.name)
-            _check_that_it_runs(made)
-            write_record(_described(made, order, path, source))
-            _put(made, store / order.name)
+        path = download(source, store) if is_link(source) else Path(source)
+        try:
+            with tempfile.TemporaryDirectory(prefix=".install-", dir=store) as folder:
+                made = _collect(path, Path(folder) / order.name)
+                _check_that_it_runs(made)
+                write_record(_described(made, order, path, source))
+                _put(made, store / order.name)
+        finally:
+            if is_link(source):  # what came whole and is no good must come anew
+                shutil.rmtree(parts(source, store), ignore_errors=True)
     except OSError as error:
         message = f"the model cannot be installed in {store}: {error.strerror or error}"
         raise ConfigurationError(message) from error
-    if is_link(source):
-        shutil.rmtree(parts(source, store), ignore_errors=True)
     return find(order.name, store)
 
 

@@ -1,0 +1,278 @@
+"""`ctdeface model`: networks come from folders, zip files and links, whole or not at all, and run only as they were installed."""
+
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+
+from ctdeface_shared.cli import main
+from ctdeface_shared.errors import ConfigurationError
+from ctdeface_worker.segmentation import model_install, models
+from ctdeface_worker.segmentation.choice import segmenter_named
+from ctdeface_worker.segmentation.model_files import model_files, sha256_of
+from ctdeface_worker.segmentation.model_install import Order, install
+from ctdeface_worker.segmentation.model_packing import pack
+from tests.networks import network_of, tiny_model, tiny_plans, write_checkpoint, write_plans, write_safetensors
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder as somebody may hand it over: some levels deep, with files that are not needed."""
+    root = tiny_model(tmp_path_factory.mktemp("given") / "results/Dataset001_Face/nnUNetTrainer__nnUNetPlans__3d_fullres", ours=False)
+    (root / "fold_0/progress.png").write_bytes(b"a picture")
+    (root / "debug.json").write_text("{}")
+    return root
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of installed networks, which the command finds by its setting."""
+    monkeypatch.setenv("CTDEFACE_MODELS__FOLDER", str(tmp_path / "models"))
+    return tmp_path / "models"
+
+
+def zipped(folder: Path, file: Path) -> Path:
+    """Pack a folder with everything below it."""
+    with zipfile.ZipFile(file, "w") as packed:
+        for path in sorted(folder.rglob("*")):
+            packed.write(path, path.relative_to(folder))
+    return file
+
+
+def test_a_model_goes_through_list_install_verify_and_use(
+    tiny: Path, store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each action says what there is to know, and the one in use is marked."""
+    assert main(["model", "list"]) == 0
+    assert "no network is installed" in capsys.readouterr().out
+    assert main(["model", "install", "mine", "--from", str(tiny.parents[2])]) == 0
+    digest = model_files(tiny).digest()
+    said = capsys.readouterr().out
+    assert digest in said
+    assert "origin: unverified" in said
+    assert sorted(path.name for path in (store / "mine").rglob("*.*")) == [
+        "MODEL.json",
+        "checkpoint_final.pth",
+        "dataset.json",
+        "plans.json",
+    ]
+    assert main(["model", "use", "mine"]) == 0
+    assert 'segmenter = "nnunet:mine"' in capsys.readouterr().out
+    monkeypatch.setenv("CTDEFACE_DEFACE__SEGMENTER", "nnunet:mine")
+    assert main(["model", "list"]) == 0
+    assert f"{digest}   in use" in capsys.readouterr().out
+    assert main(["model", "verify"]) == 0
+    assert "as installed" in capsys.readouterr().out
+
+
+def test_a_zip_file_and_its_folder_are_the_same_model(tiny: Path, store: Path, tmp_path: Path) -> None:
+    """Both have one digest; installing again replaces."""
+    archive = zipped(tiny.parents[2], tmp_path / "given.zip")
+    from_zip = install(Order(name="mine", source=str(archive)), store)
+    from_folder = install(Order(name="mine", source=str(tiny)), store)
+    assert from_zip.sha256 == from_folder.sha256
+    assert (from_zip.source, from_folder.source) == ("given.zip", tiny.name)
+    assert [model.name for model in models.installed(store)] == ["mine"]
+    assert not list(store.glob(".*"))
+
+
+def test_the_right_digest_makes_the_origin_verified_and_a_wrong_one_installs_nothing(tiny: Path, store: Path, tmp_path: Path) -> None:
+    """The digest of the zip file will do, and so will that of the model; any other refuses."""
+    archive = zipped(tiny, tmp_path / "given.zip")
+    for digest in (sha256_of(archive), model_files(tiny).digest().upper()):
+        assert install(Order(name="mine", source=str(archive), sha256=digest), store).origin == "verified"
+    with pytest.raises(ConfigurationError, match="another digest"):
+        install(Order(name="other", source=str(archive), sha256="0" * 64), store)
+    assert [model.name for model in models.installed(store)] == ["mine"]
+
+
+def test_a_model_that_was_changed_is_not_used(tiny: Path, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One byte less in the plans: choosing it is an error with exit code 78, and verify says which one is wrong."""
+    model = install(Order(name="mine", source=str(tiny)), store)
+    plans = model.folder / "plans.json"
+    plans.write_text(plans.read_text().replace(" ", "", 1))
+    with pytest.raises(ConfigurationError, match="not those that were installed"):
+        segmenter_named("nnunet:mine", store)
+    assert main(["model", "verify", "mine"]) == 78
+    assert "mine   WRONG" in capsys.readouterr().out
+
+
+def test_a_model_that_is_changed_between_choice_and_first_case_is_not_loaded(tiny: Path, store: Path) -> None:
+    """The digest is held against the files again when the network is loaded."""
+    segmenter = segmenter_named("nnunet:mine", install(Order(name="mine", source=str(tiny)), store).folder.parent)
+    (store / "mine/fold_0/checkpoint_final.pth").write_bytes(b"something else")
+    with pytest.raises(ConfigurationError, match="not those that were installed"):
+        segmenter._network  # type: ignore[attr-defined]  # noqa: B018, SLF001  what the first case loads
+
+
+def test_a_checkpoint_with_a_program_is_not_installed(tmp_path: Path, store: Path) -> None:
+    """The model is built once before it is installed, so what is unsafe never gets into the store."""
+    made = tiny_plans()
+    write_checkpoint(write_plans(tmp_path / "bad", made), network_of(made), extra=pytest.fail)
+    with pytest.raises(ConfigurationError, match="nothing in it was run"):
+        install(Order(name="bad", source=str(tmp_path / "bad")), store)
+    assert not list(store.iterdir())
+
+
+def test_names_in_a_zip_file_lead_nowhere(tiny: Path, store: Path, tmp_path: Path) -> None:
+    """What is not a model's file is left in the archive, wherever its name points to."""
+    archive = zipped(tiny, tmp_path / "given.zip")
+    with zipfile.ZipFile(archive, "a") as packed:
+        for name in (
+            "../../escaped",
+            "/escaped",
+            "fold_0/../../../escaped",
+            "fold_x/checkpoint_final.pth",
+            "../fold_0/checkpoint_best.pth",
+        ):
+            packed.writestr(name, "x")
+    install(Order(name="mine", source=str(archive)), store)
+    assert not list(tmp_path.rglob("escaped"))
+    assert {path.name for path in store.iterdir()} == {"mine"}
+    assert not (tmp_path / "fold_0").exists()
+
+
+def test_a_zip_file_that_unpacks_to_too_much_is_refused(tiny: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes are counted while they are unpacked; nothing is left of it."""
+    monkeypatch.setattr(model_install, "LARGEST_BYTES", 1 << 10)
+    with pytest.raises(ConfigurationError, match="which no model does"):
+        install(Order(name="mine", source=str(zipped(tiny, tmp_path / "given.zip"))), store)
+    assert not list(store.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "why"),
+    [
+        ("../mine", "there", "no name for a model"),
+        ("shipped", "there", "no name for a model"),
+        ("mine", None, "Say --from"),
+        ("mine", "nowhere", "neither a folder nor a zip file"),
+        ("mine", "empty", "no nnU-Net v2 model"),
+    ],
+)
+def test_what_cannot_be_installed_is_refused_with_a_reason(tmp_path: Path, store: Path, name: str, source: str | None, why: str) -> None:
+    """Names that are paths, sources that are not there, folders without a model."""
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigurationError, match=why):
+        install(Order(name=name, source=source and str(tmp_path / source)), store)
+
+
+def test_a_folder_with_several_models_names_them(tiny: Path, store: Path, tmp_path: Path) -> None:
+    """The person chooses, not the order of the names."""
+    for name in ("one", "two"):
+        copytree(tiny, tmp_path / "many" / name)
+    with pytest.raises(ConfigurationError, match="one, two"):
+        install(Order(name="mine", source=str(tmp_path / "many")), store)
+    with pytest.raises(ConfigurationError, match="holds 2 nnU-Net v2 models"):
+        install(Order(name="mine", source=str(zipped(tmp_path / "many", tmp_path / "many.zip"))), store)
+
+
+class _Server(BaseHTTPRequestHandler):
+    """Serves one file; the first answer breaks off in the middle, later ones begin where they are asked to."""
+
+    content = b""
+    asked: tuple[str | None, ...] = ()
+
+    def do_GET(self) -> None:
+        """Answer."""
+        wanted = self.headers.get("Range")
+        type(self).asked += (wanted,)
+        start = int(wanted.removeprefix("bytes=").partition("-")[0]) if wanted else 0
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(len(self.content) - start))
+        self.send_header("Accept-Ranges", "bytes")
+        if wanted:
+            self.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
+        self.end_headers()
+        self.wfile.write(self.content[start:] if wanted else self.content[: len(self.content) // 2])
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def served(content: bytes) -> Iterator[tuple[str, type[_Server]]]:
+    """Serve a file on this machine."""
+    handler = type("Handler", (_Server,), {"content": content, "asked": ()})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/model.zip", handler
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def large_zip(tiny: Path, tmp_path: Path) -> bytes:
+    """A zip file that comes in several pieces."""
+    archive = zipped(tiny, tmp_path / "given.zip")
+    with zipfile.ZipFile(archive, "a") as packed:
+        packed.writestr("progress.png", bytes(2 << 20))
+    return archive.read_bytes()
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_stood(large_zip: bytes, store: Path) -> None:
+    """The first answer ends in the middle, the next request asks for the rest; nothing but the model stays."""
+    with served(large_zip) as (link, server):
+        model = install(Order(name="mine", source=link), store)
+        assert server.asked[0] is None
+        assert all(server.asked[1:])
+        assert len(server.asked) > 1
+    assert model.source == link
+    assert model.origin == "unverified"
+    assert [path.name for path in store.iterdir()] == ["mine"]
+
+
+def test_a_download_that_came_whole_and_is_no_good_is_fetched_anew(large_zip: bytes, store: Path) -> None:
+    """A wrong digest leaves no file behind that the next try would take for the model."""
+    with served(large_zip) as (link, _):
+        with pytest.raises(ConfigurationError, match="another digest"):
+            install(Order(name="mine", source=link, sha256="0" * 64), store)
+        assert not list(store.iterdir())
+
+
+def test_without_a_way_to_the_link_the_error_says_what_to_do(store: Path) -> None:
+    """One line: it cannot be fetched, and how to install it without a network."""
+    with pytest.raises(ConfigurationError, match=r"cannot be fetched .* --from PATH"):
+        install(Order(name="mine", source="http://127.0.0.1:9/model.zip"), store)
+
+
+def test_names_of_segmenters_that_lead_nowhere_are_refused(store: Path) -> None:
+    """No such kind, no such model, a path for a name; and `network` where none ships says what to do instead."""
+    for name in ("magic", "nnunet", "nnunet:", "nnunet:none", "nnunet:../x", "nnunet:none:twice", "network:x"):
+        with pytest.raises(ConfigurationError):
+            segmenter_named(name, store)
+    if models.shipped() is None:
+        with pytest.raises(ConfigurationError, match="without a network"):
+            segmenter_named("network", store)
+    else:
+        assert segmenter_named("network", store).origin == "shipped"
+
+
+def test_what_ships_is_small_whole_and_without_pickles(tmp_path: Path) -> None:
+    """Packing makes a model with digest and record; the one in this build, if any, has at most 10 MB."""
+    made = tiny_plans()
+    write_safetensors(write_plans(tmp_path / "trained", made) / "fold_0/weights.safetensors", network_of(made))
+    (tmp_path / "trained/training.json").write_text('{"epochs": 3}')
+    model = models.shipped(pack(tmp_path / "trained", tmp_path / "model"))
+    assert model is not None
+    assert model.origin == "shipped"
+    assert [file.name for file in model.verified_files().weights] == ["model.safetensors"]
+    in_this_build = models.shipped()
+    if in_this_build is not None:
+        assert in_this_build.verified_files().size <= 10_000_000
+
+
+def test_a_pickled_checkpoint_does_not_ship(tiny: Path, tmp_path: Path) -> None:
+    """Only safetensors are packed."""
+    with pytest.raises(ConfigurationError, match="safetensors"):
+        pack(tiny, tmp_path / "model")
