@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -67,7 +66,8 @@ def acquire(head: Phantom, scan: Scan, chance: np.random.Generator) -> Phantom:
     offsets = (np.arange(layers) - (layers - 1) / 2) * thick / layers
     above_air = head.volume.hu - np.float32(AIR_HU)
     hu = sum(_sampled(head, above_air, at + offset * (along[1] - along[0])) for offset in offsets) / np.float32(layers) + np.float32(AIR_HU)
-    face, brain = (np.asarray(_sampled(head, label.view(np.uint8), at) >= 0.5) for label in (head.face, head.brain))
+    labels = _sampled(head, head.face.astype(np.float32) - head.brain, at)  # bone lies between them: one field holds both
+    face, brain = np.asarray(labels >= 0.5), np.asarray(labels <= -0.5)
     face = (face & (hu < BONE_HU)) | (_outermost(face, np.asarray(hu > SKIN_HU)) & ~brain)
     volume = Volume(hu=np.asarray(hu, dtype=np.float32), valid=np.ones(geometry.shape, dtype=bool), geometry=geometry)
     return Phantom(seed=head.seed, volume=volume, face=face, brain=brain)
@@ -138,13 +138,15 @@ def _waves(bend_mm: float, chance: np.random.Generator) -> tuple[_Wave, ...]:
 
 def _in_head(at: FloatArray, scan: Scan, waves: tuple[_Wave, ...]) -> FloatArray:
     """Patient mm to the mm of the straight, unbent head."""
-    turned = at @ _rotation(scan).as_matrix()  # the inverse turn of row vectors
-    bent = turned + sum(np.sin(turned @ wave.along + wave.phase)[..., None] * wave.shift_mm for wave in waves)
+    turned = (at.reshape(-1, 3) @ _rotation(scan).as_matrix()).reshape(at.shape)  # the inverse turn of row vectors
+    bent = turned.copy()
+    for wave in waves:
+        bent += np.sin(turned @ wave.along + wave.phase)[..., None] * wave.shift_mm
     return np.asarray(bent * np.array([-1.0, 1.0, 1.0]) if scan.mirrored else bent, dtype=np.float64)
 
 
-def _sampled(head: Phantom, field: NDArray[np.generic], at: FloatArray) -> HuArray:
+def _sampled(head: Phantom, field: HuArray, at: FloatArray) -> HuArray:
     """Interpolate a field of the head at points of it; 0 outside."""
     geometry = head.volume.geometry
-    index = np.moveaxis((at - geometry.slice_origins_lps[0]) / np.array(geometry.spacing_mm)[::-1], -1, 0)[::-1]
-    return np.asarray(ndimage.map_coordinates(np.asarray(field, dtype=np.float32), index, order=1, cval=0.0), dtype=np.float32)
+    index = ((at - geometry.slice_origins_lps[0]) / np.array(geometry.spacing_mm)[::-1]).reshape(-1, 3).T[::-1]
+    return np.asarray(ndimage.map_coordinates(field, index, order=1, cval=0.0).reshape(at.shape[:-1]), dtype=np.float32)
