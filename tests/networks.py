@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 TINY = Size(patch=(32, 32, 32), features=(4, 8))
+COARSE = Size(grid_mm=6.0, patch=(40, 40, 32), features=(8, 16, 16))
 
 
 def tiny_plans(size: Size = TINY, *, ours: bool = True) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def tiny_model(folder: Path, *, ours: bool = True) -> Path:
     return folder
 
 
-def fitted_model(folder: Path, volume: Volume, face: BoolArray, rounds: int = 30) -> Path:
+def fitted_model(folder: Path, volume: Volume, face: BoolArray, rounds: int = 20) -> Path:
     """Write a model folder with a coarse network of ours that learned one head by heart, as safetensors."""
     import torch
 
@@ -96,7 +97,7 @@ def fitted_model(folder: Path, volume: Volume, face: BoolArray, rounds: int = 30
         from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    made = tiny_plans(Size(grid_mm=6.0, patch=(40, 40, 32), features=(8, 16, 16)))
+    made = tiny_plans(COARSE)
     manager, labeled = PlansManager(made), on_grid(volume, face)
     images = (labeled.volume.hu[None], labeled.face[None].astype("int8"), {"spacing": [GRID_MM] * 3})
     plan = manager.get_configuration(CONFIGURATION)
