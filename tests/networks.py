@@ -87,7 +87,7 @@ def tiny_model(folder: Path, *, ours: bool = True) -> Path:
     return folder
 
 
-def fitted_model(folder: Path, volume: Volume, face: BoolArray, rounds: int = 20) -> Path:
+def fitted_model(folder: Path, volume: Volume, face: BoolArray, rounds: int = 40) -> Path:
     """Write a model folder with a coarse network of ours that learned one head by heart, as safetensors."""
     import torch
 
