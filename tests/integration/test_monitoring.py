@@ -1,14 +1,13 @@
-"""RabbitMQ, Prometheus with the shipped rules, a watcher and two workers, each a process: what dashboards and alerts show of them.
+"""The processes that deploy/compose.yaml describes, without containers: what dashboards and alerts show of them.
 
-The workers' pipeline is a stand-in that makes its figures up; everything else is what users run. Alerts wait for a second where the
-shipped rules wait for minutes; their expressions are the shipped ones.
+RabbitMQ with the shipped settings and users, `setup`, a watcher and two workers with the commands and settings of the file, and Prometheus
+with the shipped rules. Hosts, ports and folders are this machine's; the workers' pipeline is a stand-in that makes its figures up. Alerts
+wait for a second where the shipped rules wait for minutes; their expressions are the shipped ones.
 """
 
 import json
-import os
 import re
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,17 +22,17 @@ from ctdeface_shared.broker.target import BrokerTarget
 from ctdeface_shared.broker.topology import DEAD
 from ctdeface_shared.spool import ServiceSpool
 from tests.integration.prometheus_server import Prometheus, running_prometheus
-from tests.integration.rabbitmq_node import RabbitNode, forget_everything
+from tests.integration.rabbitmq_node import RabbitNode, running_node
 from tests.integration.small_disk import fill_up, small_disk
+from tests.service.composed import Places, command_of, make_secrets, rabbitmq_settings
 from tests.service.scrapes import free_port, get, scrape, value
 from tests.service.spools import drop, ends, job_for
 
 ROOT = Path(__file__).parents[2]
-CTDEFACE = Path(sys.executable).with_name("ctdeface")
 DASHBOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
 PLANS = {f"case {number:02}": "short" for number in range(10)} | {"case 10": "refuse", "case 11": "once crash"}
 DISK_MEGABYTES = 64
-RETRY_SECONDS = 4.0
+RETRY_SECONDS = 6.0
 QUICK = {
     "CTDEFACE_WATCH__QUIET_PERIOD": "0.3",
     "CTDEFACE_WATCH__RESCAN_INTERVAL": "0.5",
@@ -54,23 +53,29 @@ class Service:
         rabbitmq: the queue.
         prometheus: scrapes them.
         ports: of the watcher and of each worker.
-        environment: settings of all.
+        places: where things are.
     """
 
     spool: ServiceSpool
     rabbitmq: RabbitNode
     prometheus: Prometheus
     ports: Mapping[str, int]
-    environment: Mapping[str, str]
+    places: Places
     _processes: "dict[str, subprocess.Popen[bytes]]" = field(default_factory=dict)
 
     def start(self, *names: str) -> None:
         """Start processes: `watcher`, `worker 1`, `worker 2`."""
         for name in names:
-            command = [str(CTDEFACE), "watch"] if name == "watcher" else [sys.executable, "-m", "tests.service.telling"]
-            port = {"CTDEFACE_METRICS__WATCH_PORT": str(self.ports[name]), "CTDEFACE_METRICS__WORK_PORT": str(self.ports[name])}
-            with (self.spool.inbox.parents[1] / f"{name}.log").open("ab") as log:
-                self._processes[name] = subprocess.Popen(command, cwd=ROOT, env={**self.environment, **port}, stderr=log)
+            service = name.partition(" ")[0]
+            port = {f"CTDEFACE_METRICS__{one}_PORT": str(self.ports[name]) for one in ("WATCH", "WORK")}
+            environment = {**self.places.environment_of(service), **QUICK, **port}
+            with (self.places.state / f"{name}.log").open("ab") as log:
+                self._processes[name] = subprocess.Popen(command_of(service), cwd=ROOT, env=environment, stderr=log)
+
+    def set_up(self) -> None:
+        """Declare the queues, as the service `setup` does before the others begin."""
+        environment = {**self.places.environment_of("setup"), **QUICK}
+        subprocess.run(command_of("setup"), env=environment, check=True, capture_output=True, timeout=60)
 
     def stop(self, *names: str) -> None:
         """Ask processes to end, and wait until they have."""
@@ -103,19 +108,23 @@ def wait_for(service: Service, what: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def service(rabbitmq: RabbitNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """All processes, after twelve cases."""
     folder = tmp_path_factory.mktemp("monitoring")
     with ExitStack() as stack:
-        disk = stack.enter_context(small_disk(folder / "disk", DISK_MEGABYTES))
-        forget_everything(BrokerTarget(url=rabbitmq.url, retry_delays=(RETRY_SECONDS,)))
+        places = Places(spool=folder / "disk/spool", state=folder / "state", secrets=folder / "secrets", queue_port=0)
+        places.state.mkdir()
+        make_secrets(places.secrets)
+        stack.enter_context(small_disk(folder / "disk", DISK_MEGABYTES))
         ports = {name: free_port() for name in ("watcher", "worker 1", "worker 2")}
         targets = {"ctdeface-watcher": [ports["watcher"]], "ctdeface-worker": [ports["worker 1"], ports["worker 2"]]}
         prometheus = stack.enter_context(running_prometheus(folder / "prometheus", targets))
-        environment = {**os.environ, **QUICK, "CTDEFACE_BROKER__URL": rabbitmq.url, "CTDEFACE_SPOOL__ROOT": str(disk / "spool")}
-        spool = ServiceSpool.under(disk / "spool")
-        made = Service(spool=spool, rabbitmq=rabbitmq, prometheus=prometheus, ports=ports, environment=environment)
+        rabbitmq = stack.enter_context(running_node(folder / "rabbitmq", *rabbitmq_settings(places.secrets)))
+        places = replace(places, queue_port=rabbitmq.port)
+        spool = ServiceSpool.under(places.spool)
+        made = Service(spool=spool, rabbitmq=rabbitmq, prometheus=prometheus, ports=ports, places=places)
         stack.callback(made.stop_all)
+        made.set_up()
         made.start(*ports)
         wait_for(made, "is_ready")
         for name, plan in PLANS.items():
@@ -155,25 +164,25 @@ def test_a_full_disk_is_told_and_the_alert_clears_with_space(service: Service) -
     wait_for(service, "is_over")
 
 
-def test_a_poison_case_is_told_while_it_is_tried_and_when_it_is_given_up(service: Service) -> None:
-    """The alert about retries clears when it lies in the quarantine; that it was given up is told for an hour more."""
-    drop(service.spool, "poison", "crash")
-    service.prometheus.until(lambda firing: "CtdefaceCasesRetried" in firing)
-    service.prometheus.until(lambda firing: "CtdefaceCaseGivenUp" in firing and "CtdefaceCasesRetried" not in firing)
-    assert ends(service.spool).quarantine == ["case 10", "poison"]
+def test_poison_is_told_while_it_is_tried_and_when_it_is_given_up(service: Service) -> None:
+    """A case that takes its worker down, and a message that leads out of the inbox.
 
-
-def test_a_dead_letter_is_told_and_the_alert_clears_when_it_is_gone(service: Service) -> None:
-    """A message that leads out of the inbox."""
-    spool = service.spool
+    The alert about retries clears when the case lies in the quarantine, that about dead letters when they are gone; that a case was given
+    up is told for an hour.
+    """
+    spool, passing = service.spool, {"CtdefaceCasesRetried", "CtdefaceDeadLetters"}
+    drop(spool, "poison", "crash")
     (spool.inbox / "link").symlink_to(spool.outbox)
-    broker = RabbitBroker(BrokerTarget(url=service.rabbitmq.url, retry_delays=(RETRY_SECONDS,)))
+    password = (service.places.secrets / "watcher-password").read_text(encoding="utf-8")
+    url = f"amqp://127.0.0.1:{service.rabbitmq.port}"
+    broker = RabbitBroker(BrokerTarget(url=url, user="ctdeface-watcher", password=password, retry_delays=(RETRY_SECONDS,)))
     broker.publish(replace(job_for(spool, "../outbox/case 00"), job_id=str(uuid.uuid4()), case="link"))
     broker.close()
-    service.prometheus.until(lambda firing: "CtdefaceDeadLetters" in firing)
+    service.prometheus.until(lambda firing: firing >= passing)
     (spool.inbox / "link").unlink()
     service.rabbitmq.control("purge_queue", DEAD)
-    service.prometheus.until(lambda firing: "CtdefaceDeadLetters" not in firing)
+    service.prometheus.until(lambda firing: "CtdefaceCaseGivenUp" in firing and not firing & passing)
+    assert ends(spool).quarantine == ["case 10", "poison"]
 
 
 def test_a_stopped_watcher_is_told_and_the_alert_clears_when_it_is_back(service: Service) -> None:

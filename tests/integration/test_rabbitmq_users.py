@@ -1,8 +1,6 @@
 """The users that are shipped for RabbitMQ: each may do its work, and nothing else."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,20 +16,19 @@ from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.messages import CaseEvent, EventKind
 from tests.integration.rabbitmq_node import RabbitNode, running_node
 from tests.integration.test_brokers import DELAY_SECONDS, case_of, job, received, wait_for
+from tests.service.composed import make_secrets, rabbitmq_settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-SETTINGS = (DEPLOY / "rabbitmq/rabbitmq.conf").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the passwords of a deployment, made twice: what is there stays."""
     folder = tmp_path_factory.mktemp("secrets")
-    make = [sys.executable, str(DEPLOY / "docker/make_secrets.py"), str(folder)]
-    subprocess.run(make, check=True, capture_output=True)
+    make_secrets(folder)
     first = (folder / "worker-password").read_bytes()
-    subprocess.run(make, check=True, capture_output=True)
+    make_secrets(folder)
     assert (folder / "worker-password").read_bytes() == first
     return folder
 
@@ -39,11 +36,7 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def node(secrets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitNode]:
     """A server with the shipped settings and definitions, as compose.yaml starts it."""
-    definitions = str(secrets / "rabbitmq-definitions.json")
-    lines = [line for line in SETTINGS.splitlines() if line and not line.startswith("#")]
-    assert any("/run/secrets/rabbitmq_definitions" in line for line in lines)
-    settings = [line.replace("/run/secrets/rabbitmq_definitions", definitions) for line in lines]
-    with running_node(tmp_path_factory.mktemp("users"), *settings) as running:
+    with running_node(tmp_path_factory.mktemp("users"), *rabbitmq_settings(secrets)) as running:
         yield running
 
 
