@@ -165,11 +165,7 @@ def test_a_full_disk_is_told_and_the_alert_clears_with_space(service: Service) -
 
 
 def test_poison_is_told_while_it_is_tried_and_when_it_is_given_up(service: Service) -> None:
-    """A case that takes its worker down, and a message that leads out of the inbox.
-
-    The alert about retries clears when the case lies in the quarantine, that about dead letters when they are gone; that a case was given
-    up is told for an hour.
-    """
+    """A case that kills its worker, and a message that leads out of the inbox; what is left for an hour is that the case was given up."""
     spool, passing = service.spool, {"CtdefaceCasesRetried", "CtdefaceDeadLetters"}
     drop(spool, "poison", "crash")
     (spool.inbox / "link").symlink_to(spool.outbox)
