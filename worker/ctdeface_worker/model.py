@@ -69,7 +69,8 @@ def _list(_: argparse.Namespace, settings: "Settings", say: Say) -> int:
         size = model.files().size / 1e6
         in_use = "   in use" if chosen.removesuffix(":mirrored") == segmenter_of(model) else ""
         say(f"{model.name}   {model.origin}   {size:.1f} MB   {model.sha256}{in_use}")
-        say(f"  from {model.source}" if model.source else "")
+        if model.source:
+            say(f"  from {model.source}")
     if not there:
         say(f"no network is installed in {settings.models.place}")
     say(f"deface.segmenter is {chosen}")

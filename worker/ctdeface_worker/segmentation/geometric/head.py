@@ -18,10 +18,11 @@ LITTLE = 0.3
 COARSE_VOXELS = 2.0
 """Coarse skin is only gone when this many voxels of it are."""
 LOOK_BELOW_CAVITY_MM = 60.0
-FACE_BELOW_CAVITY_MM = 190.0
-FACE_ABOVE_CAVITY_MM = 60.0
-"""The cavity may have been found in part only."""
-FACE_BESIDE_CAVITY_MM = 70.0
+FACE_BELOW_CAVITY_MM = 180.0
+FACE_ABOVE_CAVITY_MM = 30.0
+FACE_BESIDE_CAVITY_MM = 50.0
+FACE_BEFORE_SKULL_MM = 90.0
+"""Before the bone around the cavity; a chest may reach farther forward than any nose."""
 FACE_BEHIND_AXIS_MM = 50.0
 """For heads that are turned."""
 
@@ -77,7 +78,7 @@ def where_a_face_can_be(head: Head) -> tuple[FloatArray, FloatArray]:
     """Return lowest and highest LPS corner in mm of a generous box around the face; a network need not look elsewhere."""
     count = head.canonical.hu.shape
     axis, half = head.skull.axis, head.skull.half_width + FACE_BESIDE_CAVITY_MM / GRID_MM
-    low = [axis.x - half, 0.0, head.skull.lowest - FACE_BELOW_CAVITY_MM / GRID_MM]
+    low = [axis.x - half, head.skull.front - FACE_BEFORE_SKULL_MM / GRID_MM, head.skull.lowest - FACE_BELOW_CAVITY_MM / GRID_MM]
     high = [axis.x + half, axis.y + FACE_BEHIND_AXIS_MM / GRID_MM, head.skull.highest + FACE_ABOVE_CAVITY_MM / GRID_MM]
     last = np.array([count[2] - 1, count[1] - 1, count[0] - 1], dtype=np.float64)
     corners = [np.clip(np.array(corner), 0, last) * GRID_MM + head.canonical.origin_lps for corner in (low, high)]
