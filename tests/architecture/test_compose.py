@@ -42,6 +42,13 @@ def test_the_file_follows_the_compose_specification() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_the_dockerfile_has_no_known_mistake() -> None:
+    """As hadolint knows them; its mere advice counts as well."""
+    tool = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([tool, "--no-color", DEPLOY / "docker/Dockerfile"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_what_a_service_refers_to_is_there(name: str) -> None:
     """Its image or the stage it is built from, networks, volumes, secrets, mounted files, and the services it waits for."""
