@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ctdeface_shared.cli import EXIT_OK, EXIT_REFUSED
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.fleet_view import View, view_of
 from ctdeface_shared.lifecycle import boundary, stop_on_signals
-from ctdeface_shared.past_jobs import JobReader
+from ctdeface_shared.past_jobs import JobReader, JobRecord
 from ctdeface_shared.site import Site
 from ctdeface_shared.spool import PRIVATE
 from ctdeface_shared.supervisor import Program, Running, supervise
@@ -56,10 +56,9 @@ class Overseer:
     stop: threading.Event
     surveyor: Surveyor
     jobs: JobReader
-    since: float = field(default_factory=time.time)
+    told: frozenset[JobRecord]
     next_look: float = 0.0
     idle_looks: int = 0
-    told: set[tuple[str, str, float]] = field(default_factory=set)
     refused: bool = False
 
     def tick(self, running: Sequence[Running]) -> None:
@@ -73,12 +72,11 @@ class Overseer:
     def _look(self, running: Sequence[Running]) -> None:
         survey = self.surveyor.look(time.time())
         self.view.show(survey, running)
-        for job in self.jobs.read():
-            mark = (job.case, job.job_id, job.reported_at)
-            if job.ended and job.reported_at >= self.since and mark not in self.told:
-                self.told.add(mark)
-                self.refused |= job.state == "refused"
-                self.view.tell(job)
+        ended = ended_jobs(self.jobs)
+        for job in sorted(ended - self.told, key=lambda one: one.reported_at):
+            self.refused |= job.state == "refused"
+            self.view.tell(job)
+        self.told = ended
         self.idle_looks = self.idle_looks + 1 if survey.is_idle else 0
         if self.fleet.once and self.idle_looks > 1:
             self.stop.set()
@@ -93,13 +91,14 @@ def run_fleet(fleet: Fleet) -> int:
     site = fleet.site
     site.prepare()
     with stop_on_signals() as stop, view_of(site.spool, once=fleet.once) as view, _logs(site, view) as folder:
-        watch = site.settings.watch
+        watch, jobs = site.settings.watch, JobReader(site.spool.reports)
         overseer = Overseer(
             fleet=fleet,
             view=view,
             stop=stop,
             surveyor=Surveyor(site.spool, case_depth=watch.case_depth, ignore=watch.ignore),
-            jobs=JobReader(site.spool.reports),
+            jobs=jobs,
+            told=ended_jobs(jobs),  # before this run; no clock is asked, because the file system's may be another
         )
         supervise(
             programs(fleet, folder),
@@ -111,12 +110,17 @@ def run_fleet(fleet: Fleet) -> int:
     return EXIT_REFUSED if fleet.once and overseer.refused else EXIT_OK
 
 
+def ended_jobs(jobs: JobReader) -> frozenset[JobRecord]:
+    """Return every job that has ended."""
+    return frozenset(job for job in jobs.read() if job.ended)
+
+
 def programs(fleet: Fleet, log_folder: Path | None) -> list[Program]:
     """Name the processes: one watcher, and workers with one case each at a time and the next ports for their metrics."""
     site = fleet.site
     count = fleet.workers or site.settings.work.jobs
     threads = fleet.threads or site.settings.work.threads or max((os.cpu_count() or 1) // count, 1)
-    place = ("--spool", str(site.spool.inbox.parent), "--with-parent")
+    place = ("--spool", str(site.settings.spool.root.absolute()), "--with-parent")
     worker = ("work", *place, "--processes", "1", "--threads", str(threads))
     commands: dict[str, tuple[str, ...]] = {"watcher": ("watch", *place)}
     first = site.settings.metrics.work_port

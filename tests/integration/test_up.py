@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared.fleet import Fleet, programs
+from ctdeface_shared.fleet import Fleet, ended_jobs, programs
+from ctdeface_shared.past_jobs import JobReader
 from ctdeface_shared.site import find_site
 from ctdeface_shared.spool import ServiceSpool
 from ctdeface_worker.report.model import State
@@ -147,3 +148,25 @@ def test_each_worker_has_a_port_of_its_own_for_metrics(tmp_path: Path, monkeypat
     off = programs(Fleet(site=find_site(None, tmp_path), workers=2), None)
     assert [program.command[-1] for program in on[1:]] == ["9465", "9466", "9467"]
     assert [program.command[-1] for program in off[1:]] == ["0", "0"]
+
+
+def test_an_inbox_elsewhere_leaves_the_spool_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes get the root of the spool, not the folder above the inbox."""
+    monkeypatch.setenv("CTDEFACE_SPOOL__INBOX", str(tmp_path / "drop" / "here"))
+    for program in programs(Fleet(site=find_site(None, tmp_path / "spool"), workers=1), None):
+        words = program.command
+        assert words[words.index("--spool") + 1] == str(tmp_path / "spool")
+
+
+def test_what_had_ended_before_is_not_told_again(tmp_path: Path) -> None:
+    """Whatever the clock of the file system says, only what ends during the run counts."""
+    folder = tmp_path / "case" / "6f0b6a3c-0d1f-5c6e-9a53-5f0c1c1d7a10"
+    folder.mkdir(parents=True)
+    told = {"state": "refused", "generation": 0, "created_at": "2026-01-01T00:00:00+00:00"}
+    told |= {"manifest": {"digest": "d"}, "result": {"code": "FaceNotFound", "reason": "no face"}}
+    (folder / "report.json").write_text(json.dumps(told))
+    jobs = JobReader(tmp_path)
+    before = ended_jobs(jobs)
+    os.utime(folder / "report.json", (1, 1))  # written by a clock far behind
+    assert len(before) == 1
+    assert len(ended_jobs(jobs) - before) == 1
