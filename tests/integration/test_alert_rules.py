@@ -40,7 +40,7 @@ def promtool(*arguments: str | Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["prometheus", "compose"])
+@pytest.mark.parametrize("name", ["prometheus", "compose", "kubernetes"])
 def test_the_configuration_is_valid(name: str) -> None:
     """`promtool check config`, rules and lists of targets included."""
     assert "2 rule files found" in promtool("check", "config", PROMETHEUS / f"{name}.yml")

@@ -101,7 +101,7 @@ class Service:
 
 def wait_for(service: Service, what: str) -> None:
     """Wait until a property of the service holds."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not getattr(service, what)():
         assert time.monotonic() < deadline, (what, ends(service.spool))
         time.sleep(0.1)
