@@ -1,6 +1,8 @@
 """Originals are put away after the outcome: at once, repeatably, and without taking what does not belong to the job."""
 
+import errno
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,6 +90,21 @@ def test_a_refused_case_stays_in_a_kept_inbox(spool: ServiceSpool) -> None:
     quarantine(spool, report_of(spool, released=False), Originals.KEEP)
     assert names(spool.quarantine / "a/job-1") == ["report.html", "report.json"]
     assert names(spool.inbox / "a") == ["1.dcm", "sub/2.dcm"]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EXDEV, errno.EBUSY, errno.EROFS])
+@pytest.mark.parametrize("rule", [Originals.ARCHIVE, Originals.DELETE])
+def test_originals_that_may_not_be_moved_stay_in_the_inbox(spool: ServiceSpool, number: int, rule: Originals) -> None:
+    """A folder that belongs to somebody else, or a mount point: the step ends, nothing is lost, and a refusal shows its report."""
+
+    def fail(_source: Path, _place: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    archive(spool, report_of(spool, released=True), rule, fail)
+    assert names(spool.inbox / "a") == ["1.dcm", "sub/2.dcm"]
+    quarantine(spool, report_of(spool, released=False), rule, fail)
+    assert names(spool.inbox / "a") == ["1.dcm", "sub/2.dcm"]
+    assert names(spool.quarantine / "a/job-1") == ["report.html", "report.json"]
 
 
 @pytest.mark.parametrize("put_away", [archive, quarantine])

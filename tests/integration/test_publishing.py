@@ -250,6 +250,24 @@ def test_staging_of_a_living_process_or_of_another_outbox_is_left_alone(spool: S
     assert len(recover(spool, RULES)) == 1
 
 
+def test_a_case_that_cannot_be_finished_does_not_keep_the_others_from_being_finished(spool: Spool) -> None:
+    """A worker that starts meets an error of the system with one dead case, keeps it for later and finishes the next one."""
+
+    def fail_for_one(report: CaseReport) -> None:
+        if report.case == "group/a":
+            raise PermissionError(errno.EACCES, "forbidden")
+
+    for job, case in (("job", "group/a"), ("other", "group/b")):
+        report, staged = stage(spool, job, "new", case=case)
+        with pytest.raises(Killed):
+            publish(spool, report, staged, RULES, step=kill_after("renamed"))
+        mark_dead(staged)
+    finished = recover(spool, replace(RULES, before_done=fail_for_one))
+    assert [report.case for report in finished] == ["group/b"]
+    assert state_of(spool, "job") is State.PUBLISHED
+    assert [report.state for report in recover(spool, RULES)] == [State.DONE]
+
+
 def test_nested_cases_get_the_outbox_mode_on_every_folder(spool: Spool) -> None:
     """The parent folders of a case too, whatever the umask."""
     publish(spool, *stage(spool, "job", "new", case="site/day/a"), replace(RULES, folder_mode=0o755, file_mode=0o644))

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.broker.memory import MemoryBroker
-from ctdeface_shared.broker.settlement import RetryRule
+from ctdeface_shared.broker.settlement import Ack, Retry, RetryRule
 from ctdeface_shared.messages import DefaceJob, EventKind
 from ctdeface_shared.options import Originals
 from ctdeface_shared.settings import Settings, WorkSection
@@ -19,7 +20,7 @@ from ctdeface_worker.attempt import Bench
 from ctdeface_worker.executor import WarmChild
 from ctdeface_worker.originals import archive
 from ctdeface_worker.outbox import OutputRules
-from ctdeface_worker.report.model import State
+from ctdeface_worker.report.model import CaseReport, State
 from ctdeface_worker.service import Station, handle, serve
 from tests.service.spools import Ends, drop, ends, job_for, reports
 from tests.service.standin import prepare, turned
@@ -221,3 +222,22 @@ def test_a_refusal_that_cannot_be_recorded_is_tried_again(station: Station) -> N
     broker.settle(delivery, handle(station, delivery).settlement)
     assert broker.depth().delayed == 1
     assert ends(station.spool) == Ends(inbox=["a"], outbox=[], quarantine=[])
+
+
+def test_a_published_case_that_cannot_be_finished_is_never_settled_as_refused(station: Station) -> None:
+    """Whatever keeps it from being done, it is delivered again, and is done as soon as it can be."""
+
+    def fail(_: CaseReport) -> None:
+        raise NotADirectoryError
+
+    drop(station.spool, "a")
+    publish(station, job_for(station.spool, "a"))
+    delivery = queue_of(station).receive(1.0)
+    assert delivery is not None
+    failing = replace(station, bench=replace(station.bench, rules=replace(station.bench.rules, before_done=fail)))
+    for attempt in (1, 2, 3, 4):
+        assert isinstance(handle(failing, replace(delivery, attempt=attempt)).settlement, Retry)
+    assert [report.state for report in reports(station.spool, "a")] == [State.PUBLISHED]
+    assert handle(station, replace(delivery, attempt=4)).settlement == Ack()
+    assert [report.state for report in reports(station.spool, "a")] == [State.DONE]
+    assert ends(station.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])

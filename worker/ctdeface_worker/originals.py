@@ -1,11 +1,16 @@
 """What happens to the dropped files of a job once its outcome is safe on the disk; every step can be repeated after a crash."""
 
+import errno
 import hashlib
+import os
 import shutil
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
-from ctdeface_shared import durable
+from ctdeface_shared import durable, logs
 from ctdeface_shared.manifest import Manifest
 from ctdeface_shared.options import Originals
 from ctdeface_shared.spool import PRIVATE, ServiceSpool, case_path
@@ -13,9 +18,22 @@ from ctdeface_worker.journal import pages
 from ctdeface_worker.report.model import CaseReport
 from ctdeface_worker.result import FileResult
 
+Rename: TypeAlias = Callable[[Path, Path], None]
 
-def archive(spool: ServiceSpool, report: CaseReport, rule: Originals) -> None:
-    """Archive or delete the originals of a released job, or leave them where they are.
+_UNMOVABLE = frozenset({errno.EACCES, errno.EPERM, errno.EXDEV, errno.EBUSY, errno.EROFS})
+"""A folder of somebody else, a mount point: no attempt will ever move it."""
+
+_log = logs.logger(__name__)
+
+
+def archive(spool: ServiceSpool, report: CaseReport, rule: Originals, rename: Rename = os.rename) -> None:
+    """Archive or delete the originals of a released job, or leave them where they are; so are those that this user may not move.
+
+    Args:
+        spool: where everything lies.
+        report: of the job.
+        rule: what happens to dropped files.
+        rename: moves a folder at once.
 
     Raises:
         OSError: storage failed; nothing is lost, and it can be repeated.
@@ -23,13 +41,20 @@ def archive(spool: ServiceSpool, report: CaseReport, rule: Originals) -> None:
     if rule is Originals.KEEP:
         return
     place = case_path(spool.archive / "originals", report.case) / report.job_id
-    _move(case_path(spool.inbox, report.case), place, report)
-    if rule is Originals.DELETE and place.exists():
-        shutil.rmtree(place)
+    with _left_if_unmovable():
+        _move(case_path(spool.inbox, report.case), place, report, rename)
+        if rule is Originals.DELETE and place.exists():
+            shutil.rmtree(place)
 
 
-def quarantine(spool: ServiceSpool, report: CaseReport, rule: Originals) -> None:
-    """Show a refused job in the quarantine: its report, and its originals unless those are kept in the inbox.
+def quarantine(spool: ServiceSpool, report: CaseReport, rule: Originals, rename: Rename = os.rename) -> None:
+    """Show a refused job in the quarantine: its report, and its originals unless those are kept in the inbox or may not be moved.
+
+    Args:
+        spool: where everything lies.
+        report: of the job.
+        rule: what happens to dropped files.
+        rename: moves a folder at once.
 
     Raises:
         OSError: storage failed; nothing is lost, and it can be repeated.
@@ -39,14 +64,26 @@ def quarantine(spool: ServiceSpool, report: CaseReport, rule: Originals) -> None
     for page, name in zip(pages(spool, report), ("report.html", "report.json"), strict=True):
         durable.write_file(place / name, page.read_bytes())
     if rule is not Originals.KEEP:
-        _move(case_path(spool.inbox, report.case), place / "originals", report)
+        with _left_if_unmovable():
+            _move(case_path(spool.inbox, report.case), place / "originals", report, rename)
 
 
-def _move(source: Path, place: Path, report: CaseReport) -> None:
+@contextmanager
+def _left_if_unmovable() -> Iterator[None]:
+    """Leave originals in the inbox that this user may not move: the outcome is safe, and waiting would not change their permissions."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNMOVABLE:
+            raise
+        _log.warning("originals_left_in_inbox", code=errno.errorcode[error.errno])
+
+
+def _move(source: Path, place: Path, report: CaseReport, rename: Rename) -> None:
     """Move a job's files at once. Late files, and a new drop under the same name, stay in the inbox."""
     if not place.exists() and _is_to_move(source, report):
         durable.make_folder(place.parent, mode=PRIVATE)
-        source.rename(place)
+        rename(source, place)
         durable.sync_folder(place.parent)
         durable.sync_folder(source.parent)
     _return_strays(place, source, report)

@@ -7,13 +7,14 @@ A job that is met again goes on from the state that its report records; every st
 which outlives the process until the job is done, so that any later process finds what is to be finished.
 """
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ctdeface_shared import durable
+from ctdeface_shared import durable, logs
 from ctdeface_shared.errors import ConfigurationError, PermanentError, TransientError, VerificationFailed
 from ctdeface_shared.ownership import UNFINISHED, is_abandoned, locked
 from ctdeface_shared.spool import PRIVATE, Spool, case_path
@@ -24,6 +25,8 @@ from ctdeface_worker.report.model import CaseReport, State
 __all__ = ["REPORT", "OutputRules", "find_report", "is_superseded", "publish", "record", "recover", "report_folder", "resume"]
 
 Step = Callable[[str], None]
+
+_log = logs.logger(__name__)
 
 
 def publish(spool: Spool, report: CaseReport, staged: Path, rules: OutputRules, *, step: Step = lambda _: None) -> CaseReport:
@@ -102,6 +105,8 @@ def recover(spool: Spool, rules: OutputRules) -> tuple[CaseReport, ...]:
             (folder / UNFINISHED).unlink(missing_ok=True)  # not what was proven: the sweep removes it, and the job is worked on again
         except TransientError:
             continue
+        except OSError as error:  # of this case only: the others must not wait for it
+            _log.error("case_not_recovered", code=errno.errorcode.get(error.errno or 0, type(error).__name__))
     return tuple(finished)
 
 

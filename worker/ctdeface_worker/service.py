@@ -257,6 +257,8 @@ def _conclude(station: Station, job: DefaceJob, outcome: CaseReport | Exception,
         report = _order(station.spool, job).report(failed(known))
     if report.state is State.REFUSED:
         report = refuse(station.spool, report, station.originals, stale_seconds=station.bench.rules.stale_seconds)
+        if report.state is State.PUBLISHED:  # visible but not done, so neither refused nor over: finished by a later delivery
+            return Ending(settlement=Retry(station.rule.delay_after(number), number - 1))
     elif report.state is State.SUPERSEDED:
         originals.archive(station.spool, report, station.originals)
     return Ending(settlement=Ack(), report=report)
