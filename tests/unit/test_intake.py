@@ -1,7 +1,7 @@
 """Which settled case makes a job."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -20,7 +20,8 @@ OPTIONS = DefaceOptions()
 
 def past(state: str, manifest: Manifest = MANIFEST, code: str = "", generation: int = 0) -> PastJob:
     """Make a job of the case in some state."""
-    return PastJob(job_id="j", state=state, digest=manifest.digest, generation=generation, created_at="2026-01-01", code=code)
+    created_at = "2026-01-01T00:00:00.000+00:00"
+    return PastJob(job_id="j", state=state, digest=manifest.digest, generation=generation, created_at=created_at, code=code)
 
 
 def test_a_new_case_makes_a_job() -> None:
@@ -40,6 +41,14 @@ def test_a_drop_whose_job_has_ended_is_known_and_a_changed_one_is_new(state: str
 def test_files_that_come_back_after_others_make_a_job_again() -> None:
     """What is in the outbox is the last job's output, not theirs."""
     assert isinstance(take_in(replace(NEW, history=(past("done"), past("done", OTHER))), OPTIONS, NOW), DefaceJob)
+
+
+def test_a_job_is_submitted_after_all_earlier_ones_of_its_case_whatever_the_clocks_say() -> None:
+    """A host whose clock was 30 s ahead made the last one; what counts as older than that would never be shown."""
+    ahead = replace(past("done", OTHER), created_at=(NOW + timedelta(seconds=30)).isoformat(timespec="milliseconds"))
+    job = take_in(replace(NEW, history=(past("done", OTHER), ahead)), OPTIONS, NOW)
+    assert isinstance(job, DefaceJob)
+    assert job.submitted_at.isoformat(timespec="milliseconds") > ahead.created_at
 
 
 @pytest.mark.parametrize("state", ["prepared", "published"])

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,10 @@ def _jobs(folder: Path) -> Iterator[PastJob]:
                 state=report["state"],
                 digest=report["manifest"]["digest"],
                 generation=report["generation"],
-                created_at=report["created_at"],
+                created_at=instant(datetime.fromisoformat(report["created_at"])),
                 code=report["result"]["code"],
             )
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, ValueError):
             continue  # no report of ours, or of another version: it proves nothing
 
 

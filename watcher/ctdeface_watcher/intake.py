@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 
 from ctdeface_shared.errors import InputChanged, LateFiles, UnsafeArchive
@@ -54,8 +54,19 @@ def take_in(settled: Settled, options: DefaceOptions, now: datetime) -> DefaceJo
     if identity in settled.published or (latest is not None and generation == 0):
         return Answer.KNOWN
     return DefaceJob(
-        job_id=identity, case=settled.case, manifest=settled.manifest, generation=generation, submitted_at=now, options=options
+        job_id=identity,
+        case=settled.case,
+        manifest=settled.manifest,
+        generation=generation,
+        submitted_at=_after_all(settled.history, now),
+        options=options,
     )
+
+
+def _after_all(history: Sequence[PastJob], now: datetime) -> datetime:
+    """Return a moment after all earlier jobs whatever the clocks say: a drop that counts as older than its case's output is not shown."""
+    last = max((job.created_at for job in history), default="")
+    return max(now, datetime.fromisoformat(last) + timedelta(milliseconds=1)) if last else now
 
 
 def _was_too_early(job: PastJob) -> bool:
