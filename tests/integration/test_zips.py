@@ -88,6 +88,20 @@ def test_a_zip_file_waits_while_a_case_of_its_name_lies_in_the_inbox(watcher: Ru
     assert (watcher.spool.inbox / "a/series/1.dcm").exists()
 
 
+def test_a_zip_file_waits_beside_a_case_of_the_same_names_and_sizes_but_other_content(watcher: RunningWatcher) -> None:
+    """Another patient of the same scanner; where originals are deleted, it would be lost."""
+    watcher.originals = Originals.DELETE
+    case = watcher.spool.inbox / "a"
+    (case / "series").mkdir(parents=True)
+    (case / "2.dcm").write_bytes(b"TWO")
+    (case / "series/1.dcm").write_bytes(b"one")
+    archive = drop_zip(watcher.spool, "a.zip")
+    watcher.start()
+    watcher.expect("a")
+    assert archive.exists()
+    assert watcher.seen.waiting == ("a.zip",)
+
+
 def test_a_zip_file_that_is_still_being_copied_waits(watcher: RunningWatcher) -> None:
     """A part of it would be damaged."""
     whole = drop_zip(watcher.spool, "a.zip").rename(watcher.spool.archive / "a.zip").read_bytes()

@@ -69,18 +69,17 @@ def unpack(archive: Path, folder: Path, limits: Limits) -> None:
 
 
 def holds(archive: Path, folder: Path) -> bool:
-    """Whether a folder consists of what a zip file holds, by names and sizes.
+    """Whether a folder consists of what a zip file holds, by names, sizes and checksums.
 
     Raises:
         OSError: one of them cannot be read.
     """
     try:
-        packed = unpacked_sizes(archive)
+        packed = _members(archive)
     except UnsafeArchive:
         return False
-    return packed == {
-        path.relative_to(folder).as_posix(): path.stat(follow_symlinks=False).st_size for path in folder.rglob("*") if not path.is_dir()
-    }
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
+    return packed.keys() == files.keys() and all(_is_content_of(member, files[name]) for name, member in packed.items())
 
 
 def unpacked_sizes(archive: Path) -> Mapping[str, int]:
@@ -90,12 +89,27 @@ def unpacked_sizes(archive: Path) -> Mapping[str, int]:
         UnsafeArchive: it has no readable directory.
         OSError: it cannot be read.
     """
+    return {name: member.file_size for name, member in _members(archive).items()}
+
+
+def _members(archive: Path) -> Mapping[str, zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(archive) as packed:
-            return {PurePosixPath(member.filename).as_posix(): member.file_size for member in _content(packed)}
+            return {PurePosixPath(member.filename).as_posix(): member for member in _content(packed)}
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         message = "the zip file is damaged: copy it again"
         raise UnsafeArchive(message) from error
+
+
+def _is_content_of(member: zipfile.ZipInfo, path: Path) -> bool:
+    """Whether a file is what a member unpacks to; other slices of the same scanner have the same names and sizes."""
+    if path.is_symlink() or path.stat().st_size != member.file_size:
+        return False
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            checksum = zlib.crc32(block, checksum)
+    return checksum == member.CRC
 
 
 def _extract(archive: Path, folder: Path, limits: Limits) -> None:
