@@ -2,7 +2,7 @@
 
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,12 +121,11 @@ def _care_for(each: Running, environment: Mapping[str, str]) -> Running:
     return replace(each, process=None, since=now, pause=pause)
 
 
-def _end(processes: Iterable["subprocess.Popen[bytes]"], grace_seconds: float) -> None:
-    left = [process for process in processes if process.poll() is None]
-    for process in left:
+def _end(processes: Sequence["subprocess.Popen[bytes]"], grace_seconds: float) -> None:
+    for process in processes:
         process.send_signal(signal.SIGTERM)
     deadline = monotonic() + grace_seconds
-    for process in left:
+    for process in processes:
         try:
             process.wait(timeout=max(deadline - monotonic(), 0.1))
         except subprocess.TimeoutExpired:
