@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,11 @@ def locked(
                 lock.rename(aside)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def claim_name(job_id: str) -> str:
+    """Name of the lock that the worker of a job holds; job ids are not trusted as names."""
+    return sha256(f"job {job_id}".encode()).hexdigest()[:32]
 
 
 def is_abandoned(folder: Path, stale_seconds: float) -> bool:

@@ -1,8 +1,12 @@
 """A queue that forgot its jobs costs no case."""
 
 import time
+from dataclasses import replace
 
+from ctdeface_shared.broker.memory import MemoryBroker
+from ctdeface_shared.broker.protocols import Depth
 from ctdeface_shared.broker.settlement import Ack, Bury
+from ctdeface_worker.tries import begin, claimed, hand_back
 from tests.service.watcher import QUIET, RunningWatcher, fill, wait_for
 
 
@@ -43,3 +47,31 @@ def test_jobs_that_wait_are_held_or_were_given_up_are_not_published_again(watche
     wait_for(lambda: len(watcher.jobs) == 1)
     time.sleep(4 * QUIET)
     assert [job.case for job in watcher.jobs] == ["held"]
+
+
+class SilentBroker(MemoryBroker):
+    """A queue that cannot tell what workers hold, as RabbitMQ."""
+
+    def depth(self) -> Depth:
+        """Count what waits."""
+        return replace(super().depth(), held=None)
+
+
+def test_a_job_that_a_worker_has_in_hand_is_not_lost_where_the_queue_cannot_tell(watcher: RunningWatcher) -> None:
+    """While its claim lives, and while its attempt may still last; handed back and nowhere in the queue it is lost."""
+    watcher.broker, watcher.lost_seconds = SilentBroker(), 0.2
+    fill(watcher.spool.inbox / "a")
+    watcher.start()
+    wait_for(lambda: len(watcher.jobs) == 1)
+    (job,) = watcher.jobs
+    record = watcher.spool.reports / "a" / job.job_id
+    with claimed(watcher.spool.locks, job.job_id):
+        held = watcher.broker.receive(5.0)
+        time.sleep(3 * QUIET)
+        assert watcher.jobs == []
+        begin(record)
+    time.sleep(3 * QUIET)
+    assert watcher.jobs == []
+    hand_back(record)
+    wait_for(lambda: [again.job_id for again in watcher.jobs] == [job.job_id])
+    assert held is not None

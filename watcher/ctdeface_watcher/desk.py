@@ -35,8 +35,9 @@ class Post:
         rescan_seconds: between two looks at the inbox when nothing wakes it up.
         max_unfinished: no more jobs are published while so many have not ended.
         min_free_gb: nor while less is free.
-        lost_seconds: after which a job that nobody reported about may count as lost by the queue.
         stop: set when the watcher shall end.
+        lost_seconds: after which a job that nobody reported about may count as lost by the queue.
+        longest_job_seconds: for which a job that began counts as being worked on.
         listener: hears what happens.
     """
 
@@ -55,6 +56,7 @@ class Post:
     min_free_gb: float
     stop: threading.Event
     lost_seconds: float = 600.0
+    longest_job_seconds: float = 3900.0
     listener: Listener = NOBODY
 
     @property

@@ -9,10 +9,15 @@ from ctdeface_shared import logs
 from ctdeface_shared.broker.protocols import Broker
 from ctdeface_shared.errors import PermanentError
 from ctdeface_shared.messages import decode_job
+from ctdeface_shared.ownership import HEARTBEAT_SECONDS, claim_name, is_abandoned
+from ctdeface_shared.past_jobs import ATTEMPTS
+from ctdeface_shared.spool import case_path
 from ctdeface_watcher.desk import Memory, Post
+from ctdeface_watcher.ledger import Entry
 
 _PAUSE_SECONDS = 60.0
 _MOST_DEAD = 1000
+_STALE_SECONDS = 6 * HEARTBEAT_SECONDS
 
 _log = logs.logger(__name__)
 
@@ -23,6 +28,7 @@ def find_lost(post: Post, memory: Memory) -> None:
     Raises:
         BrokerUnavailable: the queue cannot tell now.
         StorageUnavailable: the ledger cannot be used.
+        OSError: locks or reports cannot be read right now.
     """
     old = [entry for entry in post.ledger.open_jobs() if time() - entry.published_at > post.lost_seconds]
     if not old or (memory.asked_at is not None and monotonic() - memory.asked_at < min(_PAUSE_SECONDS, post.lost_seconds)):
@@ -33,10 +39,23 @@ def find_lost(post: Post, memory: Memory) -> None:
         return
     dead = _dead(post.broker)
     for entry in old:
-        if entry.job_id not in dead:
+        if entry.job_id not in dead and not _is_worked_on(post, entry):
             post.ledger.forget_job(entry.job_id)
             memory.judged.pop(entry.case, None)
             _log.warning("job_lost_by_queue", job_id=entry.job_id)
+
+
+def _is_worked_on(post: Post, entry: Entry) -> bool:
+    """Whether a worker has the job in hand, which not every queue can tell: its claim lives, or it may still last."""
+    claim = post.spool.locks / claim_name(entry.job_id)
+    if claim.is_dir() and not is_abandoned(claim, _STALE_SECONDS):
+        return True
+    record = case_path(post.spool.reports, entry.case) / entry.job_id / ATTEMPTS
+    try:
+        begun = record.read_text(encoding="utf-8", errors="replace").rstrip().endswith("begun")
+        return begun and time() - record.stat().st_mtime < post.longest_job_seconds
+    except FileNotFoundError:
+        return False
 
 
 def _dead(broker: Broker) -> frozenset[str]:

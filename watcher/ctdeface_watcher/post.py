@@ -26,6 +26,8 @@ from ctdeface_watcher.unzip import Limits
 LOCK = "watcher"
 STALE_SECONDS = 120.0
 """A watcher of another machine that showed no life for so long is gone."""
+ENDING_SECONDS = 300.0
+"""Within which a job that took too long has been ended."""
 TURN_SECONDS = 1.0
 """How often a second watcher, which waits for its turn, sees whether it shall stop instead."""
 
@@ -81,5 +83,6 @@ def post_of(site: Site, ledger: Ledger, broker: Broker, stop: threading.Event, l
         max_unfinished=settings.max_unfinished,
         min_free_gb=site.settings.output.min_free_gb,
         stop=stop,
+        longest_job_seconds=site.settings.work.job_timeout + ENDING_SECONDS,
         listener=listener,
     )

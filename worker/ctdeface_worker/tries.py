@@ -5,12 +5,11 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 
 from ctdeface_shared import durable
 from ctdeface_shared.errors import CtDefaceError, StorageUnavailable
-from ctdeface_shared.ownership import HEARTBEAT_SECONDS, locked
+from ctdeface_shared.ownership import HEARTBEAT_SECONDS, claim_name, locked
 from ctdeface_shared.spool import PRIVATE
 
 RECORD = "attempts.log"
@@ -32,8 +31,7 @@ def claimed(locks: Path, job_id: str) -> Iterator[None]:
     """
     with ExitStack() as stack:
         try:
-            name = sha256(f"job {job_id}".encode()).hexdigest()[:32]
-            stack.enter_context(locked(locks, name, stale_seconds=STALE_SECONDS, patience_seconds=0))
+            stack.enter_context(locked(locks, claim_name(job_id), stale_seconds=STALE_SECONDS, patience_seconds=0))
         except StorageUnavailable:
             message = "another worker is at this job"
             raise JobTaken(message) from None
