@@ -33,6 +33,7 @@ EXAMPLES = """\
 examples:
   ctdeface demo                          try it on a synthetic head made on the spot
   ctdeface deface -i scans -o defaced    deface every case (first-level folder) below scans
+  ctdeface up --spool spool              watch spool/inbox and deface whatever is dropped there
   ctdeface deface --help                 all options of one command
   ctdeface config                        the settings in effect and where each came from
 
