@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from ctdeface_shared.errors import InputChanged
 from ctdeface_shared.manifest import Manifest
 from ctdeface_shared.options import Originals
 from ctdeface_watcher.scan import Rules
+from ctdeface_worker.report.model import describe, failed
 from tests.service.watcher import QUIET, RunningWatcher, fill, wait_for
 
 JOB = "6f0b6a3c-0d1f-5c6e-9a53-5f0c1c1d7a10"
@@ -52,6 +54,25 @@ def test_the_marker_publishes_a_case_long_before_its_quiet_period_is_over(watche
     (folder / "COMPLETE").touch()
     wait_for(lambda: [job.case for job in watcher.jobs] == ["marked"])
     assert watcher.jobs[0].manifest == Manifest.scan(folder)
+
+
+@pytest.mark.parametrize("added", [True, False], ids=["ignored-file", "renamed-file"])
+def test_a_case_that_changed_unseen_while_it_was_worked_on_is_published_again(watcher: RunningWatcher, added: bool) -> None:
+    """Names and ignored files count for its job, though it looks the same to the watcher, which goes on running."""
+    watcher.start()
+    case = fill(watcher.spool.inbox / "a")
+    watcher.expect("a")
+    (job,) = watcher.jobs
+    watcher.broker.queue.ready.clear()
+    if added:
+        (case / "Thumbs.db").touch()
+    else:
+        (case / "0.dcm").rename(case / "9.dcm")
+    report = describe(job.job_id, "a", job.manifest, job.options, failed(InputChanged("changed")))
+    record = watcher.spool.reports / "a" / job.job_id
+    record.mkdir(parents=True)
+    (record / "report.json").write_bytes(report.to_json())
+    watcher.expect("a")
 
 
 def test_temporary_names_of_rsync_keep_a_case_waiting(watcher: RunningWatcher) -> None:

@@ -12,7 +12,7 @@ from time import monotonic, time
 
 from ctdeface_shared import logs
 from ctdeface_shared.broker.settlement import code_of
-from ctdeface_shared.errors import PermanentError, StorageUnavailable
+from ctdeface_shared.errors import InputChanged, PermanentError, StorageUnavailable
 from ctdeface_shared.lifecycle import boundary
 from ctdeface_shared.retention import remove_expired
 from ctdeface_shared.watcher_state import DISK, UNFINISHED_JOBS, WatcherState, write_watcher_state
@@ -199,6 +199,8 @@ def _close_ended(post: Post, memory: Memory) -> None:
             replayed = job.digest == entry.digest and job.generation > entry.generation
             if job.ended and (job.job_id == entry.job_id or replayed):
                 post.ledger.close_job(entry.job_id, job.state)
+                if job.code == InputChanged.__name__:
+                    memory.judged.pop(entry.case, None)  # renamed or ignored files change a case, but not how it looks
                 _log.info("job_closed", job_id=entry.job_id, code=job.state)
                 break
 
