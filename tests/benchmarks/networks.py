@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 
@@ -58,19 +58,21 @@ def _segment(name: str, volume: Volume, folder: Path) -> None:
     megabytes = _weights_mb(made := write_plans(folder / "m", tiny_plans(SIZES[name])), SIZES[name])
     print(f"{name}: volume {volume.hu.shape}, {volume.hu.nbytes / 1e6:.0f} MB; weights {megabytes:.1f} MB; threads {_threads()}")
     print(f"  before segmenting: peak {_peak_mb():.0f} MB")
-    begun = perf_counter()
+    begun, used = perf_counter(), process_time()
     GeometricSegmenter().segment(volume)
-    print(f"  geometric: {perf_counter() - begun:.1f} s, peak {_peak_mb():.0f} MB")
+    print(f"  geometric: {perf_counter() - begun:.1f} s ({process_time() - used:.1f} s of CPU), peak {_peak_mb():.0f} MB")
     model = Model(name="m", folder=made, sha256=model_files(made).digest(), origin="unverified")
     alone, guided = NnunetSegmenter("nnunet:m", model), GuidedSegmenter("network", model)
     for what, segmenter in (("alone, with loading", alone), ("alone, warm", alone), ("guided", guided), ("guided, warm", guided)):
-        begun = perf_counter()
+        begun, used = perf_counter(), process_time()
         try:
             segmenter.segment(volume)
             outcome = "a mask"
         except CtDefaceError as error:
             outcome = error.code
-        print(f"  network {what}: {perf_counter() - begun:.1f} s, peak {_peak_mb():.0f} MB, {outcome}")
+        print(
+            f"  network {what}: {perf_counter() - begun:.1f} s ({process_time() - used:.1f} s of CPU), peak {_peak_mb():.0f} MB, {outcome}"
+        )
 
 
 def _weights_mb(folder: Path, size: Size) -> float:
