@@ -250,6 +250,34 @@ def test_staging_of_a_living_process_or_of_another_outbox_is_left_alone(spool: S
     assert len(recover(spool, RULES)) == 1
 
 
+@pytest.mark.parametrize("step", ["renamed", "published", "before done"])
+@pytest.mark.parametrize("redelivered", [False, True])
+def test_a_case_that_was_collected_before_its_job_was_done_is_not_published_again(spool: Spool, step: str, redelivered: bool) -> None:
+    """Downstream moves the output away between the death of a process and the next one, which only records that the job is done."""
+    report, staged = stage(spool, "job", "new")
+    with pytest.raises(Killed):
+        publish(spool, report, staged, RULES, step=kill_after(step))
+    shutil.rmtree(spool.outbox / "group/a")
+    mark_dead(staged)
+    if redelivered:
+        found = find_report(spool, "group/a", "job")
+        assert found is not None
+        assert resume(spool, found, RULES) is not None
+    else:
+        recover(spool, RULES)
+    assert state_of(spool, "job") is State.DONE
+    assert not (spool.outbox / "group/a").exists()
+
+
+def test_a_job_that_ends_after_a_newer_or_the_same_one_was_collected_is_not_published(spool: Spool) -> None:
+    """An older output must not take the place of a newer one that downstream has already; nor the same one come twice."""
+    publish(spool, *stage(spool, "newer", "newest", NEWEST), RULES)
+    shutil.rmtree(spool.outbox / "group/a")
+    assert publish(spool, *stage(spool, "older", "old", OLD), RULES).state is State.SUPERSEDED
+    assert publish(spool, *stage(spool, "newer", "newest", NEWEST), RULES).state is State.DONE
+    assert not (spool.outbox / "group/a").exists()
+
+
 def test_a_case_that_cannot_be_finished_does_not_keep_the_others_from_being_finished(spool: Spool) -> None:
     """A worker that starts meets an error of the system with one dead case, keeps it for later and finishes the next one."""
 

@@ -69,11 +69,12 @@ def resume(spool: Spool, report: CaseReport, rules: OutputRules, *, step: Step =
     with durable.storage_errors():
         if report.state is State.SUPERSEDED:
             return report if is_superseded(spool, report) else None
+        shown = holds(case_path(spool.outbox, report.case), report)
         if report.state is State.PREPARED and holds(spool.staging / report.staged / "dicom", report):
             final = _commit(spool, report, rules, step)
-        elif report.state in {State.PREPARED, State.PUBLISHED} and holds(case_path(spool.outbox, report.case), report):
-            final = _finish(spool, report, rules, step)  # renamed, but killed before everything was recorded
-        elif report.state is State.DONE and holds(case_path(spool.outbox, report.case), report):
+        elif report.state is State.PUBLISHED or (report.state is State.PREPARED and (shown or _was_renamed(spool, report))):
+            final = _finish(spool, report, rules, step)  # killed before everything was recorded; the output may be taken away already
+        elif report.state is State.DONE and shown:
             return report
         else:
             return None
@@ -111,12 +112,18 @@ def recover(spool: Spool, rules: OutputRules) -> tuple[CaseReport, ...]:
 
 
 def is_superseded(spool: Spool, report: CaseReport) -> bool:
-    """Whether the outbox already shows a newer job of the same case."""
+    """Whether a newer job of the same case has been published, also when somebody has taken its output away since."""
     return any(
-        (other.created_at, other.generation) > (report.created_at, report.generation) and holds(case_path(spool.outbox, other.case), other)
+        (other.created_at, other.generation) > (report.created_at, report.generation)
         for other in published_reports(spool, report.case)
         if other.job_id != report.job_id
     )
+
+
+def _was_renamed(spool: Spool, report: CaseReport) -> bool:
+    """Whether a marked case has left its staging folder, which it does only into the outbox."""
+    staged = spool.staging / report.staged
+    return bool(report.staged) and (staged / UNFINISHED).exists() and not (staged / "dicom").exists()
 
 
 def _is_shown(spool: Spool, report: CaseReport) -> bool:
@@ -143,7 +150,7 @@ def _commit_locked(spool: Spool, report: CaseReport, rules: OutputRules, step: S
         _forget(spool, report)
         return superseded
     proven = holds(staged, report)
-    if holds(target, report) and (not proven or _is_shown(spool, report)):  # another process met the same job and was faster
+    if _is_shown(spool, report) or (not proven and holds(target, report)):  # another process met the same job and was faster
         return _finish(spool, report, rules, step)
     if not proven:
         message = "the staged files are not the ones that were proven"
