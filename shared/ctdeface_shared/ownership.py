@@ -14,7 +14,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -39,8 +39,8 @@ def owned_folder(parent: Path, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) 
     folder = parent / secrets.token_hex(8)
     folder.mkdir(mode=_PRIVATE)
     try:
-        _write_owner(folder)
-        with _beating(folder, heartbeat_seconds):
+        token = _write_owner(folder)
+        with _beating(folder, token, heartbeat_seconds):
             yield folder
     finally:
         if not (folder / UNFINISHED).exists():
@@ -61,10 +61,13 @@ def sweep(parent: Path, *, stale_seconds: float) -> int:
 @contextmanager
 def locked(
     locks: Path, name: str, *, stale_seconds: float, patience_seconds: float = 60.0, heartbeat_seconds: float = HEARTBEAT_SECONDS
-) -> Iterator[None]:
+) -> Iterator[Callable[[], bool]]:
     """Hold a lock, which is a folder, taking over one whose owner is gone.
 
     The folder is made aside with its owner in it and renamed into place: no file system renames a folder over one that is not empty.
+
+    Yields:
+        Tells whether the lock is still ours: a process that was frozen past the stale time may have lost it.
 
     Raises:
         StorageUnavailable: somebody else holds the lock for longer than our patience.
@@ -75,8 +78,8 @@ def locked(
         token = _write_owner(aside)
         _acquire(lock, aside, stale_seconds, time.monotonic() + patience_seconds)
         try:
-            with _beating(lock, heartbeat_seconds):
-                yield
+            with _beating(lock, token, heartbeat_seconds):
+                yield lambda: _is_ours(lock, token)
         finally:
             if _owner_of(lock).get("token") == token:  # somebody may have taken it over while this process was frozen
                 lock.rename(aside)
@@ -139,16 +142,15 @@ def _take_away(lock: Path, stale_seconds: float) -> None:
 
 
 @contextmanager
-def _beating(folder: Path, seconds: float) -> Iterator[None]:
-    """Touch the owner file every few seconds for the time of the block."""
+def _beating(folder: Path, token: str, seconds: float) -> Iterator[None]:
+    """Touch the owner file every few seconds for the time of the block, as long as it is ours."""
     ended = threading.Event()
 
     def beat() -> None:
         while not ended.wait(seconds):
-            try:
-                os.utime(folder / OWNER_FILE)
-            except OSError:
-                continue  # storage that went away may come back; whoever works in the folder meets the error itself
+            with suppress(OSError):  # storage that went away may come back; whoever works in the folder meets the error itself
+                if _is_ours(folder, token):
+                    os.utime(folder / OWNER_FILE)
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()
@@ -164,6 +166,14 @@ def _write_owner(folder: Path) -> str:
     owner = {**_here(), "pid": os.getpid(), "started": _start_of(os.getpid()), "token": token}
     (folder / OWNER_FILE).write_text(json.dumps(owner), encoding="utf-8")
     return token
+
+
+def _is_ours(folder: Path, token: str) -> bool:
+    """Whether a folder has still the owner that we wrote; storage that cannot tell changes nothing."""
+    try:
+        return bool(_owner_of(folder).get("token") == token)
+    except OSError:
+        return True
 
 
 def _owner_of(folder: Path) -> dict[str, Any]:

@@ -122,6 +122,19 @@ def test_a_lock_that_somebody_took_over_is_not_released_by_its_first_owner(tmp_p
     assert (tmp_path / "case").is_dir()
 
 
+def test_the_first_owner_of_a_lock_that_was_taken_over_is_told_and_touches_it_no_more(tmp_path: Path) -> None:
+    """Else the lock would look alive when its new owner is dead."""
+    with locked(tmp_path, "case", stale_seconds=60, heartbeat_seconds=0.01) as is_ours:
+        assert is_ours()
+        owner = tmp_path / "case" / OWNER_FILE
+        owner.write_text(json.dumps(json.loads(owner.read_text()) | {"token": "another"}))
+        assert not is_ours()
+        time.sleep(0.05)  # a beat that had looked before
+        os.utime(owner, (0, 0))
+        time.sleep(0.1)
+        assert owner.stat().st_mtime == 0
+
+
 def test_a_spool_that_cannot_be_made_says_which_folder(tmp_path: Path) -> None:
     """A file lies where a folder is to be."""
     (tmp_path / "out").write_text("")
