@@ -1,7 +1,7 @@
 """What the watcher works with, and what it remembers between two looks."""
 
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class Post:
         lost_seconds: after which a job that nobody reported about may count as lost by the queue.
         longest_job_seconds: for which a job that began counts as being worked on.
         listener: hears what happens.
+        is_active: tells whether this is still the one watcher of the inbox.
     """
 
     spool: ServiceSpool
@@ -58,6 +59,7 @@ class Post:
     lost_seconds: float = 600.0
     longest_job_seconds: float = 3900.0
     listener: Listener = NOBODY
+    is_active: Callable[[], bool] = lambda: True
 
     @property
     def originals(self) -> Originals:

@@ -1,7 +1,9 @@
 """The watcher's process: one per inbox, with everything it works with."""
 
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import replace
 
 from ctdeface_shared import logs
 from ctdeface_shared.broker import open_broker
@@ -42,27 +44,30 @@ def run_post(site: Site, metrics_port: int | None = None) -> int:
     """
     logs.configure()
     site.prepare()
-    with stop_on_signals() as stop, exported_metrics(site, metrics_port) as listener, ExitStack() as held:
-        if _wait_for_turn(site, stop, held):
-            ledger = held.enter_context(Ledger(site.state_dir))
-            broker = held.enter_context(closing(open_broker(site.queue)))
-            watch(post_of(site, ledger, broker, stop, listener))
+    with stop_on_signals() as stop, exported_metrics(site, metrics_port) as listener:
+        while not stop.is_set():
+            with ExitStack() as held:
+                is_active = _wait_for_turn(site, stop, held)
+                if is_active is not None:
+                    ledger = held.enter_context(Ledger(site.state_dir))
+                    broker = held.enter_context(closing(open_broker(site.queue)))
+                    watch(replace(post_of(site, ledger, broker, stop, listener), is_active=is_active))
+                    if not stop.is_set():
+                        _log.warning("another_watcher_took_over")
     return EXIT_OK
 
 
-def _wait_for_turn(site: Site, stop: threading.Event, held: ExitStack) -> bool:
-    """Become the active watcher of the inbox; False when stopped before."""
+def _wait_for_turn(site: Site, stop: threading.Event, held: ExitStack) -> Callable[[], bool] | None:
+    """Become the active watcher of the inbox and return what tells whether it still is; None when stopped before."""
     told = False
     while not stop.is_set():
         try:
-            held.enter_context(locked(site.spool.locks, LOCK, stale_seconds=STALE_SECONDS, patience_seconds=TURN_SECONDS))
+            return held.enter_context(locked(site.spool.locks, LOCK, stale_seconds=STALE_SECONDS, patience_seconds=TURN_SECONDS))
         except StorageUnavailable:
             if not told:
                 _log.info("another_watcher_active")
             told = True
-        else:
-            return True
-    return False
+    return None
 
 
 def post_of(site: Site, ledger: Ledger, broker: Broker, stop: threading.Event, listener: Listener = NOBODY) -> Post:

@@ -42,6 +42,8 @@ def offer(post: Post, memory: Memory, case: str, folder: Path) -> bool:
         post.listener.happened(Happening.KNOWN)
     if isinstance(job, Answer):
         return job is Answer.KNOWN
+    if not post.is_active():
+        return False
     base = find_base(post.spool, case, history) if post.originals is not Originals.KEEP else None
     if base is not None and adds_to(folder, base, post.rules):
         return _complete(post, job, folder, base)

@@ -37,9 +37,9 @@ _log = logs.logger(__name__)
 
 
 def watch(post: Post) -> None:
-    """Look at the inbox until stopped; whatever goes wrong with one look, the next one begins afresh."""
+    """Look at the inbox until stopped, or until another watcher took over; whatever goes wrong with one look, the next begins afresh."""
     memory = Memory()
-    while not post.stop.is_set():
+    while not post.stop.is_set() and post.is_active():
         begun = monotonic()
         seen = boundary(partial(look_once, post, memory))
         failed = code_of(seen) if isinstance(seen, Exception) else None
@@ -159,7 +159,7 @@ def _go_on_gathering(post: Post, memory: Memory) -> frozenset[str]:
 
 def _take(post: Post, memory: Memory, name: str, path: Path) -> bool:
     """Deal with what has settled, unless nothing may be published now; return whether that is all as long as it stays as it is."""
-    if _has_to_wait(post, memory):
+    if _has_to_wait(post, memory) or not post.is_active():
         return False
     return take_zip(post, name, path) if path.is_file() else offer(post, memory, name, path)
 
