@@ -278,6 +278,22 @@ def test_a_job_that_ends_after_a_newer_or_the_same_one_was_collected_is_not_publ
     assert not (spool.outbox / "group/a").exists()
 
 
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_case_that_was_marked_and_then_refused_by_a_later_attempt_is_not_published(spool: Spool, earlier: bool) -> None:
+    """It lies in the quarantine, also when the same job had been released before; what was staged is gone."""
+    if earlier:
+        publish(spool, *stage(spool, "job", "old", OLD), RULES)
+        shutil.rmtree(spool.outbox / "group/a")
+    report, staged = stage(spool, "job", "new")
+    with pytest.raises(Killed):
+        publish(spool, report, staged, RULES, step=kill_after("marked"))
+    record(spool, replace(report, state=State.REFUSED, result=CaseResult(released=False, code="VerificationFailed")))
+    mark_dead(staged)
+    assert recover(spool, RULES) == ()
+    assert shown(spool) == {}
+    assert not staged.exists()
+
+
 def test_a_case_that_cannot_be_finished_does_not_keep_the_others_from_being_finished(spool: Spool) -> None:
     """A worker that starts meets an error of the system with one dead case, keeps it for later and finishes the next one."""
 

@@ -62,6 +62,17 @@ def find_report(spool: Spool, case: str, job_id: str) -> CaseReport | None:
     return _read(case_path(spool.reports, case) / job_id / REPORT)
 
 
+def is_over(spool: Spool, report: CaseReport) -> bool:
+    """Whether this submission of a job, or a later one, came to another end than the one that a forgotten report was to bring about."""
+    found = (_read(report_folder(spool, report) / name) for name in (REPORT, REPEAT))
+    return any(
+        other.created_at > report.created_at
+        or (other.created_at == report.created_at and other.state in {State.REFUSED, State.DONE, State.SUPERSEDED})
+        for other in found
+        if other is not None
+    )
+
+
 def published_reports(spool: Spool, case: str) -> Iterator[CaseReport]:
     """Yield the report of every job of a case that was published at some time."""
     for path in case_path(spool.reports, case).glob(f"*/{REPORT}"):

@@ -18,7 +18,7 @@ from ctdeface_shared import durable, logs
 from ctdeface_shared.errors import ConfigurationError, PermanentError, TransientError, VerificationFailed
 from ctdeface_shared.ownership import UNFINISHED, is_abandoned, locked
 from ctdeface_shared.spool import PRIVATE, Spool, case_path
-from ctdeface_worker.journal import REPORT, find_report, lock_name, published_reports, record, report_folder
+from ctdeface_worker.journal import REPORT, find_report, is_over, lock_name, published_reports, record, report_folder
 from ctdeface_worker.outbox import OutputRules, dress, holds, make_parents
 from ctdeface_worker.report.model import CaseReport, State
 
@@ -99,9 +99,12 @@ def recover(spool: Spool, rules: OutputRules) -> tuple[CaseReport, ...]:
         try:
             report = _marked(spool, folder)
             if report is not None:
-                final = resume(spool, report, rules)
+                over = is_over(spool, report)
+                final = None if over else resume(spool, report, rules)
                 finished.extend([final] if final else [])
                 (folder / UNFINISHED).unlink(missing_ok=True)
+                if over:
+                    shutil.rmtree(folder, ignore_errors=True)
         except (ValueError, KeyError, TypeError, PermanentError):
             (folder / UNFINISHED).unlink(missing_ok=True)  # not what was proven: the sweep removes it, and the job is worked on again
         except TransientError:
