@@ -1,5 +1,6 @@
 """One slot of a worker over a real spool, with a queue in memory and a stand-in for the pipeline: every job comes to its end."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -240,4 +241,22 @@ def test_a_published_case_that_cannot_be_finished_is_never_settled_as_refused(st
     assert [report.state for report in reports(station.spool, "a")] == [State.PUBLISHED]
     assert handle(station, replace(delivery, attempt=4)).settlement == Ack()
     assert [report.state for report in reports(station.spool, "a")] == [State.DONE]
+    assert ends(station.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
+
+
+def test_a_job_whose_storage_fails_waits_without_losing_an_attempt(station: Station) -> None:
+    """However often it meets a full disk it is delivered again as the attempt that it was, and released when there is space."""
+    folder = drop(station.spool, "a", "disk")
+    times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    job = job_for(station.spool, "a")
+    publish(station, job)
+    delivery = queue_of(station).receive(1.0)
+    assert delivery is not None
+    for _ in range(RULE.max_attempts + 2):
+        assert handle(station, delivery).settlement == Retry(RULE.delay_after(1), 0)
+    assert tries.begun(station.spool.reports / "a" / job.job_id) == 0
+    plan = folder / "plan.txt"
+    plan.write_text(plan.read_text().replace("disk", "free"), encoding="utf-8")
+    os.utime(plan, ns=(times[plan], times[plan]))
+    assert handle(station, delivery).settlement == Ack()
     assert ends(station.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])

@@ -148,13 +148,16 @@ def _work_alone(station: Station, job: DefaceJob, delivery: Delivery) -> Ending:
     number, repeated = delivery.attempt, isinstance(outcome, CaseReport)
     if outcome is None:
         folder = case_path(station.spool.reports, job.case) / job.job_id
-        number = max(delivery.attempt - 1, tries.begun(folder)) + 1
+        begun = tries.begun(folder)
+        number = max(delivery.attempt - 1, begun) + 1
         _log.info("attempt_begun", worker=station.name, attempt=number)
         station.listener.attempted()
         outcome = boundary(partial(_attempt, station, job, folder, number))
         if isinstance(outcome, Stopped):
             boundary(partial(tries.hand_back, folder))
             return Ending(settlement=HandBack())
+        if isinstance(outcome, StorageUnavailable) and tries.begun(folder) > begun:
+            boundary(partial(tries.hand_back, folder))
     return replace(_conclude(station, job, outcome, number), repeated=ended and repeated)
 
 
@@ -252,6 +255,8 @@ def _conclude(station: Station, job: DefaceJob, outcome: CaseReport | Exception,
         decision = decide(known, number, station.rule)
         _log.warning("attempt_failed", worker=station.name, attempt=number, code=known.code)
         station.listener.failed(known.code)
+        if isinstance(known, StorageUnavailable):  # no fault of the case: it waits as long as it takes
+            return Ending(settlement=Retry(station.rule.delay_after(number), number - 1))
         if not isinstance(decision, Quarantine):
             return Ending(settlement=decision)
         report = _order(station.spool, job).report(failed(known))
