@@ -3,13 +3,17 @@
 import json
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from ctdeface_shared.errors import InputChanged
+from ctdeface_shared.broker.memory import MemoryBroker
+from ctdeface_shared.errors import ConfigurationError, InputChanged
 from ctdeface_shared.manifest import Manifest
+from ctdeface_shared.messages import DefaceJob
 from ctdeface_shared.options import Originals
 from ctdeface_watcher.scan import Rules
 from ctdeface_worker.report.model import describe, failed
@@ -73,6 +77,28 @@ def test_a_case_that_changed_unseen_while_it_was_worked_on_is_published_again(wa
     record.mkdir(parents=True)
     (record / "report.json").write_bytes(report.to_json())
     watcher.expect("a")
+
+
+class WrongBroker(MemoryBroker):
+    """A queue that was declared otherwise."""
+
+    def publish(self, job: DefaceJob) -> NoReturn:
+        """Refuse it."""
+        message = f"remove the queue first ({job.case})"
+        raise ConfigurationError(message)
+
+
+def test_a_queue_that_must_be_put_right_ends_the_watcher(watcher: RunningWatcher) -> None:
+    """The command line makes exit code 78 of it; trying again at each look would tell nobody."""
+    watcher.broker = WrongBroker()
+    fill(watcher.spool.inbox / "a")
+    stop = threading.Event()
+    too_late = threading.Timer(10.0, stop.set)
+    too_late.start()
+    with pytest.raises(ConfigurationError, match="remove the queue first"):
+        watcher.watch(stop)
+    too_late.cancel()
+    assert watcher.seen.paused == "ConfigurationError"
 
 
 def test_temporary_names_of_rsync_keep_a_case_waiting(watcher: RunningWatcher) -> None:

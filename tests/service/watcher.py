@@ -49,7 +49,7 @@ class RunningWatcher:
     def start(self) -> None:
         """Watch in a thread, which owns the ledger."""
         self.stop = threading.Event()
-        self.thread = threading.Thread(target=self._watch, args=(self.stop,))
+        self.thread = threading.Thread(target=self.watch, args=(self.stop,))
         self.thread.start()
 
     def end(self) -> None:
@@ -58,7 +58,8 @@ class RunningWatcher:
             self.stop.set()
             self.thread.join()
 
-    def _watch(self, stop: threading.Event) -> None:
+    def watch(self, stop: threading.Event) -> None:
+        """Watch in this thread."""
         with Ledger(self.state) as ledger:
             watch(
                 Post(

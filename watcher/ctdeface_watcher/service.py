@@ -12,7 +12,7 @@ from time import monotonic, time
 
 from ctdeface_shared import logs
 from ctdeface_shared.broker.settlement import code_of
-from ctdeface_shared.errors import InputChanged, PermanentError, StorageUnavailable
+from ctdeface_shared.errors import ConfigurationError, InputChanged, PermanentError, StorageUnavailable
 from ctdeface_shared.lifecycle import boundary
 from ctdeface_shared.retention import remove_expired
 from ctdeface_shared.watcher_state import DISK, UNFINISHED_JOBS, WatcherState, write_watcher_state
@@ -37,7 +37,11 @@ _log = logs.logger(__name__)
 
 
 def watch(post: Post) -> None:
-    """Look at the inbox until stopped, or until another watcher took over; whatever goes wrong with one look, the next begins afresh."""
+    """Look at the inbox until stopped, or until another watcher took over; whatever goes wrong with one look, the next begins afresh.
+
+    Raises:
+        ConfigurationError: the queue must be put right first.
+    """
     memory = Memory()
     while not post.stop.is_set() and post.is_active():
         begun = monotonic()
@@ -49,7 +53,11 @@ def watch(post: Post) -> None:
         state = boundary(partial(write_down, post, memory, seen if isinstance(seen, Inbox) else None))
         post.listener.looked(state if isinstance(state, WatcherState) else None, failed)
         boundary(partial(_clear_away, post, memory))
-        boundary(partial(find_lost, post, memory))
+        asked = boundary(partial(find_lost, post, memory))
+        for outcome in (seen, asked):
+            if isinstance(outcome, ConfigurationError):
+                post.wakeups.close()
+                raise outcome
         post.broker.tend(0.0)
         if post.wakeups.wait(_pause_until_next(post, memory), post.stop):
             post.stop.wait(min(max(monotonic() - begun, 0.05), _LONGEST_BREATH_SECONDS))  # a copy in progress is one event after the other
