@@ -1,5 +1,7 @@
 """`ctdeface model`: networks come from folders, zip files and links, whole or not at all, and run only as they were installed."""
 
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -108,6 +110,15 @@ def test_a_model_that_is_changed_between_choice_and_first_case_is_not_loaded(tin
     (store / "mine/fold_0/checkpoint_final.pth").write_bytes(b"something else")
     with pytest.raises(ConfigurationError, match="not those that were installed"):
         segmenter._network  # type: ignore[attr-defined]  # noqa: B018, SLF001  what the first case loads
+
+
+def test_choosing_a_network_loads_no_torch(tiny: Path, store: Path) -> None:
+    """The parent of the warm child holds the files against their digest and leaves the rest to the child."""
+    install(Order(name="mine", source=str(tiny)), store)
+    script = "import sys; from pathlib import Path; from ctdeface_worker.segmentation.choice import segmenter_named as named; "
+    script += "named('nnunet:mine', Path(sys.argv[1])); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script, store], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_a_checkpoint_with_a_program_is_not_installed(tmp_path: Path, store: Path) -> None:

@@ -46,13 +46,13 @@ def _guided(name: str) -> Segmenter:
     if model is None:
         message = "this build of ctdeface comes without a network; choose geometric, or install a model and choose nnunet:NAME"
         raise ConfigurationError(message)
-    from ctdeface_worker.segmentation.nnunet.segmenter import GuidedSegmenter  # noqa: PLC0415  torch, only where it is used
+    from ctdeface_worker.segmentation.nnunet.segmenter import GuidedSegmenter  # noqa: PLC0415  only the chosen one is loaded
 
     return GuidedSegmenter(name, model)
 
 
 def _alone(name: str, model: str, store: Path | None, *, mirrored: bool) -> Segmenter:
     found = models.find(model, store or ModelsSection().place)
-    from ctdeface_worker.segmentation.nnunet.segmenter import NnunetSegmenter  # noqa: PLC0415  torch, only where it is used
+    from ctdeface_worker.segmentation.nnunet.segmenter import NnunetSegmenter  # noqa: PLC0415  only the chosen one is loaded
 
     return NnunetSegmenter(name, found, mirrored=mirrored)

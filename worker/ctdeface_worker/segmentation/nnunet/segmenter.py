@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
@@ -16,8 +17,9 @@ from ctdeface_worker.segmentation.geometric import mask as masks
 from ctdeface_worker.segmentation.geometric.head import GRID_MM, Head, find_face, find_head, where_a_face_can_be
 from ctdeface_worker.segmentation.geometric.segmenter import removed
 from ctdeface_worker.segmentation.models import Model
-from ctdeface_worker.segmentation.nnunet.network import Network, load_network
-from ctdeface_worker.segmentation.nnunet.prediction import canonical_probability, stored_mask
+
+if TYPE_CHECKING:
+    from ctdeface_worker.segmentation.nnunet.network import Network
 
 SMALLEST_FACE_ML = 20.0
 """Less is no face, not even the part of one between brow and the edge of the view."""
@@ -40,7 +42,9 @@ class _Networked:
         self._mirrored = mirrored
 
     @cached_property
-    def _network(self) -> Network:
+    def _network(self) -> "Network":
+        from ctdeface_worker.segmentation.nnunet.network import load_network  # noqa: PLC0415  torch: the child's business, not its parent's
+
         return load_network(self._model.verified_files(), mirrored=self._mirrored)
 
 
@@ -68,6 +72,8 @@ class NnunetSegmenter(_Networked):
 
     def _face(self, volume: Volume, head: Head) -> BoolArray:
         """Return what goes, on the stored voxels."""
+        from ctdeface_worker.segmentation.nnunet.prediction import canonical_probability, stored_mask  # noqa: PLC0415  as above
+
         within = where_a_face_can_be(head)
         if self._network.grid_mm is not None:
             field = on_grid(*canonical_probability(self._network, volume, within), head.whole)
@@ -121,6 +127,8 @@ class GuidedSegmenter(_Networked):
 
     def _proposal(self, volume: Volume, head: Head) -> BoolArray:
         """Return the network's mask around the body; empty where it finds no face."""
+        from ctdeface_worker.segmentation.nnunet.prediction import canonical_probability, stored_mask  # noqa: PLC0415  as above
+
         within = where_a_face_can_be(head)
         if self._network.grid_mm is not None:
             seen = on_grid(*canonical_probability(self._network, volume, within), head.canonical) >= 0.5
