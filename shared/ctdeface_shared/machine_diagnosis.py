@@ -68,7 +68,7 @@ def _extras(site: Site) -> Iterator[Diagnosis]:
 def _segmenter(site: Site) -> Diagnosis:
     name = site.settings.deface.segmenter
     try:
-        import_module("ctdeface_worker.segmentation.choice").segmenter_named(name)
+        import_module("ctdeface_worker.segmentation.choice").segmenter_named(name, site.settings.models.place)
     except CtDefaceError as error:
         return problem("worker", str(error))
     return ok("worker", f"its libraries are installed, and the segmenter {name} can be loaded")
@@ -117,10 +117,19 @@ def _events(site: Site) -> Iterator[Diagnosis]:
     if kind in NETWORK_KINDS:
         yield warning("events", f"the inbox lies on {kind}, where drops of other machines make no events: set watch.mode to polling")
         return
-    folders = sum(1 for _ in os.walk(site.spool.inbox))
+    folders = _count_above_cases(site.spool.inbox, site.settings.watch.case_depth)
     said = f"{folders} folders to watch, {allowed} allowed (fs.inotify.max_user_watches)"
     yield (
         ok("events", said)
         if folders < NEARLY * allowed
         else warning("events", f"{said}: raise it with sysctl, or set watch.mode to polling")
     )
+
+
+def _count_above_cases(folder: Path, depth: int) -> int:
+    """Count the folders that the watcher listens to, which hold cases or folders of them; those of cases need no watch."""
+    try:
+        below = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)] if depth > 1 else []
+    except OSError:
+        return 0
+    return 1 + sum(_count_above_cases(inner, depth - 1) for inner in below)

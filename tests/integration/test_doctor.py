@@ -111,6 +111,29 @@ def test_a_disk_that_is_nearly_full_is_told(root: Path, capsys: pytest.CaptureFi
     assert "make space" in told["space"][0]
 
 
+def test_only_the_folders_above_the_cases_are_counted_as_watched(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the watcher listens to them; a case may have many folders."""
+    for site in ("one", "two"):
+        (root / "inbox" / site / "case" / "series" / "deep").mkdir(parents=True)
+    for depth, watched in (("1", 1), ("2", 3), ("3", 5)):
+        monkeypatch.setenv("CTDEFACE_WATCH__CASE_DEPTH", depth)
+        main(["doctor", "--json", "--spool", str(root)])
+        (said,) = [one["said"] for one in json.loads(capsys.readouterr().out)["findings"] if one["about"] == "events"]
+        assert said.startswith(f"{watched} folders to watch")
+
+
+def test_networks_are_looked_for_in_the_folder_of_the_settings(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There, and not among the user's data, is where the worker looks."""
+    monkeypatch.setenv("CTDEFACE_DEFACE__SEGMENTER", "nnunet:mine")
+    monkeypatch.setenv("CTDEFACE_MODELS__FOLDER", str(tmp_path / "networks"))
+    _, told = examined(root, capsys)
+    assert f"no model 'mine' is installed in {tmp_path / 'networks'}" in told["worker"][0]
+
+
 def test_a_segmenter_that_is_not_there_is_a_problem(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
