@@ -42,7 +42,7 @@ def archive(spool: ServiceSpool, report: CaseReport, rule: Originals, rename: Re
         return
     place = case_path(spool.archive / "originals", report.case) / report.job_id
     with _left_if_unmovable():
-        _move(case_path(spool.inbox, report.case), place, report, rename)
+        place = _move(case_path(spool.inbox, report.case), place, report, rename)
         if rule is Originals.DELETE and place.exists():
             shutil.rmtree(place)
 
@@ -79,18 +79,35 @@ def _left_if_unmovable() -> Iterator[None]:
         _log.warning("originals_left_in_inbox", code=errno.errorcode[error.errno])
 
 
-def _move(source: Path, place: Path, report: CaseReport, rename: Rename) -> None:
-    """Move a job's files at once. Late files, and a new drop under the same name, stay in the inbox."""
-    if not place.exists() and _is_to_move(source, report):
-        durable.make_folder(place.parent, mode=PRIVATE)
-        rename(source, place)
-        durable.sync_folder(place.parent)
+def _move(source: Path, place: Path, report: CaseReport, rename: Rename) -> Path:
+    """Move a job's files at once and return where they are. Late files, and a new drop under the same name, stay in the inbox.
+
+    The very same drop, when it comes again, is put beside the earlier one with a number.
+    """
+    last, free = _numbered(place)
+    if _is_to_move(source, report, again=last.exists()):
+        durable.make_folder(free.parent, mode=PRIVATE)
+        rename(source, free)
+        durable.sync_folder(free.parent)
         durable.sync_folder(source.parent)
-    _return_strays(place, source, report)
+        last = free
+    _return_strays(last, source, report)
+    return last
 
 
-def _is_to_move(source: Path, report: CaseReport) -> bool:
-    return not source.is_symlink() and source.is_dir() and (Manifest.scan(source) == report.manifest or bool(_ours(source, report)))
+def _numbered(place: Path) -> tuple[Path, Path]:
+    """Return the last of the places that are taken, or the first where none is, and the next free one."""
+    last, free, number = place, place, 1
+    while free.exists():
+        number += 1
+        last, free = free, place.with_name(f"{place.name}-{number}")
+    return last, free
+
+
+def _is_to_move(source: Path, report: CaseReport, *, again: bool) -> bool:
+    if source.is_symlink() or not source.is_dir():
+        return False
+    return Manifest.scan(source) == report.manifest or (not again and bool(_ours(source, report)))
 
 
 def _return_strays(place: Path, source: Path, report: CaseReport) -> None:

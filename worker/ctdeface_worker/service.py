@@ -24,6 +24,7 @@ from ctdeface_worker.attempt import Bench, Order, attempt
 from ctdeface_worker.executor import UnexpectedError, WorkerCrashed
 from ctdeface_worker.journal import find_report
 from ctdeface_worker.listener import NOBODY, Listener, outcome_of
+from ctdeface_worker.outbox import holds
 from ctdeface_worker.publishing import resume
 from ctdeface_worker.refusal import refuse
 from ctdeface_worker.report.model import CaseReport, State, failed
@@ -171,12 +172,20 @@ def _had_ended(spool: ServiceSpool, job: DefaceJob) -> bool:
 
 def _settled_before(station: Station, job: DefaceJob) -> CaseReport | None:
     """Finish a job that an earlier delivery had brought far enough; None when it must be worked on."""
-    report = find_report(station.spool, job.case, job.job_id)
-    submitted = _order(station.spool, job).submitted_at
-    if report is None or report.state is State.REFUSED or (report.state is State.DONE and report.created_at == submitted):
-        return report  # done is done, also when somebody has taken the output away since
+    spool = station.spool
+    report = find_report(spool, job.case, job.job_id)
+    if report is None:
+        return None
+    if report.created_at >= (_order(spool, job).submitted_at or ""):
+        if report.state in {State.REFUSED, State.DONE}:
+            return report  # done is done, also when somebody has taken the output away since
+    elif report.state is not State.PREPARED and not holds(case_path(spool.outbox, report.case), report):
+        return None  # dropped again, and nothing of what became of it earlier is to be seen
     with durable.storage_errors():
-        return resume(station.spool, report, station.bench.rules)
+        final = resume(spool, report, station.bench.rules)
+        if final is not None and final.state is State.DONE:
+            originals.archive(spool, final, station.originals)  # those of a repeated drop as well
+        return final
 
 
 def _attempt(station: Station, job: DefaceJob, folder: Path, number: int) -> CaseReport:
@@ -265,7 +274,8 @@ def _conclude(station: Station, job: DefaceJob, outcome: CaseReport | Exception,
         if report.state is State.PUBLISHED:  # visible but not done, so neither refused nor over: finished by a later delivery
             return Ending(settlement=Retry(station.rule.delay_after(number), number - 1))
     elif report.state is State.SUPERSEDED:
-        originals.archive(station.spool, report, station.originals)
+        rule = Originals.ARCHIVE if station.originals is Originals.DELETE else station.originals  # nothing was released of them
+        originals.archive(station.spool, report, rule)
     return Ending(settlement=Ack(), report=report)
 
 
