@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.broker.memory import MemoryBroker
+from ctdeface_shared.broker.protocols import Delivery
 from ctdeface_shared.broker.settlement import Ack, Retry, RetryRule
+from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.messages import DefaceJob, EventKind
 from ctdeface_shared.options import Originals
 from ctdeface_shared.settings import Settings, WorkSection
@@ -260,3 +262,18 @@ def test_a_job_whose_storage_fails_waits_without_losing_an_attempt(station: Stat
     os.utime(plan, ns=(times[plan], times[plan]))
     assert handle(station, delivery).settlement == Ack()
     assert ends(station.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
+
+
+class _Closed(MemoryBroker):
+    """A queue that lets nobody in."""
+
+    def receive(self, wait_seconds: float) -> Delivery | None:  # noqa: ARG002  nobody waits who is refused
+        """Refuse, as a server does that is given a wrong password."""
+        message = "the queue refuses this user"
+        raise ConfigurationError(message)
+
+
+def test_a_queue_that_never_lets_the_worker_in_ends_it_with_the_sentence(station: Station) -> None:
+    """Waiting would not help: somebody must change a setting, and whoever supervises the worker is told so."""
+    with pytest.raises(ConfigurationError, match="refuses this user"):
+        serve(replace(station, broker=_Closed()))

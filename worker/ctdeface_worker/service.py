@@ -14,7 +14,7 @@ from time import monotonic
 from ctdeface_shared import durable, logs
 from ctdeface_shared.broker.protocols import Broker, Delivery
 from ctdeface_shared.broker.settlement import Ack, Bury, HandBack, Quarantine, Retry, RetryRule, Settlement, code_of, decide
-from ctdeface_shared.errors import CtDefaceError, EscapingPath, InputChanged, StorageUnavailable
+from ctdeface_shared.errors import ConfigurationError, CtDefaceError, EscapingPath, InputChanged, StorageUnavailable
 from ctdeface_shared.lifecycle import boundary
 from ctdeface_shared.messages import CaseEvent, DefaceJob, EventKind, decode_job
 from ctdeface_shared.options import Originals
@@ -77,19 +77,27 @@ class Ending:
 
 
 def serve(station: Station) -> None:
-    """Take jobs until stopped. Whatever goes wrong with one costs that job only."""
-    while not station.stop.is_set():
-        if isinstance(boundary(partial(station.spool.check_free_space, station.bench.settings.output.min_free_gb)), Exception):
-            _log.warning("paused_for_disk_space", worker=station.name)
-            station.broker.tend(PAUSE_SECONDS)
-            continue
-        delivery = boundary(partial(station.broker.receive, RECEIVE_SECONDS))
-        if isinstance(delivery, Exception):
-            _log.warning("queue_not_reachable", worker=station.name)
-        elif delivery is not None:
-            _bring_to_its_end(station, delivery)
-    station.bench.child.close()
-    station.broker.close()
+    """Take jobs until stopped. Whatever goes wrong with one costs that job only.
+
+    Raises:
+        ConfigurationError: the queue does not let this worker in; that does not pass by itself.
+    """
+    try:
+        while not station.stop.is_set():
+            if isinstance(boundary(partial(station.spool.check_free_space, station.bench.settings.output.min_free_gb)), Exception):
+                _log.warning("paused_for_disk_space", worker=station.name)
+                station.broker.tend(PAUSE_SECONDS)
+                continue
+            delivery = boundary(partial(station.broker.receive, RECEIVE_SECONDS))
+            if isinstance(delivery, ConfigurationError):
+                raise delivery
+            if isinstance(delivery, Exception):
+                _log.warning("queue_not_reachable", worker=station.name)
+            elif delivery is not None:
+                _bring_to_its_end(station, delivery)
+    finally:
+        station.bench.child.close()
+        station.broker.close()
 
 
 def _bring_to_its_end(station: Station, delivery: Delivery) -> None:
