@@ -1,7 +1,10 @@
 """The folders that cases pass through."""
 
+import errno
 import os
+import secrets
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Self
@@ -69,7 +72,7 @@ class Spool:
                 message = f"{folder} is not writable by this user"
                 raise ConfigurationError(message)
         for folder in (self.staging, self.archive):
-            if folder.stat().st_dev != self.outbox.stat().st_dev:
+            if not can_rename(folder, self.outbox):
                 message = f"{folder} and {self.outbox} lie on different file systems, so cases could not be published at once"
                 raise ConfigurationError(message)
 
@@ -137,7 +140,7 @@ class ServiceSpool(Spool):
             message = f"the inbox {self.inbox} cannot be changed by this user: set spool.originals to keep"
             raise ConfigurationError(message)
         for folder in (self.archive, self.quarantine):
-            if self.inbox.stat().st_dev != folder.stat().st_dev:
+            if not can_rename(self.inbox, folder):
                 message = f"{self.inbox} and {folder} lie on different file systems: put them on one, or set spool.originals to keep"
                 raise ConfigurationError(message)
 
@@ -154,6 +157,22 @@ class ServiceSpool(Spool):
             archive=root / "archive",
             locks=root / "locks",
         )
+
+
+def can_rename(source: Path, target: Path) -> bool:
+    """Whether a folder can be moved at once from one folder into another; tried, for two mounts of one file system do not tell."""
+    probe = source / f".{secrets.token_hex(8)}"
+    moved = target / probe.name
+    try:
+        probe.mkdir(mode=PRIVATE)
+        probe.rename(moved)
+    except OSError as error:  # a disk that is full says nothing about it, and is told elsewhere
+        return error.errno != errno.EXDEV
+    finally:
+        for folder in (probe, moved):
+            with suppress(OSError):
+                folder.rmdir()
+    return True
 
 
 def case_path(root: Path, case: str) -> Path:

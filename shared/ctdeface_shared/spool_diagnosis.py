@@ -13,6 +13,7 @@ from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.local_disk import require_local
 from ctdeface_shared.options import Originals
 from ctdeface_shared.site import Site
+from ctdeface_shared.spool import can_rename
 from ctdeface_shared.survey import duration
 
 _GIGABYTE = 1e9
@@ -81,12 +82,17 @@ def _file_systems(site: Site) -> Iterator[Diagnosis]:
     pairs = [("staging", spool.staging, "outbox", spool.outbox), ("archive", spool.archive, "outbox", spool.outbox)]
     if site.settings.spool.originals is not Originals.KEEP:
         pairs += [("inbox", spool.inbox, name, folder) for name, folder in (("archive", spool.archive), ("quarantine", spool.quarantine))]
-    apart = [f"{one} and {other}" for one, here, other, there in pairs if _device(here) != _device(there)]
+    apart = [f"{one} and {other}" for one, here, other, there in pairs if _are_apart(existing(here), existing(there))]
     for pair in apart:
         hint = ", or set spool.originals to keep" if "inbox" in pair else ""
         yield problem("disks", f"{pair} lie on different file systems, so nothing can be moved at once: put them on one{hint}")
     if not apart:
         yield ok("disks", "what is moved at once lies on one file system")
+
+
+def _are_apart(here: Path, there: Path) -> bool:
+    """Whether nothing can be moved at once between two folders, as far as this user may try."""
+    return _device(here) != _device(there) or not can_rename(here, there)
 
 
 def _device(folder: Path) -> int:

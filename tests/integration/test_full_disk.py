@@ -108,6 +108,20 @@ def test_a_spool_on_several_file_systems_is_refused_at_the_start(tmp_path: Path,
     assert "lie on different file systems, so cases could not be published at once" in ended.stderr
 
 
+def test_two_mounts_of_one_file_system_are_refused_at_the_start(tmp_path: Path, disks: ExitStack) -> None:
+    """They have the same number and still nothing can be renamed between them; whether it can is tried, and nothing is left of that."""
+    disk = disks.enter_context(small_disk(tmp_path / "disk", 1))
+    for part in ("inbox", "staging", "archive", "quarantine"):
+        place = disk / part / "spool" / part
+        place.mkdir(parents=True)
+        (disk / part / "source").mkdir()
+        subprocess.run(["mount", "--bind", str(disk / part / "source"), str(place)], check=True)
+        disks.callback(subprocess.run, ["umount", "--lazy", str(place)], check=True)
+        with pytest.raises(ConfigurationError, match=rf"spool/{part} .*lie on different file systems|spool/{part} lie on different"):
+            found_site(disk / part, None).prepare()
+        assert not list((disk / part).rglob(".*"))
+
+
 def test_a_disk_below_the_limit_keeps_jobs_in_the_queue(tmp_path: Path, disks: ExitStack) -> None:
     """With less than `min_free_gb` free nothing is begun and no attempt is lost; with enough it goes on."""
     disk = disks.enter_context(small_disk(tmp_path / "spool", MEGABYTES))
