@@ -37,9 +37,10 @@ evaluate: setup ## measure on all volumes of the folder that CTDEFACE_REAL_DATA 
 bench: setup ## print seconds per stage and peak memory for each real case
 	@.venv/bin/python -m tests.benchmarks.stages $(ARGS)
 
-chaos: setup ## kill batch, watcher, workers and queue at random, at full size (about 40 minutes), and check that nothing is lost or partial
+chaos: setup ## kill batch, watcher, workers and queue at random, at full size (about 40 minutes), drop 2 000 cases at once, and check that nothing is lost or partial
 	@sh deploy/install_servers.sh
-	@CTDEFACE_TEST_KILLS=24 CTDEFACE_TEST_CHAOS=full .venv/bin/python -m pytest -s tests/e2e/test_batch_survives_sigkill.py tests/integration/test_chaos.py $(ARGS)
+	@CTDEFACE_TEST_KILLS=24 CTDEFACE_TEST_CHAOS=full CTDEFACE_TEST_DROPS=2000 .venv/bin/python -m pytest -s \
+	  tests/e2e/test_batch_survives_sigkill.py tests/integration/test_chaos.py tests/integration/test_watching.py $(ARGS)
 
 clean: ## remove .venv and every cache
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

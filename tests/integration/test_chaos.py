@@ -23,6 +23,7 @@ from tests.integration.rabbitmq_node import RabbitNode, running_node
 from tests.service import chaos
 from tests.service.spools import drop, reports
 from tests.service.standin import turned
+from tests.service.watcher import wait_for
 
 FULL = os.environ.get("CTDEFACE_TEST_CHAOS") == "full"
 CASES, KILLS = (200, 30) if FULL else (20, 6)
@@ -186,6 +187,18 @@ def test_the_real_pipeline_gives_the_same_files_whatever_is_killed(
     assert chaos.names(spool.outbox) == expected.keys(), logs(crowd)
     assert chaos.names(spool.quarantine) == set(cases) - expected.keys()
     assert_nothing_is_left(spool, queue)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_lookout_that_died_is_no_proof(tmp_path: Path) -> None:
+    """It saw nothing wrong only because it saw nothing any more."""
+    (tmp_path / "case").write_text("no folder", encoding="utf-8")
+
+    def fails(_case: str, _files: chaos.Contents) -> bool:
+        raise PermissionError
+
+    with pytest.raises(AssertionError, match="the lookout died"), chaos.Lookout(tmp_path, fails) as lookout:
+        wait_for(lambda: lookout.looks > 0)
 
 
 def undisturbed(scans: Path, out: Path) -> Mapping[str, chaos.Contents]:

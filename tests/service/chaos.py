@@ -101,6 +101,7 @@ class Lookout:
     right: set[str] = field(default_factory=set)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread = field(default_factory=threading.Thread)
+    _is_done: bool = False
 
     def __enter__(self) -> Self:
         """Begin to look."""
@@ -109,15 +110,21 @@ class Lookout:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Look a last time at every case, and stop."""
+        """Look a last time at every case, and stop.
+
+        Raises:
+            AssertionError: nobody looked any more, because the thread had died.
+        """
         self._stop.set()
         self._thread.join()
+        assert self._is_done, "the lookout died before it was stopped"
         self.right.clear()
         self._look_once()
 
     def _look(self) -> None:
         while not self._stop.wait(0.002):
             self._look_once()
+        self._is_done = True
 
     def _look_once(self) -> None:
         self.looks += 1
