@@ -213,7 +213,7 @@ def _attempt(station: Station, job: DefaceJob, folder: Path, number: int) -> Cas
     done: Future[CaseReport] = Future()
 
     def run() -> None:
-        outcome = boundary(partial(attempt, order, station.bench, partial(_say_stage, job.job_id)))
+        outcome = boundary(partial(attempt, order, station.bench, lambda stage: _log.info("stage_begun", job_id=job.job_id, stage=stage)))
         if isinstance(outcome, Exception):
             done.set_exception(outcome)
         else:
@@ -295,7 +295,3 @@ def _event(report: CaseReport) -> CaseEvent:
         code=report.result.code or None,
         finished_at=datetime.now(UTC),
     )
-
-
-def _say_stage(job_id: str, stage: str) -> None:
-    _log.info("stage_begun", job_id=job_id, stage=stage)
