@@ -11,7 +11,7 @@ from uuid import NAMESPACE_URL, uuid5
 import pytest
 
 from ctdeface_shared.manifest import Manifest
-from ctdeface_shared.past_jobs import NO_JOBS, JobReader
+from ctdeface_shared.past_jobs import JobReader
 from ctdeface_shared.spool import ServiceSpool
 from ctdeface_shared.survey import MOST_REPEATS, Survey, Surveyor, duration, lines, survey
 from ctdeface_watcher import intake
@@ -236,7 +236,6 @@ def test_a_case_that_was_changed_while_it_was_worked_on_waits_as_often_as_the_wa
     tell(job(spool, "a", 3), "refused", digest=digest, number=3, code="InputChanged")
     assert survey(spool, NOW).is_idle
     assert MOST_REPEATS == intake.MOST_REPEATS
-    assert NO_JOBS == intake.OWN_CODES
 
 
 def test_the_rate_counts_what_ended_within_the_last_hour(spool: ServiceSpool) -> None:

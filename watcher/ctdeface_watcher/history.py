@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ctdeface_shared.orders import pending_orders
-from ctdeface_shared.past_jobs import ORDERED, instant
+from ctdeface_shared.past_jobs import FINAL, ORDERED, instant
 from ctdeface_shared.spool import ServiceSpool, case_path
-
-FINAL = frozenset({"done", "refused", "superseded"})
-"""States of a job that has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

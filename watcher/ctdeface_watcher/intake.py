@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from ctdeface_shared.errors import InputChanged, LateFiles, UnsafeArchive
+from ctdeface_shared.errors import InputChanged
 from ctdeface_shared.manifest import Manifest, job_id
 from ctdeface_shared.messages import DefaceJob
 from ctdeface_shared.options import DefaceOptions
+from ctdeface_shared.past_jobs import NO_JOBS
 from ctdeface_watcher.history import PastJob
 
-OWN_CODES = frozenset({LateFiles.__name__, UnsafeArchive.__name__})
-"""Refusals of the watcher itself; they say nothing about the case that lies, or lay, under the same name."""
 MOST_REPEATS = 3
 """So often a case is published again that was changed while it was worked on."""
 
@@ -47,7 +46,7 @@ def take_in(settled: Settled, options: DefaceOptions, now: datetime) -> DefaceJo
     """Make the job of a settled case, or say why there is none to make."""
     if any(job.state in {"prepared", "published"} for job in settled.history):
         return Answer.HELD
-    told = [job for job in settled.history if job.code not in OWN_CODES]
+    told = [job for job in settled.history if job.code not in NO_JOBS]
     latest = told[-1] if told and told[-1].digest == settled.manifest.digest else None
     generation = latest.generation + 1 if latest is not None and _was_too_early(latest) else 0
     identity = job_id(settled.case, settled.manifest, options, generation)

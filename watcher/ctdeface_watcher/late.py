@@ -15,9 +15,9 @@ from pathlib import Path
 
 from ctdeface_shared import durable
 from ctdeface_shared.errors import MixedPatients
+from ctdeface_shared.past_jobs import NO_JOBS
 from ctdeface_shared.spool import ServiceSpool, case_path
 from ctdeface_watcher.history import PastJob, files_of, history_of
-from ctdeface_watcher.intake import OWN_CODES
 from ctdeface_watcher.scan import Rules
 
 TOGETHER = ".together"
@@ -54,7 +54,7 @@ def find_base(spool: ServiceSpool, case: str, history: Sequence[PastJob]) -> Bas
         OSError: storage failed.
     """
     for job in reversed(history):
-        if not job.ended or job.code in OWN_CODES:
+        if not job.ended or job.code in NO_JOBS:
             continue
         if job.code == MixedPatients.__name__:
             return None
