@@ -22,7 +22,7 @@ deface: setup ## deface a synthetic head, or your folder: make deface IN=scans O
 
 test: lint ## run every check and the whole test suite
 	@sh deploy/install_servers.sh
-	@.venv/bin/python -m pytest -n 4 --dist loadfile $(ARGS)
+	@.venv/bin/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup ## run the checks that need no test: style, types, import contracts, docstrings
 	@.venv/bin/ruff check --quiet .
