@@ -43,6 +43,21 @@ def test_a_job_is_noted_and_closed_once(tmp_path: Path) -> None:
         assert ledger.of_case("b") == ()
 
 
+def test_of_the_ended_jobs_only_the_newest_are_remembered(tmp_path: Path) -> None:
+    """So many as are asked for, at least one; jobs that have not ended all stay, however old."""
+    with Ledger(tmp_path) as ledger:
+        for number in range(10):
+            ledger.note(entry(number))
+            if number > 1:
+                ledger.close_job(f"job-{number}", "done")
+        ledger.forget_oldest(20)
+        assert len(ledger.of_case("a")) == 10
+        ledger.forget_oldest(3)
+        assert [one.job_id for one in ledger.of_case("a")] == ["job-0", "job-1", "job-7", "job-8", "job-9"]
+        ledger.forget_oldest(0)
+        assert [one.job_id for one in ledger.of_case("a")] == ["job-0", "job-1", "job-9"]
+
+
 @pytest.mark.parametrize("damage", ["no database", "beginning", "middle"])
 def test_a_damaged_ledger_is_set_aside_and_a_new_one_begun(tmp_path: Path, damage: str) -> None:
     """Whichever part of the file is broken when it is opened; nothing is overwritten."""

@@ -30,6 +30,9 @@ CREATE INDEX IF NOT EXISTS jobs_of_case ON jobs (name);
 CREATE INDEX IF NOT EXISTS open_jobs ON jobs (closed, published_at);
 """
 
+CLOSED_KEPT = 10_000
+"""Ended jobs that are remembered; whoever looks for an older one reads its report."""
+
 _log = logs.logger(__name__)
 
 
@@ -115,6 +118,18 @@ class Ledger:
             StorageUnavailable: it could not be written.
         """
         self._run("DELETE FROM jobs WHERE job_id = ?", (job_id,))
+
+    def forget_oldest(self, kept: int = CLOSED_KEPT) -> None:
+        """Forget the oldest ended jobs, so that the file does not grow for ever.
+
+        Args:
+            kept: how many of the newest stay; the file is never emptied, as an empty one means a loss.
+
+        Raises:
+            StorageUnavailable: it could not be written.
+        """
+        oldest = "SELECT published_at FROM jobs WHERE closed IS NOT NULL ORDER BY published_at DESC LIMIT 1 OFFSET ?"
+        self._run(f"DELETE FROM jobs WHERE closed IS NOT NULL AND published_at < ({oldest})", (max(kept, 1) - 1,))  # noqa: S608  both are literals
 
     def open_jobs(self) -> tuple[Entry, ...]:
         """Return the jobs that have not ended, oldest first.

@@ -14,7 +14,7 @@ from ctdeface_shared import logs
 from ctdeface_shared.broker.settlement import code_of
 from ctdeface_shared.errors import ConfigurationError, InputChanged, PermanentError, StorageUnavailable
 from ctdeface_shared.lifecycle import boundary
-from ctdeface_shared.retention import remove_expired
+from ctdeface_shared.retention import DAY_SECONDS, remove_expired
 from ctdeface_shared.watcher_state import DISK, UNFINISHED_JOBS, WatcherState, write_watcher_state
 from ctdeface_watcher.desk import Memory, Post
 from ctdeface_watcher.history import history_of
@@ -28,7 +28,9 @@ from ctdeface_watcher.stability import Verdict, judge, look
 from ctdeface_watcher.zips import sweep_unpacked, take_zip
 
 CLEARING_SECONDS = 3600.0
-"""Between two removals of what was kept long enough."""
+"""Longest time between two removals of what was kept long enough."""
+_CLEARING_SHARE = 0.25
+"""Removals come so often that nothing is kept longer than it should be by more than this share."""
 _LONGEST_BREATH_SECONDS = 1.0
 _MARKER_SECONDS = 1.0
 _SHORTEST_PAUSE_SECONDS = 0.05
@@ -215,10 +217,14 @@ def _close_ended(post: Post, memory: Memory) -> None:
 
 def _clear_away(post: Post, memory: Memory) -> None:
     """Remove, now and then, what was kept long enough."""
-    if memory.cleared_at is not None and monotonic() - memory.cleared_at < CLEARING_SECONDS:
+    keeping = post.keeping
+    days = [each for each in (keeping.archive_days, keeping.quarantine_days, keeping.reports_days) if each is not None]
+    pause = min([CLEARING_SECONDS, *(each * DAY_SECONDS * _CLEARING_SHARE for each in days)])
+    if memory.cleared_at is not None and monotonic() - memory.cleared_at < pause:
         return
     memory.cleared_at = monotonic()
     sweep_unpacked(post)
     removed = remove_expired(post.spool, post.keeping, now=time(), case_depth=post.rules.case_depth)
     if removed.archive or removed.quarantine or removed.reports:
         _log.info("expired_removed", files=removed.archive + removed.quarantine + removed.reports)
+    post.ledger.forget_oldest()
