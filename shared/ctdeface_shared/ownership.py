@@ -1,8 +1,8 @@
 """Who works with a temporary folder or holds a lock, on one machine or on many that share a file system.
 
 An owner file says host, boot, pid namespace, pid and start of the process, and is touched while the folder is in use. A dead owner is
-known at once only where its pid means something: on the same host, boot and pid namespace (containers share a boot but count their
-own pids). Everybody else's folder is abandoned when nobody touched it for the stale time.
+known at once only where its pid means something (`process`). Everybody else's folder is abandoned when nobody touched it for the
+stale time. A folder gets its owner file and loses it under a name that says who its maker is, so that none is ever without.
 """
 
 import errno
@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ctdeface_shared.errors import StorageUnavailable
+from ctdeface_shared.process import has_ended, place, start_of, this_process
 
 OWNER_FILE = ".owner.json"
 UNFINISHED = "unfinished.json"
@@ -29,7 +29,8 @@ HEARTBEAT_SECONDS = 20.0
 _PRIVATE = 0o700
 _TAKEOVER_SECONDS = 60.0
 _TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY})
-_OURS = re.compile(r"\.?[0-9a-f]{16}([0-9a-f]{16})?(\.taking)?")
+_ASIDE = re.compile(r"\.(?P<place>[0-9a-f]{16})\.(?P<pid>[0-9]{1,9})\.(?P<started>[0-9]*)\.[0-9a-f]{16}")
+_OURS = re.compile(rf"\.?[0-9a-f]{{16}}([0-9a-f]{{16}})?(\.taking)?|{_ASIDE.pattern}")
 """Names that owned folders and locks have; a folder of any other name is somebody else's, even in a folder of ours."""
 
 
@@ -37,14 +38,14 @@ _OURS = re.compile(r"\.?[0-9a-f]{16}([0-9a-f]{16})?(\.taking)?")
 def owned_folder(parent: Path, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> Iterator[Path]:
     """Give a new folder of a random name that says who owns it, and remove it afterwards unless it is marked as unfinished."""
     folder = parent / secrets.token_hex(8)
-    folder.mkdir(mode=_PRIVATE)
-    try:
-        token = _write_owner(folder)
-        with _beating(folder, token, heartbeat_seconds):
-            yield folder
-    finally:
-        if not (folder / UNFINISHED).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+    with _signed_aside(parent) as (aside, token):
+        aside.rename(folder)
+        try:
+            with _beating(folder, token, heartbeat_seconds):
+                yield folder
+        finally:
+            if not (folder / UNFINISHED).exists():
+                _remove(folder)
 
 
 def sweep(parent: Path, *, stale_seconds: float) -> int:
@@ -53,7 +54,7 @@ def sweep(parent: Path, *, stale_seconds: float) -> int:
     for folder in parent.iterdir():
         ours = _OURS.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink()
         if ours and not (folder / UNFINISHED).exists() and is_abandoned(folder, stale_seconds):
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
             swept += 1
     return swept
 
@@ -72,10 +73,8 @@ def locked(
     Raises:
         StorageUnavailable: somebody else holds the lock for longer than our patience.
     """
-    lock, aside = locks / name, locks / f".{secrets.token_hex(8)}"
-    aside.mkdir(mode=_PRIVATE)
-    try:
-        token = _write_owner(aside)
+    lock = locks / name
+    with _signed_aside(locks) as (aside, token):
         _acquire(lock, aside, stale_seconds, time.monotonic() + patience_seconds)
         try:
             with _beating(lock, token, heartbeat_seconds):
@@ -83,8 +82,6 @@ def locked(
         finally:
             if _owner_of(lock).get("token") == token:  # somebody may have taken it over while this process was frozen
                 lock.rename(aside)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def claim_name(job_id: str) -> str:
@@ -98,10 +95,13 @@ def is_abandoned(folder: Path, stale_seconds: float) -> bool:
         touched = folder.stat().st_mtime
     except FileNotFoundError:
         return False
-    owner = _owner_of(folder)
-    if owner and all(owner.get(key) == value for key, value in _here().items()) and isinstance(owner.get("pid"), int):
-        return bool(owner.get("started") != _start_of(owner["pid"]))
-    with suppress(FileNotFoundError):  # killed before it wrote its owner file: judge by the folder's age
+    ended = has_ended(_owner_of(folder))
+    aside = _ASIDE.fullmatch(folder.name)
+    if ended is None and aside and aside["place"] == place():  # killed before it wrote its owner file, or after it had removed it
+        ended = aside["started"] != start_of(int(aside["pid"]))
+    if ended is not None:
+        return ended
+    with suppress(FileNotFoundError):  # of another machine or container
         touched = max(touched, (folder / OWNER_FILE).stat().st_mtime)
     return time.time() - touched > stale_seconds
 
@@ -127,18 +127,46 @@ def _acquire(lock: Path, aside: Path, stale_seconds: float, deadline: float) -> 
 def _take_away(lock: Path, stale_seconds: float) -> None:
     """Remove an abandoned lock; a guard folder keeps two takers apart, so that none removes what another has just acquired."""
     guard = lock.with_name(f".{lock.name}.taking")
+    with _signed_aside(lock.parent) as (aside, token):
+        try:
+            aside.rename(guard)
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+            if is_abandoned(guard, _TAKEOVER_SECONDS):
+                _remove(guard)
+            time.sleep(0.05)
+            return
+        try:
+            if is_abandoned(lock, stale_seconds):
+                lock.rename(guard / lock.name)
+        finally:
+            if _owner_of(guard).get("token") == token:
+                guard.rename(aside)
+
+
+@contextmanager
+def _signed_aside(parent: Path) -> Iterator[tuple[Path, str]]:
+    """Make a folder aside with its owner in it, for renaming into place, and remove whatever has that name afterwards."""
+    aside = _aside(parent)
+    aside.mkdir(mode=_PRIVATE)
     try:
-        guard.mkdir(mode=_PRIVATE)
-    except FileExistsError:
-        if is_abandoned(guard, _TAKEOVER_SECONDS):
-            shutil.rmtree(guard, ignore_errors=True)
-        time.sleep(0.05)
-        return
-    try:
-        if is_abandoned(lock, stale_seconds):
-            lock.rename(guard / lock.name)
+        yield aside, _write_owner(aside)
     finally:
-        shutil.rmtree(guard, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(parent: Path) -> Path:
+    """A name of its own that says whose it is, in case we are killed while the folder has no owner file."""
+    return parent / f".{place()}.{os.getpid()}.{start_of(os.getpid())}.{secrets.token_hex(8)}"
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder as far as we may, under a name of our own, because its owner file may go before the rest."""
+    aside = _aside(folder.parent)
+    with suppress(OSError):
+        folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager
@@ -163,8 +191,7 @@ def _beating(folder: Path, token: str, seconds: float) -> Iterator[None]:
 
 def _write_owner(folder: Path) -> str:
     token = secrets.token_hex(8)
-    owner = {**_here(), "pid": os.getpid(), "started": _start_of(os.getpid()), "token": token}
-    (folder / OWNER_FILE).write_text(json.dumps(owner), encoding="utf-8")
+    (folder / OWNER_FILE).write_text(json.dumps({**this_process(), "token": token}), encoding="utf-8")
     return token
 
 
@@ -182,38 +209,3 @@ def _owner_of(folder: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return owner if isinstance(owner, dict) else {}
-
-
-def _here() -> dict[str, str]:
-    """Where a pid means something: this host name, boot and pid namespace."""
-    return {"host": socket.gethostname(), "boot": _boot_id(), "pids": _pid_namespace()}
-
-
-def _pid_namespace() -> str:
-    try:
-        return str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return ""
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
-
-
-def _start_of(pid: int) -> str:
-    """When a process of this machine began, as an opaque text; empty when there is none, so that a reused pid is no confusion."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-        return "" if fields[0] == "Z" else fields[19]
-    except OSError:
-        pass
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ""
-    except PermissionError:
-        pass
-    return "" if Path("/proc/self").exists() else str(pid)

@@ -205,6 +205,5 @@ def names(folder: Path) -> set[str]:
 
 
 def leftovers(spool: ServiceSpool) -> list[Path]:
-    """What should be gone when all is over; an empty folder whose maker was killed before he signed it goes when it is stale."""
-    there = [path for folder in (spool.staging, spool.work, spool.locks) for path in folder.iterdir()]
-    return [path for path in there if not path.is_dir() or any(path.iterdir())]
+    """What should be gone when all is over."""
+    return [path for folder in (spool.staging, spool.work, spool.locks) for path in folder.iterdir()]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared import ownership
+from ctdeface_shared import ownership, process
 from ctdeface_shared.errors import ConfigurationError, EscapingPath, StorageUnavailable
 from ctdeface_shared.ownership import OWNER_FILE, UNFINISHED, is_abandoned, locked, owned_folder, sweep
 from ctdeface_shared.spool import Spool, case_path
@@ -52,6 +52,19 @@ def test_a_dead_process_of_this_machine_loses_its_folders_at_once(tmp_path: Path
         assert living.exists()
     assert not dead.exists()
     assert not reused.exists()
+
+
+def test_a_folder_that_its_maker_had_not_signed_yet_goes_with_its_maker(tmp_path: Path) -> None:
+    """The name says who it was; on another machine only time tells."""
+    place, random = process.place(), "0123456789abcdef"
+    dead, elsewhere = (tmp_path / f".{where}.{NO_PROCESS}.1.{random}" for where in (place, "f" * 16))
+    living = tmp_path / f".{place}.{os.getpid()}.{process.start_of(os.getpid())}.{random}"
+    for folder in (dead, elsewhere, living):
+        folder.mkdir()
+    assert sweep(tmp_path, stale_seconds=60) == 1
+    assert sorted(tmp_path.iterdir()) == sorted([elsewhere, living])
+    os.utime(elsewhere, (0, 0))
+    assert sweep(tmp_path, stale_seconds=60) == 1
 
 
 def test_a_sweep_leaves_folders_alone_that_ctdeface_did_not_make(tmp_path: Path) -> None:
@@ -109,6 +122,15 @@ def test_an_abandoned_lock_is_taken_over(tmp_path: Path) -> None:
     guard = tmp_path / ".case.taking"
     guard.mkdir()
     os.utime(guard, (0, 0))
+    with locked(tmp_path, "case", stale_seconds=60, patience_seconds=2):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_whose_taker_died_too_is_taken_over_at_once(tmp_path: Path) -> None:
+    """The guard that keeps two takers apart says whose it is."""
+    left_behind(tmp_path).rename(tmp_path / "case")
+    left_behind(tmp_path).rename(tmp_path / ".case.taking")
     with locked(tmp_path, "case", stale_seconds=60, patience_seconds=2):
         pass
     assert list(tmp_path.iterdir()) == []

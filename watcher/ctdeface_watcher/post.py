@@ -11,7 +11,7 @@ from ctdeface_shared.broker.protocols import Broker
 from ctdeface_shared.cli import EXIT_OK
 from ctdeface_shared.errors import StorageUnavailable
 from ctdeface_shared.lifecycle import stop_on_signals
-from ctdeface_shared.ownership import locked
+from ctdeface_shared.ownership import locked, sweep
 from ctdeface_shared.settings import WatchMode
 from ctdeface_shared.site import Site
 from ctdeface_shared.watcher_state import WATCHER_STATE
@@ -44,6 +44,7 @@ def run_post(site: Site, metrics_port: int | None = None) -> int:
     """
     logs.configure()
     site.prepare()
+    sweep(site.spool.locks, stale_seconds=site.settings.work.job_timeout + ENDING_SECONDS)
     with stop_on_signals() as stop, exported_metrics(site, metrics_port) as listener:
         while not stop.is_set():
             with ExitStack() as held:
