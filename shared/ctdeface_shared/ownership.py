@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ctdeface_shared.errors import StorageUnavailable
-from ctdeface_shared.process import has_ended, place, start_of, this_process
+from ctdeface_shared.process import NAME, has_ended, named_has_ended, short_name, this_process
 
 OWNER_FILE = ".owner.json"
 UNFINISHED = "unfinished.json"
@@ -29,7 +29,7 @@ HEARTBEAT_SECONDS = 20.0
 _PRIVATE = 0o700
 _TAKEOVER_SECONDS = 60.0
 _TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY})
-_ASIDE = re.compile(r"\.(?P<place>[0-9a-f]{16})\.(?P<pid>[0-9]{1,9})\.(?P<started>[0-9]*)\.[0-9a-f]{16}")
+_ASIDE = re.compile(rf"\.(?P<maker>{NAME})\.[0-9a-f]{{16}}")
 _OURS = re.compile(rf"\.?[0-9a-f]{{16}}([0-9a-f]{{16}})?(\.taking)?|{_ASIDE.pattern}")
 """Names that owned folders and locks have; a folder of any other name is somebody else's, even in a folder of ours."""
 
@@ -97,8 +97,8 @@ def is_abandoned(folder: Path, stale_seconds: float) -> bool:
         return False
     ended = has_ended(_owner_of(folder))
     aside = _ASIDE.fullmatch(folder.name)
-    if ended is None and aside and aside["place"] == place():  # killed before it wrote its owner file, or after it had removed it
-        ended = aside["started"] != start_of(int(aside["pid"]))
+    if ended is None and aside:  # killed before it wrote its owner file, or after it had removed it
+        ended = named_has_ended(aside["maker"])
     if ended is not None:
         return ended
     with suppress(FileNotFoundError):  # of another machine or container
@@ -158,7 +158,7 @@ def _signed_aside(parent: Path) -> Iterator[tuple[Path, str]]:
 
 def _aside(parent: Path) -> Path:
     """A name of its own that says whose it is, in case we are killed while the folder has no owner file."""
-    return parent / f".{place()}.{os.getpid()}.{start_of(os.getpid())}.{secrets.token_hex(8)}"
+    return parent / f".{short_name()}.{secrets.token_hex(8)}"
 
 
 def _remove(folder: Path) -> None:

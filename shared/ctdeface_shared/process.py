@@ -5,11 +5,15 @@ together with the start of the process: pids are given again.
 """
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+NAME = r"[0-9a-f]{16}\.[0-9]{1,9}\.[0-9]*"
+"""What `short_name` looks like, as a regular expression."""
 
 
 def this_process() -> dict[str, str | int]:
@@ -25,9 +29,18 @@ def has_ended(process: Mapping[str, Any]) -> bool | None:
     return bool(process.get("started") != start_of(pid))
 
 
-def place() -> str:
-    """Where a pid means something, as 16 hexadecimal digits."""
-    return sha256("\n".join(_here().values()).encode()).hexdigest()[:16]
+def short_name() -> str:
+    """Name this process in a form that fits into file names and cells: place, pid and start."""
+    pid = os.getpid()
+    return f"{_place()}.{pid}.{start_of(pid)}"
+
+
+def named_has_ended(name: str) -> bool | None:
+    """Whether a process has ended, given its `short_name`; None for one of another machine or container, and for no such name."""
+    if not re.fullmatch(NAME, name):
+        return None
+    place, pid, started = name.split(".")
+    return started != start_of(int(pid)) if place == _place() else None
 
 
 def start_of(pid: int) -> str:
@@ -44,6 +57,11 @@ def start_of(pid: int) -> str:
     except PermissionError:
         pass
     return "" if Path("/proc/self").exists() else str(pid)
+
+
+def _place() -> str:
+    """Where a pid means something, as 16 hexadecimal digits."""
+    return sha256("\n".join(_here().values()).encode()).hexdigest()[:16]
 
 
 def _here() -> dict[str, str]:

@@ -321,6 +321,24 @@ def test_a_job_outlives_its_worker_process(durable_queue: Opened) -> None:
     assert broker.settle(delivery, Ack())
 
 
+def test_a_job_of_a_process_that_was_killed_is_free_long_before_its_lease_ends(tmp_path: Path) -> None:
+    """The embedded queue sees that the holder of a lease is gone, and takes nothing from one that lives."""
+    target = BrokerTarget(url=f"sqlite://{tmp_path}/queue.sqlite3", lease_seconds=600, retry_delays=(DELAY_SECONDS,))
+    broker = open_broker(target)
+    broker.publish(job("a"))
+    holder = process(CONSUMER, target)
+    assert holder.stdout
+    assert holder.stdout.readline() == "1\n"
+    assert broker.receive(2.5) is None
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.communicate()
+    begun = time.monotonic()
+    delivery = received(broker)
+    assert (case_of(delivery), delivery.attempt) == ("a", 2)
+    assert time.monotonic() - begun < 5
+    broker.close()
+
+
 def test_a_job_that_runs_for_long_stays_with_its_worker(durable_queue: Opened) -> None:
     """While its worker tends it, nobody else gets a job, however long it takes."""
     working, waiting = durable_queue(), durable_queue()

@@ -56,9 +56,9 @@ def test_a_dead_process_of_this_machine_loses_its_folders_at_once(tmp_path: Path
 
 def test_a_folder_that_its_maker_had_not_signed_yet_goes_with_its_maker(tmp_path: Path) -> None:
     """The name says who it was; on another machine only time tells."""
-    place, random = process.place(), "0123456789abcdef"
-    dead, elsewhere = (tmp_path / f".{where}.{NO_PROCESS}.1.{random}" for where in (place, "f" * 16))
-    living = tmp_path / f".{place}.{os.getpid()}.{process.start_of(os.getpid())}.{random}"
+    here, random = process.short_name(), "0123456789abcdef"
+    dead, elsewhere = (tmp_path / f".{where}.{NO_PROCESS}.1.{random}" for where in (here.partition(".")[0], "f" * 16))
+    living = tmp_path / f".{here}.{random}"
     for folder in (dead, elsewhere, living):
         folder.mkdir()
     assert sweep(tmp_path, stale_seconds=60) == 1

@@ -1,7 +1,8 @@
 """The embedded queue: one SQLite file that several processes of one machine share.
 
-A delivery is a lease with an end: `tend` renews it, and a process that dies lets it run out. Every change is one IMMEDIATE
-transaction with full synchronization, so it survives a power cut once the method has returned.
+A delivery is a lease with an end: `tend` renews it, and a process that hangs lets it run out. The lease says whose it is, so that the
+job of a process that died is free within a second. Every change is one IMMEDIATE transaction with full synchronization, so it survives
+a power cut once the method has returned.
 """
 
 import secrets
@@ -18,10 +19,13 @@ from ctdeface_shared.broker.sqlite_file import errors_named, open_file
 from ctdeface_shared.broker.target import BrokerTarget, file_of
 from ctdeface_shared.errors import BrokerUnavailable
 from ctdeface_shared.messages import CaseEvent, DefaceJob, decode_event, encode_event, encode_job
+from ctdeface_shared.process import named_has_ended, short_name
 
 LEASE_SECONDS = 60.0
 EVENTS_KEPT = 10_000
 _PAUSE_SECONDS = 0.1
+_LOOK_SECONDS = 1.0
+"""How often the holders of leases are looked at."""
 
 
 class SqliteBroker:
@@ -43,6 +47,7 @@ class SqliteBroker:
         self._clock = clock
         self._held: Delivery | None = None
         self._heard: int | None = None
+        self._next_look = time.monotonic()
         self._database = open_file(file)
 
     def publish(self, job: DefaceJob) -> None:
@@ -56,6 +61,7 @@ class SqliteBroker:
         deadline = time.monotonic() + wait_seconds
         while True:
             try:
+                self._end_leases_of_the_dead()
                 if self._anything_due() and (delivery := self._lease()):
                     return delivery
             except BrokerUnavailable:
@@ -152,12 +158,24 @@ class SqliteBroker:
                 self._release(held, "due = due")
         self._database.close()
 
+    def _end_leases_of_the_dead(self) -> None:
+        """Make the jobs of processes of this machine that have ended due again."""
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + _LOOK_SECONDS
+        with errors_named():
+            held = self._database.execute("SELECT id, lease FROM jobs WHERE lease_end > ?", (self._clock(),)).fetchall()
+        for number, lease in held:
+            if named_has_ended(lease.partition("@")[2]):
+                with self._change():
+                    self._database.execute("UPDATE jobs SET lease_end = 0 WHERE id = ? AND lease = ?", (number, lease))
+
     def _anything_due(self) -> bool:
         now = self._clock()
         return self._row("SELECT 1 FROM jobs WHERE due <= ? AND lease_end <= ? LIMIT 1", now, now) is not None
 
     def _lease(self) -> Delivery | None:
-        now, lease = self._clock(), secrets.token_hex(8)
+        now, lease = self._clock(), f"{secrets.token_hex(8)}@{short_name()}"
         with self._change():
             row = self._database.execute(
                 "UPDATE jobs SET lease = ?, lease_end = ?, delivered = delivered + 1 WHERE id = "
