@@ -16,6 +16,7 @@ from typing import Any, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ctdeface_shared.audit.section import AuditSection
 from ctdeface_shared.broker.section import BrokerSection
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.metrics.section import MetricsSection
@@ -140,6 +141,7 @@ class Settings(BaseSettings):
     broker: BrokerSection = BrokerSection()
     metrics: MetricsSection = MetricsSection()
     models: ModelsSection = ModelsSection()
+    audit: AuditSection = AuditSection()
     uid_key: SecretStr | None = Field(
         None, min_length=16, description="Secret behind the new UIDs of headers = annotate, 16 characters up."
     )

@@ -27,6 +27,7 @@ class Spool:
         reports: one folder per case and job.
         archive: earlier outputs that a newer job replaced.
         locks: one folder per locked case.
+        audit: one folder per chain of entries about how cases ended.
     """
 
     outbox: Path
@@ -35,11 +36,12 @@ class Spool:
     reports: Path
     archive: Path
     locks: Path
+    audit: Path
 
     @property
     def private(self) -> tuple[Path, ...]:
         """Folders for the owner only."""
-        return (self.staging, self.work, self.reports, self.archive, self.locks)
+        return (self.staging, self.work, self.reports, self.archive, self.locks, self.audit)
 
     @classmethod
     def beside(cls, outbox: Path, state_root: Path, work: Path | None = None) -> Self:
@@ -51,6 +53,7 @@ class Spool:
             reports=state_root / "reports",
             archive=state_root / "archive",
             locks=state_root / "locks",
+            audit=state_root / "audit",
         )
 
     def prepare(self, *, outbox_mode: int) -> None:
@@ -103,7 +106,7 @@ class ServiceSpool(Spool):
     @property
     def private(self) -> tuple[Path, ...]:
         """Folders for the owner only; the inbox belongs to whoever drops."""
-        return (self.staging, self.work, self.reports, self.archive, self.locks, self.quarantine)
+        return (self.staging, self.work, self.reports, self.archive, self.locks, self.audit, self.quarantine)
 
     def require_apart(self, state_dir: Path) -> None:
         """Check that no folder lies in another one: what passes through one would be taken for content of the other.
@@ -155,6 +158,7 @@ class ServiceSpool(Spool):
             reports=root / "reports",
             archive=root / "archive",
             locks=root / "locks",
+            audit=root / "audit",
         )
 
 

@@ -62,6 +62,7 @@ class Bench:
         keep_work: whether the undefaced input and the mask are wanted as NIfTI as well.
         keep: takes what is wanted out of the work folder, given the report, that folder and the staging folder.
         publish: how a proven case is published.
+        attest: writes down for good how a case ended that shows nothing in the outbox; can be repeated.
     """
 
     spool: Spool
@@ -72,6 +73,7 @@ class Bench:
     keep_work: bool = False
     keep: Callable[[CaseReport, Path, Path], None] = lambda _report, _work, _staged: None
     publish: Callable[[Spool, CaseReport, Path, OutputRules], CaseReport] = publish
+    attest: Callable[[CaseReport], None] = lambda _: None
 
 
 def attempt(order: Order, bench: Bench, notify: Notify) -> CaseReport:

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from ctdeface_shared.settings import Settings
 from ctdeface_shared.spool import PRIVATE, Spool, case_path
 from ctdeface_shared.terminal import spelled
 from ctdeface_worker.attempt import Bench, Child, Order, attempt
+from ctdeface_worker.attestation import UNSEEN
 from ctdeface_worker.cases import Case
 from ctdeface_worker.executor import Notify, UnexpectedError
 from ctdeface_worker.journal import find_report, record
@@ -41,6 +43,7 @@ class Batch:
         keep_work: whether intermediates are kept in the work folder.
         redo: whether released cases are repeated.
         stop: set when the batch shall end.
+        attest: writes down for good how a case ended.
     """
 
     spool: Spool
@@ -50,6 +53,7 @@ class Batch:
     keep_work: bool
     redo: bool
     stop: threading.Event
+    attest: Callable[[CaseReport], None] = lambda _: None
 
     @property
     def stale_seconds(self) -> float:
@@ -65,8 +69,13 @@ class Batch:
             file_mode=output.file_mode,
             group=output.outbox_group,
             stale_seconds=self.stale_seconds,
-            before_done=self.place_nifti,
+            before_done=self.complete,
         )
+
+    def complete(self, report: CaseReport) -> None:
+        """Do what a published case still needs before it is done."""
+        self.place_nifti(report)
+        self.attest(report)
 
     def place_nifti(self, report: CaseReport) -> None:
         """Copy the staged NIfTI files of a published case to where they were asked for."""
@@ -92,6 +101,8 @@ def bring(batch: Batch, case: Case, child: Child, notify: Notify) -> CaseReport 
     with logs.about_job(order.job_id):
         outcome = manifest if isinstance(manifest, Exception) else boundary(partial(_work_on, batch, order, child, notify))
         report = _refused(batch, order, outcome) if isinstance(outcome, Exception) else outcome
+        if isinstance(outcome, CaseReport) and outcome.state in UNSEEN:
+            _attest(batch, outcome)
         if report is not None:
             seconds = round(sum(report.result.seconds.values()), 3)
             _log.info("case_ended", code=report.result.code or report.state.value, seconds=seconds, files=report.manifest.files)
@@ -159,7 +170,16 @@ def _refused(batch: Batch, order: Order, error: Exception) -> CaseReport:
         recorded = boundary(partial(record, batch.spool, report, stale_seconds=batch.stale_seconds))
         if isinstance(recorded, Exception):
             sys.stderr.write(f"ctdeface: the report of {spelled(order.case)} could not be written: {spelled(str(recorded))}\n")
+        else:
+            _attest(batch, report)
     return report
+
+
+def _attest(batch: Batch, report: CaseReport) -> None:
+    """Write down that a case was refused; a person is told when that fails, and the next run repeats the case."""
+    written = boundary(partial(batch.attest, report))
+    if isinstance(written, Exception):
+        sys.stderr.write(f"ctdeface: the audit entry of {spelled(report.case)} could not be written: {spelled(str(written))}\n")
 
 
 def _known(error: Exception) -> CtDefaceError:

@@ -13,6 +13,8 @@ from typing import TextIO
 from rich.console import Console
 
 from ctdeface_shared import durable, logs
+from ctdeface_shared.audit.entry import Outcome
+from ctdeface_shared.audit.writer import audit_log
 from ctdeface_shared.cli import EXIT_INTERRUPTED, EXIT_OK, EXIT_REFUSED, EXIT_USAGE
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.lifecycle import stop_on_signals
@@ -21,7 +23,8 @@ from ctdeface_shared.settings import Settings
 from ctdeface_shared.spool import Spool
 from ctdeface_shared.terminal import spelled
 from ctdeface_worker.attempt import Child
-from ctdeface_worker.batch_case import Batch, bring
+from ctdeface_worker.attestation import attest
+from ctdeface_worker.batch_case import GRACE_SECONDS, Batch, bring
 from ctdeface_worker.cases import Case, find_cases
 from ctdeface_worker.executor import Run, WarmChild
 from ctdeface_worker.progress import Display, display, line_of, summary
@@ -73,7 +76,12 @@ def run_batch(plan: BatchPlan, settings: Settings) -> int:
     spool.prepare(outbox_mode=settings.output.folder_mode)
     if plan.nifti_root is not None:
         prepare_nifti_root(plan.nifti_root, settings.output.folder_mode)
-    with _logging_to(plan.state_root / LOG), stop_on_signals() as stop:
+    stale_seconds = settings.work.job_timeout + GRACE_SECONDS
+    with (
+        _logging_to(plan.state_root / LOG),
+        audit_log(spool, settings.audit, stale_seconds=stale_seconds) as log,
+        stop_on_signals() as stop,
+    ):
         batch = Batch(
             spool=spool,
             options=settings.deface.options(),
@@ -82,6 +90,7 @@ def run_batch(plan: BatchPlan, settings: Settings) -> int:
             keep_work=plan.keep_work,
             redo=plan.redo,
             stop=stop,
+            attest=partial(attest, log, spool, Outcome.REJECTED),
         )
         with durable.storage_errors():
             recover(spool, batch.rules)

@@ -2,18 +2,22 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
 from ctdeface_shared import logs
+from ctdeface_shared.audit.entry import Outcome
+from ctdeface_shared.audit.writer import AuditLog, audit_log
 from ctdeface_shared.broker import open_broker
 from ctdeface_shared.broker.settlement import RetryRule
 from ctdeface_shared.cli import EXIT_OK
 from ctdeface_shared.lifecycle import boundary, stop_on_signals
 from ctdeface_shared.ownership import sweep
 from ctdeface_shared.site import Site
-from ctdeface_worker.attempt import Bench
+from ctdeface_worker.attempt import Bench, Child
+from ctdeface_worker.attestation import attest
 from ctdeface_worker.child import prepare
 from ctdeface_worker.executor import Run, WarmChild
 from ctdeface_worker.metrics import exported_metrics
@@ -56,33 +60,34 @@ def run_crew(
     logs.configure()
     segmenter_named(site.settings.deface.segmenter, site.settings.models.place)  # a wrong name shall be told before anything is taken
     site.prepare()
-    recover(site.spool, _rules(site))
-    for folder in (site.spool.staging, site.spool.work, site.spool.locks):
-        sweep(folder, stale_seconds=_stale_seconds(site))
     find = partial(segmenter_named, site.settings.deface.segmenter, site.settings.models.place)
-    with stop_on_signals() as stop, exported_metrics(site, metrics_port, find) as metrics:
-        ends: list[Exception | None] = []
-        crew = [
-            threading.Thread(
-                target=_serve,
-                args=(partial(metrics.attended, partial(station_of, site, f"slot-{n}", stop, pipeline)), stop, ends),
-                name=f"slot-{n}",
-                daemon=True,
-            )
-            for n in range(count)
-        ]
-        for slot in crew:
-            slot.start()
-        _log.info("worker_started")
-        while any(slot.is_alive() for slot in crew):  # short waits, so that the main thread hears signals
-            crew[0].join(timeout=0.2)
-            for slot in crew[1:]:
-                slot.join(timeout=0.0)
-        _log.info("worker_ended")
+    with audit_log(site.spool, site.settings.audit, stale_seconds=_stale_seconds(site)) as log:
+        recover(site.spool, _rules(site, log))
+        for folder in (site.spool.staging, site.spool.work, site.spool.locks):
+            sweep(folder, stale_seconds=_stale_seconds(site))
+        with stop_on_signals() as stop, exported_metrics(site, metrics_port, find) as metrics:
+            log.heard = metrics.attested
+            slots = [partial(metrics.attended, partial(station_of, site, f"slot-{n}", stop, pipeline, log)) for n in range(count)]
+            ends = _run(slots, stop)
     for end in ends:
         if end is not None:
             raise end
     return EXIT_OK
+
+
+def _run(slots: Sequence[Callable[[], Station]], stop: threading.Event) -> list[Exception | None]:
+    """Run every slot in a thread until all have ended, and return how each ended."""
+    ends: list[Exception | None] = []
+    crew = [threading.Thread(target=_serve, args=(slot, stop, ends), name=f"slot-{n}", daemon=True) for n, slot in enumerate(slots)]
+    for thread in crew:
+        thread.start()
+    _log.info("worker_started")
+    while any(thread.is_alive() for thread in crew):  # short waits, so that the main thread hears signals
+        crew[0].join(timeout=0.2)
+        for thread in crew[1:]:
+            thread.join(timeout=0.0)
+    _log.info("worker_ended")
+    return ends
 
 
 def _serve(make_station: Callable[[], Station], stop: threading.Event, ends: list[Exception | None]) -> None:
@@ -94,35 +99,45 @@ def _serve(make_station: Callable[[], Station], stop: threading.Event, ends: lis
         stop.set()
 
 
-def _put_away(site: Site, report: CaseReport) -> None:
+def _put_away(site: Site, log: AuditLog | None, report: CaseReport) -> None:
+    """Do what must be done before a visible case is done; an entry in the audit log comes last."""
     archive(site.spool, report, site.settings.spool.originals)
+    if log is not None:
+        attest(log, site.spool, Outcome.QUARANTINED, report)
 
 
 def _stale_seconds(site: Site) -> float:
     return site.settings.work.job_timeout + GRACE_SECONDS
 
 
-def _rules(site: Site) -> OutputRules:
+def _rules(site: Site, log: AuditLog | None) -> OutputRules:
     settings = site.settings
     return OutputRules(
         folder_mode=settings.output.folder_mode,
         file_mode=settings.output.file_mode,
         group=settings.output.outbox_group,
         stale_seconds=_stale_seconds(site),
-        before_done=partial(_put_away, site),
+        before_done=partial(_put_away, site, log),
     )
 
 
-def station_of(site: Site, name: str, stop: threading.Event, pipeline: Pipeline | None = None) -> Station:
-    """Put together what one slot works with."""
+def station_of(site: Site, name: str, stop: threading.Event, pipeline: Pipeline | None = None, log: AuditLog | None = None) -> Station:
+    """Put together what one slot works with; without an audit log nothing is attested (tests)."""
     settings = site.settings
-    child = WarmChild(partial(pipeline or partial(prepare, models=settings.models.place), settings.deface.segmenter))
+    bench = Bench(spool=site.spool, rules=_rules(site, log), settings=settings, child=_child(site, pipeline))
+    if log is not None:
+        bench = replace(bench, attest=partial(attest, log, site.spool, Outcome.QUARANTINED))
     return Station(
         name=name,
         broker=open_broker(site.queue),
-        bench=Bench(spool=site.spool, rules=_rules(site), settings=settings, child=child),
+        bench=bench,
         spool=site.spool,
         originals=settings.spool.originals,
         rule=RetryRule(max_attempts=settings.work.max_attempts, delays_seconds=site.queue.retry_delays),
         stop=stop,
     )
+
+
+def _child(site: Site, pipeline: Pipeline | None) -> Child:
+    settings = site.settings
+    return WarmChild(partial(pipeline or partial(prepare, models=settings.models.place), settings.deface.segmenter))

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from ctdeface_shared.audit.entry import Outcome as End
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.metrics.endpoint import Address, exported
 from ctdeface_shared.metrics.harmless import harmless
@@ -87,6 +88,8 @@ class WorkerMetrics:
         self._attempts = counter("attempts", "Attempts that began.")
         self._failures = counter("attempt_failures", "Attempts that failed, by the code of the error.", "code", codes)
         self._late = counter("late_settlements", "Deliveries that the queue had given to somebody else before they were settled.")
+        text = "Entries about ended cases that were written to the audit log, by how the case ended."
+        self._entries = counter("audit_entries", text, "end", End)
         self._bytes = counter("input_bytes", "Bytes of the cases that were released or refused.")
         self._voxels = counter("voxels", "Voxels of their volumes.")
         self._job_seconds = histogram("job_seconds", "Time from taking a job to its end, of cases that were released or refused.", SECONDS)
@@ -114,6 +117,11 @@ class WorkerMetrics:
             ended=harmless(self._ended),
             late=harmless(self._late.inc),
         )
+
+    @property
+    def attested(self) -> Callable[[End], None]:
+        """The callback for entries in the audit log; it never raises."""
+        return harmless(lambda end: self._entries.labels(end).inc())
 
     def attended(self, make_station: Callable[[], Station]) -> Station:
         """Make a slot whose doings are counted here."""

@@ -21,6 +21,7 @@ from ctdeface_shared.options import Originals
 from ctdeface_shared.spool import ServiceSpool, case_path
 from ctdeface_worker import originals, tries
 from ctdeface_worker.attempt import Bench, Order, attempt
+from ctdeface_worker.attestation import UNSEEN
 from ctdeface_worker.executor import UnexpectedError, WorkerCrashed
 from ctdeface_worker.journal import find_report
 from ctdeface_worker.listener import NOBODY, Listener, outcome_of
@@ -284,6 +285,8 @@ def _conclude(station: Station, job: DefaceJob, outcome: CaseReport | Exception,
     elif report.state is State.SUPERSEDED:
         rule = Originals.ARCHIVE if station.originals is Originals.DELETE else station.originals  # nothing was released of them
         originals.archive(station.spool, report, rule)
+    if report.state in UNSEEN:
+        station.bench.attest(report)
     return Ending(settlement=Ack(), report=report)
 
 

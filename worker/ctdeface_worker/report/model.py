@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter
 
+from ctdeface_shared.audit.entry import digest_of
 from ctdeface_shared.errors import CtDefaceError
 from ctdeface_shared.manifest import Manifest
 from ctdeface_shared.options import DefaceOptions
@@ -43,7 +44,9 @@ class CaseReport:
         options: what was asked for.
         result: every series and file with its fate, the checks and the seconds per stage.
         staged: name of the staging folder, until the job is done.
-        versions: of Python and of the libraries that touched the pixels.
+        versions: of this program, of Python and of the libraries that touched the pixels.
+        inputs_digest: SHA-256 over the case's name, and names and contents of all its files; empty when it was broken off before.
+        outputs_digest: the same of the released files; empty when there are none.
         schema_version: of this document.
     """
 
@@ -57,6 +60,8 @@ class CaseReport:
     result: CaseResult
     staged: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    inputs_digest: str = ""
+    outputs_digest: str = ""
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -102,6 +107,7 @@ class CaseReport:
 
 def describe(job_id: str, case: str, manifest: Manifest, options: DefaceOptions, result: CaseResult) -> CaseReport:
     """Make the report of a job that has just been worked on."""
+    released = {file.file: file.output_sha256 for file in result.files if file.output_sha256}
     return CaseReport(
         job_id=job_id,
         case=case,
@@ -111,6 +117,8 @@ def describe(job_id: str, case: str, manifest: Manifest, options: DefaceOptions,
         options=options.as_plain(),
         result=result,
         versions=_versions(),
+        inputs_digest=digest_of(case, {file.file: file.sha256 for file in result.files}) if result.files else "",
+        outputs_digest=digest_of(case, released) if released else "",
     )
 
 
