@@ -1,6 +1,6 @@
 # Every target sets up .venv first, which takes minutes once and nothing afterwards. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup run deface test lint evaluate bench chaos clean
+.PHONY: help setup run deface test lint docs audit evaluate bench chaos clean
 export IN OUT
 SPOOL ?= spool
 
@@ -30,6 +30,12 @@ lint: setup ## run the checks that need no test: style, types, import contracts,
 	@.venv/bin/mypy --no-error-summary
 	@.venv/bin/lint-imports --no-logo >/dev/null || .venv/bin/lint-imports
 	@.venv/bin/interrogate --quiet shared watcher worker tests deploy
+
+docs: setup ## build the documentation as a site that needs no network: build/docs/index.html
+	@.venv/bin/mkdocs build --quiet --strict
+
+audit: setup ## ask for known vulnerabilities of all that is installed, and write the bill of materials: build/audit
+	@.venv/bin/python -m deploy.dependency_audit $(ARGS)
 
 evaluate: setup ## measure on all volumes of the folder that CTDEFACE_REAL_DATA names
 	@.venv/bin/python -m tests.evaluate $(ARGS)
