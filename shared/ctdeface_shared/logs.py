@@ -48,6 +48,7 @@ def configure(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
+    logging.getLogger("pika").setLevel(max(level, logging.WARNING))  # it tells each step of each connection, none of it in our words
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -199,15 +199,6 @@ def _was_too_early(job: JobRecord) -> bool:
     return job.state == "refused" and job.code == InputChanged.__name__ and job.generation < MOST_REPEATS
 
 
-def survey(spool: ServiceSpool, now: float) -> Survey:
-    """Survey a spool once; whoever looks again and again keeps a `Surveyor`.
-
-    Raises:
-        OSError: a folder cannot be read, for another reason than that it is gone.
-    """
-    return Surveyor(spool).look(now)
-
-
 def newest_of(records: Iterable[JobRecord]) -> dict[str, JobRecord]:
     """Return the newest job of each case, of those that are reported or ordered."""
     return {record.case: record for record in sorted((one for one in records if one.state), key=lambda one: one.age_key)}

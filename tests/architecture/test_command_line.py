@@ -1,11 +1,12 @@
 """The command starts fast and loads only what it needs."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from resource import RUSAGE_CHILDREN, getrusage
+from time import monotonic
 
 import pytest
 
@@ -28,6 +29,7 @@ HEAVY = {
     "rich",
 }
 LONGEST_SECONDS = 0.3
+RUNS = 5
 
 
 def _loaded_by(*arguments: str) -> set[str]:
@@ -46,11 +48,19 @@ def test_help_loads_no_heavy_library(arguments: list[str]) -> None:
 
 
 def test_help_comes_in_less_than_a_third_of_a_second() -> None:
-    """`ctdeface --help` needs less than 0.3 s of the processor; the clock on the wall would tell of other work on the machine as well."""
-    before = getrusage(RUSAGE_CHILDREN)
-    subprocess.run([CTDEFACE, "--help"], capture_output=True, check=True)
-    after = getrusage(RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < LONGEST_SECONDS
+    """By the clock on the wall, the fastest of five runs; time in which other programs had the processor does not count."""
+    assert min(_seconds_of_help() for _ in range(RUNS)) < LONGEST_SECONDS
+
+
+def _seconds_of_help() -> float:
+    begun = monotonic()
+    process = subprocess.Popen([CTDEFACE, "--help"], stdout=subprocess.DEVNULL)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, and its figures still there
+    seconds = monotonic() - begun
+    figures = Path(f"/proc/{process.pid}/schedstat")
+    waited_for_processor = int(figures.read_text(encoding="ascii").split()[1]) / 1e9 if figures.exists() else 0.0
+    assert process.wait() == 0
+    return seconds - waited_for_processor
 
 
 @pytest.mark.parametrize("name", COMMANDS)

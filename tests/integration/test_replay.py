@@ -21,7 +21,7 @@ from ctdeface_shared.replay import NotReplayed, Replay, replay_case
 from ctdeface_shared.revival import Revived, revive_all
 from ctdeface_shared.settings import Settings
 from ctdeface_shared.spool import ServiceSpool
-from ctdeface_shared.survey import survey
+from ctdeface_shared.survey import Surveyor
 from ctdeface_watcher.history import history_of
 from ctdeface_watcher.intake import Answer, Settled, take_in
 from ctdeface_watcher.refusal import Refusal, refuse
@@ -109,7 +109,7 @@ def test_a_refused_case_that_is_replayed_with_another_option_ends_in_the_outbox_
     refused(service)
     content = next((service.spool.quarantine / "a").glob("*/originals/0.dcm")).read_bytes()
     order = replay_case(replay_with(service), "a")
-    assert survey(service.spool, 0).waiting == ("a",)
+    assert Surveyor(service.spool).look(0).waiting == ("a",)
     assert answer_of_the_watcher(service.spool, "a") is Answer.KNOWN
     service.work()
     assert ends(service.spool) == Ends(inbox=[], outbox=["a"], quarantine=["a"])
@@ -119,7 +119,7 @@ def test_a_refused_case_that_is_replayed_with_another_option_ends_in_the_outbox_
     (entry,) = (service.spool.quarantine / "a").iterdir()
     assert json.loads((entry / "replayed.json").read_bytes())["replayed_as"] == order.job.job_id
     assert (entry / "report.json").exists()
-    seen = survey(service.spool, 0)
+    seen = Surveyor(service.spool).look(0)
     assert (seen.is_idle, seen.refused, seen.released) == (True, (), 1)
 
 

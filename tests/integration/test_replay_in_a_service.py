@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.cli import main
-from ctdeface_shared.survey import survey
+from ctdeface_shared.survey import Surveyor
 from ctdeface_shared.watcher_state import WATCHER_STATE, read_watcher_state
 from ctdeface_worker.report.model import State
 from tests.service.fleet import ROOT, Fleet, found_site
@@ -38,7 +38,7 @@ def service(tmp_path: Path) -> Iterator[Fleet]:
 def test_a_refused_case_is_replayed_and_ends_in_the_outbox_once(service: Fleet) -> None:
     """Two jobs in all: the refused one and the replay; the watcher knows of no open one."""
     drop(service.spool, "a", "needs bulky")
-    service.until(lambda: len(survey(service.spool, time.time()).refused) == 1)
+    service.until(lambda: len(Surveyor(service.spool).look(time.time()).refused) == 1)
     assert main(["replay", "a", "--profile", "bulky", "--config", str(service.folder / "ctdeface.toml")]) == 0
     service.until(lambda: ends(service.spool).outbox == ["a"] and service.is_idle())
     time.sleep(5 * QUIET_SECONDS)

@@ -37,6 +37,13 @@ def test_allowed_keys_arrive(stream: io.StringIO) -> None:
     assert (line["event"], line["job_id"], line["seconds"], line["level"]) == ("case_published", "1", 2.5, "info")
 
 
+def test_the_queue_library_tells_no_more_than_warnings(stream: io.StringIO) -> None:
+    """Each connection would else write a dozen lines whose text is withheld."""
+    logging.getLogger("pika.connection").info("Created channel=1")
+    logging.getLogger("pika.connection").warning("broken")
+    assert [line["level"] for line in _lines(stream)] == ["warning"]
+
+
 def test_unknown_keys_are_dropped_and_counted(stream: io.StringIO) -> None:
     """A key that is not on the list leaves nothing behind but a number."""
     structlog.get_logger("ctdeface_worker").warning("series_refused", patient_name=PATIENT, path=f"/inbox/{PATIENT}")

@@ -13,7 +13,7 @@ import pytest
 from ctdeface_shared.manifest import Manifest
 from ctdeface_shared.past_jobs import JobReader
 from ctdeface_shared.spool import ServiceSpool
-from ctdeface_shared.survey import MOST_REPEATS, Survey, Surveyor, duration, lines, survey
+from ctdeface_shared.survey import MOST_REPEATS, Survey, Surveyor, duration, lines
 from ctdeface_watcher import intake
 
 NOW = 2_000_000_000.0
@@ -81,14 +81,14 @@ def quarantine(spool: ServiceSpool, case: str, folder: Path) -> None:
 
 def test_an_empty_spool_is_idle(spool: ServiceSpool) -> None:
     """Nothing waits and nothing is in flight."""
-    seen = survey(spool, NOW)
+    seen = Surveyor(spool).look(NOW)
     assert seen.is_idle
     assert seen == Survey(at=NOW)
 
 
 def test_a_spool_that_is_not_there_yet_is_idle(tmp_path: Path) -> None:
     """Whoever looks before the first start gets no error."""
-    assert survey(ServiceSpool.under(tmp_path / "none"), NOW).is_idle
+    assert Surveyor(ServiceSpool.under(tmp_path / "none")).look(NOW).is_idle
 
 
 def test_a_dropped_case_a_copy_in_progress_and_a_zip_file_are_waiting(spool: ServiceSpool) -> None:
@@ -99,7 +99,7 @@ def test_a_dropped_case_a_copy_in_progress_and_a_zip_file_are_waiting(spool: Ser
     (spool.inbox / "loose.dcm").write_bytes(b"x")
     (spool.inbox / "empty" / "deeper").mkdir(parents=True)
     (spool.inbox / "link").symlink_to(spool.inbox / "a")
-    assert survey(spool, NOW).waiting == ("a", "case.zip", "copy.part")
+    assert Surveyor(spool).look(NOW).waiting == ("a", "case.zip", "copy.part")
 
 
 def test_a_case_of_ignored_files_only_is_not_waiting(spool: ServiceSpool) -> None:
@@ -113,8 +113,8 @@ def test_a_case_of_ignored_files_only_is_not_waiting(spool: ServiceSpool) -> Non
 def test_the_oldest_waiting_case_tells_the_age(spool: ServiceSpool) -> None:
     """Counted from the last change of its folder, whatever times its files have."""
     since = drop(spool, "a").stat().st_ctime
-    assert survey(spool, since + 300).oldest_waiting_seconds == pytest.approx(300)
-    assert survey(spool, since - 300).oldest_waiting_seconds == 0
+    assert Surveyor(spool).look(since + 300).oldest_waiting_seconds == pytest.approx(300)
+    assert Surveyor(spool).look(since - 300).oldest_waiting_seconds == 0
 
 
 @pytest.mark.parametrize("state", ["prepared", "published"])
@@ -122,7 +122,7 @@ def test_a_job_between_begin_and_end_is_in_flight(spool: ServiceSpool, state: st
     """Until its report says that it is done."""
     drop(spool, "a")
     tell(job(spool, "a"), state)
-    seen = survey(spool, NOW)
+    seen = Surveyor(spool).look(NOW)
     assert (seen.waiting, seen.in_flight) == ((), ("a",))
 
 
@@ -130,9 +130,9 @@ def test_an_attempt_that_began_is_in_flight_and_one_that_was_handed_back_waits(s
     """The log of attempts tells before there is any report."""
     drop(spool, "a")
     begin(job(spool, "a"))
-    assert survey(spool, NOW).in_flight == ("a",)
+    assert Surveyor(spool).look(NOW).in_flight == ("a",)
     begin(job(spool, "a"), "handed back")
-    assert survey(spool, NOW).waiting == ("a",)
+    assert Surveyor(spool).look(NOW).waiting == ("a",)
 
 
 def test_an_attempt_that_began_before_the_report_is_over_and_a_later_one_is_not(spool: ServiceSpool) -> None:
@@ -140,9 +140,9 @@ def test_an_attempt_that_began_before_the_report_is_over_and_a_later_one_is_not(
     folder = job(spool, "a")
     begin(folder, ago=120)
     tell(folder, "done", ago=60)
-    assert survey(spool, NOW).is_idle
+    assert Surveyor(spool).look(NOW).is_idle
     begin(folder, ago=30)
-    assert survey(spool, NOW).in_flight == ("a",)
+    assert Surveyor(spool).look(NOW).in_flight == ("a",)
 
 
 def test_originals_that_are_kept_are_not_waiting_until_they_change(spool: ServiceSpool) -> None:
@@ -171,9 +171,9 @@ def test_only_the_newest_job_counts(spool: ServiceSpool) -> None:
     older, newer = job(spool, "a", 0), job(spool, "a", 1)
     tell(older, "refused", number=0)
     quarantine(spool, "a", older)
-    assert [one.case for one in survey(spool, NOW).refused] == ["a"]
+    assert [one.case for one in Surveyor(spool).look(NOW).refused] == ["a"]
     tell(newer, "done", number=1)
-    assert survey(spool, NOW).refused == ()
+    assert Surveyor(spool).look(NOW).refused == ()
 
 
 def test_refused_cases_come_with_code_and_reason_newest_first(spool: ServiceSpool) -> None:
@@ -182,7 +182,7 @@ def test_refused_cases_come_with_code_and_reason_newest_first(spool: ServiceSpoo
         tell(job(spool, case), "refused", ago=ago)
         if case != "gone":
             quarantine(spool, case, job(spool, case))
-    seen = survey(spool, NOW)
+    seen = Surveyor(spool).look(NOW)
     assert [(one.case, one.code, one.reason) for one in seen.refused] == [
         ("b", "FaceNotFound", "no face"),
         ("a", "FaceNotFound", "no face"),
@@ -196,7 +196,7 @@ def test_a_repetition_that_was_refused_makes_the_case_refused(spool: ServiceSpoo
     tell(folder, "done")
     tell(folder, "refused", name="repeat.json")
     quarantine(spool, "a", folder)
-    assert [one.code for one in survey(spool, NOW).refused] == ["FaceNotFound"]
+    assert [one.code for one in Surveyor(spool).look(NOW).refused] == ["FaceNotFound"]
 
 
 def test_a_replay_that_was_ordered_waits_once_its_originals_are_back(spool: ServiceSpool) -> None:
@@ -206,9 +206,9 @@ def test_a_replay_that_was_ordered_waits_once_its_originals_are_back(spool: Serv
     quarantine(spool, "a", older)
     order = {"submitted_at": "2026-11-21T09:00:00Z", "generation": 1, "manifest": {"digest": "d"}}
     (newer / "order.json").write_text(json.dumps(order), encoding="utf-8")
-    assert (len(survey(spool, NOW).refused), survey(spool, NOW).waiting) == (1, ())
+    assert (len(Surveyor(spool).look(NOW).refused), Surveyor(spool).look(NOW).waiting) == (1, ())
     drop(spool, "a")
-    assert (survey(spool, NOW).refused, survey(spool, NOW).waiting) == ((), ("a",))
+    assert (Surveyor(spool).look(NOW).refused, Surveyor(spool).look(NOW).waiting) == ((), ("a",))
 
 
 def test_a_zip_file_that_is_kept_beside_its_case_or_was_refused_is_not_waiting(spool: ServiceSpool) -> None:
@@ -221,20 +221,20 @@ def test_a_zip_file_that_is_kept_beside_its_case_or_was_refused_is_not_waiting(s
     tell(job(spool, "bad"), "done", digest=Manifest.scan(kept[1]).digest)
     row = f"bad.zip\0{bad.stat().st_size}\0{bad.stat().st_mtime_ns}\n"
     tell(job(spool, "bad", 1), "refused", digest=hashlib.sha256(row.encode()).hexdigest(), number=1, code="UnsafeArchive")
-    assert survey(spool, NOW).is_idle
+    assert Surveyor(spool).look(NOW).is_idle
     shutil.rmtree(kept[1])
-    assert survey(spool, NOW).is_idle
+    assert Surveyor(spool).look(NOW).is_idle
     bad.write_bytes(b"PK other")
-    assert survey(spool, NOW).waiting == ("bad.zip",)
+    assert Surveyor(spool).look(NOW).waiting == ("bad.zip",)
 
 
 def test_a_case_that_was_changed_while_it_was_worked_on_waits_as_often_as_the_watcher_repeats_it(spool: ServiceSpool) -> None:
     """Then it is left to a person."""
     digest = Manifest.scan(drop(spool, "a")).digest
     tell(job(spool, "a"), "refused", digest=digest, code="InputChanged")
-    assert survey(spool, NOW).waiting == ("a",)
+    assert Surveyor(spool).look(NOW).waiting == ("a",)
     tell(job(spool, "a", 3), "refused", digest=digest, number=3, code="InputChanged")
-    assert survey(spool, NOW).is_idle
+    assert Surveyor(spool).look(NOW).is_idle
     assert MOST_REPEATS == intake.MOST_REPEATS
 
 
@@ -242,7 +242,7 @@ def test_the_rate_counts_what_ended_within_the_last_hour(spool: ServiceSpool) ->
     """By the times of the reports."""
     for number, ago in enumerate((10.0, 3000.0, 4000.0)):
         tell(job(spool, "a", number), "done", number=number, ago=ago)
-    assert survey(spool, NOW).ended_last_hour == 2
+    assert Surveyor(spool).look(NOW).ended_last_hour == 2
 
 
 def test_nested_cases_are_found_at_their_depth(spool: ServiceSpool) -> None:
@@ -261,7 +261,7 @@ def test_a_report_that_cannot_be_read_proves_nothing(spool: ServiceSpool, conten
     """The case waits as if there were none."""
     drop(spool, "a")
     (job(spool, "a") / "report.json").write_bytes(content)
-    assert survey(spool, NOW).waiting == ("a",)
+    assert Surveyor(spool).look(NOW).waiting == ("a",)
 
 
 @pytest.mark.parametrize("vanishing", [lambda spool: spool.inbox / "a", lambda spool: spool.reports / "a", lambda spool: spool.reports])
@@ -282,7 +282,7 @@ def test_the_lines_for_a_person_name_what_is_refused_and_why(spool: ServiceSpool
         tell(job(spool, case), "refused", ago=100.0 - number)
         quarantine(spool, case, job(spool, case))
     drop(spool, "a")
-    text = "\n".join(lines(survey(spool, NOW), limit=2))
+    text = "\n".join(lines(Surveyor(spool).look(NOW), limit=2))
     assert "waiting         1, the oldest for " in text
     assert "refused         3: 3 FaceNotFound" in text
     assert "case-2  FaceNotFound: no face" in text
@@ -299,4 +299,4 @@ def test_time_spans_are_written_in_two_units(seconds: float, text: str) -> None:
 def test_the_plain_values_are_json(spool: ServiceSpool) -> None:
     """For whoever reads `--json`."""
     drop(spool, "a")
-    assert json.loads(json.dumps(survey(spool, NOW).as_plain()))["waiting"] == 1
+    assert json.loads(json.dumps(Surveyor(spool).look(NOW).as_plain()))["waiting"] == 1

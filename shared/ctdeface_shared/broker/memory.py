@@ -24,10 +24,10 @@ class MemoryQueue:
     events: list[CaseEvent] = field(default_factory=list)
     tags: "count[int]" = field(default_factory=count)
 
-    def put(self, body: bytes, attempt: int = 1, *, redelivered: bool = False, delay_seconds: float = 0.0) -> None:
+    def put(self, body: bytes, attempt: int = 1, *, delay_seconds: float = 0.0) -> None:
         """Add a message, ready at once or after a pause."""
         with self.changed:
-            entry = Delivery(tag=str(next(self.tags)), body=body, attempt=attempt, redelivered=redelivered)
+            entry = Delivery(tag=str(next(self.tags)), body=body, attempt=attempt)
             if delay_seconds > 0:
                 self.delayed.append((time.monotonic() + delay_seconds, entry))
             else:
@@ -127,7 +127,7 @@ class MemoryBroker:
             held = self._held and self.queue.held.pop(self._held.tag, None)
             self._held = None
             if held:
-                self.queue.ready.appendleft(replace(held, tag=str(next(self.queue.tags)), attempt=held.attempt + 1, redelivered=True))
+                self.queue.ready.appendleft(replace(held, tag=str(next(self.queue.tags)), attempt=held.attempt + 1))
                 self.queue.changed.notify_all()
 
     def _wake(self) -> bool:

@@ -23,13 +23,11 @@ class Delivery:
         tag: the queue's own name for this delivery.
         body: the message.
         attempt: which attempt this would be, by the queue's count alone, from 1.
-        redelivered: whether it was delivered before without being settled.
     """
 
     tag: str
     body: bytes
     attempt: int = 1
-    redelivered: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -186,7 +186,7 @@ class SqliteBroker:
             return None
         number, body, made, delivered = row
         attempt = max(made, delivered - 1) + 1
-        self._held = Delivery(tag=f"{number}:{lease}", body=body, attempt=attempt, redelivered=delivered > 1)
+        self._held = Delivery(tag=f"{number}:{lease}", body=body, attempt=attempt)
         return self._held
 
     def _still_ours(self) -> bool:

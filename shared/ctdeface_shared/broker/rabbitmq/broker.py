@@ -65,7 +65,7 @@ class RabbitBroker:
         headers = properties.headers or {}
         made = max(_number(headers, ATTEMPTS_HEADER), _number(headers, _COUNT_HEADER))
         tag = f"{self._link.epoch}:{method.delivery_tag}"
-        self._held = Delivery(tag=tag, body=body, attempt=made + 1, redelivered=bool(method.redelivered))
+        self._held = Delivery(tag=tag, body=body, attempt=made + 1)
         return self._held
 
     def tend(self, seconds: float) -> bool:
