@@ -61,6 +61,9 @@ COMMANDS: Mapping[str, Command] = {
     "work": Command("take jobs from the queue and deface their cases", "ctdeface_worker.work", "worker"),
     "status": Command("show where the cases are, what is refused and why", "ctdeface_shared.status"),
     "replay": Command("do refused, released or lost cases again, with other options", "ctdeface_shared.replay_command"),
+    "audit": Command(
+        "check that reports and released cases are what was entered when they ended", "ctdeface_shared.audit.command", "audit"
+    ),
     "doctor": Command("check folders, queue, clock, disk and installation", "ctdeface_shared.doctor"),
     "config": Command("show the settings in effect and where each came from", "ctdeface_shared.config"),
 }

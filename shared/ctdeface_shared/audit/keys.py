@@ -110,8 +110,8 @@ def make_key_pair(file: Path) -> PrivateKey:
     """
     key = Ed25519PrivateKey.generate()
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    _write_new(file.with_name(f"{file.name}.pub"), public, 0o644)  # first: a private key without it would be of no use
     _write_new(file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
-    _write_new(file.with_name(f"{file.name}.pub"), public, 0o644)
     return PrivateKey(key)
 
 

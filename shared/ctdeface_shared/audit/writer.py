@@ -129,7 +129,7 @@ class AuditLog:
             since = datetime.fromisoformat(end.submitted_at).timestamp() - CLOCKS_APART_SECONDS
             for chain in chains(self.desk.folder):
                 known = [entry.end for entry in entries_of(chain, end.job_id, since=since)]
-                if any(other.submission == end.submission and other.outcome == end.outcome for other in known):
+                if any((other.submission, other.outcome, other.report) == (end.submission, end.outcome, end.report) for other in known):
                     durable.sync_tree(chain)  # whoever wrote it may have been killed before this
                     return False
             held = self._held = self._holding()

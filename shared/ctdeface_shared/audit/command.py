@@ -1,0 +1,202 @@
+"""Checks the audit log: every chain of entries about ended cases, every signature, and that outbox and reports are what was entered.
+
+`head` prints the last entry of each chain: publish it elsewhere, for only a head that nobody here can change shows that a chain was cut.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ctdeface_shared.audit.cases import CaseFindings
+    from ctdeface_shared.audit.inspection import Chain, Trust
+    from ctdeface_shared.settings import Settings
+    from ctdeface_shared.spool import Spool
+
+EXAMPLES = """\
+examples:
+  ctdeface audit verify --spool /srv/ctdeface --public-key audit.pub                    a service, with all it released
+  ctdeface audit verify --out defaced                                                   what ctdeface deface -o defaced released
+  ctdeface audit verify --spool /srv/ctdeface --public-key audit.pub --head heads.txt   no chain shorter than it was published
+  ctdeface audit head --spool /srv/ctdeface >> heads.txt                                what to publish
+  ctdeface audit key /etc/ctdeface/audit.key                                            a new key pair: audit.key and audit.key.pub
+"""
+RECHECK_SECONDS = 2.0
+"""A running service changes things between two looks: only what is wrong both times is a problem."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what can be done."""
+    actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
+    verify = actions.add_parser("verify", help="check chains, signatures, reports and outbox")
+    _add_place(verify)
+    verify.add_argument("--public-key", type=Path, metavar="FILE", help="keys that count (default: audit.public_key_file)")
+    verify.add_argument("--allow-unsigned", action="store_true", help="unsigned entries count too: those from before there was a key")
+    verify.add_argument("--head", type=Path, action="append", default=[], metavar="FILE", help="heads that were published; again for more")
+    verify.add_argument("--chains-only", action="store_true", help="do not look at reports and outbox")
+    _add_place(actions.add_parser("head", help="print the last entry of each chain, to be published"))
+    key = actions.add_parser("key", help="make a key pair")
+    key.add_argument("file", type=Path, metavar="FILE", help="new file of the private key; the public one gets the ending .pub")
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--spool", type=Path, metavar="DIR", help="root of a service's spool (default: spool.root)")
+    parser.add_argument("--out", type=Path, metavar="OUT", help="output of ctdeface deface, instead of a service")
+    parser.add_argument("--state-root", type=Path, metavar="DIR", help="its state root (default: OUT.ctdeface)")
+    parser.add_argument("--json", action="store_true", help="one JSON document")
+
+
+def run(namespace: argparse.Namespace) -> int:
+    """Do what was asked; 1 when something is not as it should be.
+
+    Raises:
+        ConfigurationError: a place or a key must be put right first.
+    """
+    from rich.console import Console  # noqa: PLC0415  not needed for --help
+
+    from ctdeface_shared.terminal import spelled  # noqa: PLC0415  as above
+
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    return {"verify": _verify, "head": _head, "key": _key}[namespace.action](namespace, lambda text: console.print(spelled(text)))
+
+
+def _key(namespace: argparse.Namespace, say: Callable[[str], None]) -> int:
+    from ctdeface_shared.audit.keys import make_key_pair  # noqa: PLC0415  not needed for --help
+
+    key = make_key_pair(namespace.file)
+    say(f"private key {namespace.file}: for audit.key_file of the workers, readable for them alone")
+    say(f"public key  {namespace.file}.pub: for audit.public_key_file, and for whoever checks")
+    say(f"entries call it {key.name}")
+    return 0
+
+
+def _head(namespace: argparse.Namespace, say: Callable[[str], None]) -> int:
+    import json  # noqa: PLC0415  not needed for --help
+    from dataclasses import asdict  # noqa: PLC0415  as above
+
+    from ctdeface_shared.audit.inspection import Trust, inspect_chains  # noqa: PLC0415  as above
+
+    _, spool = _place(namespace)
+    heads = [chain.head for chain in inspect_chains(spool.audit, Trust()) if chain.head is not None]
+    if namespace.json:
+        say(json.dumps([asdict(head) for head in heads]))
+    else:
+        for head in heads:
+            say(head.line)
+    return 0
+
+
+def _verify(namespace: argparse.Namespace, say: Callable[[str], None]) -> int:
+    import json  # noqa: PLC0415  not needed for --help
+    from itertools import chain as chained  # noqa: PLC0415  as above
+
+    from ctdeface_shared.audit.inspection import inspect_chains, missing_heads, read_heads  # noqa: PLC0415  as above
+    from ctdeface_shared.cli import EXIT_OK, EXIT_REFUSED  # noqa: PLC0415  as above
+
+    settings, spool = _place(namespace)
+    trust = _trust(namespace, settings)
+    heads = list(chained.from_iterable(read_heads(file) for file in namespace.head))
+    chains = inspect_chains(spool.audit, trust)
+    _require_keys(chains, trust)
+    problems = [f"{chain.name}: {text}" for chain in chains for text in chain.problems] + list(missing_heads(chains, heads))
+    notes = [f"{chain.name}: {text}" for chain in chains for text in chain.notes]
+    cases = None if namespace.chains_only else _cases(spool, trust)
+    if cases is not None:
+        problems, notes = problems + cases.problems, notes + cases.notes
+    counts = {
+        "chains": len(chains),
+        "entries": sum(len(chain.ends) for chain in chains),
+        "signed": sum(chain.signed for chain in chains),
+        "unsigned": sum(chain.unsigned for chain in chains),
+        "heads_checked": len(heads),
+        "reports_checked": cases.reports if cases else 0,
+        "cases_checked": cases.cases if cases else 0,
+    }
+    if namespace.json:
+        say(json.dumps({"intact": not problems, **counts, "problems": problems, "notes": notes}))
+    else:
+        for line in _told(counts, problems, notes):
+            say(line)
+    return EXIT_REFUSED if problems else EXIT_OK
+
+
+def _told(counts: dict[str, int], problems: list[str], notes: list[str]) -> list[str]:
+    signing = f"{counts['signed']} signed, {counts['unsigned']} unsigned"
+    lines = [f"{counts['chains']} chains, {counts['entries']} entries: {signing}"]
+    if counts["unsigned"]:
+        lines.append("UNSIGNED entries prove nothing against whoever can write the audit folder: set audit.key_file")
+    if not counts["heads_checked"]:
+        lines.append("no published head was given: an end that was cut off would not be seen (--head FILE)")
+    lines.append(f"{counts['reports_checked']} reports and {counts['cases_checked']} cases of the outbox looked at")
+    lines += [f"note: {text}" for text in notes]
+    lines += [f"WRONG: {text}" for text in problems]
+    return [*lines, f"{len(problems)} problems" if problems else "intact"]
+
+
+def _cases(spool: "Spool", trust: "Trust") -> "CaseFindings":
+    """Look at reports and outbox, and a second time where something seems wrong: a running service moves things meanwhile."""
+    from time import sleep  # noqa: PLC0415  not needed for --help
+
+    from ctdeface_shared.audit.cases import inspect_cases  # noqa: PLC0415  as above
+    from ctdeface_shared.audit.inspection import inspect_chains  # noqa: PLC0415  as above
+
+    def look() -> "CaseFindings":
+        return inspect_cases(spool.outbox, spool.reports, [end for chain in inspect_chains(spool.audit, trust) for end in chain.ends])
+
+    first = look()
+    if not first.problems:
+        return first
+    sleep(RECHECK_SECONDS)
+    second = look()
+    second.problems = [text for text in second.problems if text in set(first.problems)]
+    return second
+
+
+def _place(namespace: argparse.Namespace) -> "tuple[Settings, Spool]":
+    """Find the settings and the folders of a service or of a batch.
+
+    Raises:
+        ConfigurationError: there are none.
+    """
+    from ctdeface_shared.errors import ConfigurationError  # noqa: PLC0415  not needed for --help
+    from ctdeface_shared.settings import load  # noqa: PLC0415  as above
+    from ctdeface_shared.site import find_site  # noqa: PLC0415  as above
+    from ctdeface_shared.spool import Spool  # noqa: PLC0415  as above
+
+    settings: Settings
+    spool: Spool
+    if namespace.out is None:
+        site = find_site(namespace.config, namespace.spool)
+        settings, spool = site.settings, site.spool
+    else:
+        state_root = namespace.state_root or namespace.out.with_name(f"{namespace.out.resolve().name}.ctdeface")
+        settings, spool = load(namespace.config).settings, Spool.beside(namespace.out, state_root)
+    if not spool.reports.is_dir():
+        message = f"there are no reports at {spool.reports}: name the service with --spool, or the output of ctdeface deface with --out"
+        raise ConfigurationError(message)
+    return settings, spool
+
+
+def _trust(namespace: argparse.Namespace, settings: "Settings") -> "Trust":
+    from ctdeface_shared.audit.inspection import Trust  # noqa: PLC0415  not needed for --help
+
+    file = namespace.public_key or settings.audit.public_key_file
+    if file is None:
+        return Trust()
+    from ctdeface_shared.audit.keys import load_public_keys  # noqa: PLC0415  unsigned chains need no cryptography
+
+    return Trust(keys={key.name: key.is_signature for key in load_public_keys(file)}, allow_unsigned=namespace.allow_unsigned)
+
+
+def _require_keys(chains: "tuple[Chain, ...]", trust: "Trust") -> None:
+    """Check that signatures can be checked where there are some.
+
+    Raises:
+        ConfigurationError: no key was named.
+    """
+    from ctdeface_shared.errors import ConfigurationError  # noqa: PLC0415  not needed for --help
+
+    if not trust.keys and any(len(chain.ends) > chain.unsigned for chain in chains):
+        message = "the entries are signed, and no key says by whom: name the public key with --public-key or audit.public_key_file"
+        raise ConfigurationError(message)
