@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs RabbitMQ and Prometheus for the integration tests on Debian and Ubuntu, as root, without starting their services.
+# Installs RabbitMQ, Prometheus and systemd-analyze for the tests on Debian and Ubuntu, as root, without starting a service.
 # Already there: does nothing. Elsewhere, or not root: says in one line what is missing; the tests then skip, or fail with CI=true.
 set -eu
 wanted=""
@@ -8,6 +8,9 @@ if ! command -v rabbitmq-server >/dev/null 2>&1 && [ ! -x /usr/lib/rabbitmq/bin/
 fi
 if ! command -v prometheus >/dev/null 2>&1 || ! command -v promtool >/dev/null 2>&1; then
     wanted="$wanted prometheus"
+fi
+if ! command -v systemd-analyze >/dev/null 2>&1; then
+    wanted="$wanted systemd"
 fi
 wanted=${wanted# }
 if [ -z "$wanted" ]; then
@@ -35,6 +38,7 @@ if ! install 2>/dev/null; then
     install || echo "ctdeface: apt-get could not install $wanted, so tests that need it are skipped" >&2
 fi
 if command -v systemctl >/dev/null 2>&1 && [ -n "$made" ]; then
-    # shellcheck disable=SC2086 # one word per service
-    systemctl disable $wanted >/dev/null 2>&1 || true # nor at the next boot
+    for each in $wanted; do
+        [ "$each" = systemd ] || systemctl disable "$each" >/dev/null 2>&1 || true # nor at the next boot
+    done
 fi

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.needed import missing
+
 settings.register_profile("ctdeface", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("ctdeface")  # no deadline: a busy machine is no error; the same examples every time in CI
 for port in ("WATCH_PORT", "WORK_PORT"):  # services that tests start serve no metrics, else they would meet at one port
@@ -17,9 +19,6 @@ def real_data() -> Path:
     """The folder with real CT that CTDEFACE_REAL_DATA names; without it the test is skipped, in CI it fails."""
     named = os.environ.get("CTDEFACE_REAL_DATA", "")
     folder = Path(named)
-    if named and folder.is_dir():
-        return folder
-    reason = f"CTDEFACE_REAL_DATA names no folder: {named!r}"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    if not named or not folder.is_dir():
+        missing(f"CTDEFACE_REAL_DATA names no folder: {named!r}")
+    return folder

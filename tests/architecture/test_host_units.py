@@ -1,7 +1,6 @@
 """deploy/systemd and deploy/windows: what is installed on machines without containers. Neither is started here."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from ctdeface_shared.cli import EXIT_CONFIGURATION
 from ctdeface_shared.settings import Settings
 from tests.architecture.deployed import DEPLOY, WORK_PORT, accepted, refuse_unknown_command
 from tests.architecture.sources import ROOT
+from tests.needed import program
 
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 SCRIPTS = sorted((DEPLOY / "windows").glob("*.ps1"))
@@ -21,14 +21,6 @@ INSTALLED = "/opt/ctdeface/bin/ctdeface"
 CTDEFACE = Path(sys.executable).with_name("ctdeface")
 MOST_EXPOSED = 2.0
 """Of 10, as `systemd-analyze security` counts."""
-
-
-def require_systemd() -> str:
-    """Return the path of systemd-analyze, or skip the test: not every system has systemd."""
-    found = shutil.which("systemd-analyze")
-    if found is None:
-        pytest.skip("systemd-analyze is not installed, so the units are read but not verified")
-    return found
 
 
 def assigned(unit: Path, key: str) -> list[str]:
@@ -42,14 +34,14 @@ def test_a_unit_is_valid(unit: Path, tmp_path: Path) -> None:
     text = unit.read_text(encoding="utf-8")
     assert INSTALLED in text
     (tmp_path / unit.name).write_text(text.replace(INSTALLED, str(CTDEFACE)), encoding="utf-8")
-    done = subprocess.run([require_systemd(), "verify", tmp_path / unit.name], capture_output=True, text=True, check=False)
+    done = subprocess.run([program("systemd-analyze"), "verify", tmp_path / unit.name], capture_output=True, text=True, check=False)
     assert (done.returncode, [line for line in done.stderr.splitlines() if unit.stem.rstrip("@") in line]) == (0, [])
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_a_unit_is_shut_in(unit: Path) -> None:
     """`systemd-analyze security` finds it little exposed; only the spool and the state can be written."""
-    done = subprocess.run([require_systemd(), "security", "--offline=yes", unit], capture_output=True, text=True, check=True)
+    done = subprocess.run([program("systemd-analyze"), "security", "--offline=yes", unit], capture_output=True, text=True, check=True)
     assert float(re.findall(r"exposure level for \S+: ([0-9.]+)", done.stdout)[0]) <= MOST_EXPOSED
     assert (assigned(unit, "ProtectSystem"), assigned(unit, "ReadWritePaths"), assigned(unit, "User")) == (
         ["strict"],

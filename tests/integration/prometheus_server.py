@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import re
-import shutil
 import subprocess
 import time
 import urllib.error
@@ -16,25 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
+from tests.needed import program
 from tests.service.scrapes import HOST, free_port, get
 
 SHIPPED = Path(__file__).parents[2] / "deploy/prometheus"
 EVERY = "1s"
 PATIENCE_SECONDS = 60.0  # on a machine that is busy otherwise
-
-
-def require_prometheus() -> str:
-    """Return its path; without it skip the test, or fail where continuous integration runs."""
-    found = shutil.which("prometheus")
-    if found is None:
-        reason = "prometheus is not installed: sh deploy/install_servers.sh installs it on Debian and Ubuntu, as root"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +84,7 @@ def running_prometheus(folder: Path, targets: Mapping[str, Sequence[int]]) -> It
         folder: for its data and configuration.
         targets: job -> ports; each job takes the place of the shipped one of that name.
     """
-    binary = require_prometheus()
+    binary = program("prometheus")
     folder.mkdir()
     quick_rules(folder)
     shipped = yaml.safe_load((SHIPPED / "compose.yml").read_text(encoding="utf-8"))

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.broker.target import BrokerTarget
+from tests.needed import INSTALLER, missing
 
 STARTS_WITHIN_SECONDS = 90.0
 DEBIAN = Path("/usr/lib/rabbitmq/bin")
-MISSING = "rabbitmq-server is not installed: sh deploy/install_servers.sh installs it on Debian and Ubuntu, as root"
 
 
 def server_binary() -> str | None:
@@ -30,9 +30,7 @@ def require_server() -> str:
     """Return the server's path; without one skip the test, or fail where continuous integration runs."""
     found = server_binary()
     if found is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(MISSING)
-        pytest.skip(MISSING)
+        missing(f"rabbitmq-server is not installed: {INSTALLER}")
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.integration.test_metrics_page import require_promtool
+from tests.needed import program
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy/prometheus"
@@ -35,7 +35,7 @@ RECORDED = {rule["record"] for rule in rules("recording")}
 
 def promtool(*arguments: str | Path) -> str:
     """Run promtool, which must be content, and return what it says."""
-    done = subprocess.run([require_promtool(), *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([program("promtool"), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

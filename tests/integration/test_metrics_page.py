@@ -1,8 +1,6 @@
 """The page about metrics names each of them, and their names follow the conventions of Prometheus."""
 
-import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,19 +22,9 @@ from ctdeface_worker.report.model import describe
 from ctdeface_worker.result import CaseResult, SeriesResult
 from ctdeface_worker.segmentation.choice import segmenter_named
 from ctdeface_worker.verification.check import Check
+from tests.needed import program
 
 PAGE = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
-
-
-def require_promtool() -> str:
-    """Return its path; without it skip the test, or fail where continuous integration runs."""
-    found = shutil.which("promtool")
-    if found is None:
-        reason = "promtool is not installed: sh deploy/install_servers.sh installs Prometheus on Debian and Ubuntu, as root"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +108,8 @@ def test_names_are_in_snake_case_with_base_units(who: str, request: pytest.Fixtu
 
 @pytest.mark.parametrize("who", ["watcher", "worker"])
 def test_promtool_has_nothing_to_say(who: str, request: pytest.FixtureRequest) -> None:
-    """`promtool check metrics`, where Prometheus is installed."""
-    promtool = require_promtool()
+    """`promtool check metrics`."""
+    promtool = program("promtool")
     page = generate_latest(request.getfixturevalue(who))
     done = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
