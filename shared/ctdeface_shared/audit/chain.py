@@ -66,8 +66,8 @@ class Tail:
 
     @property
     def closed(self) -> bytes:
-        """The unfinished lines with a line end behind them, so that the next entry gets a line of its own."""
-        return self.torn if not self.torn or self.torn.endswith(b"\n") else self.torn + b"\n"
+        """The unfinished lines with an end, so that the next entry gets a line of its own, and no whole entry comes of them by that."""
+        return self.torn if not self.torn or self.torn.endswith(b"\n") else self.torn + b" torn\n"
 
     @property
     def torn_digest(self) -> str:
