@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ctdeface_shared.audit.inspection import Trust, inspect_chains
+from ctdeface_shared.cli import EXIT_OK, main
 from ctdeface_worker.report.model import State
 from tests.integration.test_publishing import OVER_AN_EARLIER_OUTPUT
 from tests.service.fleet import Fleet, found_site
@@ -47,7 +49,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("kind", ["sqlite", "rabbitmq"])
 def test_a_worker_killed_at_any_step_of_a_publication_leaves_one_output(fleet: Fleet, kind: str) -> None:
-    """One worker after the other dies, over an earlier output; the next ones finish what is left, and nothing is there twice or missing."""
+    """One worker after the other dies, over an earlier output; the next ones finish what is left, and nothing is there or entered twice."""
     cases = [f"case {number}" for number in range(len(STEPS[kind]))]
     fleet.start()
     earlier = publish_all(fleet, cases, "release")
@@ -67,3 +69,8 @@ def test_a_worker_killed_at_any_step_of_a_publication_leaves_one_output(fleet: F
             (earlier[name], later[name]), State.DONE
         )
     assert list(fleet.spool.staging.glob("*/unfinished.json")) == []
+    chains = inspect_chains(fleet.spool.audit, Trust())
+    assert [problem for chain in chains for problem in chain.problems] == []
+    entered = sorted(end.job_id for chain in chains for end in chain.ends)
+    assert entered == sorted([*earlier.values(), *later.values()])
+    assert main(["audit", "verify", "--spool", str(fleet.spool.audit.parent)]) == EXIT_OK

@@ -38,6 +38,7 @@ def die_at(config: Path, last_step: str) -> None:
 
 
 def _serve_until(config: Path, last_step: str) -> None:
+    from ctdeface_shared.audit.writer import audit_log
     from ctdeface_shared.site import find_site
     from ctdeface_worker.crew import station_of
     from ctdeface_worker.publishing import publish
@@ -49,8 +50,9 @@ def _serve_until(config: Path, last_step: str) -> None:
 
     site = find_site(config)
     site.prepare()
-    station = station_of(site, "slot-0", Event(), pipeline)
-    serve(replace(station, bench=replace(station.bench, publish=partial(publish, step=told))))
+    with audit_log(site.spool, site.settings.audit, stale_seconds=site.settings.work.job_timeout) as log:
+        station = station_of(site, "slot-0", Event(), pipeline, log)
+        serve(replace(station, bench=replace(station.bench, publish=partial(publish, step=told))))
 
 
 def main() -> int:
