@@ -107,6 +107,6 @@ def exported_metrics(site: Site, port: int | None) -> Iterator[Listener]:
     metrics = WatcherMetrics(registry)
     surroundings = Surroundings(site, registry, counts_messages=True)
     checks = {**surroundings.checks(), "watching": metrics.watching}
-    address = Address(host=settings.host, port=settings.watch_port if port is None else port)
+    address = Address.of(settings, settings.watch_port if port is None else port)
     with exported(address, registry, Probe(checks, close=surroundings.close)):
         yield metrics.listener()

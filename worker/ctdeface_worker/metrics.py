@@ -175,7 +175,7 @@ def exported_metrics(site: Site, port: int | None, find: Callable[[], Segmenter]
     metrics.show_model(find())
     surroundings = Surroundings(site, registry, counts_messages=False)
     checks = {**surroundings.checks(), "model": model_check(find)}
-    address = Address(host=settings.host, port=settings.work_port if port is None else port)
+    address = Address.of(settings, settings.work_port if port is None else port)
     with exported(address, registry, Probe(checks, close=surroundings.close)):
         yield metrics
 

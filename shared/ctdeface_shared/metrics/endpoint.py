@@ -3,6 +3,7 @@
 import errno
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from socketserver import ThreadingMixIn
-from typing import TypeAlias
+from typing import Self, TypeAlias
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -20,7 +21,7 @@ from ctdeface_shared import logs
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.lifecycle import boundary
 from ctdeface_shared.metrics.probe import Probe
-from ctdeface_shared.metrics.section import OFF
+from ctdeface_shared.metrics.section import OFF, MetricsSection
 
 REQUEST_SECONDS = 10.0
 """A client that is slower than this is let go."""
@@ -52,10 +53,20 @@ class _Quiet(WSGIRequestHandler):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where to listen; port `OFF` turns it off."""
+    """Where to listen; port `OFF` turns it off. With `tls` only https is spoken."""
 
     host: str
     port: int
+    tls: ssl.SSLContext | None = None
+
+    @classmethod
+    def of(cls, settings: MetricsSection, port: int) -> Self:
+        """Read what the settings say about a port.
+
+        Raises:
+            ConfigurationError: the certificate, its key or the authorities cannot be used.
+        """
+        return cls(host=settings.host, port=port, tls=_encryption(settings) if port != OFF else None)
 
 
 @contextmanager
@@ -68,12 +79,12 @@ def exported(address: Address, registry: CollectorRegistry, probe: Probe) -> Ite
     if address.port == OFF:
         yield
         return
-    with served(address.host, address.port, registry, probe.problems), probe:
+    with served(address.host, address.port, registry, probe.problems, address.tls), probe:
         yield
 
 
 @contextmanager
-def served(host: str, port: int, registry: CollectorRegistry, problems: Problems) -> Iterator[int]:
+def served(host: str, port: int, registry: CollectorRegistry, problems: Problems, tls: ssl.SSLContext | None = None) -> Iterator[int]:
     """Serve for the time of the block, and give the port, which the system chooses if it is 0.
 
     Args:
@@ -81,12 +92,15 @@ def served(host: str, port: int, registry: CollectorRegistry, problems: Problems
         port: where.
         registry: what /metrics shows.
         problems: what keeps the service from being ready, by name; quick, for it is asked with each request.
+        tls: how https is spoken; None speaks http.
 
     Raises:
         ConfigurationError: the port is taken, or the address is none of this machine.
     """
     server = _listening(host, port)
     server.set_app(application(registry, problems))
+    if tls is not None:  # hands are shaken in the thread of each request, so that a slow client holds up nobody
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.1), name="metrics", daemon=True)
     thread.start()
     try:
@@ -127,6 +141,22 @@ def _say(start: StartResponse, status: HTTPStatus, content: Mapping[str, object]
     body = json.dumps(content).encode() + b"\n"
     start(f"{status.value} {status.phrase}", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
+
+
+def _encryption(settings: MetricsSection) -> ssl.SSLContext | None:
+    if settings.cert_file is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.cert_file, settings.key_file)
+        if settings.client_ca_file is not None:
+            context.load_verify_locations(settings.client_ca_file)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError as error:  # ssl's own errors are such as well
+        message = f"metrics.cert_file, key_file or client_ca_file cannot be used: {error.strerror or error}"
+        raise ConfigurationError(message) from None
+    return context
 
 
 def _listening(host: str, port: int) -> _Server:
