@@ -32,7 +32,7 @@ lint: setup ## run the checks that need no test: style, types, import contracts,
 	@.venv/bin/interrogate --quiet shared watcher worker tests deploy
 
 docs: setup ## build the documentation as a site that needs no network: build/docs/index.html
-	@.venv/bin/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --quiet --strict
 
 audit: setup ## ask for known vulnerabilities of all that is installed, and write the bill of materials: build/audit
 	@.venv/bin/python -m deploy.dependency_audit $(ARGS)
