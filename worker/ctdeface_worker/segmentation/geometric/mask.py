@@ -37,16 +37,6 @@ GUARD_MM = 4.0
 FRONT_HALF_WIDTH_MM = 75.0
 SAFE_DEPTH_MM = 36.0
 """Nothing deeper below the skin is facial soft tissue, the fattest cheek included."""
-BULKY_LOOK_DEGREES = 12.0
-BULKY_FOREHEAD_MM = 8.0
-"""From skin to bone at the brow."""
-BULKY_BELOW_BROW_MM = (-6.0, 12.0, 110.0)
-BULKY_BEHIND_BROW_MM = (0.0, 45.0, 60.0)
-"""The surface goes behind the globes at the height of the orbits, and further back toward the chin."""
-BULKY_LEAST_MM = 30.0
-"""So much goes in any case, where the face recedes in a head bent back."""
-BULKY_BEFORE_AXIS_MM = 15.0
-BULKY_GUARD_MM = 8.0
 EAR_DEGREES = (60.0, 118.0)
 EAR_HEIGHT_MM = 80.0
 EAR_WIDTH_DEGREES = 45
@@ -92,33 +82,6 @@ def soft_tissue(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
     return _seen_from_front(mask & ~guard(tissue, canonical.spacing_mm), canonical, tissue, face)
 
 
-def bulky(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
-    """Add orbits and facial skeleton: all in front of a smooth surface that runs backward and downward from the brow, straight across."""
-    mm = canonical.spacing_mm
-    r_mm, degrees = directions((tissue.body.shape[1], tissue.body.shape[2]), face.cylinder.axis, mm)
-    ahead_mm = r_mm * np.cos(np.deg2rad(degrees - face.yaw_degrees))
-    deep = np.zeros_like(tissue.body)
-    cut_mm = _bulky_cut(face, mm)
-    levels = rows(face, deep.shape[0], mm)
-    deep[levels] = _ahead(r_mm, degrees, face) & (ahead_mm >= cut_mm[levels, None, None])
-    return soft_tissue(canonical, tissue, face) | (deep & ~guard(tissue, mm, BULKY_GUARD_MM))
-
-
-def _bulky_cut(face: Face, spacing_mm: float) -> FloatArray:
-    """Per slice, how far in front of the axis the bulky mask begins."""
-    straight = np.abs(face.cylinder.degrees - face.yaw_degrees) < BULKY_LOOK_DEGREES
-    ahead = np.median(filled(face.cylinder.skin_mm)[:, straight], axis=1)
-    below_mm = (face.brow - np.arange(ahead.size)) * spacing_mm
-    brow_mm = ahead[face.brow] - BULKY_FOREHEAD_MM
-    plane = brow_mm - np.interp(below_mm, BULKY_BELOW_BROW_MM, BULKY_BEHIND_BROW_MM)
-    share = np.clip(below_mm / BULKY_BELOW_BROW_MM[1], 0, 1)
-    behind_skin = ndimage.gaussian_filter1d(ahead, 10 / spacing_mm) - BULKY_LEAST_MM * share
-    lowest = face.chin if face.chin is not None else 0
-    cut = np.where(np.arange(ahead.size) >= lowest, np.minimum(plane, behind_skin), plane)
-    smooth = ndimage.gaussian_filter1d(np.maximum(cut, BULKY_BEFORE_AXIS_MM), 4 / spacing_mm)
-    return np.where(below_mm > BULKY_BELOW_BROW_MM[0], smooth, np.inf)
-
-
 def ears(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
     """Mask what sticks out of the side of the head at the height of the face."""
     mm = canonical.spacing_mm
@@ -151,7 +114,7 @@ def to_border(removed: BoolArray, place: Box, shape: tuple[int, ...], face: Face
     axis = Axis(y=face.cylinder.axis.y + start[1], x=face.cylinder.axis.x + start[2])
     r_mm, degrees = directions((shape[1], shape[2]), axis, spacing_mm)
     full = np.zeros(shape, dtype=bool)
-    full[rows(face, shape[0], spacing_mm)] = _ahead(r_mm, degrees, face)
+    full[rows(face, shape[0], spacing_mm)] = ahead(r_mm, degrees, face)
     full[place] = removed
     return full
 
@@ -184,7 +147,7 @@ def rows(face: Face, slices: int, spacing_mm: float) -> slice:
     return slice(max(int(bottom), 0), min(int(top), slices - 1) + 1)
 
 
-def _ahead(r_mm: FloatArray, degrees: FloatArray, face: Face) -> BoolArray:
+def ahead(r_mm: FloatArray, degrees: FloatArray, face: Face) -> BoolArray:
     """Where the face, and what may lie in front of it, is looked for in a slice."""
     turned = degrees - face.yaw_degrees
     beside = np.abs(r_mm * np.sin(np.deg2rad(turned)))
@@ -203,7 +166,7 @@ def _soft_depth(face: Face) -> FloatArray:
 def _outside(shape: tuple[int, ...], spacing_mm: float, face: Face, cut_mm: FloatArray) -> BoolArray:
     """Mask what lies farther from the axis than a cut, within the facial sector, up to the image border."""
     r_mm, degrees = directions((shape[1], shape[2]), face.cylinder.axis, spacing_mm)
-    sector = _ahead(r_mm, degrees, face)
+    sector = ahead(r_mm, degrees, face)
     column = np.clip(np.rint(degrees - face.cylinder.degrees[0]).astype(int), 0, face.cylinder.degrees.size - 1)
     mask = np.zeros(shape, dtype=bool)
     for z in range(*rows(face, shape[0], spacing_mm).indices(shape[0])):

@@ -7,6 +7,7 @@ from pathlib import Path
 from ctdeface_shared.options import Profile
 from ctdeface_worker.canonical import mask_to_stored
 from ctdeface_worker.domain import BoolArray, FaceMask, Volume
+from ctdeface_worker.segmentation.bulky import bulky
 from ctdeface_worker.segmentation.geometric import mask as masks
 from ctdeface_worker.segmentation.geometric.head import GRID_MM, Head, find_face, find_head
 
@@ -20,7 +21,7 @@ class GeometricSegmenter:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the source of the rules."""
-        sources = sorted(Path(__file__).parent.glob("*.py"))
+        sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(__file__).parent.with_name("bulky.py")]
         return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
     def segment(self, volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False) -> FaceMask:
@@ -38,5 +39,7 @@ class GeometricSegmenter:
 
 def removed(head: Head, face: masks.Face, profile: Profile, *, ears: bool) -> BoolArray:
     """Return the mask of a profile, on the part of the grid around the body."""
-    mask = (masks.bulky if profile is Profile.BULKY else masks.soft_tissue)(head.canonical, head.tissue, face)
+    mask = masks.soft_tissue(head.canonical, head.tissue, face)
+    if profile is Profile.BULKY:
+        mask = bulky(mask, head.tissue, face, GRID_MM)
     return mask | masks.ears(head.canonical, head.tissue, face) if ears else mask
