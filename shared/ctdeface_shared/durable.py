@@ -32,6 +32,7 @@ def _replacing(path: Path, mode: int) -> Iterator[BinaryIO]:
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
+            os.fchmod(stream.fileno(), mode)  # whatever the umask
             yield stream
             stream.flush()
             os.fsync(stream.fileno())

@@ -13,6 +13,8 @@ from ctdeface_shared.errors import ConfigurationError, EscapingPath, StorageUnav
 from ctdeface_shared.options import Originals
 
 PRIVATE = 0o700
+DROP = 0o770
+"""Of an inbox that is made here: undefaced patients are nobody else's business, and the group may drop."""
 _GIGABYTE = 1_000_000_000
 
 
@@ -132,7 +134,7 @@ class ServiceSpool(Spool):
             ConfigurationError: it cannot be made, or originals cannot be moved out of it at once.
         """
         try:
-            self.inbox.mkdir(parents=True, exist_ok=True)
+            durable.make_folder(self.inbox, mode=DROP)
         except OSError as error:
             message = f"the inbox {self.inbox} cannot be made: {error.strerror}"
             raise ConfigurationError(message) from error

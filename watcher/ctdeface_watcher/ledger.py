@@ -5,7 +5,7 @@ Inbox and reports hold the truth; whoever finds the ledger empty fills it from t
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -210,6 +210,8 @@ class Ledger:
 
     def _opened(self) -> sqlite3.Connection:
         try:
+            with suppress(OSError):  # SQLite says the same in its words
+                self._file.touch(mode=0o600)  # it names cases: for the owner only; SQLite's other files follow
             connection = sqlite3.connect(self._file, isolation_level=None)
         except sqlite3.Error as error:
             raise self._lost(error) from error
