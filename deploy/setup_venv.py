@@ -55,7 +55,7 @@ def set_up() -> None:
     pip("install", "--quiet", "--constraint", str(CONSTRAINTS), "pip", "setuptools")
     index = cpu_index()
     print("ctdeface: installing the pinned versions (a few minutes the first time)", flush=True)
-    pip("install", "--quiet", "--constraint", str(CONSTRAINTS), *index, "--editable", f"{ROOT}[watcher,worker,dev,docs]")
+    pip("install", "--quiet", "--constraint", str(CONSTRAINTS), *index, "--editable", f"{ROOT}[watcher,worker,traces,dev,docs]")
     if found := cuda_packages(item["name"] for item in json.loads(pip("list", "--format=json"))):
         message = f".venv holds CUDA packages ({', '.join(found)}): `make clean`, then check your pip configuration"
         raise SetupError(message)

@@ -23,6 +23,7 @@ from ctdeface_shared.metrics.section import MetricsSection
 from ctdeface_shared.models_section import ModelsSection
 from ctdeface_shared.options import DefaceOptions, FillRule, HeaderPolicy, OnSeriesFailure, Originals, Profile
 from ctdeface_shared.section import Section
+from ctdeface_shared.tracing.section import TracesSection
 
 PREFIX = "CTDEFACE_"
 DELIMITER = "__"
@@ -140,6 +141,7 @@ class Settings(BaseSettings):
     watch: WatchSection = WatchSection()
     broker: BrokerSection = BrokerSection()
     metrics: MetricsSection = MetricsSection()
+    traces: TracesSection = TracesSection()
     models: ModelsSection = ModelsSection()
     audit: AuditSection = AuditSection()
     uid_key: SecretStr | None = Field(

@@ -23,6 +23,7 @@ DOORS = {
     "prometheus_client": ("ctdeface_shared.metrics", "ctdeface_watcher.metrics", "ctdeface_worker.metrics"),
     "watchdog": ("ctdeface_watcher.events",),
     "pydantic_settings": ("ctdeface_shared.settings",),
+    "opentelemetry": ("ctdeface_shared.tracing.export",),
     "structlog": ("ctdeface_shared.logs",),
     "multiprocessing": ("ctdeface_worker.executor",),
 }
@@ -50,7 +51,13 @@ def test_a_foreign_library_enters_through_its_doors_only(library: str) -> None:
 def test_the_base_install_needs_its_declared_libraries_only(package: str) -> None:
     """Shared and watcher run without the worker's libraries; those of the other extras stay behind their doors."""
     used = set().union(*(foreign_imports(file) for file in PACKAGES[package].rglob("*.py")))
-    assert used <= ALLOWED_IN_BASE | set(sys.stdlib_module_names) | {"cryptography", "pika", "prometheus_client", "watchdog"}
+    assert used <= ALLOWED_IN_BASE | set(sys.stdlib_module_names) | {
+        "cryptography",
+        "opentelemetry",
+        "pika",
+        "prometheus_client",
+        "watchdog",
+    }
 
 
 def test_the_measure_of_the_tests_shares_nothing_with_what_it_measures() -> None:

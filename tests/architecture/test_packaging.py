@@ -18,8 +18,15 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 LARGEST_VENV_GB = 2.5
 
-EXTRA_OF = {"ctdeface_shared": ("watcher",), "ctdeface_watcher": ("watcher",), "ctdeface_worker": ("worker",)}
-DISTRIBUTION_OF = {"PIL": "pillow", "yaml": "pyyaml", "gdcm": "python-gdcm", "openjpeg": "pylibjpeg-openjpeg", "jpeg_ls": "pyjpegls"}
+EXTRA_OF = {"ctdeface_shared": ("audit", "traces", "watcher"), "ctdeface_watcher": ("watcher",), "ctdeface_worker": ("worker",)}
+DISTRIBUTION_OF = {
+    "PIL": "pillow",
+    "gdcm": "python-gdcm",
+    "jpeg_ls": "pyjpegls",
+    "openjpeg": "pylibjpeg-openjpeg",
+    "opentelemetry": "opentelemetry-api",
+    "yaml": "pyyaml",
+}
 """Where the name to import is not the name to install."""
 
 

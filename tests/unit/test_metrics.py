@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from prometheus_client import CollectorRegistry
 
+from ctdeface_shared.broker.protocols import Delivery
 from ctdeface_shared.broker.settlement import Ack, Bury, HandBack, Retry, Settlement
 from ctdeface_shared.errors import ConfigurationError, CtDefaceError
 from ctdeface_shared.manifest import Manifest
@@ -115,8 +116,8 @@ def test_the_series_after_a_thousand_cases_are_those_after_ten(registry: Collect
     listener = WorkerMetrics(registry).listener()
     counted: list[int] = []
     for number in range(1000):
-        listener.taken()
-        listener.attempted()
+        listener.taken(Delivery(tag="1", body=b""))
+        listener.attempted("job", 1)
         code = CtDefaceError.__subclasses__()[number % 2].code if number % 3 == 0 else ""
         outcome = Outcome.REFUSED if code else Outcome.RELEASED
         listener.ended(outcome, replace(case(SKIN, BONE, code=code), job_id=str(number), case=f"case {number}"), number)

@@ -9,6 +9,8 @@ from ctdeface_shared.broker.protocols import Broker
 from ctdeface_shared.options import DefaceOptions, Originals
 from ctdeface_shared.settings import SpoolSection
 from ctdeface_shared.spool import ServiceSpool
+from ctdeface_shared.tracing.spans import NOBODY as UNTRACED
+from ctdeface_shared.tracing.spans import Tracer
 from ctdeface_watcher.events import Wakeups
 from ctdeface_watcher.ledger import Entry, Ledger
 from ctdeface_watcher.listener import NOBODY, Listener
@@ -39,6 +41,7 @@ class Post:
         lost_seconds: after which a job that nobody reported about may count as lost by the queue.
         longest_job_seconds: for which a job that began counts as being worked on.
         listener: hears what happens.
+        tracer: is told how long cases take.
         is_active: tells whether this is still the one watcher of the inbox.
     """
 
@@ -59,6 +62,7 @@ class Post:
     lost_seconds: float = 600.0
     longest_job_seconds: float = 3900.0
     listener: Listener = NOBODY
+    tracer: Tracer = UNTRACED
     is_active: Callable[[], bool] = lambda: True
 
     @property

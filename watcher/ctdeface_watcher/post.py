@@ -14,6 +14,7 @@ from ctdeface_shared.lifecycle import stop_on_signals
 from ctdeface_shared.ownership import locked, sweep
 from ctdeface_shared.settings import WatchMode
 from ctdeface_shared.site import Site
+from ctdeface_shared.tracing.start import traced
 from ctdeface_shared.watcher_state import WATCHER_STATE
 from ctdeface_watcher.desk import Post
 from ctdeface_watcher.events import wakeups
@@ -45,14 +46,18 @@ def run_post(site: Site, metrics_port: int | None = None) -> int:
     logs.configure()
     site.prepare()
     sweep(site.spool.locks, stale_seconds=site.settings.work.job_timeout + ENDING_SECONDS)
-    with stop_on_signals() as stop, exported_metrics(site, metrics_port) as listener:
+    with (
+        stop_on_signals() as stop,
+        exported_metrics(site, metrics_port) as listener,
+        traced(site.settings.traces, "ctdeface-watcher") as tracer,
+    ):
         while not stop.is_set():
             with ExitStack() as held:
                 is_active = _wait_for_turn(site, stop, held)
                 if is_active is not None:
                     ledger = held.enter_context(Ledger(site.state_dir))
                     broker = held.enter_context(closing(open_broker(site.queue)))
-                    watch(replace(post_of(site, ledger, broker, stop, listener), is_active=is_active))
+                    watch(replace(post_of(site, ledger, broker, stop, listener), is_active=is_active, tracer=tracer))
                     if not stop.is_set():
                         _log.warning("another_watcher_took_over")
     return EXIT_OK

@@ -79,9 +79,22 @@ def _check_name(case: str) -> None:
         raise InvalidMessage(message) from None
 
 
+def _send(post: Post, memory: Memory, job: DefaceJob) -> None:
+    """Publish a job with the trace that begins when its case was seen; one that is not confirmed leaves no trace."""
+    watched, now = memory.watched.get(job.case), time()
+    seen_at = now if watched is None else now - (monotonic() - watched.first_seen)
+    span = post.tracer.begin("watch", seen_at)
+    post.broker.publish(job, span.traceparent)
+    span.part("settle", seen_at, now)
+    span.part("publish", now, time())
+    span.end(
+        time(), {"job_id": job.job_id, "generation": job.generation, "files": job.manifest.files, "megabytes": job.manifest.bytes / 1e6}
+    )
+
+
 def _publish(post: Post, memory: Memory, job: DefaceJob) -> None:
     """Publish first and note then: a crash in between publishes the same job twice, which is harmless."""
-    post.broker.publish(job)
+    _send(post, memory, job)
     post.listener.happened(Happening.PUBLISHED)
     if job.case in memory.watched:
         post.listener.settled(monotonic() - memory.watched[job.case].first_seen)

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC
 from pathlib import Path
 
 from ctdeface_shared.errors import InputChanged
 from ctdeface_shared.manifest import Manifest
+from ctdeface_shared.messages import DefaceJob
 from ctdeface_shared.options import DefaceOptions
 from ctdeface_shared.ownership import owned_folder
 from ctdeface_shared.settings import Settings
-from ctdeface_shared.spool import Spool
+from ctdeface_shared.spool import ServiceSpool, Spool, case_path
 from ctdeface_worker.executor import Notify, WarmChild
 from ctdeface_worker.journal import keep_pictures, record
 from ctdeface_worker.outbox import OutputRules
@@ -47,6 +49,19 @@ class Order:
         """Describe what became of the order."""
         report = describe(self.job_id, self.case, self.manifest, self.options, result)
         return replace(report, generation=self.generation, created_at=self.submitted_at or report.created_at)
+
+
+def ordered(spool: ServiceSpool, job: DefaceJob) -> Order:
+    """Return what a job asks for."""
+    return Order(
+        job_id=job.job_id,
+        case=job.case,
+        source=case_path(spool.inbox, job.case),
+        manifest=job.manifest,
+        options=job.options,
+        generation=job.generation,
+        submitted_at=job.submitted_at.astimezone(UTC).isoformat(timespec="milliseconds"),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,8 @@ from ctdeface_shared.cli import EXIT_OK
 from ctdeface_shared.lifecycle import boundary, stop_on_signals
 from ctdeface_shared.ownership import sweep
 from ctdeface_shared.site import Site
+from ctdeface_shared.tracing.spans import Tracer
+from ctdeface_shared.tracing.start import traced
 from ctdeface_worker.attempt import Bench, Child
 from ctdeface_worker.attestation import attest
 from ctdeface_worker.child import prepare
@@ -29,6 +31,7 @@ from ctdeface_worker.result import CaseResult
 from ctdeface_worker.segmentation.choice import segmenter_named
 from ctdeface_worker.service import Station, serve
 from ctdeface_worker.task import CaseTask
+from ctdeface_worker.traces import JobTrace
 
 Pipeline: TypeAlias = Callable[[str], Run[CaseTask, CaseResult]]
 
@@ -65,10 +68,14 @@ def run_crew(
         recover(site.spool, _rules(site, log))
         for folder in (site.spool.staging, site.spool.work, site.spool.locks):
             sweep(folder, stale_seconds=_stale_seconds(site))
-        with stop_on_signals() as stop, exported_metrics(site, metrics_port, find) as metrics:
+        with (
+            stop_on_signals() as stop,
+            exported_metrics(site, metrics_port, find) as metrics,
+            traced(site.settings.traces, "ctdeface-worker") as tracer,
+        ):
             log.heard = metrics.attested
-            slots = [partial(metrics.attended, partial(station_of, site, f"slot-{n}", stop, pipeline, log)) for n in range(count)]
-            ends = _run(slots, stop)
+            stations = [partial(_traced, tracer, partial(station_of, site, f"slot-{n}", stop, pipeline, log)) for n in range(count)]
+            ends = _run([partial(metrics.attended, station) for station in stations], stop)
     for end in ends:
         if end is not None:
             raise end
@@ -97,6 +104,12 @@ def _serve(make_station: Callable[[], Station], stop: threading.Event, ends: lis
     if not stop.is_set():
         _log.error("slot_ended", worker=threading.current_thread().name)
         stop.set()
+
+
+def _traced(tracer: Tracer, make_station: Callable[[], Station]) -> Station:
+    """Make a slot that tells how long its jobs take."""
+    station = make_station()
+    return replace(station, listener=JobTrace(tracer, station.name).listener())
 
 
 def _put_away(site: Site, log: AuditLog | None, report: CaseReport) -> None:

@@ -3,9 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ParamSpec
 
+from ctdeface_shared.broker.protocols import Delivery
 from ctdeface_shared.broker.settlement import Ack, Bury, HandBack, Settlement
 from ctdeface_worker.report.model import CaseReport, State
+
+Given = ParamSpec("Given")
 
 
 class Outcome(StrEnum):
@@ -31,20 +35,42 @@ class Listener:
 
     Attributes:
         taken: a job was taken from the queue.
-        attempted: an attempt begins.
+        attempted: an attempt begins: job and number.
+        staged: a stage begins, of the attempt or of what follows from it.
         failed: an attempt failed, with the code of its error.
         ended: a delivery came to its end: what became of it, its report where it has one, and seconds since it was taken.
         late: the queue had given a delivery to somebody else before it was settled.
     """
 
-    taken: Callable[[], None] = lambda: None
-    attempted: Callable[[], None] = lambda: None
+    taken: Callable[[Delivery], None] = lambda _delivery: None
+    attempted: Callable[[str, int], None] = lambda _job_id, _number: None
+    staged: Callable[[str], None] = lambda _stage: None
     failed: Callable[[str], None] = lambda _code: None
     ended: Callable[[Outcome, CaseReport | None, float], None] = lambda _outcome, _report, _seconds: None
     late: Callable[[], None] = lambda: None
 
 
 NOBODY = Listener()
+
+
+def both(first: Listener, second: Listener) -> Listener:
+    """Return a listener that tells two, one after the other."""
+
+    def to_both(one: Callable[Given, None], other: Callable[Given, None]) -> Callable[Given, None]:
+        def call(*args: Given.args, **named: Given.kwargs) -> None:
+            one(*args, **named)
+            other(*args, **named)
+
+        return call
+
+    return Listener(
+        taken=to_both(first.taken, second.taken),
+        attempted=to_both(first.attempted, second.attempted),
+        staged=to_both(first.staged, second.staged),
+        failed=to_both(first.failed, second.failed),
+        ended=to_both(first.ended, second.ended),
+        late=to_both(first.late, second.late),
+    )
 
 
 def outcome_of(settlement: Settlement, report: CaseReport | None, *, repeated: bool) -> Outcome:

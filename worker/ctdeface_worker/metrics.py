@@ -17,7 +17,7 @@ from ctdeface_shared.metrics.harmless import harmless
 from ctdeface_shared.metrics.probe import Check, Probe
 from ctdeface_shared.metrics.surroundings import Surroundings, error_codes, new_registry
 from ctdeface_shared.site import Site
-from ctdeface_worker.listener import Listener, Outcome
+from ctdeface_worker.listener import Listener, Outcome, both
 from ctdeface_worker.margins import margin_of
 from ctdeface_worker.report.model import CaseReport
 from ctdeface_worker.segmentation.base import Segmenter
@@ -111,8 +111,8 @@ class WorkerMetrics:
     def listener(self) -> Listener:
         """Return the callbacks for the slots; none of them raises."""
         return Listener(
-            taken=harmless(self._busy.inc),
-            attempted=harmless(self._attempts.inc),
+            taken=harmless(lambda _: self._busy.inc()),
+            attempted=harmless(lambda _job_id, _number: self._attempts.inc()),
             failed=harmless(self._failed),
             ended=harmless(self._ended),
             late=harmless(self._late.inc),
@@ -127,7 +127,7 @@ class WorkerMetrics:
         """Make a slot whose doings are counted here."""
         station = make_station()
         self.children.of_slot[station.name] = station.bench.child
-        return replace(station, listener=self.listener())
+        return replace(station, listener=both(self.listener(), station.listener))
 
     def _known(self, code: str) -> str:
         return code if code in self._codes else OTHER

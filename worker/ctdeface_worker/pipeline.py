@@ -54,11 +54,11 @@ def deface_case(task: CaseTask, segmenter: Segmenter, notify: Callable[[str], No
             with stages.stage("select"):
                 chosen = on_request.leave_out(selection.select(case), task.options.withhold)
         except PermanentError as error:
-            return refuse(case, error).with_run(segmenter, stages.seconds)
+            return refuse(case, error).with_run(segmenter, stages)
         run = _Run(task=task, segmenter=segmenter, headers=_headers(task, chosen.series), stages=stages)
         attempts = [_attempt(series, run) for series in chosen.series]
         result = conclude(case, chosen.others, attempts, task.options.on_series_failure)
-        return result.with_run(segmenter, stages.seconds)
+        return result.with_run(segmenter, stages)
 
 
 def _headers(task: CaseTask, series: tuple[Series, ...]) -> writer.Headers:

@@ -7,6 +7,7 @@ from typing import Self
 from ctdeface_shared.errors import PermanentError
 from ctdeface_worker.domain import ExpectedDifference, Fate
 from ctdeface_worker.segmentation.base import Segmenter
+from ctdeface_worker.stages import StageRun, Stages
 from ctdeface_worker.verification.check import Check
 
 _WITH_ITS_CASE = "could be released, but its case was refused"
@@ -106,6 +107,7 @@ class CaseResult:
         series: every volume of the case.
         files: every file of the case.
         seconds: per stage.
+        timeline: every run of a stage, in the order of their ends.
         segmenter: name of what made the masks.
         model_digest: SHA-256 of the model or of the rules.
         model_origin: "built-in" rules, "shipped" with this package, "verified" by a digest given at installation, or "unverified".
@@ -117,6 +119,7 @@ class CaseResult:
     series: tuple[SeriesResult, ...] = ()
     files: tuple[FileResult, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    timeline: tuple[StageRun, ...] = ()
     segmenter: str = ""
     model_digest: str = ""
     model_origin: str = ""
@@ -126,6 +129,7 @@ class CaseResult:
         """Names of the series that are released."""
         return tuple(one.series for one in self.series if one.fate is Fate.RELEASED)
 
-    def with_run(self, segmenter: Segmenter, seconds: Mapping[str, float]) -> Self:
+    def with_run(self, segmenter: Segmenter, stages: Stages) -> Self:
         """Add what made the masks and how long each stage took."""
-        return replace(self, segmenter=segmenter.name, model_digest=segmenter.digest, model_origin=segmenter.origin, seconds=dict(seconds))
+        made = replace(self, segmenter=segmenter.name, model_digest=segmenter.digest, model_origin=segmenter.origin)
+        return replace(made, seconds=dict(stages.seconds), timeline=tuple(stages.runs))

@@ -20,7 +20,7 @@ from ctdeface_shared.messages import CaseEvent, DefaceJob, EventKind, decode_job
 from ctdeface_shared.options import Originals
 from ctdeface_shared.spool import ServiceSpool, case_path
 from ctdeface_worker import originals, tries
-from ctdeface_worker.attempt import Bench, Order, attempt
+from ctdeface_worker.attempt import Bench, attempt, ordered
 from ctdeface_worker.attestation import UNSEEN
 from ctdeface_worker.executor import UnexpectedError, WorkerCrashed
 from ctdeface_worker.journal import find_report
@@ -104,8 +104,9 @@ def serve(station: Station) -> None:
 def _bring_to_its_end(station: Station, delivery: Delivery) -> None:
     """Handle one delivery, settle it, and announce how the job ended."""
     begun = monotonic()
-    station.listener.taken()
+    station.listener.taken(delivery)
     ending = handle(station, delivery)
+    station.listener.staged("settle")
     settled = boundary(partial(station.broker.settle, delivery, ending.settlement))
     report = ending.report
     _log.info(
@@ -161,7 +162,7 @@ def _work_alone(station: Station, job: DefaceJob, delivery: Delivery) -> Ending:
         begun = tries.begun(folder)
         number = max(delivery.attempt - 1, begun) + 1
         _log.info("attempt_begun", worker=station.name, attempt=number)
-        station.listener.attempted()
+        station.listener.attempted(job.job_id, number)
         outcome = boundary(partial(_attempt, station, job, folder, number))
         if isinstance(outcome, Stopped):
             boundary(partial(tries.hand_back, folder))
@@ -185,7 +186,7 @@ def _settled_before(station: Station, job: DefaceJob) -> CaseReport | None:
     report = find_report(spool, job.case, job.job_id)
     if report is None:
         return None
-    if report.created_at >= (_order(spool, job).submitted_at or ""):
+    if report.created_at >= (ordered(spool, job).submitted_at or ""):
         if report.state in {State.REFUSED, State.DONE}:
             return report  # done is done, also when somebody has taken the output away since
     elif report.state is not State.PREPARED and not holds(case_path(spool.outbox, report.case), report):
@@ -207,14 +208,18 @@ def _attempt(station: Station, job: DefaceJob, folder: Path, number: int) -> Cas
     if number > station.rule.max_attempts:
         message = f"{number - 1} attempts ended together with their worker"
         raise WorkerCrashed(message)
-    order = _order(station.spool, job)
+    order = ordered(station.spool, job)
     _check_source(station.spool, order.source)
     with durable.storage_errors():
         tries.begin(folder)
     done: Future[CaseReport] = Future()
 
+    def begun(stage: str) -> None:
+        _log.info("stage_begun", job_id=job.job_id, stage=stage)
+        station.listener.staged(stage)
+
     def run() -> None:
-        outcome = boundary(partial(attempt, order, station.bench, lambda stage: _log.info("stage_begun", job_id=job.job_id, stage=stage)))
+        outcome = boundary(partial(attempt, order, station.bench, begun))
         if isinstance(outcome, Exception):
             done.set_exception(outcome)
         else:
@@ -235,18 +240,6 @@ def _attempt(station: Station, job: DefaceJob, folder: Path, number: int) -> Cas
         message = "the worker was stopped"
         raise Stopped(message)
     return done.result()
-
-
-def _order(spool: ServiceSpool, job: DefaceJob) -> Order:
-    return Order(
-        job_id=job.job_id,
-        case=job.case,
-        source=case_path(spool.inbox, job.case),
-        manifest=job.manifest,
-        options=job.options,
-        generation=job.generation,
-        submitted_at=job.submitted_at.astimezone(UTC).isoformat(timespec="milliseconds"),
-    )
 
 
 def _check_source(spool: ServiceSpool, source: Path) -> None:
@@ -277,8 +270,9 @@ def _conclude(station: Station, job: DefaceJob, outcome: CaseReport | Exception,
             return Ending(settlement=Retry(station.rule.delay_after(number), number - 1))
         if not isinstance(decision, Quarantine):
             return Ending(settlement=decision)
-        report = _order(station.spool, job).report(failed(known))
+        report = ordered(station.spool, job).report(failed(known))
     if report.state is State.REFUSED:
+        station.listener.staged("quarantine")
         report = refuse(station.spool, report, station.originals, stale_seconds=station.bench.rules.stale_seconds)
         if report.state is State.PUBLISHED:  # visible but not done, so neither refused nor over: finished by a later delivery
             return Ending(settlement=Retry(station.rule.delay_after(number), number - 1))

@@ -3,7 +3,23 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from time import perf_counter
+from dataclasses import dataclass
+from time import perf_counter, time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRun:
+    """One run of a stage.
+
+    Attributes:
+        stage: its name.
+        begun_at: seconds since the epoch.
+        seconds: how long it took.
+    """
+
+    stage: str
+    begun_at: float
+    seconds: float
 
 
 class Stages:
@@ -13,13 +29,16 @@ class Stages:
         """Begin with no stage; `notify` hears the name of each stage when it starts."""
         self._notify = notify
         self.seconds: dict[str, float] = defaultdict(float)
+        self.runs: list[StageRun] = []
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time the block as a stage."""
         self._notify(name)
-        begun = perf_counter()
+        begun, begun_at = perf_counter(), time()
         try:
             yield
         finally:
-            self.seconds[name] += perf_counter() - begun
+            seconds = perf_counter() - begun
+            self.seconds[name] += seconds
+            self.runs.append(StageRun(stage=name, begun_at=begun_at, seconds=seconds))

@@ -24,10 +24,10 @@ class MemoryQueue:
     events: list[CaseEvent] = field(default_factory=list)
     tags: "count[int]" = field(default_factory=count)
 
-    def put(self, body: bytes, attempt: int = 1, *, delay_seconds: float = 0.0) -> None:
+    def put(self, body: bytes, attempt: int = 1, *, delay_seconds: float = 0.0, traceparent: str | None = None) -> None:
         """Add a message, ready at once or after a pause."""
         with self.changed:
-            entry = Delivery(tag=str(next(self.tags)), body=body, attempt=attempt)
+            entry = Delivery(tag=str(next(self.tags)), body=body, attempt=attempt, traceparent=traceparent)
             if delay_seconds > 0:
                 self.delayed.append((time.monotonic() + delay_seconds, entry))
             else:
@@ -44,9 +44,9 @@ class MemoryBroker:
         self._held: Delivery | None = None
         self._heard: int | None = None
 
-    def publish(self, job: DefaceJob) -> None:
+    def publish(self, job: DefaceJob, traceparent: str | None = None) -> None:
         """Put a job into the queue."""
-        self.queue.put(encode_job(job))
+        self.queue.put(encode_job(job), traceparent=traceparent)
 
     def receive(self, wait_seconds: float) -> Delivery | None:
         """Take the next job."""
@@ -76,9 +76,9 @@ class MemoryBroker:
                 pass
             case Retry():
                 made = delivery.attempt if settlement.attempt is None else settlement.attempt
-                self.queue.put(delivery.body, made + 1, delay_seconds=settlement.delay_seconds)
+                self.queue.put(delivery.body, made + 1, delay_seconds=settlement.delay_seconds, traceparent=delivery.traceparent)
             case HandBack():
-                self.queue.put(delivery.body, delivery.attempt)
+                self.queue.put(delivery.body, delivery.attempt, traceparent=delivery.traceparent)
             case Bury():
                 with self.queue.changed:
                     self.queue.dead[delivery.tag] = DeadLetter(tag=delivery.tag, body=delivery.body, code=settlement.code)

@@ -23,11 +23,13 @@ class Delivery:
         tag: the queue's own name for this delivery.
         body: the message.
         attempt: which attempt this would be, by the queue's count alone, from 1.
+        traceparent: which trace the sender had begun; None where it told of none.
     """
 
     tag: str
     body: bytes
     attempt: int = 1
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +70,12 @@ class Broker(Protocol):
     Every method but `tend` and `close` may raise `BrokerUnavailable`, a TransientError; the next call tries again.
     """
 
-    def publish(self, job: DefaceJob) -> None:
+    def publish(self, job: DefaceJob, traceparent: str | None = None) -> None:
         """Put a job into the queue and return when it is safe there.
+
+        Args:
+            job: what to do.
+            traceparent: goes beside the message, through every retry, to whoever handles it.
 
         Raises:
             BrokerUnavailable: the queue did not confirm it; publishing it again is harmless.

@@ -20,6 +20,7 @@ from ctdeface_shared.broker.target import BrokerTarget, file_of
 from ctdeface_shared.errors import BrokerUnavailable
 from ctdeface_shared.messages import CaseEvent, DefaceJob, decode_event, encode_event, encode_job
 from ctdeface_shared.process import named_has_ended, short_name
+from ctdeface_shared.tracing.spans import traceparent_in
 
 LEASE_SECONDS = 60.0
 EVENTS_KEPT = 10_000
@@ -50,11 +51,11 @@ class SqliteBroker:
         self._next_look = time.monotonic()
         self._database = open_file(file)
 
-    def publish(self, job: DefaceJob) -> None:
+    def publish(self, job: DefaceJob, traceparent: str | None = None) -> None:
         """Put a job into the queue and return when it is on the disk."""
         body = encode_job(job)
         with self._change():
-            self._put(body)
+            self._put(body, traceparent)
 
     def receive(self, wait_seconds: float) -> Delivery | None:
         """Lease the job that is due the longest; while the file cannot be used that takes as long as waiting in vain."""
@@ -179,14 +180,15 @@ class SqliteBroker:
         with self._change():
             row = self._database.execute(
                 "UPDATE jobs SET lease = ?, lease_end = ?, delivered = delivered + 1 WHERE id = "
-                "(SELECT id FROM jobs WHERE due <= ? AND lease_end <= ? ORDER BY due, id LIMIT 1) RETURNING id, body, made, delivered",
+                "(SELECT id FROM jobs WHERE due <= ? AND lease_end <= ? ORDER BY due, id LIMIT 1) "
+                "RETURNING id, body, made, delivered, trace",
                 (lease, now + self._lease_seconds, now, now),
             ).fetchone()
         if row is None:
             return None
-        number, body, made, delivered = row
+        number, body, made, delivered, trace = row
         attempt = max(made, delivered - 1) + 1
-        self._held = Delivery(tag=f"{number}:{lease}", body=body, attempt=attempt)
+        self._held = Delivery(tag=f"{number}:{lease}", body=body, attempt=attempt, traceparent=traceparent_in(trace))
         return self._held
 
     def _still_ours(self) -> bool:
@@ -211,8 +213,8 @@ class SqliteBroker:
         number, lease = delivery.tag.split(":")
         return self._database.execute("SELECT 1 FROM jobs WHERE id = ? AND lease = ?", (number, lease)).fetchone() is not None
 
-    def _put(self, body: bytes) -> None:
-        self._database.execute("INSERT INTO jobs (body, due) VALUES (?, ?)", (body, self._clock()))
+    def _put(self, body: bytes, traceparent: str | None = None) -> None:
+        self._database.execute("INSERT INTO jobs (body, due, trace) VALUES (?, ?, ?)", (body, self._clock(), traceparent))
 
     def _forget(self, delivery: Delivery) -> None:
         self._database.execute("DELETE FROM jobs WHERE id = ?", (delivery.tag.split(":")[0],))

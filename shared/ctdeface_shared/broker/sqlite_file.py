@@ -19,7 +19,8 @@ CREATE TABLE jobs (
     delivered INTEGER NOT NULL DEFAULT 0,  -- deliveries since then
     due REAL NOT NULL,                     -- seconds since the epoch
     lease TEXT,
-    lease_end REAL NOT NULL DEFAULT 0
+    lease_end REAL NOT NULL DEFAULT 0,
+    trace TEXT                             -- traceparent of the sender
 ) STRICT;
 CREATE INDEX jobs_due ON jobs (due);
 CREATE TABLE dead (id INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL, code TEXT NOT NULL) STRICT;
@@ -48,6 +49,8 @@ def open_file(file: Path) -> sqlite3.Connection:
                 for statement in _SCHEMA.split(";")[:-1]:
                     cursor.execute(statement)
                 cursor.execute(f"PRAGMA user_version = {_LAYOUT}")
+            elif layout == _LAYOUT and "trace" not in {row[1] for row in cursor.execute("PRAGMA table_info(jobs)")}:
+                cursor.execute("ALTER TABLE jobs ADD COLUMN trace TEXT")  # made before there were traces; older programs take no notice
             cursor.execute("COMMIT")
     except OSError as error:
         message = f"the queue {file} cannot be made: {error.strerror}"

@@ -16,6 +16,8 @@ EVENTS = "ctdeface.v1.events"
 EVENT_KEYS = "case.*"
 ATTEMPTS_HEADER = "x-ctdeface-attempts"
 """Attempts that a message has behind it."""
+TRACE_HEADER = "traceparent"
+"""W3C Trace Context: which trace a message belongs to."""
 CODE_HEADER = "x-ctdeface-code"
 """Why a message is a dead letter."""
 

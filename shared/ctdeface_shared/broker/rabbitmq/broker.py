@@ -13,9 +13,10 @@ from ctdeface_shared.broker.protocols import DeadLetter, Delivery, Depth
 from ctdeface_shared.broker.rabbitmq.link import Link
 from ctdeface_shared.broker.settlement import Ack, Bury, HandBack, Retry, Settlement
 from ctdeface_shared.broker.target import BrokerTarget
-from ctdeface_shared.broker.topology import ATTEMPTS_HEADER, CODE_HEADER, DEAD, EVENT_KEYS, EVENTS, JOBS, nearest, retry_queue
+from ctdeface_shared.broker.topology import ATTEMPTS_HEADER, CODE_HEADER, DEAD, EVENT_KEYS, EVENTS, JOBS, TRACE_HEADER, nearest, retry_queue
 from ctdeface_shared.errors import BrokerUnavailable, CtDefaceError
 from ctdeface_shared.messages import CaseEvent, DefaceJob, decode_event, encode_event, encode_job
+from ctdeface_shared.tracing.spans import traceparent_in
 
 PATIENCE_SECONDS = 10.0
 _COUNT_HEADER = "x-delivery-count"
@@ -40,15 +41,15 @@ class RabbitBroker:
         self._events: deque[bytes] = deque()
         self._listening: int | None = None  # epoch
 
-    def publish(self, job: DefaceJob) -> None:
+    def publish(self, job: DefaceJob, traceparent: str | None = None) -> None:
         """Put a job into the queue and return when the server confirmed it."""
-        body = encode_job(job)
+        body, headers = encode_job(job), _trace(traceparent)
         try:
-            self._send(JOBS, body)
+            self._send(JOBS, body, headers)
         except BrokerUnavailable:
             if self._link.is_open:
                 raise
-            self._send(JOBS, body)  # a connection that idled too long breaks on its first use
+            self._send(JOBS, body, headers)  # a connection that idled too long breaks on its first use
 
     def receive(self, wait_seconds: float) -> Delivery | None:
         """Take the next job."""
@@ -65,7 +66,7 @@ class RabbitBroker:
         headers = properties.headers or {}
         made = max(_number(headers, ATTEMPTS_HEADER), _number(headers, _COUNT_HEADER))
         tag = f"{self._link.epoch}:{method.delivery_tag}"
-        self._held = Delivery(tag=tag, body=body, attempt=made + 1)
+        self._held = Delivery(tag=tag, body=body, attempt=made + 1, traceparent=traceparent_in(headers.get(TRACE_HEADER)))
         return self._held
 
     def tend(self, seconds: float) -> bool:
@@ -89,17 +90,19 @@ class RabbitBroker:
         self._held = None
         if not self._is_ours(delivery):
             return False
+        trace = _trace(delivery.traceparent)
         try:
             match settlement:
                 case Ack():
                     pass
                 case Retry():
                     made = delivery.attempt if settlement.attempt is None else settlement.attempt
-                    self._send(retry_queue(nearest(settlement.delay_seconds, self._delays)), delivery.body, {ATTEMPTS_HEADER: made})
+                    queue = retry_queue(nearest(settlement.delay_seconds, self._delays))
+                    self._send(queue, delivery.body, {ATTEMPTS_HEADER: made, **trace})
                 case HandBack():
-                    self._send(JOBS, delivery.body, {ATTEMPTS_HEADER: delivery.attempt - 1})
+                    self._send(JOBS, delivery.body, {ATTEMPTS_HEADER: delivery.attempt - 1, **trace})
                 case Bury():
-                    self._send(DEAD, delivery.body, {CODE_HEADER: settlement.code})
+                    self._send(DEAD, delivery.body, {CODE_HEADER: settlement.code, **trace})
             if not self._is_ours(delivery):
                 return False
             with self._link.errors_named():
@@ -219,6 +222,10 @@ def _taken(channel: BlockingChannel) -> Iterator[tuple[int, pika.BasicProperties
 
 def _persistent(headers: dict[str, int | str]) -> pika.BasicProperties:
     return pika.BasicProperties(delivery_mode=2, content_type="application/json", headers=headers)
+
+
+def _trace(traceparent: str | None) -> dict[str, int | str]:
+    return {TRACE_HEADER: traceparent} if traceparent else {}
 
 
 def _number(headers: dict[str, object], name: str) -> int:
