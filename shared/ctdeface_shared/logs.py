@@ -24,7 +24,8 @@ _EVENT = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
 def configure(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
-    """Send structlog and the standard library's logging through the same processors to one stream."""
+    """Send structlog, the standard library's logging and warnings through the same processors to one stream."""
+    logging.captureWarnings(capture=True)  # libraries quote header values in them
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,

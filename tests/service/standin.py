@@ -1,10 +1,12 @@
 """A stand-in for the pipeline, for tests of queue and publishing: no imaging, but real files, real crashes and real memory.
 
 The first line of a case's `plan.txt` says what shall become of it: a key of `MISHAPS`, `refuse`, `needs bulky` (refused
-with any other profile), `busy N` (N rounds of arithmetic, then released), or anything else to be released. A released file is
-the input with its bytes turned around.
+with any other profile), `busy N` (N rounds of arithmetic, then released), `raise CODE` (that error of ours, or of Python's, with all that
+the plan holds in its words; `raise once CODE` fails the first attempt only), or anything else to be released. A released file is the input
+with its bytes turned around.
 """
 
+import builtins
 import hashlib
 import os
 import signal
@@ -12,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ctdeface_shared import errors
 from ctdeface_shared.errors import FaceNotFound, StorageUnavailable
 from ctdeface_shared.options import Profile
 from ctdeface_worker.domain import Fate
@@ -29,11 +32,27 @@ def _full_disk(_: CaseTask) -> None:
     raise StorageUnavailable(message)
 
 
-def _crash_once(task: CaseTask) -> None:
+def _is_first(task: CaseTask) -> bool:
+    """Whether this case was not seen before."""
     mark = task.work.parent / f".seen-{task.source.name}"
-    if not mark.exists():
-        mark.touch()
+    seen = mark.exists()
+    mark.touch()
+    return not seen
+
+
+def _crash_once(task: CaseTask) -> None:
+    if _is_first(task):
         os._exit(3)
+
+
+def _raise(task: CaseTask, words: str) -> None:
+    """Fail as asked, with words that quote what no log may hold."""
+    code = words.removeprefix("once ")
+    if code != words and not _is_first(task):
+        return
+    kind: type[Exception] = getattr(errors, code, None) or getattr(builtins, code)
+    message = f"{task.source}: {(task.source / 'plan.txt').read_text(encoding='utf-8')}"
+    raise kind(message)
 
 
 def _kill_parent(_: CaseTask) -> None:
@@ -68,6 +87,8 @@ def follow(task: CaseTask, notify: Notify) -> CaseResult:
     mishap = MISHAPS.get(plan)
     if mishap is not None:
         mishap(task)
+    if plan.startswith("raise "):
+        _raise(task, plan.removeprefix("raise "))
     if plan.startswith("busy "):
         hashlib.pbkdf2_hmac("sha256", b"", b"salt", int(plan.split()[1]))
     if plan == "refuse" or (plan == "needs bulky" and task.options.profile is not Profile.BULKY):

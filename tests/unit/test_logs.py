@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -50,6 +51,16 @@ def test_unknown_keys_are_dropped_and_counted(stream: io.StringIO) -> None:
     (line,) = _lines(stream)
     assert PATIENT not in stream.getvalue()
     assert line["dropped_keys"] == 2
+
+
+def test_warnings_are_withheld(stream: io.StringIO) -> None:
+    """Libraries quote header values in them."""
+    with warnings.catch_warnings(action="always"):
+        logging.captureWarnings(capture=False)
+        logs.configure(stream)
+        warnings.warn(f"Invalid value for VR PN: {PATIENT}", UserWarning, stacklevel=1)
+    (line,) = _lines(stream)
+    assert (line["event"], line["logger"], line["level"]) == ("text_withheld", "py.warnings", "warning")
 
 
 def test_text_of_other_libraries_is_withheld(stream: io.StringIO) -> None:

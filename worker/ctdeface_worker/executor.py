@@ -18,6 +18,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Generic, TypeAlias, TypeVar, cast
 
+from ctdeface_shared import logs
 from ctdeface_shared.errors import CtDefaceError, OutOfMemory, TransientError
 from ctdeface_shared.lifecycle import boundary
 
@@ -179,6 +180,7 @@ def _peak_bytes(pid: int | None) -> int:
 
 def _serve(connection: Connection, prepare: Prepare[Task, Outcome]) -> None:
     """Answer tasks until the pipe closes; a thread watches the pipe so that even a busy child exits with its parent."""
+    logs.configure()  # a process of its own: without, a bug's own words and libraries' warnings would be printed as they are
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     inbox: list[Task] = []
     arrived = threading.Semaphore(0)
