@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ from ctdeface_shared.spool import ServiceSpool
 from ctdeface_worker.domain import Fate
 from ctdeface_worker.originals import archive, quarantine
 from ctdeface_worker.publishing import record
-from ctdeface_worker.report.model import CaseReport, describe
+from ctdeface_worker.refusal import refuse
+from ctdeface_worker.report.model import CaseReport, State, describe
 from ctdeface_worker.result import CaseResult, FileResult
 
-PutAway = Callable[[ServiceSpool, CaseReport, Originals], None]
+PutAway = Callable[[ServiceSpool, CaseReport, Originals], bool]
 
 
 @pytest.fixture
@@ -100,11 +102,31 @@ def test_originals_that_may_not_be_moved_stay_in_the_inbox(spool: ServiceSpool, 
     def fail(_source: Path, _place: Path) -> None:
         raise OSError(number, os.strerror(number))
 
-    archive(spool, report_of(spool, released=True), rule, fail)
+    assert archive(spool, report_of(spool, released=True), rule, fail)
     assert names(spool.inbox / "a") == ["1.dcm", "sub/2.dcm"]
-    quarantine(spool, report_of(spool, released=False), rule, fail)
+    assert quarantine(spool, report_of(spool, released=False), rule, fail)
     assert names(spool.inbox / "a") == ["1.dcm", "sub/2.dcm"]
     assert names(spool.quarantine / "a/job-1") == ["report.html", "report.json"]
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_the_report_says_that_originals_are_left(spool: ServiceSpool, released: bool) -> None:
+    """Both as a field and on the page, of a released case and of a refused one in the quarantine."""
+    report, inbox = report_of(spool, released=released), spool.inbox / "a"
+
+    def rename(source: Path, place: Path) -> None:
+        assert source == inbox
+        raise PermissionError(errno.EACCES, str(place))
+
+    if released:
+        left = archive(spool, report, Originals.ARCHIVE, rename)
+        record(spool, replace(report, state=State.DONE, originals_left=left))
+        folder = spool.reports / "a/job-1"
+    else:
+        assert refuse(spool, report, Originals.ARCHIVE, stale_seconds=60, rename=rename).originals_left
+        folder = spool.quarantine / "a/job-1"
+    assert CaseReport.from_json((folder / "report.json").read_bytes()).originals_left
+    assert "the service may not move them" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("put_away", [archive, quarantine])

@@ -112,11 +112,15 @@ def _traced(tracer: Tracer, make_station: Callable[[], Station]) -> Station:
     return replace(station, listener=JobTrace(tracer, station.name).listener())
 
 
-def _put_away(site: Site, log: AuditLog | None, report: CaseReport) -> None:
-    """Do what must be done before a visible case is done; an entry in the audit log comes last."""
-    archive(site.spool, report, site.settings.spool.originals)
+def _put_away(site: Site, log: AuditLog | None, report: CaseReport) -> bool:
+    """Do what must be done before a visible case is done, and say whether its originals are still in the inbox.
+
+    An entry in the audit log comes last.
+    """
+    left = archive(site.spool, report, site.settings.spool.originals)
     if log is not None:
         attest(log, site.spool, Outcome.QUARANTINED, report)
+    return left
 
 
 def _stale_seconds(site: Site) -> float:

@@ -26,7 +26,7 @@ _UNMOVABLE = frozenset({errno.EACCES, errno.EPERM, errno.EXDEV, errno.EBUSY, err
 _log = logs.logger(__name__)
 
 
-def archive(spool: ServiceSpool, report: CaseReport, rule: Originals, rename: Rename = os.rename) -> None:
+def archive(spool: ServiceSpool, report: CaseReport, rule: Originals, rename: Rename = os.rename) -> bool:
     """Archive or delete the originals of a released job, or leave them where they are; so are those that this user may not move.
 
     Args:
@@ -35,19 +35,23 @@ def archive(spool: ServiceSpool, report: CaseReport, rule: Originals, rename: Re
         rule: what happens to dropped files.
         rename: moves a folder at once.
 
+    Returns:
+        Whether they are still in the inbox although they should not be.
+
     Raises:
         OSError: storage failed; nothing is lost, and it can be repeated.
     """
     if rule is Originals.KEEP:
-        return
+        return False
     place = case_path(spool.archive / "originals", report.case) / report.job_id
-    with _left_if_unmovable():
+    with _left_if_unmovable() as left:
         place = _move(case_path(spool.inbox, report.case), place, report, rename)
         if rule is Originals.DELETE and place.exists():
             shutil.rmtree(place)
+    return bool(left)
 
 
-def quarantine(spool: ServiceSpool, report: CaseReport, rule: Originals, rename: Rename = os.rename) -> None:
+def quarantine(spool: ServiceSpool, report: CaseReport, rule: Originals, rename: Rename = os.rename) -> bool:
     """Show a refused job in the quarantine: its report, and its originals unless those are kept in the inbox or may not be moved.
 
     Args:
@@ -56,26 +60,47 @@ def quarantine(spool: ServiceSpool, report: CaseReport, rule: Originals, rename:
         rule: what happens to dropped files.
         rename: moves a folder at once.
 
+    Returns:
+        Whether they are still in the inbox although they should not be.
+
     Raises:
         OSError: storage failed; nothing is lost, and it can be repeated.
+    """
+    place = show_report(spool, report)
+    if rule is Originals.KEEP:
+        return False
+    with _left_if_unmovable() as left:
+        _move(case_path(spool.inbox, report.case), place / "originals", report, rename)
+    return bool(left)
+
+
+def show_report(spool: ServiceSpool, report: CaseReport) -> Path:
+    """Copy the recorded report of a refused job into the quarantine, and return where it lies.
+
+    Raises:
+        OSError: storage failed; it can be repeated.
     """
     place = case_path(spool.quarantine, report.case) / report.job_id
     durable.make_folder(place, mode=PRIVATE)
     for page, name in zip(pages(spool, report), ("report.html", "report.json"), strict=True):
         durable.write_file(place / name, page.read_bytes())
-    if rule is not Originals.KEEP:
-        with _left_if_unmovable():
-            _move(case_path(spool.inbox, report.case), place / "originals", report, rename)
+    return place
 
 
 @contextmanager
-def _left_if_unmovable() -> Iterator[None]:
-    """Leave originals in the inbox that this user may not move: the outcome is safe, and waiting would not change their permissions."""
+def _left_if_unmovable() -> Iterator[list[str]]:
+    """Leave originals in the inbox that this user may not move: the outcome is safe, and waiting would not change their permissions.
+
+    Yields:
+        Gets the name of the error that they were left for.
+    """
+    left: list[str] = []
     try:
-        yield
+        yield left
     except OSError as error:
         if error.errno not in _UNMOVABLE:
             raise
+        left.append(errno.errorcode[error.errno])
         _log.warning("originals_left_in_inbox", code=errno.errorcode[error.errno])
 
 

@@ -22,14 +22,14 @@ class OutputRules:
         group: owning group by name, None for the process's own.
         stale_seconds: after which a lock or folder of another machine that nobody touched counts as abandoned.
         before_done: what must happen between the visible output and the end of the job, such as putting the originals away; repeatable.
-            The report names the staging folder, which is there until the job is done.
+            The report names the staging folder, which is there until the job is done. True: the originals could not be put away.
     """
 
     folder_mode: int = 0o750
     file_mode: int = 0o640
     group: str | None = None
     stale_seconds: float = 4000.0
-    before_done: Callable[[CaseReport], None] = lambda _: None
+    before_done: Callable[[CaseReport], bool | None] = lambda _: None
 
 
 def dress(folder: Path, rules: OutputRules) -> None:

@@ -1,5 +1,8 @@
 """A refusal is recorded and shown in the quarantine, unless another worker was faster and has published the job."""
 
+import os
+from dataclasses import replace
+
 from ctdeface_shared.errors import StorageUnavailable
 from ctdeface_shared.options import Originals
 from ctdeface_shared.ownership import UNFINISHED, locked
@@ -10,7 +13,9 @@ from ctdeface_worker.outbox import holds
 from ctdeface_worker.report.model import CaseReport, State
 
 
-def refuse(spool: ServiceSpool, report: CaseReport, rule: Originals, *, stale_seconds: float) -> CaseReport:
+def refuse(
+    spool: ServiceSpool, report: CaseReport, rule: Originals, *, stale_seconds: float, rename: originals.Rename = os.rename
+) -> CaseReport:
     """Record a refusal and put the case into the quarantine; no other worker can publish the case meanwhile.
 
     Args:
@@ -18,6 +23,7 @@ def refuse(spool: ServiceSpool, report: CaseReport, rule: Originals, *, stale_se
         report: state `refused`.
         rule: what happens to dropped files.
         stale_seconds: after which a lock that nobody touched counts as abandoned.
+        rename: moves a folder at once.
 
     Returns:
         The report that stands: this one, or the one of the same job that another worker published.
@@ -33,7 +39,10 @@ def refuse(spool: ServiceSpool, report: CaseReport, rule: Originals, *, stale_se
             if there is not None and there.state is State.PREPARED:
                 _require_unwanted(spool, there)
             record_locked(spool, report)
-            originals.quarantine(spool, report, rule)
+            if originals.quarantine(spool, report, rule, rename):
+                report = replace(report, originals_left=True)
+                record_locked(spool, report)
+                originals.show_report(spool, report)
             return report
     except OSError as error:
         message = f"the refusal cannot be recorded: {error.strerror}"

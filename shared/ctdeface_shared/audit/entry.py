@@ -18,7 +18,7 @@ NOTHING_BEFORE = "0" * 64
 """What the first entry of a chain names as the digest of the one before it."""
 UNSIGNED = "unsigned"
 _PURPOSE = b"ctdeface audit entry\n"
-_JOURNAL = ("state", "staged")
+_JOURNAL = ("state", "staged", "originals_left")
 """Fields of a report that still change after its case has ended."""
 
 

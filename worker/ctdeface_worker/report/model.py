@@ -47,6 +47,7 @@ class CaseReport:
         versions: of this program, of Python and of the libraries that touched the pixels.
         inputs_digest: SHA-256 over the case's name, and names and contents of all its files; empty when it was broken off before.
         outputs_digest: the same of the released files; empty when there are none.
+        originals_left: the dropped files are still in the inbox, because the service may not move them.
         schema_version: of this document.
     """
 
@@ -62,6 +63,7 @@ class CaseReport:
     versions: dict[str, str] = field(default_factory=dict)
     inputs_digest: str = ""
     outputs_digest: str = ""
+    originals_left: bool = False
     schema_version: int = SCHEMA_VERSION
 
     @property
