@@ -45,9 +45,9 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f'password_file = "{tmp_path / "password"}"\n[audit]\nkey_file = "{tmp_path / "audit.key"}"\n',
         encoding="utf-8",
     )
-    key = make_key_pair(tmp_path / "audit.key")
+    signer = make_key_pair(tmp_path / "audit.key")
     find_site(made).prepare()
-    write(tmp_path / "spool", "job", key=key)
+    write(tmp_path / "spool", "job", key=signer)
     return made
 
 

@@ -1,0 +1,46 @@
+"""What the pages about audit log and threats promise is in the code and in the tests."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from ctdeface_shared.audit.entry import CaseEnd, Entry, Outcome
+
+ROOT = Path(__file__).parents[2]
+AUDIT = (ROOT / "docs/audit.md").read_text(encoding="utf-8")
+THREATS = (ROOT / "docs/threat-model.md").read_text(encoding="utf-8")
+NAMED = sorted(set(re.findall(r"`([a-z0-9]+/test_[a-z_0-9]+\.py)`", THREATS)))
+INSPECTING = "\n".join((ROOT / f"shared/ctdeface_shared/audit/{name}.py").read_text(encoding="utf-8") for name in ("inspection", "cases"))
+
+
+def test_every_field_and_outcome_of_an_entry_is_explained() -> None:
+    """The table has each of them and no other."""
+    table = AUDIT[AUDIT.index("| field |") : AUDIT.index("Names of cases and files")]
+    told = set(re.findall(r"`([a-z_.]+)`", "".join(line.split("|")[1] for line in table.splitlines()[2:] if line)))
+    assert told == ({field.name for field in fields(Entry)} - {"end", "version"}) | {f"end.{field.name}" for field in fields(CaseEnd)}
+    assert all(f"`{outcome}`" in AUDIT for outcome in Outcome)
+
+
+def test_every_sentence_that_the_page_explains_is_said_by_the_command() -> None:
+    """Whoever searches the page for what the command said finds it."""
+    table = AUDIT[AUDIT.index("| it says |") : AUDIT.index("`ctdeface_worker_audit_entries_total`")]
+    rows = [line.split("|") for line in table.splitlines()[2:] if line.startswith("|")]
+    sayings = [said for row in rows for said in re.findall(r"`([^`]+)`", row[1])]
+    assert len(sayings) >= 15
+    spoken = re.sub(r"\{[^{}]+\}", "0", INSPECTING)  # figures and names are put in when it is said
+    assert not [said for said in sayings if not re.search(re.sub(r"[0-9]+|…", ".*", said), spoken)]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_every_measure_has_a_test(name: str) -> None:
+    """Each file that the threat model names is there and has tests."""
+    assert "def test_" in (ROOT / "tests" / name).read_text(encoding="utf-8")
+
+
+def test_every_threat_names_its_measure_and_its_test() -> None:
+    """No row of the tables of threats leaves a cell empty."""
+    rows = [row.split("|")[1:-1] for row in re.findall(r"^\| .*test_.*\|$", THREATS, re.MULTILINE)]
+    assert len(rows) >= 30
+    assert all(len(row) == 3 and all(cell.strip() for cell in row) for row in rows)
