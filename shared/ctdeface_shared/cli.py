@@ -55,6 +55,7 @@ COMMANDS: Mapping[str, Command] = {
     "demo": Command("make a synthetic head CT case and deface it", "ctdeface_worker.demo", "worker"),
     "train": Command("train the network that finds faces", "ctdeface_worker.training.command", "worker"),
     "model": Command("list, install and check the networks that find faces", "ctdeface_worker.model", "worker"),
+    "evaluate": Command("measure what segmenters make of heads, real and synthetic", "ctdeface_worker.evaluation.command", "worker"),
     "broker": Command("prepare or inspect the queue", "ctdeface_shared.broker.command", "watcher"),
     "up": Command("run watcher and workers on this machine", "ctdeface_shared.up", "watcher,worker"),
     "watch": Command("see new cases in the inbox and queue them", "ctdeface_watcher.watch", "watcher"),

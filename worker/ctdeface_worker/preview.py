@@ -48,6 +48,16 @@ def write_preview(after: Volume, path: Path, *, title: str = "Defaced volume") -
     durable.write_file(path, png.getvalue())
 
 
+def write_picture(brightness: NDArray[np.uint8], path: Path) -> None:
+    """Write one gray picture as PNG.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(brightness).save(path)
+
+
 def _tiles(canonical: Canonical, hu: HuArray) -> Iterator[Tile]:
     """Yield everything that the sheet shows: one row of renders, then slices beside a sagittal cut and the histogram."""
     for number, yaw in enumerate(VIEWS_DEGREES):

@@ -107,4 +107,5 @@ def _smooth_guard(tissue: Tissue, spacing_mm: float) -> BoolArray:
     z, y, x = (np.arange(n, dtype=np.float32) * spacing_mm for n in near.shape)
     uneven = np.sin(z / 6.1)[:, None, None] + np.sin(y / 7.3 + 1)[None, :, None] + np.sin(x / 5.2 + 2)[None, None, :]
     low, high = GUARD_SHARE
-    return (blurred >= low + (high - low) * (3 + uneven) / 6) | guard(tissue, spacing_mm)
+    smooth: BoolArray = blurred >= low + (high - low) * (3 + uneven) / 6
+    return smooth | guard(tissue, spacing_mm)

@@ -1,0 +1,110 @@
+"""Measure what segmenters make of heads: released or refused, skin removed, brain touched, masks against truth and each other, seconds.
+
+DATA holds DICOM cases (first-level folders) and NIfTI volumes in HU; of a case the longest series counts. Phantoms with a known face, and
+scans without any, are made on the spot. Everything happens in memory: no defaced file is written. OUT gets results.jsonl (a row per
+input as soon as it is done; the same command goes on after a stop), table.md and summary.json.
+
+With --renders or --detector-python, OUT/renders holds pictures of the DICOM cases before and after: treat that folder as patients' data.
+The detector's probabilities are figures to report, not a threshold: it takes bare skulls and flat cuts for faces as well.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from ctdeface_shared.cli import EXIT_OK, EXIT_REFUSED
+from ctdeface_shared.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ctdeface_worker.domain import Volume
+    from ctdeface_worker.evaluation.inputs import Input
+
+EXAMPLES = """\
+examples:
+  ctdeface evaluate --out figures --phantoms 20 --no-face 10         synthetic heads alone
+  ctdeface evaluate ct --out figures --segmenter geometric --segmenter network
+  ctdeface evaluate ct --out figures --phantoms 300 --unseen --no-face 60 --held-out --jobs 2
+  ctdeface evaluate ct --out figures --detector-python .mtcnn/bin/python    docs/evaluation.md says how to make that environment
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what is measured, with what, and where it goes."""
+    parser.add_argument("data", type=Path, nargs="?", metavar="DATA", help="folder of DICOM cases and NIfTI volumes (default: none)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where results go; a stopped run goes on there")
+    parser.add_argument(
+        "--segmenter",
+        action="append",
+        metavar="NAME",
+        help="what finds the face; may be repeated (default: geometric, and network if it is there)",
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="of DATA only the cases and volumes of these names")
+    parser.add_argument("--held-out", action="store_true", help="of DATA only NIfTI volumes that no training of ours reads, and all cases")
+    parser.add_argument("--phantoms", type=int, default=0, metavar="N", help="synthetic heads with a known face (default: 0)")
+    parser.add_argument("--unseen", action="store_true", help="phantoms such as training never sees")
+    parser.add_argument("--no-face", type=int, default=0, metavar="N", help="synthetic scans without a face (default: 0)")
+    parser.add_argument("--renders", action="store_true", help="draw DICOM cases and a synthetic head before and after, from five sides")
+    parser.add_argument("--detector-python", type=Path, metavar="PATH", help="draw, and let a face detector in this environment look")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="inputs worked on at the same time (default: 1)")
+
+
+def run(namespace: argparse.Namespace) -> int:
+    """Measure and write the tables."""
+    return evaluate(namespace, None)
+
+
+def evaluate(namespace: argparse.Namespace, measure: "Callable[[str, Volume, Volume], Mapping[str, float]] | None") -> int:
+    """Measure, with further figures if given, and return 1 when something was released that has no face, or with brain in the mask."""
+    from ctdeface_worker.evaluation import pictures, table  # noqa: PLC0415  `ctdeface evaluate --help` needs no imaging library
+    from ctdeface_worker.evaluation.inputs import Kind, synthetic  # noqa: PLC0415  as above
+    from ctdeface_worker.evaluation.run import Plan  # noqa: PLC0415  as above
+    from ctdeface_worker.evaluation.run import run as rows_of  # noqa: PLC0415  as above
+    from ctdeface_worker.segmentation.choice import segmenter_named  # noqa: PLC0415  as above
+
+    console = Console(highlight=False, soft_wrap=True)
+    names, inputs = namespace.segmenter or _usual(), _inputs(namespace)
+    namespace.out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for row in rows_of(inputs, Plan(segmenters=names, jobs=max(namespace.jobs, 1), measure=measure), namespace.out):
+        rows.append(row)
+        console.print(f"{len(rows):4d}/{len(inputs)}  {table.line(row)}", markup=False)
+    faces = None
+    if namespace.renders or namespace.detector_python:
+        shown = [*(each for each in inputs if each.kind == Kind.CASE), synthetic()]
+        for name in pictures.draw(shown, [segmenter_named(each) for each in names], namespace.out):
+            console.print(f"drawn: {name}", markup=False)
+    if namespace.detector_python:
+        faces = pictures.detect(namespace.detector_python, namespace.out)
+    figures = table.summary(rows)
+    (namespace.out / "summary.json").write_text(json.dumps({"groups": figures, "faces": faces}, indent=1), encoding="utf-8")
+    (namespace.out / "table.md").write_text(table.markdown(rows, faces), encoding="utf-8")
+    console.print(table.by_kind(rows) + (table.detector_table(faces) if faces else ""), markup=False)
+    console.print(f"every input: {namespace.out / 'table.md'}", markup=False)
+    wrong = any(group["released_without_face"] or group["overlap_voxels"] for group in figures)
+    return EXIT_REFUSED if wrong else EXIT_OK
+
+
+def _inputs(namespace: argparse.Namespace) -> "Sequence[Input]":
+    from ctdeface_worker.evaluation import inputs  # noqa: PLC0415  as above
+    from ctdeface_worker.training.held_out import is_held_out  # noqa: PLC0415  as above
+
+    if namespace.data is not None and not namespace.data.is_dir():
+        message = f"there is no folder at {namespace.data}"
+        raise ConfigurationError(message)
+    given = list(inputs.found(namespace.data)) if namespace.data else []
+    if namespace.held_out:
+        given = [each for each in given if each.kind != inputs.Kind.VOLUME or is_held_out(each.name)]
+    if namespace.only:
+        given = [each for each in given if each.name in namespace.only]
+    made = [*inputs.phantoms(namespace.phantoms, unseen=namespace.unseen), *inputs.without_faces(namespace.no_face)]
+    return [*given, *made]
+
+
+def _usual() -> list[str]:
+    from ctdeface_worker.segmentation import models  # noqa: PLC0415  as above
+
+    return ["geometric"] if models.shipped() is None else ["geometric", "network"]

@@ -1,0 +1,145 @@
+"""What is evaluated: DICOM cases and NIfTI volumes of a folder, phantoms with their truth, scans without a face."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+
+from ctdeface_shared.errors import NothingToRelease, UnreadableInstance
+from ctdeface_worker.dicom import reader, selection
+from ctdeface_worker.dicom import volume as volumes
+from ctdeface_worker.domain import BoolArray, Volume
+from ctdeface_worker.nifti import read_nifti
+from ctdeface_worker.phantom import without_face
+from ctdeface_worker.phantom.head import Phantom, make_head
+from ctdeface_worker.phantom.scenes import scene
+
+NIFTI = (".nii", ".nii.gz")
+SMALLEST_FACE_ML = 15.0
+"""A phantom with less tissue of its face in view need not be released: the gate takes no smaller mask."""
+SKIN_HU = -300.0
+
+
+class Kind(StrEnum):
+    """What an input is."""
+
+    CASE = "DICOM case"
+    VOLUME = "NIfTI volume"
+    PHANTOM = "phantom"
+    UNSEEN = "unseen phantom"
+    SYNTHETIC = "synthetic head"
+    NO_FACE = "no face"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """One thing to evaluate, not yet loaded.
+
+    Attributes:
+        name: unique among all.
+        kind: what it is.
+        path: of a case's folder or a volume's file.
+        seed: of a phantom.
+    """
+
+    name: str
+    kind: Kind
+    path: Path | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A loaded input.
+
+    Attributes:
+        volume: the scan.
+        face: the true face, None where nobody knows it.
+        brain: the true cavity, None where nobody knows it.
+    """
+
+    volume: Volume
+    face: BoolArray | None = None
+    brain: BoolArray | None = None
+
+    @property
+    def face_ml(self) -> float | None:
+        """Tissue of the true face in view, None where nobody knows it."""
+        if self.face is None:
+            return None
+        tissue = np.count_nonzero(self.face & (self.volume.hu > SKIN_HU))
+        return float(tissue * np.prod(self.volume.geometry.spacing_mm) / 1000)
+
+
+def found(data: Path) -> Iterator[Input]:
+    """Yield the first-level folders of a folder that hold no NIfTI as DICOM cases, then every NIfTI volume below it, by name.
+
+    A folder that holds files of both or of DICOM directly is one case itself.
+    """
+    below = sorted(path for path in data.iterdir() if not path.name.startswith("."))
+    niftis = sorted(path for path in data.rglob("*") if path.name.endswith(NIFTI))
+    if any(path.is_file() and not path.name.endswith((*NIFTI, ".md", ".txt", ".json")) for path in below):
+        yield Input(name=data.resolve().name, kind=Kind.CASE, path=data)
+        return
+    for path in below:
+        if path.is_dir() and not any(path in nifti.parents for nifti in niftis):
+            yield Input(name=path.name, kind=Kind.CASE, path=path)
+    for path in niftis:
+        yield Input(name=path.name.removesuffix(".gz").removesuffix(".nii"), kind=Kind.VOLUME, path=path)
+
+
+def phantoms(count: int, *, unseen: bool) -> Iterator[Input]:
+    """Yield phantoms of the seeds 1 to count."""
+    kind, prefix = (Kind.UNSEEN, "unseen") if unseen else (Kind.PHANTOM, "phantom")
+    yield from (Input(name=f"{prefix}_{seed:04d}", kind=kind, seed=seed) for seed in range(1, count + 1))
+
+
+def synthetic() -> Input:
+    """Return the head of `ctdeface demo`, whose renders may be shown."""
+    return Input(name="synthetic_head", kind=Kind.SYNTHETIC, seed=1)
+
+
+def without_faces(count: int) -> Iterator[Input]:
+    """Yield that many scans without a face."""
+    yield from (Input(name=f"no_face_{name}", kind=Kind.NO_FACE) for name in without_face.names(count))
+
+
+def load(wanted: Input) -> Subject:
+    """Read or make an input; of a DICOM case the longest series that is a CT volume.
+
+    Raises:
+        PermanentError: it cannot be read, or holds no CT volume.
+    """
+    match wanted.kind:
+        case Kind.PHANTOM | Kind.UNSEEN:
+            return _known(scene(wanted.seed, unseen=wanted.kind is Kind.UNSEEN))
+        case Kind.SYNTHETIC:
+            return _known(make_head(wanted.seed))
+        case Kind.NO_FACE:
+            return _known(without_face.make(wanted.name.removeprefix("no_face_")))
+        case Kind.VOLUME:
+            return Subject(volume=_nifti(Path(wanted.path or "")))
+        case Kind.CASE:
+            return Subject(volume=_dicom(Path(wanted.path or "")))
+
+
+def _known(made: Phantom) -> Subject:
+    return Subject(volume=made.volume, face=made.face, brain=made.brain)
+
+
+def _nifti(path: Path) -> Volume:
+    try:
+        return read_nifti(path)
+    except RuntimeError as error:  # SimpleITK's only class
+        message = f"{path.name} cannot be read as NIfTI"
+        raise UnreadableInstance(message) from error
+
+
+def _dicom(folder: Path) -> Volume:
+    series = selection.select(reader.read_case(folder)).series
+    if not series:
+        message = "the case holds no CT volume"
+        raise NothingToRelease(message)
+    return volumes.load(max(series, key=lambda one: len(one.instances))).volume

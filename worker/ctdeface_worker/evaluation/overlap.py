@@ -1,0 +1,54 @@
+"""How alike two masks of one volume are: Dice, and the 95th percentile of the distances between their borders in tissue."""
+
+import numpy as np
+from scipy import ndimage
+
+from ctdeface_worker.canonical import to_canonical
+from ctdeface_worker.domain import BoolArray, FloatArray, Volume
+
+SKIN_HU = -300.0
+GRID_MM = 2.0
+
+
+def dice(one: BoolArray, other: BoolArray) -> float:
+    """Twice the common voxels over the sum of both; 1 for two empty masks."""
+    total = int(np.count_nonzero(one)) + int(np.count_nonzero(other))
+    return 2 * int(np.count_nonzero(one & other)) / total if total else 1.0
+
+
+def tissue_of(volume: Volume) -> BoolArray:
+    """Tell the voxels that hold more than air."""
+    tissue: BoolArray = (volume.hu > SKIN_HU) & volume.valid
+    return tissue
+
+
+def hausdorff95_mm(volume: Volume, one: BoolArray, other: BoolArray) -> float | None:
+    """Return the 95th percentile, over both borders, of the distance to the other one, in mm; None where a mask holds no tissue.
+
+    Only what the masks hold of tissue is compared: in the air both go up to the border of the view, which would tell nothing.
+    """
+    tissue = tissue_of(volume)
+    first, second = (_upright(volume, mask & tissue) for mask in (one, other))
+    union = first | second
+    if not (first.any() and second.any()):
+        return None
+    place = ndimage.find_objects(np.pad(union, 1).astype(np.uint8))[0]
+    near, far = (_border(np.pad(mask, 1)[place]) for mask in (first, second))
+    apart = [*_distances(near, far), *_distances(far, near)]
+    return float(np.percentile(apart, 95))
+
+
+def _upright(volume: Volume, mask: BoolArray) -> BoolArray:
+    as_volume = Volume(hu=mask.astype(np.float32), valid=volume.valid, geometry=volume.geometry)
+    inside: BoolArray = to_canonical(as_volume, spacing_mm=GRID_MM).hu >= 0.5
+    return inside
+
+
+def _border(mask: BoolArray) -> BoolArray:
+    border: BoolArray = mask & ~ndimage.binary_erosion(mask)
+    return border
+
+
+def _distances(of: BoolArray, to: BoolArray) -> FloatArray:
+    distance: FloatArray = ndimage.distance_transform_edt(~to, sampling=GRID_MM)
+    return distance[of]
