@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,18 @@ def end(*processes: "subprocess.Popen[bytes]") -> list[int]:
     return [process.wait(timeout=60) for process in processes]
 
 
+@contextmanager
+def watching(fleet: Fleet) -> Iterator["subprocess.Popen[bytes]"]:
+    """Watch as users do for the time of the block."""
+    with (fleet.folder / "watcher.log").open("ab") as log:
+        watcher = subprocess.Popen([CTDEFACE, "watch", "--config", fleet.folder / "ctdeface.toml"], cwd=ROOT, stderr=log)
+    try:
+        yield watcher
+    finally:
+        watcher.kill()
+        watcher.wait()
+
+
 def inside(span: Received, outer: Received) -> bool:
     """Whether a span is a part of another one, also in time; clocks of one machine, read one after the other."""
     return span.parent == outer.span and outer.begun - 1e6 <= span.begun <= span.ended <= outer.ended + 1e6
@@ -71,12 +84,11 @@ def test_watcher_and_worker_tell_one_trace_of_each_case(fleet: Fleet, collector:
     """Every stage is a span inside its job, a failed attempt shows where, and no byte of it names a patient."""
     for name, plan in PLANS.items():
         drop(fleet.spool, name, plan)
-    with (fleet.folder / "watcher.log").open("ab") as log:
-        watcher = subprocess.Popen([CTDEFACE, "watch", "--config", fleet.folder / "ctdeface.toml"], cwd=ROOT, stderr=log)
-    worker = fleet.start()
-    done = Ends(inbox=[], outbox=[f"{MARK} 1", f"{MARK} 3"], quarantine=[f"{MARK} 2"])
-    fleet.until(lambda: ends(fleet.spool) == done and fleet.is_idle())
-    assert end(watcher, worker) == [0, 0]
+    with watching(fleet) as watcher:
+        worker = fleet.start()
+        done = Ends(inbox=[], outbox=[f"{MARK} 1", f"{MARK} 3"], quarantine=[f"{MARK} 2"])
+        fleet.until(lambda: ends(fleet.spool) == done and fleet.is_idle())
+        assert end(watcher, worker) == [0, 0]
 
     spans = collector.spans()
     roots = [span for span in spans if span.name == "watch"]

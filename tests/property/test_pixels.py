@@ -33,6 +33,15 @@ ORIENTATIONS = {
 }
 
 
+def noise(random_values: np.random.Generator, low: int, high: int, *, signed: bool) -> NDArray[np.int16] | NDArray[np.uint16]:
+    """Random stored values of one slice."""
+    if not signed:
+        return random_values.integers(low, high, (6, 8), endpoint=True).astype(np.uint16)
+    stored = random_values.integers(low, high, (6, 8), endpoint=True).astype(np.int16)
+    stored[0, 0] = -1  # shows what stands above the stored bits
+    return stored
+
+
 @st.composite
 def series(draw: st.DrawFn) -> list[CtFile]:
     """Draw the files of one volume in any encoding and order."""
@@ -52,9 +61,7 @@ def series(draw: st.DrawFn) -> list[CtFile]:
     numbers = range(count, 0, -1) if draw(st.booleans()) else range(1, count + 1)
     files = []
     for k, number in enumerate(numbers):
-        stored = random_values.integers(low, high, (6, 8), endpoint=True).astype(np.int16 if signed else np.uint16)
-        if signed:
-            stored[0, 0] = -1  # shows what stands above the stored bits
+        stored = noise(random_values, low, high, signed=signed)
         elements: dict[str, Any] = {"DataSetTrailingPadding": bytes(10)} if draw(st.booleans()) else {}
         if padding is not None:
             stored[1, :3] = padding
