@@ -170,7 +170,7 @@ def test_the_watchers_image_needs_no_imaging_library_and_the_workers_does() -> N
     heavy: Any = {"torch", "numpy", "simpleitk", "pydicom", "nnunetv2", "scipy"}
     assert not needed("watcher") & heavy
     assert needed("worker") >= heavy
-    assert '".[watcher]"' in STAGES["watcher-build"]
+    assert '".[watcher,traces]"' in STAGES["watcher-build"]
 
 
 def test_prometheus_and_grafana_find_what_is_mounted() -> None:
