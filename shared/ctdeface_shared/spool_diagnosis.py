@@ -44,7 +44,10 @@ def existing(folder: Path) -> Path:
 def _folders(site: Site) -> dict[str, Path]:
     spool = site.spool
     return {
-        **{name: getattr(spool, name) for name in ("inbox", "outbox", "quarantine", "staging", "work", "reports", "archive", "locks")},
+        **{
+            name: getattr(spool, name)
+            for name in ("inbox", "outbox", "quarantine", "staging", "work", "reports", "archive", "locks", "audit")
+        },
         "state": site.state_dir,
     }
 

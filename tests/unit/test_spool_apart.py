@@ -22,7 +22,7 @@ def test_folders_side_by_side_are_fine_wherever_the_inbox_is(spool: ServiceSpool
             each.require_apart(state_dir)
 
 
-@pytest.mark.parametrize("part", ["outbox", "quarantine", "staging", "work", "reports", "archive", "locks"])
+@pytest.mark.parametrize("part", ["outbox", "quarantine", "staging", "work", "reports", "archive", "locks", "audit"])
 @pytest.mark.parametrize("below", ["", "deeper"])
 def test_the_inbox_is_no_other_folder_and_lies_in_none(spool: ServiceSpool, part: str, below: str) -> None:
     """Released cases would be taken for new ones, or dropped ones for released."""

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from functools import cache
 from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
@@ -126,15 +127,15 @@ class Entry:
         except ValueError:
             return b""
 
-    @classmethod
-    def from_line(cls, line: bytes) -> Self:
+    @staticmethod
+    def from_line(line: bytes) -> "Entry":
         """Read a line without its line end.
 
         Raises:
             ValueError: it is no entry of this version, or not written exactly as entries are.
         """
         try:
-            entry: Self = TypeAdapter(cls).validate_json(line)
+            entry = _reader().validate_json(line)
         except ValidationError:
             message = "no entry"
             raise ValueError(message) from None
@@ -142,6 +143,11 @@ class Entry:
             message = "not written as entries are"
             raise ValueError(message)
         return entry
+
+
+@cache
+def _reader() -> TypeAdapter[Entry]:
+    return TypeAdapter(Entry)
 
 
 def canonical(content: object) -> bytes:
