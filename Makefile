@@ -1,6 +1,6 @@
 # Every target sets up .venv first, which takes minutes once and nothing afterwards. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup run deface test lint docs audit evaluate bench chaos clean
+.PHONY: help setup run deface test lint docs audit evaluate bench chaos soak clean
 export IN OUT
 SPOOL ?= spool
 
@@ -47,6 +47,11 @@ chaos: setup ## kill batch, watcher, workers and queue at random, at full size (
 	@sh deploy/install_servers.sh
 	@CTDEFACE_TEST_KILLS=24 CTDEFACE_TEST_CHAOS=full CTDEFACE_TEST_DROPS=2000 .venv/bin/python -m pytest -s \
 	  tests/e2e/test_batch_survives_sigkill.py tests/integration/test_chaos.py tests/integration/test_watching.py $(ARGS)
+
+soak: setup ## run three services for 31 minutes without a pause, and see that they hold no more at the end than before, nor show more series
+	@sh deploy/install_servers.sh
+	@CTDEFACE_TEST_SOAK_SECONDS=1860 CTDEFACE_TEST_CASES=1000 .venv/bin/python -m pytest -s --timeout 3600 \
+	  tests/integration/test_soak.py tests/integration/test_cardinality.py $(ARGS)
 
 clean: ## remove .venv and every cache
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,153 @@
+"""Nothing that could name a patient is where it should not be, after a run over cases full of marks, most of which fail."""
+
+import base64
+import json
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from stat import S_IMODE
+
+import pytest
+
+from tests.integration.rabbitmq_node import RabbitNode
+from tests.service.marked_run import PLANS, Ran, run_batch, run_failing_stand_in, run_real_pipeline
+from tests.service.marks import CASES, EVERYTHING, FOLDER, HEADERS, NAMES, contents, found_in
+from tests.service.spools import ends, reports
+
+UIDS = {"uid": EVERYTHING["uid"]}
+STATE = ("watcher.json", "ledger.sqlite3")
+PAGE = (Path(__file__).parents[2] / "docs/where-names-are.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """The service with the real pipeline, when it has ended."""
+    return run_real_pipeline(tmp_path_factory.mktemp("real"))
+
+
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory: pytest.TempPathFactory, rabbitmq: RabbitNode) -> Ran:
+    """The service with the stand-in, when it has ended."""
+    return run_failing_stand_in(tmp_path_factory.mktemp("failing"), rabbitmq.url)
+
+
+def codes(ran: Ran) -> Mapping[str, str]:
+    """Return what the reports say about each case."""
+    there = ends(ran.site.spool)
+    return {name: report.result.code for name in (*there.outbox, *there.quarantine) for report in reports(ran.site.spool, name)}
+
+
+def logs(ran: Ran) -> Iterator[tuple[str, bytes]]:
+    """Yield every log of a run."""
+    yield from contents([ran.log])
+    if (ran.site.state_dir / "logs").exists():
+        yield from contents([ran.site.state_dir / "logs"])
+
+
+def test_the_real_pipeline_met_every_kind_of_case(real: Ran) -> None:
+    """Each ended as it should, the damaged zip file too, and the marks are where they belong: in what was released."""
+    assert codes(real) == {name: code for name, (code, _) in CASES.items()} | {FOLDER: "UnsafeArchive"}
+    released = b"".join(content for _, content in contents([real.site.spool.outbox]))
+    assert set(found_in(released)) == set(EVERYTHING)
+
+
+def test_the_stand_in_failed_with_every_error(failing: Ran) -> None:
+    """Every code of a refusal there is, a crash, a kill, bugs, and dead letters."""
+    wanted = {f"{FOLDER} {plan}": code for plan, code in PLANS.items()}
+    found = codes(failing)
+    assert {name: code for name, code in found.items() if code != wanted[name]} in ({}, {f"{FOLDER} release": "LateFiles"})
+    assert found.keys() == wanted.keys()
+
+
+@pytest.mark.parametrize("run", ["real", "failing"])
+def test_logs_hold_no_mark(run: str, request: pytest.FixtureRequest) -> None:
+    """Neither lines nor tracebacks nor what libraries say; and there are plenty of them."""
+    ran: Ran = request.getfixturevalue(run)
+    written = dict(logs(ran))
+    said = b"".join(written.values())
+    assert len(re.findall(rb'"event": "(?:attempt_begun|stage_begun|job_settled|attempt_failed)"', said)) > 20
+    assert {path: found_in(content) for path, content in written.items() if found_in(content)} == {}
+
+
+@pytest.mark.parametrize("run", ["real", "failing"])
+def test_pages_events_and_audit_log_hold_no_mark(run: str, request: pytest.FixtureRequest) -> None:
+    """Metrics, readiness, events as they travel, audit chains, and the files that count attempts."""
+    ran: Ran = request.getfixturevalue(run)
+    spool = ran.site.spool
+    assert any("ctdeface_worker_jobs_total" in page for page in ran.pages)
+    assert found_in("".join(ran.pages).encode()) == []
+    events = ran.events or list(events_of(ran.site.state_dir / "queue.sqlite3"))
+    assert len(events) >= len(ends(spool).outbox)
+    assert found_in(b"".join(events)) == []
+    chains = dict(contents([spool.inbox.parent / "audit"]))
+    assert sum(content.count(b"\n") for content in chains.values()) >= len(codes(ran)) - 1
+    attempts = {str(path): path.read_bytes() for path in spool.reports.rglob("attempts.log")}
+    assert len(attempts) >= len(ends(spool).outbox)
+    assert {path: found_in(content) for path, content in (chains | attempts).items() if found_in(content)} == {}
+
+
+def events_of(file: Path) -> Iterator[bytes]:
+    """Yield the events that an embedded queue keeps."""
+    with closing(sqlite3.connect(file)) as connection:
+        yield from (body for (body,) in connection.execute("SELECT body FROM events"))
+
+
+@pytest.mark.parametrize("run", ["real", "failing"])
+def test_state_and_queue_hold_names_of_cases_and_nothing_of_their_headers(run: str, request: pytest.FixtureRequest) -> None:
+    """`watcher.json`, ledger and embedded queue name cases, as the page says; only the owner can read them."""
+    ran: Ran = request.getfixturevalue(run)
+    state = [path for path in ran.site.state_dir.iterdir() if path.is_file()]
+    everything = b"".join(path.read_bytes() for path in state)
+    assert found_in(everything, NAMES)
+    assert found_in(everything, {**HEADERS, **UIDS}) == []
+    private = [ran.site.state_dir, *ran.site.spool.private, ran.site.spool.inbox.parent / "audit"]
+    assert {S_IMODE(folder.stat().st_mode) for folder in private} == {0o700}
+
+
+def test_reports_hold_names_and_uids_and_nothing_else_of_the_headers(real: Ran) -> None:
+    """Names of cases and files, and UIDs, but no patient."""
+    told = b"".join(content for _, content in contents([real.site.spool.reports]))
+    assert set(found_in(told)) == {*NAMES, *UIDS}
+
+
+def test_the_page_says_where_names_and_numbers_are(real: Ran) -> None:
+    """Its table is what is found, row by row."""
+    spool, state = real.site.spool, real.site.state_dir
+    places: Mapping[str, Sequence[bytes]] = {
+        "logs of watcher, workers and `up`": [content for _, content in logs(real)],
+        "`/metrics`, `/readyz`, `/healthz`": [page.encode() for page in real.pages],
+        "events of the queue": list(events_of(state / "queue.sqlite3")),
+        "audit log": [content for _, content in contents([spool.inbox.parent / "audit"])],
+        "`reports/…/attempts.log`": [path.read_bytes() for path in spool.reports.rglob("attempts.log")],
+        **{f"`state/{name}`": [path.read_bytes() for path in state.glob(f"{name}*")] for name in STATE},
+        "`state/queue.sqlite3`, while a job waits": list(real.queued),
+        "reports": [content for _, content in contents([spool.reports])],
+        "outbox": [content for _, content in contents([spool.outbox])],
+    }
+    rows = [[cell.strip() for cell in line.split("|")[1:5]] for line in PAGE.splitlines() if line.startswith("| ")][1:]
+    assert [row[0] for row in rows] == list(places)
+    for place, *said in rows:
+        whole = b"\0".join(places[place])
+        assert whole, place
+        assert said == ["yes" if found_in(whole, marks) else "no" for marks in (NAMES, UIDS, HEADERS)], place
+
+
+def test_the_batch_command_logs_no_mark_and_names_cases_to_whoever_started_it(real: Ran, tmp_path: Path) -> None:
+    """JSON lines hold nothing; the lines for a person name case and file, and nothing of the headers."""
+    done = run_batch(tmp_path, real.log.parent / "batch")
+    lines = (done.stdout + done.stderr).splitlines()
+    logged = [line for line in lines if line.startswith("{")]
+    assert all(json.loads(line)["event"] for line in logged)
+    assert found_in("\n".join(logged).encode()) == []
+    assert set(found_in("\n".join(lines).encode())) == set(NAMES)
+
+
+def test_a_mark_is_found_however_it_is_written() -> None:
+    """Quoted, escaped, in other encodings, in base64; and what looks a little like one is none."""
+    name = EVERYTHING["foreign name"]
+    written = (json.dumps(name).encode(), name.encode("latin-1").upper(), f"x{name}".encode("utf-16-le"), repr(name.encode()).encode())
+    for content in (*written, *(base64.b64encode(bytes(before) + name.encode() + b"tail") for before in range(3))):
+        assert found_in(b"..." + content + b"...") == ["foreign name"]
+    assert found_in(b"Qzm QZ 1853-09-17 9182736455463728") == []
