@@ -1,0 +1,186 @@
+"""Every command that README and docs show runs as it stands there, or a comment before it says why not or which test runs it."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from ctdeface_shared.site import find_site
+from tests.cases import write_small_case
+from tests.documents import ROOT, Block, Way, blocks, pages, read
+from tests.integration.rabbitmq_node import RabbitNode, free_ports
+
+SHOWN = {str(page.relative_to(ROOT)): tuple(blocks(page)) for page in pages()}
+HERE = {Way.RUN, Way.STAYS, Way.ALONE}
+RUN = [name for name, found in SHOWN.items() if any(block.way in HERE for block in found)]
+ELSEWHERE = [block for found in SHOWN.values() for block in found if block.way is Way.ELSEWHERE]
+NOT_RUN = [block for found in SHOWN.values() for block in found if block.way is Way.NOT_RUN]
+STAYING = re.compile(r"ctdeface (up|watch|work)\b(?!.*--(once|help))")
+ENDED = {0, 130}
+"""By itself, or by Ctrl-C."""
+QUICK = {
+    "CTDEFACE_METRICS__WATCH_PORT": "0",
+    "CTDEFACE_METRICS__WORK_PORT": "0",
+    "CTDEFACE_OUTPUT__MIN_FREE_GB": "0.1",
+    "CTDEFACE_WATCH__QUIET_PERIOD": "0.5",
+    "CTDEFACE_WATCH__RESCAN_INTERVAL": "0.5",
+}
+QUEUE = re.compile(r"amqps?://queue\.example(\.org)?")
+"""The queue that pages invent."""
+OUTSIDE = ("/srv/", "/backup/", "/restored/")
+"""Folders that pages name at the root of the file system; here they lie in the test's own."""
+
+
+def _environment() -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("CTDEFACE_", "MAKE", "MFLAGS"))}
+    return {**clean, **QUICK, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def _shell(command: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    script = ["bash", "-euc", command]
+    return subprocess.run(script, cwd=folder, env=_environment(), capture_output=True, text=True, timeout=300, check=False)
+
+
+def _start_and_end(command: str, folder: Path) -> int:
+    """Start a service, wait until it answers or tells something, and end it like a person would."""
+    (port,) = free_ports(1)
+    told = {"CTDEFACE_METRICS__WATCH_PORT": str(port)} if " watch" in command else {"CTDEFACE_METRICS__WORK_PORT": str(port)}
+    environment = _environment() | ({} if " up" in command else told)
+    running = subprocess.Popen(["bash", "-c", f"exec {command}"], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+    with running:
+        assert running.stderr is not None
+        if " up" in command:
+            assert running.stderr.readline()
+        while running.poll() is None and " up" not in command and not _is_alive(port):
+            time.sleep(0.1)
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=120)
+    return running.returncode
+
+
+def _is_alive(port: int) -> bool:
+    """Whether a service answers at its page for that."""
+    with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+        return bool(answer.status == 200)
+    return False
+
+
+def _run(block: Block, world: Path, queue: str) -> None:
+    """Run the commands of a block in its page's folder."""
+    commands = [_moved(command, world, queue) for command in block.commands]
+    if block.way is Way.STAYS:
+        for command in commands:
+            code = _start_and_end(command, world) if STAYING.search(command) else _shell(command, world).returncode
+            assert code in ENDED, f"{block.page}:{block.line}: {command} ended with {code}"
+        return
+    for number, together in enumerate(commands if block.way is Way.ALONE else ["\n".join(commands)]):
+        folder = world
+        if block.way is Way.ALONE:
+            folder = world.with_name(f"{world.name}-{block.line}-{number}")
+            shutil.copytree(world, folder, symlinks=True)
+        done = _shell(together.replace(str(world), str(folder)), folder)
+        assert done.returncode == block.exit_code, f"{block.page}:{block.line}: {done.returncode}\n{together}\n{done.stdout}\n{done.stderr}"
+
+
+def _moved(command: str, world: Path, queue: str) -> str:
+    """Return a command with folders below the test's own, the test's queue for the invented one, and the project's folder for make."""
+    command = QUEUE.sub(queue, command)
+    for outside in OUTSIDE:
+        command = re.sub(rf"(?<![\w.]){outside}", f"{world}{outside}", command)
+    if make := re.match("make (.*)", command):
+        folders = re.sub(r"\b(IN|OUT)=", rf"\1={world}/", make[1])
+        return f"make --silent --assume-old=setup --directory={ROOT} {folders}"
+    return command
+
+
+def _letter(case: Path) -> None:
+    """A case without an image."""
+    case.mkdir(parents=True)
+    (case / "letter.dcm").write_text("no image\n", encoding="utf-8")
+
+
+def _refused_case(world: Path) -> None:
+    """A service that refused case-0007, for pages about what to do then."""
+    _letter(world / "srv/ctdeface/inbox/case-0007")
+    (world / "ctdeface.toml").write_text('[spool]\nroot = "srv/ctdeface"\n', encoding="utf-8")
+    assert _shell("ctdeface up --once", world).returncode == 1
+
+
+def _released_and_waiting(world: Path) -> None:
+    """A service with a case that is released and one that waits."""
+    spool = world / "srv/ctdeface"
+    write_small_case(spool / "inbox/case-0001")
+    done = _shell(f"ctdeface up --spool {spool} --once", world)
+    assert done.returncode == 0, done.stderr
+    write_small_case(spool / "inbox/case-0002")
+
+
+PREPARED: dict[str, Callable[[Path], object]] = {
+    "docs/backup.md": _released_and_waiting,
+    "docs/drills.md": lambda world: write_small_case(world / "srv/drill/inbox/synthetic-head-1"),
+    "docs/operating.md": _refused_case,
+    "docs/operations.md": lambda world: _letter(world / "scans/no-image"),
+    "docs/upgrading.md": lambda world: find_site(None, world / "srv/ctdeface").prepare(),
+}
+"""What a page takes for granted, beside a folder `scans` with a case."""
+
+SEEN: dict[str, tuple[str, ...]] = {
+    "docs/backup.md": ("restored/ctdeface/outbox/case-0001/*.dcm", "restored/ctdeface/outbox/case-0002/*.dcm"),
+    "docs/drills.md": ("srv/drill/outbox/synthetic-head-1/*.dcm", "srv/drill/quarantine/no-image/*/report.json"),
+    "docs/first-case.md": ("demo/defaced/synthetic-head-1/*.dcm", "defaced/case-1/*.dcm", "spool/inbox"),
+}
+"""What must lie there at the end of a page."""
+
+
+@pytest.mark.parametrize("page", RUN)
+def test_every_command_of_a_page_runs(page: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """In the order of the page, in one folder, with the exit codes that the page names."""
+    world = tmp_path / "world"
+    world.mkdir()
+    write_small_case(world / "scans/case-1")
+    if page in PREPARED:
+        PREPARED[page](world)
+    here = [block for block in SHOWN[page] if block.way in HERE]
+    needs_queue = any(QUEUE.search(command) for block in here for command in block.commands)
+    node: RabbitNode | None = request.getfixturevalue("rabbitmq") if needs_queue else None
+    if node:
+        assert _shell(f"ctdeface broker init --url {node.url}", world).returncode == 0
+    for block in here:
+        _run(block, world, node.url if node else "")
+    assert not [pattern for pattern in SEEN.get(page, ()) if not list(world.glob(pattern))]
+
+
+@pytest.mark.parametrize("block", ELSEWHERE, ids=lambda block: f"{block.page}:{block.line}")
+def test_the_test_that_runs_a_command_elsewhere_is_there(block: Block) -> None:
+    """The file exists and has tests."""
+    assert "def test_" in (ROOT / block.reason).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("block", NOT_RUN, ids=lambda block: f"{block.page}:{block.line}")
+def test_a_command_that_is_not_run_says_why(block: Block) -> None:
+    """The reason is a sentence, not a word."""
+    assert len(block.reason.split()) > 2
+
+
+@pytest.mark.parametrize("text", ["<!-- not run -->\n\n    ctdeface up\n", "<!-- not run: needs root -->\n\nNothing here.\n"])
+def test_a_comment_that_is_misspelled_is_noticed(text: str) -> None:
+    """Neither a wrong word nor a comment before no command is passed over."""
+    with pytest.raises(ValueError, match=r"page\.md:3"):
+        list(read("page.md", text))
+
+
+def test_blocks_are_read_with_continued_lines_and_without_their_explanations() -> None:
+    """Indented and console blocks are commands, other fences are none, and a comment belongs to the next block."""
+    text = "Do:\n\n<!-- exits with 1 -->\n\n    a --b \\\n        --c     says c\n\n```console\n$ d\nshown\n```\n\n```text\ne\n```\n"
+    first, second = read("page.md", text)
+    assert (first.commands, first.exit_code, first.line) == (("a --b --c",), 1, 5)
+    assert (second.commands, second.exit_code) == (("d",), 0)
