@@ -1,6 +1,7 @@
 """The whole service on one machine: which processes there are, what a person sees of them, and when nothing is left to do."""
 
 import os
+import shutil
 import sys
 import threading
 import time
@@ -24,6 +25,8 @@ from ctdeface_shared.survey import Surveyor
 LOOK_SECONDS = 2.0
 LOOK_SHARE = 0.1
 """No more than this share of the time goes into looking at the spool, however large it is."""
+LOG_BYTES = 20_000_000
+"""A log in the state folder that is larger is put aside, once, and begun anew."""
 MARGIN_SECONDS = 15.0
 """What a process gets beyond the grace period before it is killed."""
 
@@ -57,6 +60,7 @@ class Overseer:
     surveyor: Surveyor
     jobs: JobReader
     told: frozenset[JobRecord]
+    logs: Path | None = None
     next_look: float = 0.0
     idle_looks: int = 0
     refused: bool = False
@@ -66,6 +70,8 @@ class Overseer:
         begun = time.monotonic()
         if begun >= self.next_look:
             boundary(partial(self._look, running))
+            if self.logs is not None:
+                boundary(partial(shorten, self.logs))
             now = time.monotonic()
             self.next_look = now + max(LOOK_SECONDS, (now - begun) / LOOK_SHARE)
 
@@ -99,6 +105,7 @@ def run_fleet(fleet: Fleet) -> int:
             surveyor=Surveyor(site.spool, case_depth=watch.case_depth, ignore=watch.ignore),
             jobs=jobs,
             told=ended_jobs(jobs),  # before this run; no clock is asked, because the file system's may be another
+            logs=folder,
         )
         supervise(
             programs(fleet, folder),
@@ -150,12 +157,24 @@ def _logs(site: Site, view: View) -> Iterator[Path | None]:
         return
     folder = site.state_dir / "logs"
     durable.make_folder(folder, mode=PRIVATE)
-    for file in folder.glob("*.log"):
+    for file in folder.glob("*.log*"):
         file.unlink()
     try:
         yield folder
     except ConfigurationError as error:
         raise ConfigurationError("; ".join([*_complaints(folder), str(error)])) from error
+
+
+def shorten(folder: Path, most_bytes: int = LOG_BYTES) -> None:
+    """Put every log aside that is too large, in place of what was put aside before; what is written meanwhile may be lost.
+
+    Raises:
+        OSError: storage failed; it is tried again.
+    """
+    for file in folder.glob("*.log"):
+        if file.stat().st_size > most_bytes:
+            shutil.copy(file, file.with_name(f"{file.name}.1"))
+            os.truncate(file, 0)  # whoever writes goes on in the same file: it is open for appending
 
 
 def _complaints(folder: Path) -> Iterator[str]:

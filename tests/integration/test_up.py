@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared.fleet import Fleet, ended_jobs, programs
+from ctdeface_shared.fleet import Fleet, ended_jobs, programs, shorten
 from ctdeface_shared.past_jobs import JobReader
 from ctdeface_shared.site import find_site
 from ctdeface_shared.spool import ServiceSpool
@@ -54,6 +54,20 @@ def start(spool: ServiceSpool) -> Iterator[Callable[..., "subprocess.Popen[str]"
     for process in begun:
         process.kill()
         process.communicate()
+
+
+def test_a_log_in_the_state_folder_that_grows_too_large_is_begun_anew(tmp_path: Path) -> None:
+    """Once put aside, whoever writes goes on in the same file; small ones stay as they are."""
+    with (tmp_path / "watcher.log").open("a", encoding="utf-8") as log:
+        for written in ("first", "second"):
+            log.write(written)
+            log.flush()
+            shorten(tmp_path, most_bytes=4)
+            assert (tmp_path / "watcher.log").read_text(encoding="utf-8") == ""
+            assert (tmp_path / "watcher.log.1").read_text(encoding="utf-8") == written
+        log.write("third")
+    shorten(tmp_path, most_bytes=5)
+    assert (tmp_path / "watcher.log").read_text(encoding="utf-8") == "third"
 
 
 def processes_of(spool: ServiceSpool) -> dict[int, str]:
