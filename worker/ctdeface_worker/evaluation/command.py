@@ -65,6 +65,9 @@ def evaluate(namespace: argparse.Namespace, measure: "Callable[[str, Volume, Vol
     from ctdeface_worker.evaluation.run import run as rows_of  # noqa: PLC0415  as above
     from ctdeface_worker.segmentation.choice import segmenter_named  # noqa: PLC0415  as above
 
+    if namespace.detector_python and not namespace.detector_python.is_file():
+        message = f"there is no Python at {namespace.detector_python}; docs/evaluation.md says how to make the detector's environment"
+        raise ConfigurationError(message)
     console = Console(highlight=False, soft_wrap=True)
     names, inputs = namespace.segmenter or _usual(), _inputs(namespace)
     namespace.out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,139 @@
+"""The evaluation at a reduced size: masks against truth, scans without a face, going on after a stop, and what bulky leaves to be seen."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ctdeface_shared.cli import main
+from ctdeface_shared.options import Profile
+from ctdeface_worker.domain import Geometry, Volume
+from ctdeface_worker.evaluation import detector, pictures
+from ctdeface_worker.evaluation.inputs import Kind, found, load, phantoms, without_faces
+from ctdeface_worker.evaluation.overlap import dice, hausdorff95_mm
+from ctdeface_worker.evaluation.render import VIEWS, renders
+from ctdeface_worker.evaluation.trial import defaced, try_input
+from ctdeface_worker.nifti import write_nifti
+from ctdeface_worker.phantom import without_face
+from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
+from tests.cases import small_head, write_small_case
+
+REDUCED, FULL = 12, 60
+
+
+def cube(shape: tuple[int, int, int] = (30, 30, 30)) -> Volume:
+    """A box of tissue of 2 mm voxels."""
+    affine = np.zeros((4, 4))
+    affine[2, 0] = affine[1, 1] = affine[0, 2] = 2.0
+    affine[3, 3] = 1.0
+    hu = np.full(shape, 40.0, dtype=np.float32)
+    return Volume(hu=hu, valid=np.ones(shape, dtype=bool), geometry=Geometry.from_affine(shape, affine))
+
+
+def test_likeness_of_masks_is_what_a_person_would_count() -> None:
+    """A slab moved by three voxels of 2 mm: Dice by counting, borders 6 mm apart, nothing between a mask and itself."""
+    volume = cube()
+    one, other = np.zeros((2, 30, 30, 30), dtype=bool)
+    one[5:15], other[8:18] = True, True
+    assert dice(one, other) == pytest.approx(0.7)
+    assert hausdorff95_mm(volume, one, one) == 0
+    assert hausdorff95_mm(volume, one, other) == pytest.approx(6.0)
+    assert hausdorff95_mm(volume, one, np.zeros_like(one)) is None
+
+
+def test_inputs_are_cases_volumes_and_made_on_the_spot(tmp_path: Path) -> None:
+    """Folders of DICOM are cases, NIfTI files volumes; of both the voxels are read, of phantoms the truth as well."""
+    write_small_case(tmp_path / "b-case")
+    write_nifti(cube(), tmp_path / "coarse" / "a-volume.nii.gz")
+    given = list(found(tmp_path))
+    assert [(each.name, each.kind) for each in given] == [("b-case", Kind.CASE), ("a-volume", Kind.VOLUME)]
+    assert [load(each).volume.hu.shape for each in given] == [small_head().volume.hu.shape, (30, 30, 30)]
+    (made,) = phantoms(1, unseen=True)
+    assert (load(made).face_ml or 0) > 0
+    assert load(given[0]).face_ml is None
+
+
+def test_there_are_many_scans_without_a_face() -> None:
+    """Sixty names, all different; the first are among the last."""
+    names = without_face.names(FULL)
+    assert len(set(names)) == FULL
+    assert names[:REDUCED] == without_face.names(REDUCED)
+
+
+def test_no_scan_without_a_face_is_released_with_a_mask() -> None:
+    """Crowns, necks, backs of heads, dry skulls, trunks, water and air: in truth without face, and each refused, with a code."""
+    rows = [try_input(each, [GeometricSegmenter()]) for each in without_faces(REDUCED)]
+    assert [row.face_ml for row in rows] == [0.0] * REDUCED
+    codes = {row.name: row.results[0].code for row in rows}
+    assert all(codes.values()), codes
+
+
+def test_the_command_measures_resumes_and_writes_its_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A case and a scan without face; the second run reads the first one's rows, even behind a line that a stop cut off."""
+    write_small_case(tmp_path / "data" / "head")
+    command = ["evaluate", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--segmenter", "geometric", "--no-face", "1"]
+    assert main(command) == 0
+    results = tmp_path / "out" / "results.jsonl"
+    first = results.read_text(encoding="utf-8")
+    results.write_text(first + '{"row": {"na', encoding="utf-8")
+    assert main(command) == 0
+    assert results.read_text(encoding="utf-8").startswith(first)
+    assert len(results.read_text(encoding="utf-8").splitlines()) == 3
+    groups = {group["kind"]: group for group in json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))["groups"]}
+    assert groups[Kind.CASE]["released_with_face"] == 1
+    assert groups[Kind.CASE]["skin_removed"]["least"] >= 0.985
+    assert groups[Kind.NO_FACE]["released_without_face"] == 0
+    assert "| head | geometric | released |" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert "2/2" in capsys.readouterr().out
+
+
+def test_the_mask_of_a_phantom_is_held_against_its_truth() -> None:
+    """What the rules take of an unseen head is held against its true face and its true brain."""
+    (wanted,) = (each for each in phantoms(4, unseen=True) if each.seed == 4)
+    (result,) = try_input(wanted, [GeometricSegmenter()]).results
+    assert result.released
+    assert 0.7 < (result.tissue_dice or 0) < 1
+    assert (result.face_kept or 1) < 0.3
+    assert result.overlap_voxels == 0
+
+
+def test_renders_look_from_five_sides() -> None:
+    """A peg on a box points to its left when it is turned to its left, to its right when turned there, up and down with the chin."""
+    volume = cube()
+    hu = np.full(volume.hu.shape, -1000.0, dtype=np.float32)
+    hu[10:20, 18:28, 10:20], hu[14:16, 2:18, 14:16] = 40.0, 40.0
+    seen = renders(Volume(hu=hu, valid=volume.valid, geometry=volume.geometry))
+    assert set(seen) == set(VIEWS)
+    off = {view: np.argwhere(picture > 0).mean(axis=0) - (np.array(picture.shape) - 1) / 2 for view, picture in seen.items()}
+    assert np.abs(off["front"]).max() < 1.5
+    assert off["yaw+30"][1] < -5 < 5 < off["yaw-30"][1]  # most of what is seen is the box, on the other side of the picture's middle
+    assert off["pitch-20"][0] < -3 < 3 < off["pitch+20"][0]  # rows run downward
+
+
+def test_bulky_leaves_nothing_of_eyes_nose_and_jaw() -> None:
+    """At the height of the jaw no bone is left in front of the spine; above it nothing lies as far forward as the eyes."""
+    volume = small_head().volume
+    left = defaced(volume, GeometricSegmenter().segment(volume, profile=Profile.BULKY)).hu
+    z, y = (volume.geometry.slice_origins_lps[:, 2], volume.geometry.slice_origins_lps[0, 1] + np.arange(left.shape[1]) * 2.0)
+    jaw = left[(z > -88) & (z < -40)][:, y < -24]
+    assert (volume.hu[(z > -88) & (z < -40)][:, y < -24] > 300).sum() > 1000
+    assert not (jaw > 300).any()
+    assert not (left[(z > -30) & (z < 16)][:, y < -56] > -300).any()
+
+
+def test_the_detector_runs_in_an_environment_of_its_own(tmp_path: Path) -> None:
+    """Its script is started with the given Python over the renders, and what it says is kept; a Python without it is a clear error."""
+    assert Path(detector.__file__).name == "detector.py"
+    picture = tmp_path / "out" / "renders" / "head" / "before"
+    picture.mkdir(parents=True)
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f"#!{sys.executable}\nprint('{{\"head/before/front.png\": 0.75}}')\n", encoding="utf-8")
+    stand_in.chmod(0o700)
+    faces: Any = pictures.detect(stand_in, tmp_path / "out")
+    assert faces == {"head": {"before": {"front": 0.75}}}
+    assert json.loads((tmp_path / "out" / "faces.json").read_text(encoding="utf-8")) == faces
+    out = ["evaluate", "--out", str(tmp_path / "none"), "--segmenter", "geometric"]
+    assert main([*out, "--detector-python", str(tmp_path / "missing")]) == 78
