@@ -9,6 +9,9 @@ from typing import Self
 HIGHEST_FILL_HU = -800
 """A fill brighter than this could pass for tissue (and show the mask's outline as a surface)."""
 
+USUAL_SEGMENTER = "geometric"
+"""What finds the face unless somebody chooses; `network` as soon as a network ships (decision 0010)."""
+
 
 class Profile(StrEnum):
     """What the face mask covers."""
@@ -97,7 +100,7 @@ class DefaceOptions:
     fill: FillRule = FillRule()
     headers: HeaderPolicy = HeaderPolicy.PRESERVE
     on_series_failure: OnSeriesFailure = OnSeriesFailure.QUARANTINE
-    segmenter: str = "geometric"
+    segmenter: str = USUAL_SEGMENTER
     withhold: tuple[str, ...] = ()
 
     def as_plain(self) -> dict[str, str | bool | list[str]]:

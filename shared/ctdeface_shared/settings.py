@@ -21,7 +21,7 @@ from ctdeface_shared.broker.section import BrokerSection
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.metrics.section import MetricsSection
 from ctdeface_shared.models_section import ModelsSection
-from ctdeface_shared.options import DefaceOptions, FillRule, HeaderPolicy, OnSeriesFailure, Originals, Profile
+from ctdeface_shared.options import USUAL_SEGMENTER, DefaceOptions, FillRule, HeaderPolicy, OnSeriesFailure, Originals, Profile
 from ctdeface_shared.section import Section
 from ctdeface_shared.tracing.section import TracesSection
 
@@ -46,7 +46,7 @@ class DefaceSection(Section):
     on_series_failure: OnSeriesFailure = Field(
         OnSeriesFailure.QUARANTINE, description="If a series fails: quarantine the case, or withhold it."
     )
-    segmenter: str = Field("geometric", description="What finds the face.")
+    segmenter: str = Field(USUAL_SEGMENTER, description="What finds the face.")
 
     @field_validator("fill", mode="before")
     @classmethod

@@ -14,36 +14,49 @@ from ctdeface_worker.domain import BoolArray
 
 LEAST_ALIKE = 0.60
 """Dice of the two masks in the body; less, and one of them is not on the face."""
-ALIKE = 0.85
-"""From here on they are taken to mean the same face."""
+ALIKE = 0.70
+"""From here on they are taken to mean the same face. Not more: to the side of the eyes the geometric mask goes farther back than a face."""
 MOST_OUTSIDE = 0.25
 """Share of the network's mask that may lie where geometry allows no removal (brain, bone, neck, arms); more is no slip of the border."""
+SURE_OUTSIDE = 0.08
+"""More, and the network is not relied on anywhere: a right mask 15 mm too high, too low, too far back or aside has 18 % and more there."""
 MOST_LEFT = 0.005
-"""Share of the skin of the geometric mask that the network may leave and still be taken by itself."""
+"""Share of the front of the face whose skin a network may leave and still be taken as it is."""
+MOST_MENDED = 0.10
+"""So much may be mended ray by ray; a network that leaves more is not relied on anywhere."""
+AROUND_GAP = 2
+"""Voxels: what is mended is so much wider than the gap."""
 
 
 class Verdict(StrEnum):
     """What the two masks say about each other."""
 
     AGREED = "agreed"
+    MENDED = "mended"
     REPAIRED = "repaired"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opinions:
-    """What is known about one head on one upright grid; every array is (z, y, x) of the same shape.
+    """What is known about one head on one upright grid; every array but `core` is (z, y, x) of the same shape.
 
     Attributes:
         network: the network's mask.
         geometric: the geometric mask, up to the border in front.
         zone: where removal is safe at all.
         body: the patient.
+        bone: of the body.
+        core: rays (z, x) from the front that meet the middle of the face, from the brow to the chin.
+        depth: voxels that the skin must lose along such a ray unless bone comes first.
     """
 
     network: BoolArray
     geometric: BoolArray
     zone: BoolArray
     body: BoolArray
+    bone: BoolArray
+    core: BoolArray
+    depth: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +68,7 @@ class Decision:
         verdict: whose mask it is.
         alike: Dice of the two masks in the body, the network's within the safe zone.
         outside: share of the network's mask that was cut off.
-        left: share of the skin of the geometric mask that the network alone would have left.
+        left: share of the rays to the middle of the face that would still meet skin behind the network's mask.
     """
 
     mask: BoolArray
@@ -66,7 +79,7 @@ class Decision:
 
 
 def decide(opinions: Opinions) -> Decision:
-    """Take the network's mask within the safe zone where the two agree, both together where they differ, and refuse where they contradict.
+    """Take the network's mask within the safe zone where the two agree, mend or join them where they differ, refuse where they contradict.
 
     In front of the skin, in the air, the geometric mask is taken in any case: what lies there goes up to the image border.
 
@@ -74,26 +87,34 @@ def decide(opinions: Opinions) -> Decision:
         SegmentersDisagree: the two do not mean the same face.
     """
     proposed = opinions.network & opinions.body
-    allowed, reference = proposed & opinions.zone, opinions.geometric & opinions.body
-    alike = _dice(allowed, reference)
+    allowed = proposed & opinions.zone
+    alike = _dice(allowed, opinions.geometric & opinions.body)
     outside = 1 - _share(allowed, proposed)
-    skin = reference & ~ndimage.binary_erosion(opinions.body, border_value=1)
-    left = 1 - _share(skin & allowed, skin)
     if not proposed.any():
         _disagree("the network finds no face where the geometric rules find one")
     if outside > MOST_OUTSIDE:
         _disagree(f"{outside:.0%} of what the network takes for the face lies where no face can be")
     if alike < LEAST_ALIKE:
         _disagree(f"the network and the geometric rules mean different places (overlap {alike:.2f})")
-    agreed = left <= MOST_LEFT and alike >= ALIKE
-    network = (opinions.network & opinions.zone) | (opinions.geometric & ~opinions.body)
-    return Decision(
-        mask=network if agreed else network | opinions.geometric,
-        verdict=Verdict.AGREED if agreed else Verdict.REPAIRED,
-        alike=alike,
-        outside=outside,
-        left=left,
-    )
+    mask = (opinions.network & opinions.zone) | (opinions.geometric & ~opinions.body)
+    gaps = _still_met(mask, opinions)
+    left = _share(gaps, opinions.core & opinions.body.any(axis=1))
+    verdict = Verdict.AGREED if left <= MOST_LEFT else Verdict.MENDED
+    if alike < ALIKE or outside > SURE_OUTSIDE or left > MOST_MENDED:
+        verdict, mask = Verdict.REPAIRED, mask | opinions.geometric
+    elif gaps.any():
+        wide = ndimage.binary_dilation(gaps, iterations=AROUND_GAP)
+        mask |= opinions.geometric & wide[:, None, :]
+    return Decision(mask=mask, verdict=verdict, alike=alike, outside=outside, left=left)
+
+
+def _still_met(mask: BoolArray, opinions: Opinions) -> BoolArray:
+    """Return the rays (z, x) to the middle of the face that meet soft tissue hardly behind the old skin."""
+    kept = opinions.body & ~mask
+    skin, meets = opinions.body.argmax(axis=1), kept.argmax(axis=1)
+    on_bone = np.take_along_axis(opinions.bone, meets[:, None, :], axis=1)[:, 0]
+    met: BoolArray = opinions.core & kept.any(axis=1) & (meets - skin < opinions.depth) & ~on_bone
+    return met
 
 
 def _dice(one: BoolArray, other: BoolArray) -> float:

@@ -35,6 +35,9 @@ CHEEK_BESIDE_CAVITY_MM = 40.0
 GUARD_MM = 4.0
 """Around the cavity nothing is removed."""
 FRONT_HALF_WIDTH_MM = 75.0
+CORE_HALF_WIDTH_MM = 47.0
+CORE_ABOVE_BROW_MM = 20.0
+"""What anybody knows a face by lies within these: between the lateral rims of the orbits, up to the lower forehead."""
 SAFE_DEPTH_MM = 36.0
 """Nothing deeper below the skin is facial soft tissue, the fattest cheek included."""
 EAR_DEGREES = (60.0, 118.0)
@@ -134,6 +137,16 @@ def safe_zone(tissue: Tissue, face: Face, spacing_mm: float) -> BoolArray:
     near = _outside(tissue.body.shape, spacing_mm, face, skin_mm - SAFE_DEPTH_MM)
     at_skin = _outside(tissue.body.shape, spacing_mm, face, skin_mm - face.least_depth_mm)
     return near & ~(tissue.bone & ~at_skin) & ~guard(tissue, spacing_mm)
+
+
+def core(shape: tuple[int, ...], face: Face, spacing_mm: float) -> BoolArray:
+    """Return the rays (z, x) from the front to the middle of the face, from the lower forehead to the chin."""
+    levels = rows(face, shape[0], spacing_mm)
+    lowest = max(levels.start, face.chin) if face.chin is not None else levels.start
+    middle = np.abs(np.arange(shape[2]) - face.cylinder.axis.x) * spacing_mm <= CORE_HALF_WIDTH_MM
+    rays = np.zeros((shape[0], shape[2]), dtype=bool)
+    rays[lowest : min(levels.stop, round(face.brow + CORE_ABOVE_BROW_MM / spacing_mm) + 1)] = middle
+    return rays
 
 
 def rows(face: Face, slices: int, spacing_mm: float) -> slice:

@@ -1,5 +1,6 @@
 """From a volume to a face mask by a network, alone or with the geometric rules over it."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -122,6 +123,9 @@ class GuidedSegmenter(_Networked):
             geometric=removed(head, face, Profile.SOFT_TISSUE, ears=False),
             zone=masks.safe_zone(head.tissue, face, GRID_MM),
             body=head.tissue.body,
+            bone=head.tissue.bone,
+            core=masks.core(head.tissue.body.shape, face, GRID_MM),
+            depth=math.ceil(face.least_depth_mm / GRID_MM),
         )
         return Found(head=head, face=face, opinions=opinions, decision=consensus.decide(opinions))
 
