@@ -1,11 +1,13 @@
 """The warm child: answers, stages, errors as they are, and a parent that outlives every kind of death."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +61,20 @@ def test_one_child_answers_many_tasks_and_tells_its_stages(child: WarmChild[str,
     heard: list[str] = []
     assert ask(child, "a", heard) == ask(child, "b", heard) != os.getpid()
     assert heard == ["starting a", "starting b"]
+
+
+def test_children_that_died_leave_no_file_open(child: WarmChild[str, int]) -> None:
+    """Also while Python does not look for garbage."""
+    gc.disable()
+    try:
+        counts = []
+        for _ in range(3):
+            with pytest.raises(WorkerCrashed):
+                ask(child, "die")
+            counts.append(sum(1 for _ in Path("/proc/self/fd").iterdir()))
+        assert counts == counts[:1] * 3
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

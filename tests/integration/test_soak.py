@@ -28,12 +28,12 @@ from tests.service.scrapes import free_port
 from tests.service.soak import Service, copies, processes, settings, soak
 from tests.service.spools import drop
 
-SECONDS = float(os.environ.get("CTDEFACE_TEST_SOAK_SECONDS", "16"))
+SECONDS = float(os.environ.get("CTDEFACE_TEST_SOAK_SECONDS", "12"))
 FULL = SECONDS >= 1800
 SAMPLE_SECONDS = 2.0 if FULL else 0.5
 BUCKET_SECONDS = SECONDS / 60
 KEEP_SECONDS = 120.0 if FULL else 4.0
-REAL_EVERY_SECONDS = 20.0 if FULL else 8.0
+REAL_EVERY_SECONDS = 20.0 if FULL else 6.0
 STAND_IN_EVERY_SECONDS = 0.75 if FULL else 0.25
 SETTLE_SECONDS = 300.0
 WAL_BYTES = 4_400_000
@@ -49,8 +49,8 @@ PARENT_KIB = 3000.0
 has in that time, less than a job's report. Python seldom looks for garbage in a large process, so memory rises and falls that much."""
 CHILD_SHARE = 0.05
 """By which share a child may grow that holds whole volumes: half a megabyte for each of its two dozen cases, a sixth of one's files."""
-JITTER = 2
-"""A scrape or a look at the queue more at the same moment."""
+MOST = {"files": 26, "threads": 14}
+"""What a process may hold at any moment: a worker with RabbitMQ, a case and its child has 18 files and 9 threads; scrapes come on top."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,12 +207,12 @@ def test_no_folder_is_left_over(services: Mapping[str, Service]) -> None:
 
 
 def test_what_is_kept_goes_after_its_time(services: Mapping[str, Service]) -> None:
-    """Reports and archived originals are as many as there are cases within their time, a quarter of it and a minute's work more."""
+    """No report and no archived original lies longer than its time, a quarter of it, and a minute on a busy machine."""
     for service in services.values():
-        most = (KEEP_SECONDS * 1.25 + 60) / service.every_seconds + 2  # that are being worked on
         kept = {folder: max(look.folders[folder] for _, look in service.looks) for folder in ("reports", "originals")}
-        print(f"{service.name}: at most {kept} kept, of {service.dropped}")  # noqa: T201  as above
-        assert max(kept.values()) <= most
+        oldest = max(look.oldest_seconds for _, look in service.looks)
+        print(f"{service.name}: at most {kept} kept, of {service.dropped}, for {oldest:.0f} s")  # noqa: T201  as above
+        assert oldest <= KEEP_SECONDS * 1.25 + 60
 
 
 def test_the_state_folder_and_the_logs_grow_with_the_number_of_cases_only(services: Mapping[str, Service]) -> None:
@@ -225,16 +225,16 @@ def test_the_state_folder_and_the_logs_grow_with_the_number_of_cases_only(servic
 
 
 def test_no_process_holds_more_and_more_files_or_threads(services: Mapping[str, Service]) -> None:
-    """Between two cases as many in the last quarter as in the one before, or fewer."""
+    """Never more than a few, and after half an hour commonly as many in the last quarter as in the one before, or fewer."""
     for service in services.values():
         for role in lasting(service):
             for name in ("files", "threads"):
                 points = series_of(service.holdings, role, attrgetter(name))
-                third = [figure for at, figure in points if SECONDS / 2 <= at < SECONDS * 0.75]
-                last = [figure for at, figure in points if at >= SECONDS * 0.75]
+                figures = [figure for _, figure in points[len(points) // 2 :]]
+                third, last = figures[: len(figures) // 2], figures[len(figures) // 2 :]
                 print(f"{service.name}: {role:18} {median(third):g} {name}, then {median(last):g}")  # noqa: T201  as above
-                assert median(last) <= median(third), (service.name, role, name, points)
-                assert max(last) <= max(third) + JITTER, (service.name, role, name, points)
+                assert max(figures) <= MOST[name], (service.name, role, name, points)
+                assert median(last) <= median(third) or not FULL, (service.name, role, name, points)
 
 
 def test_no_process_holds_more_and_more_memory(services: Mapping[str, Service]) -> None:

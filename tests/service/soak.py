@@ -35,11 +35,13 @@ class Look:
 
     Attributes:
         folders: how many entries each folder has.
+        oldest_seconds: since when the oldest job lies in reports and archived originals; 0 without any.
         state_bytes: size of each file of the state folder, SQLite's own beside it included.
         log_bytes: what all processes logged so far.
     """
 
     folders: Mapping[str, int]
+    oldest_seconds: float
     state_bytes: Mapping[str, int]
     log_bytes: int
 
@@ -82,6 +84,12 @@ class Service:
         """Whether watcher and workers say so."""
         return all(get(port, "/readyz")[0] == 200 for port in self.ports.values())
 
+    def drop(self, cases: int = 1) -> None:
+        """Put cases into the inbox."""
+        for _ in range(cases):
+            self.drops(self.dropped)
+            self.dropped += 1
+
     def roles(self) -> Mapping[str, int]:
         """Return the processes by what they do; those that `up` has started are its watcher and its workers."""
         pids = {member.name: member.process.pid for member in self.members if member.process is not None}
@@ -107,7 +115,9 @@ class Service:
         passing |= {"originals": spool.archive / "originals", "inbox": spool.inbox}
         sizes = {name: sum(_size(path) for path in state.glob(f"{name}*")) for name in STATE}
         logs = sum(_size(member.log) for member in self.members)
-        return Look(folders={name: len(_names(folder)) for name, folder in passing.items()}, state_bytes=sizes, log_bytes=logs)
+        oldest = max((_age_seconds(job) for folder in ("reports", "originals") for job in passing[folder].glob("*/*")), default=0.0)
+        folders = {name: len(_names(folder)) for name, folder in passing.items()}
+        return Look(folders=folders, oldest_seconds=oldest, state_bytes=sizes, log_bytes=logs)
 
     def take_away(self) -> None:
         """Take away and count what has ended, as whoever uses the service does."""
@@ -136,7 +146,7 @@ class Service:
 
 
 def soak(services: Sequence[Service], seconds: float, sample_seconds: float, settle_seconds: float) -> None:
-    """Drop cases for so long, look at everything meanwhile, and wait until all has ended.
+    """Drop a case for each worker, then cases for so long, look at everything meanwhile, and wait until all has ended.
 
     Raises:
         TimeoutError: a service did not become ready, or its cases did not come to their end.
@@ -145,14 +155,23 @@ def soak(services: Sequence[Service], seconds: float, sample_seconds: float, set
         for member in service.members:
             member.start()
     _until(lambda: all(service.is_ready() for service in services), 60.0, "to become ready")
+    for service in services:
+        service.drop(len(service.ports) - 1)
+    _until_over(services, settle_seconds)  # every worker has a child then, and everything is loaded
+    _work_without_a_pause(services, seconds, sample_seconds)
+    _until_over(services, settle_seconds)
+    for service in services:
+        service.finish()
+
+
+def _work_without_a_pause(services: Sequence[Service], seconds: float, sample_seconds: float) -> None:
     begun = time.monotonic()
     due = dict.fromkeys((service.name for service in services), begun)
     looked = -math.inf
     while (at := time.monotonic() - begun) < seconds:
         for service in services:
             if time.monotonic() >= due[service.name] and len(_names(service.spool.inbox)) < MOST_WAITING:
-                service.drops(service.dropped)
-                service.dropped += 1
+                service.drop()
                 due[service.name] = time.monotonic() + service.every_seconds
         if at - looked >= sample_seconds:
             looked = at
@@ -160,9 +179,11 @@ def soak(services: Sequence[Service], seconds: float, sample_seconds: float, set
                 service.sample(at)
                 service.take_away()
         time.sleep(0.02)
+
+
+def _until_over(services: Sequence[Service], seconds: float) -> None:
     for service in services:
-        _until(service.is_over, settle_seconds, f"to end ({service.name}: {service.taken} of {service.dropped})")
-        service.finish()
+        _until(service.is_over, seconds, f"to end ({service.name}: {service.taken} of {service.dropped})")
 
 
 def _until(holds: Callable[[], bool], seconds: float, what: str) -> None:
@@ -220,6 +241,14 @@ def _names(folder: Path) -> Sequence[str]:
         return [entry.name for entry in os.scandir(folder) if not entry.name.startswith(".seen-")]
     except FileNotFoundError:
         return ()
+
+
+def _age_seconds(folder: Path) -> float:
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        return 0.0
+    return time.time() - max(status.st_mtime, status.st_ctime)
 
 
 def _size(file: Path) -> int:

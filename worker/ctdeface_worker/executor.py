@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -115,7 +116,8 @@ class WarmChild(Generic[Task, Outcome]):
         """Kill the child from another thread, so that a running task ends at once with an error."""
         process = self._process
         if process is not None:
-            process.kill()
+            with suppress(ValueError):  # it has just been closed
+                process.kill()
 
     def close(self) -> None:
         """End the child at once; it holds nothing that needs saving."""
@@ -124,6 +126,7 @@ class WarmChild(Generic[Task, Outcome]):
         if self._process is not None:
             self._process.kill()
             self._process.join()
+            self._process.close()  # its two descriptors would else stay open until Python looks for garbage
         self._connection = self._process = None
 
     def _ready(self) -> tuple[Connection, SpawnProcess]:
