@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ctdeface_shared.cli import EXIT_OK, main
 from ctdeface_shared.ownership import UNFINISHED
 from tests.cases import write_small_cases
 
@@ -91,6 +92,7 @@ def test_a_batch_killed_at_random_moments_never_shows_a_partial_case_and_complet
 
     assert start(scans, out).wait() == 0, log_of(out).read_text()
     final = shown(out)
+    assert main(["audit", "verify", "--out", str(out)]) == EXIT_OK
     assert shown(scans) == before
     assert {case: files.keys() for case, files in final.items()} == {case: files.keys() for case, files in before.items()}
     assert all(final[case] != before[case] for case in final)
