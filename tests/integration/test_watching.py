@@ -82,7 +82,7 @@ def test_a_case_that_changed_unseen_while_it_was_worked_on_is_published_again(wa
 class WrongBroker(MemoryBroker):
     """A queue that was declared otherwise."""
 
-    def publish(self, job: DefaceJob) -> NoReturn:
+    def publish(self, job: DefaceJob, traceparent: str | None = None) -> NoReturn:  # noqa: ARG002  refused whatever it is
         """Refuse it."""
         message = f"remove the queue first ({job.case})"
         raise ConfigurationError(message)
