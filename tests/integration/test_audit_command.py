@@ -200,15 +200,90 @@ def test_a_case_without_an_entry_is_found(spool: Spool, capsys: pytest.CaptureFi
     assert (code, told[0]) == (EXIT_REFUSED, "c, job newer is done, and no entry says so")
 
 
-def test_a_case_that_is_just_being_published_is_no_problem(spool: Spool, capsys: pytest.CaptureFixture[str]) -> None:
-    """Between the visible output and its entry it is named as not ended."""
+def test_a_case_whose_publication_was_broken_off_is_found(spool: Spool, capsys: pytest.CaptureFixture[str]) -> None:
+    """It lies in the outbox, and until a worker has finished it, no entry says so; what its report says of that is no excuse."""
     with log_in(spool.audit.parent) as log:
         report, staged = stage(spool, "three", "new", case="d")
         with pytest.raises(Killed):
             publish(spool, report, staged, rules_with(log, spool), step=kill_after("published"))
-    assert verify(capsys) == (EXIT_OK, [])
+    assert verify(capsys) == (EXIT_REFUSED, ["d lies in the outbox, and no entry says that it was released"])
     main(["audit", "verify", "--out", "out", "--public-key", "audit.key.pub"])
     assert "note: d, job three has not ended: published" in capsys.readouterr().out
+
+
+def _forged(spool: Spool, case: str, job: str, **changes: str) -> None:
+    """Alter what a report says of itself, and a file of its case with its digest."""
+    file = spool.reports / case / job / "report.json"
+    report = json.loads(file.read_text())
+    released = next(path for path in sorted((spool.outbox / case).rglob("*")) if path.is_file())
+    released.write_bytes(b"another face")
+    for told in report["result"]["files"]:
+        if told["file"] == released.relative_to(spool.outbox / case).as_posix():
+            told["output_sha256"] = hashlib.sha256(b"another face").hexdigest()
+    report["result"]["code"] = changes.pop("code", report["result"]["code"])
+    file.write_text(json.dumps({**report, **changes}))
+
+
+@pytest.mark.parametrize("state", ["published", "prepared", "refused", "superseded", "nonsense"])
+def test_no_state_that_a_report_claims_covers_an_altered_file(spool: Spool, capsys: pytest.CaptureFixture[str], state: str) -> None:
+    """Whoever alters a file and its report together may write any state there."""
+    _forged(spool, "a", "one", state=state)
+    code, told = verify(capsys)
+    assert code == EXIT_REFUSED
+    assert any(problem.startswith("a") for problem in told)
+
+
+@pytest.mark.parametrize("code", ["LateFiles", "UnsafeArchive"])
+def test_a_release_that_is_told_as_a_refusal_of_the_watcher_is_found(spool: Spool, capsys: pytest.CaptureFixture[str], code: str) -> None:
+    """Such refusals have no entry; this job has one."""
+    _forged(spool, "a", "one", state="refused", code=code)
+    shutil.rmtree(spool.outbox / "a")
+    assert verify(capsys) == (EXIT_REFUSED, ["a, job one is refused, and no entry says so"])
+
+
+def test_unsigned_entries_after_signed_ones_are_found_even_where_unsigned_ones_count(
+    spool: Spool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those from before there was a key come first."""
+    with log_in(spool.audit.parent) as log:
+        release(spool, log, "three", case="d")
+    problem = "entry 5 is not signed and follows signed ones"
+    code, told = verify(capsys, "--allow-unsigned")
+    assert code == EXIT_REFUSED
+    assert [text.partition(": ")[2] for text in told] == [problem]
+
+
+def test_a_copy_beside_the_segments_stops_nobody_and_is_named(spool: Spool, capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody's backup in the folder of a chain keeps no worker from writing, nor hides anything."""
+    (chain,) = spool.audit.iterdir()
+    shutil.copy(chain / "000001.jsonl", chain / "000001 (copy).jsonl")
+    with log_in(spool.audit.parent, load_private_key(Path("audit.key"))) as log:
+        release(spool, log, "three", case="d")
+    code, told = verify(capsys)
+    assert (code, [text.partition(": ")[2] for text in told]) == (EXIT_REFUSED, ["000001 (copy).jsonl does not belong there"])
+
+
+def test_an_altered_end_stays_found_after_an_honest_entry(spool: Spool, capsys: pytest.CaptureFixture[str]) -> None:
+    """The next entry answers for the lines that it found, and a killed writer leaves no whole ones."""
+    root = spool.audit.parent
+    rewrite(root, [*lines_of(root)[:2], *(line.replace(b"a", b"b") for line in lines_of(root)[2:])])
+    with log_in(root, load_private_key(Path("audit.key"))) as log:
+        release(spool, log, "three", case="d")
+    code, told = verify(capsys, "--chains-only")
+    assert code == EXIT_REFUSED
+    assert any("a whole line before entry 3 is damaged" in problem for problem in told)
+
+
+@pytest.mark.parametrize("before", ["\ufeff", "host: "])
+def test_a_published_head_is_never_passed_over(spool: Spool, capsys: pytest.CaptureFixture[str], before: str) -> None:
+    """Neither a byte-order mark nor a prefix makes a line with a head one without."""
+    (chain,) = spool.audit.iterdir()
+    Path("heads.txt").write_text(f"{before}ctdeface-audit {chain.name} 9 {'0' * 64}\n", encoding="utf-8")
+    capsys.readouterr()
+    assert main(["audit", "verify", "--out", "out", "--public-key", "audit.key.pub", "--head", "heads.txt"]) in {
+        EXIT_REFUSED,
+        EXIT_CONFIGURATION,
+    }
 
 
 def test_collected_cases_are_no_problem(spool: Spool, capsys: pytest.CaptureFixture[str]) -> None:

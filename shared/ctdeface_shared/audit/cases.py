@@ -17,6 +17,7 @@ _ENDED = {
     "superseded": frozenset({Outcome.SUPERSEDED}),
 }
 _SHOWN = frozenset({"published", "done"})
+_UNDER_WAY = frozenset({"prepared", "published"})
 _BY_THE_WATCHER = frozenset({LateFiles.__name__, UnsafeArchive.__name__})
 """Drops that never became a job: no worker enters them, and nothing of them was ever to be released."""
 
@@ -95,7 +96,7 @@ def inspect_cases(outbox: Path, reports: Path, ends: Sequence[CaseEnd]) -> CaseF
 
 
 def _reports(folder: Path, findings: CaseFindings) -> Iterator[Told]:
-    for parent, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder, onerror=_unless_gone):
         for name in sorted(names):
             if name in {"report.json", "repeat.json"} or (name.startswith("earlier-") and name.endswith(".json")):
                 job = Path(parent)
@@ -123,15 +124,26 @@ def _hold_report(told: Told, entries: Sequence[CaseEnd], findings: CaseFindings)
     where = f"{told.case}, job {told.job_id}"
     wanted = _ENDED.get(told.state)
     if wanted is None:
-        findings.notes.append(f"{where} has not ended: {told.state}")
+        _hold_open_report(where, told, entries, findings)
         return
-    if told.code in _BY_THE_WATCHER and told.state == "refused":
+    if told.code in _BY_THE_WATCHER and told.state == "refused" and not entries:
         return
     fitting = [end for end in entries if end.outcome in wanted]
     if not fitting:
         findings.problems.append(f"{where} is {told.state}, and no entry says so")
     elif all(end.report != told.digest for end in fitting):
         findings.problems.append(f"{where}: its report is not the one that was entered")
+
+
+def _hold_open_report(where: str, told: Told, entries: Sequence[CaseEnd], findings: CaseFindings) -> None:
+    """Hold a report that says of itself that its job goes on; nothing covers that word of it, so it excuses nothing."""
+    released = [end for end in entries if end.outcome is Outcome.RELEASED]
+    if told.state not in _UNDER_WAY:
+        findings.problems.append(f"{where}: its report is in no state that there is: {told.state}")
+    elif released and (told.state != "published" or all(end.report != told.digest for end in released)):
+        findings.problems.append(f"{where}: its report is not the one that was entered")
+    else:
+        findings.notes.append(f"{where} has not ended: {told.state}")
 
 
 def _hold_outbox(outbox: Path, cases: Mapping[str, Sequence[Told]], ends: Sequence[CaseEnd], findings: CaseFindings) -> None:
@@ -167,7 +179,7 @@ def _hold_case(
         findings.problems.append(f"{case}: an earlier output lies in the place of the one that replaced it")
     elif newest.outputs != found:
         findings.problems.extend(f"{case}: {what}" for what in _differences(newest.outputs, found))
-    elif newest.state == "done":  # else it is visible and its entry comes next: it is named among what has not ended
+    else:  # of a case that is just being published too, if it is seen twice: its worker was killed, and the next one goes on with it
         findings.problems.append(f"{case} lies in the outbox, and no entry says that it was released")
 
 
@@ -188,10 +200,16 @@ def _differences(wanted: Mapping[str, str], found: Mapping[str, str]) -> Iterato
 
 def _files(root: Path, but: frozenset[Path] = frozenset()) -> Iterator[Path]:
     """Yield everything below a folder that is no folder, links to folders too, but what lies below some others."""
-    for parent, folders, names in os.walk(root):
+    for parent, folders, names in os.walk(root, onerror=_unless_gone):
         here = Path(parent)
         yield from (here / name for name in (*names, *(name for name in folders if (here / name).is_symlink())))
         folders[:] = [name for name in folders if here / name not in but]
+
+
+def _unless_gone(error: OSError) -> None:
+    """Pass over what a running service has moved meanwhile; what cannot be read must not look like nothing."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _digest(path: Path) -> str:

@@ -1,6 +1,7 @@
 """How a chain lies on the disk: a folder of numbered segments, each a file of JSON lines that is only ever appended to."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,18 +10,23 @@ from typing import Self
 
 from ctdeface_shared.audit.entry import NOTHING_BEFORE, Entry
 
+SEGMENT = re.compile(r"[0-9]{6}\.jsonl")
 SEGMENT_BYTES = 1_000_000
 """A segment that is larger gets a successor; whoever looks for one job reads whole segments."""
 
 
 def segments(chain: Path) -> list[Path]:
-    """Return the files of a chain in their order."""
-    return sorted(chain.glob("[0-9]*.jsonl"))
+    """Return the files of a chain in their order; a copy that somebody left beside them is none."""
+    return sorted(path for path in chain.glob("*.jsonl") if SEGMENT.fullmatch(path.name))
 
 
 def segment_name(number: int) -> str:
     """Name the segment of a number, which begins at 1."""
     return f"{number:06d}.jsonl"
+
+
+TORN = b" torn\n"
+"""Ends a line that a killed writer left unfinished."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +73,7 @@ class Tail:
     @property
     def closed(self) -> bytes:
         """The unfinished lines with an end, so that the next entry gets a line of its own, and no whole entry comes of them by that."""
-        return self.torn if not self.torn or self.torn.endswith(b"\n") else self.torn + b" torn\n"
+        return self.torn if not self.torn or self.torn.endswith(b"\n") else self.torn + TORN
 
     @property
     def torn_digest(self) -> str:

@@ -55,10 +55,16 @@ def run(namespace: argparse.Namespace) -> int:
     """
     from rich.console import Console  # noqa: PLC0415  not needed for --help
 
+    from ctdeface_shared.errors import ConfigurationError  # noqa: PLC0415  as above
     from ctdeface_shared.terminal import spelled  # noqa: PLC0415  as above
 
     console = Console(soft_wrap=True, markup=False, highlight=False)
-    return {"verify": _verify, "head": _head, "key": _key}[namespace.action](namespace, lambda text: console.print(spelled(text)))
+    action = {"verify": _verify, "head": _head, "key": _key}[namespace.action]
+    try:
+        return action(namespace, lambda text: console.print(spelled(text)))
+    except PermissionError as error:
+        message = f"{error.filename} cannot be read: run this as a user who may read the whole spool, or nothing can be said about it"
+        raise ConfigurationError(message) from error
 
 
 def _key(namespace: argparse.Namespace, say: Callable[[str], None]) -> int:

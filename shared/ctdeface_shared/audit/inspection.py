@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ctdeface_shared.audit.chain import chains, segment_name, segments
+from ctdeface_shared.audit.chain import TORN, chains, segment_name, segments
 from ctdeface_shared.audit.entry import NOTHING_BEFORE, UNSIGNED, CaseEnd, Entry
 from ctdeface_shared.errors import ConfigurationError
 
@@ -121,7 +121,9 @@ def _take(chain: Chain, line: bytes, damaged: bytes, trust: Trust) -> bytes:
         return damaged + line
     chain.problems.extend(_wrong(chain, entry, damaged))
     chain.problems.extend(_wrongly_signed(chain, entry, trust))
-    if damaged and entry.torn:
+    if not all(one.endswith(TORN) for one in damaged.splitlines(keepends=True)):
+        chain.problems.append(f"a whole line before entry {entry.seq} is damaged: no killed writer leaves such a line")
+    elif damaged and entry.torn:
         chain.notes.append(f"a line before entry {entry.seq} is unfinished: its writer was killed")
     chain.ends.append(entry.end)
     chain.digests[entry.seq] = entry.digest
@@ -144,7 +146,9 @@ def _wrong(chain: Chain, entry: Entry, damaged: bytes) -> Iterator[str]:
 def _wrongly_signed(chain: Chain, entry: Entry, trust: Trust) -> Iterator[str]:
     if entry.key == UNSIGNED:
         chain.unsigned += 1
-        if trust.keys and not trust.allow_unsigned:
+        if chain.signed:
+            yield f"entry {entry.seq} is not signed and follows signed ones"
+        elif trust.keys and not trust.allow_unsigned:
             yield f"entry {entry.seq} is not signed"
         if entry.signature:
             yield f"entry {entry.seq} is called unsigned and has a signature"
@@ -173,21 +177,33 @@ def missing_heads(seen: Sequence[Chain], heads: Sequence[Head]) -> Iterator[str]
             yield f"{head.chain}: entry {head.seq} is not the one that was published"
 
 
+def _read_head(words: Sequence[str]) -> Head:
+    """Read one line that names a head.
+
+    Raises:
+        ValueError: something stands before it or is missing.
+    """
+    first, chain, seq, digest = words
+    if first != HEAD:
+        raise ValueError(first)
+    return Head(chain=chain, seq=int(seq), digest=digest)
+
+
 def read_heads(file: Path) -> tuple[Head, ...]:
-    """Read published heads: lines as `ctdeface audit head` prints them, or its JSON; other lines are passed over.
+    """Read published heads: lines as `ctdeface audit head` prints them, or its JSON; lines that name no head are passed over.
 
     Raises:
         ConfigurationError: it cannot be read or holds no head.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
         lines = (
             [f"{HEAD} {one['chain']} {one['seq']} {one['digest']}" for one in json.loads(text)]
             if text.startswith("[")
             else text.splitlines()
         )
         words = [line.split() for line in lines]
-        heads = tuple(Head(chain=word[1], seq=int(word[2]), digest=word[3]) for word in words if word[:1] == [HEAD])
+        heads = tuple(_read_head(word) for line, word in zip(lines, words, strict=True) if HEAD in line)
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         heads = ()
     if not heads:
