@@ -22,6 +22,7 @@ from tests.measure.skin import facial_skin
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure everything, or what the options of `ctdeface evaluate` say."""
     parser = argparse.ArgumentParser(prog="python -m tests.evaluate", description=__doc__, epilog="DATA defaults to CTDEFACE_REAL_DATA.")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings file")
     command.add_arguments(parser)
     chosen = parser.parse_args(arguments)
     if chosen.data is None and os.environ.get("CTDEFACE_REAL_DATA"):

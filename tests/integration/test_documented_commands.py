@@ -41,7 +41,9 @@ OUTSIDE = ("/srv/", "/backup/", "/restored/")
 
 
 def _environment() -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("CTDEFACE_", "MAKE", "MFLAGS"))}
+    """What a user has: no settings, and nothing of the `make test` that may have started us."""
+    foreign = ("CTDEFACE_", "MAKE", "MFLAGS", "ARGS")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {**clean, **QUICK, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,11 @@ from tests.service.spools import Ends, drop, ends, job_for, reports
 
 CTDEFACE = Path(sys.executable).with_name("ctdeface")
 MEGABYTES = 8
+
+
+def lock_of_chain(chain: Path) -> str:
+    """The lock that a living worker holds of the chain it writes."""
+    return sha256(f"audit {chain.name}".encode()).hexdigest()[:32]
 
 
 @pytest.fixture
@@ -65,7 +71,8 @@ def test_a_job_waits_while_the_disk_is_full_and_is_released_afterwards(
             "large.dcm",
             "plan.txt",
         ]
-    assert [*fleet.spool.staging.iterdir(), *fleet.spool.work.iterdir(), *fleet.spool.locks.iterdir()] == []
+    assert [*fleet.spool.staging.iterdir(), *fleet.spool.work.iterdir()] == []
+    assert {path.name for path in fleet.spool.locks.iterdir()} == {lock_of_chain(chain) for chain in fleet.spool.audit.iterdir()}
     assert not list(tmp_path.rglob("*.part"))
     assert fleet.restarts == 0
 

@@ -115,7 +115,7 @@ class Service:
         passing |= {"originals": spool.archive / "originals", "inbox": spool.inbox}
         sizes = {name: sum(_size(path) for path in state.glob(f"{name}*")) for name in STATE}
         logs = sum(_size(member.log) for member in self.members)
-        oldest = max((_age_seconds(job) for folder in ("reports", "originals") for job in passing[folder].glob("*/*")), default=0.0)
+        oldest = max((_age_seconds(job) for folder in ("reports", "originals") for job in _below(passing[folder])), default=0.0)
         folders = {name: len(_names(folder)) for name, folder in passing.items()}
         return Look(folders=folders, oldest_seconds=oldest, state_bytes=sizes, log_bytes=logs)
 
@@ -234,6 +234,13 @@ def copies(templates: Mapping[str, Path], spool: ServiceSpool) -> Callable[[int]
         hidden.rename(spool.inbox / f"{number:06d} {kind}")
 
     return drop
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Yield what lies in the folders of a folder, some of which vanish meanwhile."""
+    for case in folder.iterdir():
+        with suppress(FileNotFoundError):
+            yield from case.iterdir()
 
 
 def _names(folder: Path) -> Sequence[str]:

@@ -59,6 +59,7 @@ def run(namespace: argparse.Namespace) -> int:
 
 def evaluate(namespace: argparse.Namespace, measure: "Callable[[str, Volume, Volume], Mapping[str, float]] | None") -> int:
     """Measure, with further figures if given, and return 1 when something was released that has no face, or with brain in the mask."""
+    from ctdeface_shared.settings import load  # noqa: PLC0415  `ctdeface evaluate --help` needs no settings
     from ctdeface_worker.evaluation import pictures, table  # noqa: PLC0415  `ctdeface evaluate --help` needs no imaging library
     from ctdeface_worker.evaluation.inputs import Kind, synthetic  # noqa: PLC0415  as above
     from ctdeface_worker.evaluation.run import Plan  # noqa: PLC0415  as above
@@ -69,16 +70,17 @@ def evaluate(namespace: argparse.Namespace, measure: "Callable[[str, Volume, Vol
         message = f"there is no Python at {namespace.detector_python}; docs/evaluation.md says how to make the detector's environment"
         raise ConfigurationError(message)
     console = Console(highlight=False, soft_wrap=True)
+    store = load(namespace.config).settings.models.place
     names, inputs = namespace.segmenter or _usual(), _inputs(namespace)
     namespace.out.mkdir(parents=True, exist_ok=True)
     rows = []
-    for row in rows_of(inputs, Plan(segmenters=names, jobs=max(namespace.jobs, 1), measure=measure), namespace.out):
+    for row in rows_of(inputs, Plan(segmenters=names, store=store, jobs=max(namespace.jobs, 1), measure=measure), namespace.out):
         rows.append(row)
         console.print(f"{len(rows):4d}/{len(inputs)}  {table.line(row)}", markup=False)
     faces = None
     if namespace.renders or namespace.detector_python:
         shown = [*(each for each in inputs if each.kind == Kind.CASE), synthetic()]
-        for name in pictures.draw(shown, [segmenter_named(each) for each in names], namespace.out):
+        for name in pictures.draw(shown, [segmenter_named(each, store) for each in names], namespace.out):
             console.print(f"drawn: {name}", markup=False)
     if namespace.detector_python:
         faces = pictures.detect(namespace.detector_python, namespace.out)

@@ -26,9 +26,11 @@ class Plan:
         segmenters: names, as settings have them.
         jobs: inputs worked on at the same time, each in a process of its own.
         measure: further figures, or None.
+        store: folder of installed networks, None for the user's.
     """
 
     segmenters: Sequence[str]
+    store: Path | None = None
     jobs: int = 1
     measure: Measure | None = None
 
@@ -38,7 +40,7 @@ def run(inputs: Sequence[Input], plan: Plan, out: Path) -> Iterator[Row]:
 
     A row is known when an earlier run into the same folder made it with the same segmenters (name and digest).
     """
-    digests = {name: _segmenter(name).digest for name in plan.segmenters}
+    digests = {name: _segmenter(name, plan.store).digest for name in plan.segmenters}
     known = {row.name: row for row in _kept(out / RESULTS, digests)}
     yield from (known[each.name] for each in inputs if each.name in known)
     fresh = [each for each in inputs if each.name not in known]
@@ -50,7 +52,7 @@ def run(inputs: Sequence[Input], plan: Plan, out: Path) -> Iterator[Row]:
 
 
 def _rows(inputs: Sequence[Input], plan: Plan) -> Iterator[Row]:
-    work = partial(_row, segmenters=tuple(plan.segmenters), measure=plan.measure)
+    work = partial(_row, segmenters=tuple(plan.segmenters), store=plan.store, measure=plan.measure)
     if plan.jobs == 1:
         yield from map(work, inputs)
         return
@@ -64,14 +66,14 @@ def _rows(inputs: Sequence[Input], plan: Plan) -> Iterator[Row]:
             raise
 
 
-def _row(wanted: Input, *, segmenters: tuple[str, ...], measure: Measure | None) -> Row:
-    return try_input(wanted, [_segmenter(name) for name in segmenters], measure)
+def _row(wanted: Input, *, segmenters: tuple[str, ...], store: Path | None, measure: Measure | None) -> Row:
+    return try_input(wanted, [_segmenter(name, store) for name in segmenters], measure)
 
 
 @cache
-def _segmenter(name: str) -> Segmenter:
+def _segmenter(name: str, store: Path | None) -> Segmenter:
     """Each process loads a network once."""
-    return segmenter_named(name)
+    return segmenter_named(name, store)
 
 
 def _ignore_interrupts() -> None:
