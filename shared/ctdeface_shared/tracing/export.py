@@ -6,6 +6,7 @@ cannot be reached costs its spans and nothing else.
 
 import re
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from ctdeface_shared import logs
 from ctdeface_shared.lifecycle import boundary
 from ctdeface_shared.tracing.spans import NOTHING, UNTOLD, Span, Tracer, Value
 
@@ -28,6 +30,7 @@ ALLOWED_ABOUT = frozenset({
 """Everything that a span may say. A new key must be of a kind that cannot carry a name, a path or a UID."""
 SEND_SECONDS = 5.0
 """After which a collector counts as unreachable, also at the end of the process."""
+_log = logs.logger(__name__)
 _PREFIX = "ctdeface."
 _HARMLESS = re.compile(r"[A-Za-z0-9._:-]{0,100}")
 _PROPAGATOR = TraceContextTextMapPropagator()
@@ -105,7 +108,7 @@ def told(service: str, to: SpanProcessor) -> Iterator[Tracer]:
 
     Args:
         service: who tells, such as `ctdeface-worker`.
-        to: what takes them; it is shut down afterwards.
+        to: what takes them; it is shut down afterwards, and given up when that takes longer than `SEND_SECONDS`.
     """
     about = {"service.name": service, "service.version": version("ctdeface"), "host.name": socket.gethostname()}
     provider = TracerProvider(resource=Resource(about), shutdown_on_exit=False)
@@ -113,4 +116,13 @@ def told(service: str, to: SpanProcessor) -> Iterator[Tracer]:
     try:
         yield TellingTracer(provider.get_tracer("ctdeface"))
     finally:
-        provider.shutdown()
+        _shut_down(provider)
+
+
+def _shut_down(provider: TracerProvider) -> None:
+    """Send what is left, in a thread that may be left behind: OpenTelemetry waits up to 30 s for a collector that hangs or drips."""
+    ending = threading.Thread(target=partial(boundary, provider.shutdown), name="traces-end", daemon=True)
+    ending.start()
+    ending.join(SEND_SECONDS)
+    if ending.is_alive():
+        _log.warning("traces_given_up")
