@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 from ctdeface_shared.settings import Settings
@@ -90,6 +91,18 @@ def test_our_services_run_commands_and_settings_that_exist(name: str, monkeypatc
     users = {user["name"] for user in documents(DEPLOY / "rabbitmq/definitions.json")[0]["users"]}
     assert service["environment"]["CTDEFACE_BROKER__USER"] in users
     assert re.fullmatch(r"amqp://(\w+):5672", service["environment"]["CTDEFACE_BROKER__URL"])[1] in SERVICES  # type: ignore[index]  # it matches
+
+
+def test_workers_name_their_audit_chains_and_sign_them_once_the_comment_signs_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Host names of containers do not last; the three lines about the key fit together, and the page counts them."""
+    assert SERVICES["worker"]["environment"]["CTDEFACE_AUDIT__WRITER"] == "worker"
+    text, lines = re.subn(r"^( *)# (.*audit_key.*)$", r"\1\2", (DEPLOY / "compose.yaml").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    signing = yaml.safe_load(text)
+    worker = signing["services"]["worker"]
+    accepted(worker["environment"], monkeypatch)
+    (target,) = [secret["target"] for secret in worker["secrets"] if secret["source"] == "audit_key"]
+    assert worker["environment"]["CTDEFACE_AUDIT__KEY_FILE"] == f"/run/secrets/{target}"
+    assert (lines, signing["secrets"]["audit_key"]["file"]) == (3, "./secrets/audit.key")
 
 
 @pytest.mark.parametrize("name", sorted(OURS))

@@ -29,7 +29,8 @@ def named(objects: Iterable[Document]) -> dict[tuple[str, str], Document]:
 NAMED = named(OBJECTS)
 PODS = {name: each["spec"]["template"]["spec"] for (kind, name), each in NAMED.items() if kind in {"Deployment", "Job"}}
 SETTINGS: dict[str, str] = NAMED["ConfigMap", "ctdeface"]["data"]
-SECRET_KEYS = set(re.findall(r"--from-(?:file|literal)=([\w-]+)", (DEPLOY.parent / "docs/deployment.md").read_text(encoding="utf-8")))
+PAGE = (DEPLOY.parent / "docs/deployment.md").read_text(encoding="utf-8")
+SECRET_KEYS = set(re.findall(r"--from-(?:file|literal)=([\w-]+)", PAGE))
 BY_ANOTHER = {"ScaledObject", "TriggerAuthentication"}
 """Kinds of KEDA's, for which the API has no schema."""
 
@@ -92,6 +93,23 @@ def test_each_pod_runs_a_command_with_settings_that_exist(name: str, monkeypatch
     (place,) = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "password"]
     (secret,) = [volume["secret"] for volume in pod["volumes"] if volume["name"] == "password"]
     assert SETTINGS["CTDEFACE_BROKER__PASSWORD_FILE"] == f"{place}/{secret['items'][0]['path']}"
+
+
+def test_workers_name_their_audit_chains_and_sign_them_once_the_comment_signs_are_gone(tmp_path: Path) -> None:
+    """Names of pods do not last; the key is mounted where the setting looks for it, closed to everybody else."""
+    text = (BASE / "worker.yaml").read_text(encoding="utf-8")
+    file = tmp_path / "worker.yaml"
+    file.write_text(re.sub(r"^( *)# ", r"\1", text, flags=re.MULTILINE).partition("\n")[2], encoding="utf-8")
+    validated(file)
+    pod = named(documents(file))["Deployment", "worker"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    own = {one["name"]: one["value"] for one in container["env"]}
+    assert {"name": "CTDEFACE_AUDIT__WRITER", "value": "worker"} in _spec("worker")[1]["env"]
+    (place,) = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "audit-key"]
+    (secret,) = [volume["secret"] for volume in pod["volumes"] if volume["name"] == "audit-key"]
+    assert own["CTDEFACE_AUDIT__KEY_FILE"] == f"{place}/audit.key"
+    assert secret["defaultMode"] & 0o007 == 0
+    assert f"secret generic {secret['secretName']} --from-file deploy/secrets/audit.key" in PAGE
 
 
 @pytest.mark.parametrize("name", PODS)
