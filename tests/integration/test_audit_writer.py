@@ -11,7 +11,7 @@ from threading import Event
 
 import pytest
 
-from ctdeface_shared.audit.chain import Tail
+from ctdeface_shared.audit.chain import TORN, Tail
 from ctdeface_shared.audit.entry import CaseEnd, Entry, Outcome
 from ctdeface_shared.audit.section import AuditSection
 from ctdeface_shared.audit.writer import AuditLog, audit_log
@@ -104,7 +104,7 @@ def test_a_writer_that_is_killed_again_while_it_goes_on_leaves_no_puzzle(tmp_pat
     """Several unfinished lines in a row are answered for by one entry."""
     write(tmp_path, "job-1")
     file = tmp_path / "audit" / "host.1" / "000001.jsonl"
-    file.write_bytes(file.read_bytes() + b'{"at":\n{"at":"2026\n{"a')
+    file.write_bytes(file.read_bytes() + b'{"at":' + TORN + b'{"at":"2026' + TORN + b'{"a')
     write(tmp_path, "job-2")
     assert problems(tmp_path) == []
     assert Tail.of(file.parent).seq == 2
