@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from statistics import median
 
 import pytest
 
@@ -225,16 +224,21 @@ def test_the_state_folder_and_the_logs_grow_with_the_number_of_cases_only(servic
 
 
 def test_no_process_holds_more_and_more_files_or_threads(services: Mapping[str, Service]) -> None:
-    """Never more than a few, and after half an hour commonly as many in the last quarter as in the one before, or fewer."""
+    """Never more than a few, and after half an hour at its calmest no more in the last quarter than in the one before.
+
+    At its calmest, because a worker holds more while it has a case, and the last quarter may have more of those; what leaks stays.
+    """
     for service in services.values():
         for role in lasting(service):
             for name in ("files", "threads"):
                 points = series_of(service.holdings, role, attrgetter(name))
                 figures = [figure for _, figure in points[len(points) // 2 :]]
                 third, last = figures[: len(figures) // 2], figures[len(figures) // 2 :]
-                print(f"{service.name}: {role:18} {median(third):g} {name}, then {median(last):g}")  # noqa: T201  as above
+                print(  # noqa: T201  as above
+                    f"{service.name}: {role:18} {min(third)} to {max(third)} {name}, then {min(last)} to {max(last)}"
+                )
                 assert max(figures) <= MOST[name], (service.name, role, name, points)
-                assert median(last) <= median(third) or not FULL, (service.name, role, name, points)
+                assert min(last) <= min(third) or not FULL, (service.name, role, name, points)
 
 
 def test_no_process_holds_more_and_more_memory(services: Mapping[str, Service]) -> None:
