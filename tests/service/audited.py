@@ -1,21 +1,27 @@
 """Chains of entries and cases with entries, made quickly for the tests of the audit log: everything is real but the pipeline."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import pytest
+
+from ctdeface_shared.audit import command
 from ctdeface_shared.audit.chain import segments
 from ctdeface_shared.audit.entry import CaseEnd, Outcome
 from ctdeface_shared.audit.inspection import Chain, Trust, inspect_chains
-from ctdeface_shared.audit.keys import PublicKey
+from ctdeface_shared.audit.keys import PublicKey, load_private_key
 from ctdeface_shared.audit.writer import AuditLog, Desk, Signs
+from ctdeface_shared.cli import EXIT_OK, main
+from ctdeface_shared.settings import keys, variable_of
 from ctdeface_shared.spool import Spool
 from ctdeface_worker.attestation import attest
 from ctdeface_worker.outbox import OutputRules
 from ctdeface_worker.publishing import publish
 from ctdeface_worker.report.model import CaseReport
-from tests.integration.test_publishing import NEW, stage
+from tests.integration.test_publishing import NEW, NEWEST, stage
 
 UNSIGNED_TRUST = Trust()
 
@@ -75,3 +81,39 @@ def release(spool: Spool, log: AuditLog, job: str, text: str = "new", *, case: s
     """Publish a case of two files and enter it."""
     report, staged = stage(spool, job, text, created_at, case)
     return publish(spool, report, staged, rules_with(log, spool))
+
+
+def alone(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Go into a folder, without settings, and do not wait for a service that there is not."""
+    monkeypatch.chdir(folder)
+    for key in keys():
+        monkeypatch.delenv(variable_of(key), raising=False)
+    monkeypatch.setattr(command, "RECHECK_SECONDS", 0.0)
+
+
+def spool_in(root: Path) -> Spool:
+    """The folders of a batch."""
+    return Spool.beside(root / "out", root / "out.ctdeface")
+
+
+def make_batch(root: Path) -> Path:
+    """Make a key pair, and a batch of three released cases, one of them released twice with different outputs; return the folder."""
+    assert main(["audit", "key", str(root / "audit.key")]) == EXIT_OK
+    spool = spool_in(root)
+    spool.prepare(outbox_mode=0o750)
+    with log_in(root / "out.ctdeface", load_private_key(root / "audit.key")) as log:
+        release(spool, log, "one", case="a")
+        release(spool, log, "two", "other", case="group/b")
+        release(spool, log, "old", "old", case="c")
+        release(spool, log, "newer", "new", case="c", created_at=NEWEST)
+    return root
+
+
+def verify(capsys: pytest.CaptureFixture[str], *more: str, public_key: str | None = "audit.key.pub") -> tuple[int, list[str]]:
+    """Run `ctdeface audit verify --out out --json`; return its exit code and the problems."""
+    capsys.readouterr()
+    given = ["--public-key", public_key] if public_key else []
+    code = main(["audit", "verify", "--out", "out", "--json", *given, *more])
+    told = json.loads(capsys.readouterr().out)
+    assert told["intact"] == (code == EXIT_OK)
+    return code, told["problems"]

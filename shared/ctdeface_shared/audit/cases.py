@@ -20,6 +20,8 @@ _SHOWN = frozenset({"published", "done"})
 _UNDER_WAY = frozenset({"prepared", "published"})
 _BY_THE_WATCHER = frozenset({LateFiles.__name__, UnsafeArchive.__name__})
 """Drops that never became a job: no worker enters them, and nothing of them was ever to be released."""
+_NAMED = 10
+"""So many jobs are named in one note."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +59,16 @@ class CaseFindings:
     Attributes:
         reports: how many were looked at.
         cases: how many of the outbox were looked at.
+        gone: how many entries are of released cases that are no longer in the outbox.
+        unreported: of how many entries of released cases no report is left, so that nobody can say whether they are in the outbox.
         problems: what should not be; cases and files by name.
         notes: what is under way or was done by people.
     """
 
     reports: int = 0
     cases: int = 0
+    gone: int = 0
+    unreported: int = 0
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -92,6 +98,7 @@ def inspect_cases(outbox: Path, reports: Path, ends: Sequence[CaseEnd]) -> CaseF
         if one.state in _SHOWN:
             cases.setdefault(one.case, []).append(one)
     _hold_outbox(outbox, cases, ends, findings)
+    _count_gone(outbox, told, ends, findings)
     return findings
 
 
@@ -181,6 +188,27 @@ def _hold_case(
         findings.problems.extend(f"{case}: {what}" for what in _differences(newest.outputs, found))
     else:  # of a case that is just being published too, if it is seen twice: its worker was killed, and the next one goes on with it
         findings.problems.append(f"{case} lies in the outbox, and no entry says that it was released")
+
+
+def _count_gone(outbox: Path, told: Sequence[Told], ends: Sequence[CaseEnd], findings: CaseFindings) -> None:
+    """Count the releases that nothing replaced and that are no longer there: people move them on, so that is no problem, but is told."""
+    case_of = {one.submission: one.case for one in told}
+    released = [end for end in ends if end.outcome is Outcome.RELEASED]
+    later: dict[str, str] = {}
+    for end in released:
+        for job in (end.job_id, *end.replaces):
+            later[job] = max(later.get(job, ""), end.submitted_at)
+    last = {end.submission: end for end in released if later[end.job_id] <= end.submitted_at}
+    findings.gone = sum(not (outbox / case_of[one]).exists() for one in last if one in case_of)
+    lost = sorted({end.job_id for one, end in last.items() if one not in case_of})
+    findings.unreported = len(lost)
+    if findings.gone:
+        findings.notes.append(f"{findings.gone} entries are of released cases that are no longer in the outbox")
+    if lost:
+        jobs = ", ".join(lost[:_NAMED]) + (", …" if len(lost) > _NAMED else "")
+        findings.notes.append(
+            f"{len(lost)} entries are of released cases of which no report is left, nor anything known to be theirs: jobs {jobs}"
+        )
 
 
 def _is_replaced(end: CaseEnd, known: Sequence[CaseEnd]) -> bool:

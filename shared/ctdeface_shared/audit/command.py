@@ -1,6 +1,7 @@
 """Checks the audit log: every chain of entries about ended cases, every signature, and that outbox and reports are what was entered.
 
-`head` prints the last entry of each chain: publish it elsewhere, for only a head that nobody here can change shows that a chain was cut.
+`head` checks the chains and prints the last entry of each: publish it elsewhere, for only a head that nobody here can change shows that a
+chain was cut.
 """
 
 import argparse
@@ -19,7 +20,7 @@ examples:
   ctdeface audit verify --spool /srv/ctdeface --public-key audit.pub                    a service, with all it released
   ctdeface audit verify --out defaced                                                   what ctdeface deface -o defaced released
   ctdeface audit verify --spool /srv/ctdeface --public-key audit.pub --head heads.txt   no chain shorter than it was published
-  ctdeface audit head --spool /srv/ctdeface >> heads.txt                                what to publish
+  ctdeface audit head --spool /srv/ctdeface --public-key audit.pub >> heads.txt         what to publish
   ctdeface audit key /etc/ctdeface/audit.key                                            a new key pair: audit.key and audit.key.pub
 """
 RECHECK_SECONDS = 2.0
@@ -31,11 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
     verify = actions.add_parser("verify", help="check chains, signatures, reports and outbox")
     _add_place(verify)
-    verify.add_argument("--public-key", type=Path, metavar="FILE", help="keys that count (default: audit.public_key_file)")
-    verify.add_argument("--allow-unsigned", action="store_true", help="unsigned entries count too: those from before there was a key")
-    verify.add_argument("--head", type=Path, action="append", default=[], metavar="FILE", help="heads that were published; again for more")
+    _add_trust(verify)
     verify.add_argument("--chains-only", action="store_true", help="do not look at reports and outbox")
-    _add_place(actions.add_parser("head", help="print the last entry of each chain, to be published"))
+    head = actions.add_parser("head", help="check the chains and print the last entry of each, to be published")
+    _add_place(head)
+    _add_trust(head)
     key = actions.add_parser("key", help="make a key pair")
     key.add_argument("file", type=Path, metavar="FILE", help="new file of the private key; the public one gets the ending .pub")
 
@@ -45,6 +46,12 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="OUT", help="output of ctdeface deface, instead of a service")
     parser.add_argument("--state-root", type=Path, metavar="DIR", help="its state root (default: OUT.ctdeface)")
     parser.add_argument("--json", action="store_true", help="one JSON document")
+
+
+def _add_trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--public-key", type=Path, metavar="FILE", help="keys that count (default: audit.public_key_file)")
+    parser.add_argument("--allow-unsigned", action="store_true", help="unsigned entries count too: those from before there was a key")
+    parser.add_argument("--head", type=Path, action="append", default=[], metavar="FILE", help="heads that were published; again for more")
 
 
 def run(namespace: argparse.Namespace) -> int:
@@ -78,34 +85,36 @@ def _key(namespace: argparse.Namespace, say: Callable[[str], None]) -> int:
 
 
 def _head(namespace: argparse.Namespace, say: Callable[[str], None]) -> int:
+    """Print the heads of chains that are as they should be: a head that is published vouches for all before it."""
     import json  # noqa: PLC0415  not needed for --help
     from dataclasses import asdict  # noqa: PLC0415  as above
 
-    from ctdeface_shared.audit.inspection import Trust, inspect_chains  # noqa: PLC0415  as above
+    from ctdeface_shared.cli import EXIT_OK, EXIT_REFUSED, complain  # noqa: PLC0415  as above
+    from ctdeface_shared.terminal import spelled  # noqa: PLC0415  as above
 
-    _, spool = _place(namespace)
-    heads = [chain.head for chain in inspect_chains(spool.audit, Trust()) if chain.head is not None]
+    settings, spool = _place(namespace)
+    chains, problems, _ = _inspected(namespace, spool, _trust(namespace, settings))
+    if problems:
+        for text in problems:
+            complain(spelled(f"WRONG: {text}"), EXIT_REFUSED)
+        return complain("no head is printed: none of these chains is to be published like this", EXIT_REFUSED)
+    heads = [chain.head for chain in chains if chain.head is not None]
     if namespace.json:
         say(json.dumps([asdict(head) for head in heads]))
     else:
         for head in heads:
             say(head.line)
-    return 0
+    return EXIT_OK
 
 
 def _verify(namespace: argparse.Namespace, say: Callable[[str], None]) -> int:
     import json  # noqa: PLC0415  not needed for --help
-    from itertools import chain as chained  # noqa: PLC0415  as above
 
-    from ctdeface_shared.audit.inspection import inspect_chains, missing_heads, read_heads  # noqa: PLC0415  as above
     from ctdeface_shared.cli import EXIT_OK, EXIT_REFUSED  # noqa: PLC0415  as above
 
     settings, spool = _place(namespace)
     trust = _trust(namespace, settings)
-    heads = list(chained.from_iterable(read_heads(file) for file in namespace.head))
-    chains = inspect_chains(spool.audit, trust)
-    _require_keys(chains, trust)
-    problems = [f"{chain.name}: {text}" for chain in chains for text in chain.problems] + list(missing_heads(chains, heads))
+    chains, problems, heads = _inspected(namespace, spool, trust)
     notes = [f"{chain.name}: {text}" for chain in chains for text in chain.notes]
     cases = None if namespace.chains_only else _cases(spool, trust)
     if cases is not None:
@@ -115,9 +124,11 @@ def _verify(namespace: argparse.Namespace, say: Callable[[str], None]) -> int:
         "entries": sum(len(chain.ends) for chain in chains),
         "signed": sum(chain.signed for chain in chains),
         "unsigned": sum(chain.unsigned for chain in chains),
-        "heads_checked": len(heads),
+        "heads_checked": heads,
         "reports_checked": cases.reports if cases else 0,
         "cases_checked": cases.cases if cases else 0,
+        "entries_gone": cases.gone if cases else 0,
+        "entries_without_report": cases.unreported if cases else 0,
     }
     if namespace.json:
         say(json.dumps({"intact": not problems, **counts, "problems": problems, "notes": notes}))
@@ -125,6 +136,23 @@ def _verify(namespace: argparse.Namespace, say: Callable[[str], None]) -> int:
         for line in _told(counts, problems, notes):
             say(line)
     return EXIT_REFUSED if problems else EXIT_OK
+
+
+def _inspected(namespace: argparse.Namespace, spool: "Spool", trust: "Trust") -> "tuple[tuple[Chain, ...], list[str], int]":
+    """Read the chains; return them, what is wrong with them, and how many published heads they were held against.
+
+    Raises:
+        ConfigurationError: the entries are signed, and no key says by whom; or a file of heads cannot be read.
+    """
+    from itertools import chain as chained  # noqa: PLC0415  not needed for --help
+
+    from ctdeface_shared.audit.inspection import inspect_chains, missing_heads, read_heads  # noqa: PLC0415  as above
+
+    heads = list(chained.from_iterable(read_heads(file) for file in namespace.head))
+    chains = inspect_chains(spool.audit, trust)
+    _require_keys(chains, trust)
+    problems = [f"{chain.name}: {text}" for chain in chains for text in chain.problems]
+    return chains, [*problems, *missing_heads(chains, heads)], len(heads)
 
 
 def _told(counts: dict[str, int], problems: list[str], notes: list[str]) -> list[str]:
