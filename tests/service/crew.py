@@ -41,7 +41,7 @@ def _serve_until(config: Path, last_step: str) -> None:
     from ctdeface_shared.audit.writer import audit_log
     from ctdeface_shared.site import find_site
     from ctdeface_worker.crew import station_of
-    from ctdeface_worker.publishing import publish
+    from ctdeface_worker.publishing import publish, resume
     from ctdeface_worker.service import serve
 
     def told(step: str) -> None:
@@ -52,7 +52,8 @@ def _serve_until(config: Path, last_step: str) -> None:
     site.prepare()
     with audit_log(site.spool, site.settings.audit, stale_seconds=site.settings.work.job_timeout) as log:
         station = station_of(site, "slot-0", Event(), pipeline, log)
-        serve(replace(station, bench=replace(station.bench, publish=partial(publish, step=told))))
+        bench = replace(station.bench, publish=partial(publish, step=told), resume=partial(resume, step=told))
+        serve(replace(station, bench=bench))
 
 
 def main() -> int:

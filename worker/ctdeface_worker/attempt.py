@@ -15,7 +15,7 @@ from ctdeface_shared.spool import ServiceSpool, Spool, case_path
 from ctdeface_worker.executor import Notify, WarmChild
 from ctdeface_worker.journal import keep_pictures, record
 from ctdeface_worker.outbox import OutputRules
-from ctdeface_worker.publishing import publish
+from ctdeface_worker.publishing import publish, resume
 from ctdeface_worker.report.model import CaseReport, describe
 from ctdeface_worker.result import CaseResult
 from ctdeface_worker.task import CaseTask
@@ -77,6 +77,7 @@ class Bench:
         keep_work: whether the undefaced input and the mask are wanted as NIfTI as well.
         keep: takes what is wanted out of the work folder, given the report, that folder and the staging folder.
         publish: how a proven case is published.
+        resume: how a publication that was broken off is finished.
         attest: writes down for good how a case ended that shows nothing in the outbox; can be repeated.
     """
 
@@ -88,6 +89,7 @@ class Bench:
     keep_work: bool = False
     keep: Callable[[CaseReport, Path, Path], None] = lambda _report, _work, _staged: None
     publish: Callable[[Spool, CaseReport, Path, OutputRules], CaseReport] = publish
+    resume: Callable[[Spool, CaseReport, OutputRules], CaseReport | None] = resume
     attest: Callable[[CaseReport], None] = lambda _: None
 
 

@@ -26,7 +26,6 @@ from ctdeface_worker.executor import UnexpectedError, WorkerCrashed
 from ctdeface_worker.journal import find_report
 from ctdeface_worker.listener import NOBODY, Listener, outcome_of
 from ctdeface_worker.outbox import holds
-from ctdeface_worker.publishing import resume
 from ctdeface_worker.refusal import refuse
 from ctdeface_worker.report.model import CaseReport, State, failed
 from ctdeface_worker.tries import JobTaken
@@ -192,7 +191,7 @@ def _settled_before(station: Station, job: DefaceJob) -> CaseReport | None:
     elif report.state is not State.PREPARED and not holds(case_path(spool.outbox, report.case), report):
         return None  # dropped again, and nothing of what became of it earlier is to be seen
     with durable.storage_errors():
-        final = resume(spool, report, station.bench.rules)
+        final = station.bench.resume(spool, report, station.bench.rules)
         if final is not None and final.state is State.DONE:
             originals.archive(spool, final, station.originals)  # those of a repeated drop as well
         return final
