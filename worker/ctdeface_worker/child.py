@@ -1,10 +1,12 @@
-"""What runs in the warm child: cases through the pipeline, with every segmenter loaded once."""
+"""What runs in the warm child: cases through the pipeline, with every segmenter loaded once.
+
+Whoever only starts children imports this as well, so imaging libraries are loaded when a child makes itself ready.
+"""
 
 from functools import cache, partial
 from pathlib import Path
 
 from ctdeface_worker.executor import Notify, Run
-from ctdeface_worker.pipeline import deface_case
 from ctdeface_worker.result import CaseResult
 from ctdeface_worker.segmentation.choice import segmenter_named
 from ctdeface_worker.task import CaseTask
@@ -20,6 +22,8 @@ def prepare(segmenter: str, *, models: Path | None = None) -> Run[CaseTask, Case
     Raises:
         ConfigurationError: there is no such segmenter.
     """
+    from ctdeface_worker.pipeline import deface_case  # noqa: PLC0415  imaging libraries: the child's business
+
     loaded = cache(partial(segmenter_named, store=models))
     loaded(segmenter)
 

@@ -1,15 +1,14 @@
-"""From a volume to a face mask by geometry: tissue, skull, orientation, rays, landmarks, mask."""
+"""From a volume to a face mask by geometry: tissue, skull, orientation, rays, landmarks, mask.
+
+A worker asks the segmenter for its name and digest and leaves volumes to its child, so the rules are loaded with the first volume.
+"""
 
 import hashlib
 from functools import cached_property
 from pathlib import Path
 
 from ctdeface_shared.options import Profile
-from ctdeface_worker.canonical import mask_to_stored
-from ctdeface_worker.domain import BoolArray, FaceMask, Volume
-from ctdeface_worker.segmentation.bulky import bulky
-from ctdeface_worker.segmentation.geometric import mask as masks
-from ctdeface_worker.segmentation.geometric.head import GRID_MM, Head, find_face, find_head
+from ctdeface_worker.domain import FaceMask, Volume
 
 
 class GeometricSegmenter:
@@ -31,15 +30,6 @@ class GeometricSegmenter:
             FaceNotFound: no face is in view.
             UntrustedGeometry: the anatomy contradicts the orientation in the headers.
         """
-        head = find_head(volume)
-        face = find_face(head)
-        full = masks.to_border(removed(head, face, profile, ears=ears), head.place, head.whole.hu.shape, face, GRID_MM)
-        return FaceMask(face=mask_to_stored(full, head.whole, volume.geometry), geometry=volume.geometry, orientation=head.orientation)
+        from ctdeface_worker.segmentation.geometric.rules import face_of  # noqa: PLC0415  imaging libraries
 
-
-def removed(head: Head, face: masks.Face, profile: Profile, *, ears: bool) -> BoolArray:
-    """Return the mask of a profile, on the part of the grid around the body."""
-    mask = masks.soft_tissue(head.canonical, head.tissue, face)
-    if profile is Profile.BULKY:
-        mask = bulky(mask, head.tissue, face, GRID_MM)
-    return mask | masks.ears(head.canonical, head.tissue, face) if ears else mask
+        return face_of(volume, profile, ears=ears)

@@ -16,7 +16,7 @@ from ctdeface_worker.domain import BoolArray, FaceMask, Geometry, HuArray, Volum
 from ctdeface_worker.segmentation import consensus
 from ctdeface_worker.segmentation.geometric import mask as masks
 from ctdeface_worker.segmentation.geometric.head import GRID_MM, Head, find_face, find_head, where_a_face_can_be
-from ctdeface_worker.segmentation.geometric.segmenter import removed
+from ctdeface_worker.segmentation.geometric.rules import removed
 from ctdeface_worker.segmentation.models import Model
 
 if TYPE_CHECKING:
