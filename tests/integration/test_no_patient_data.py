@@ -46,6 +46,11 @@ def logs(ran: Ran) -> Iterator[tuple[str, bytes]]:
         yield from contents([ran.site.state_dir / "logs"])
 
 
+def logs_of_server(node: RabbitNode) -> Sequence[bytes]:
+    """Return what RabbitMQ itself wrote down and printed."""
+    return [path.read_bytes() for path in (*sorted(node.folder.glob("*.log*")), node.folder / "output")]
+
+
 def test_the_real_pipeline_met_every_kind_of_case(real: Ran) -> None:
     """Each ended as it should, the damaged zip file too, and the marks are where they belong: in what was released."""
     assert codes(real) == {name: code for name, (code, _) in CASES.items()} | {FOLDER: "UnsafeArchive"}
@@ -54,7 +59,7 @@ def test_the_real_pipeline_met_every_kind_of_case(real: Ran) -> None:
 
 
 def test_the_stand_in_failed_with_every_error(failing: Ran) -> None:
-    """Every code of a refusal there is, a crash, a kill, bugs, and dead letters."""
+    """Every code of a refusal there is, a stage that never ends, a crash, a kill, bugs, and dead letters."""
     wanted = {f"{FOLDER} {plan}": code for plan, code in PLANS.items()}
     found = codes(failing)
     assert {name: code for name, code in found.items() if code != wanted[name]} in ({}, {f"{FOLDER} release": "LateFiles"})
@@ -69,6 +74,14 @@ def test_logs_hold_no_mark(run: str, request: pytest.FixtureRequest) -> None:
     said = b"".join(written.values())
     assert len(re.findall(rb'"event": "(?:attempt_begun|stage_begun|job_settled|attempt_failed)"', said)) > 20
     assert {path: found_in(content) for path, content in written.items() if found_in(content)} == {}
+
+
+@pytest.mark.usefixtures("failing")
+def test_the_log_of_the_queue_server_holds_no_mark(rabbitmq: RabbitNode) -> None:
+    """It tells of connections and queues, not of what travels; and it told of those of this run."""
+    written = logs_of_server(rabbitmq)
+    assert b"authenticated and granted access to vhost" in b"".join(written)
+    assert found_in(b"\0".join(written)) == []
 
 
 @pytest.mark.parametrize("run", ["real", "failing"])
@@ -112,13 +125,15 @@ def test_reports_hold_names_and_uids_and_nothing_else_of_the_headers(real: Ran) 
     assert set(found_in(told)) == {*NAMES, *UIDS}
 
 
-def test_the_page_says_where_names_and_numbers_are(real: Ran) -> None:
+@pytest.mark.usefixtures("failing")
+def test_the_page_says_where_names_and_numbers_are(real: Ran, rabbitmq: RabbitNode) -> None:
     """Its table is what is found, row by row."""
     spool, state = real.site.spool, real.site.state_dir
     places: Mapping[str, Sequence[bytes]] = {
         "logs of watcher, workers and `up`": [content for _, content in logs(real)],
         "`/metrics`, `/readyz`, `/healthz`": [page.encode() for page in real.pages],
         "events of the queue": list(events_of(state / "queue.sqlite3")),
+        "RabbitMQ's own log": logs_of_server(rabbitmq),
         "audit log": [content for _, content in contents([spool.inbox.parent / "audit"])],
         "`reports/…/attempts.log`": [path.read_bytes() for path in spool.reports.rglob("attempts.log")],
         **{f"`state/{name}`": [path.read_bytes() for path in state.glob(f"{name}*")] for name in STATE},

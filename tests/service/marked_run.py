@@ -35,19 +35,24 @@ BY_MESSAGE = frozenset({"InvalidMessage", "UnknownVersion", "EscapingPath"})
 _KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.PermanentError)]
 PERMANENT = sorted({kind.code for kind in _KINDS} - BY_MESSAGE - {errors.PermanentError.code})
 PASSING = ("StorageUnavailable", "BrokerUnavailable", "OutOfMemory", "InputChanged", "OSError", "MemoryError")
-PLANS = {f"raise {code}": code for code in PERMANENT} | {
-    **{f"raise once {code}": "" for code in PASSING},
-    "raise KeyError": "UnexpectedError",
-    "raise UnicodeError": "UnexpectedError",
-    "crash": "WorkerCrashed",
-    "memory": "OutOfMemory",
-    "release": "",
-}
-"""What the stand-in does -> the code of the report, empty for a release."""
+PLANS = (
+    {"hang": "WorkerTimedOut"}
+    | {f"raise {code}": code for code in PERMANENT}
+    | {
+        **{f"raise once {code}": "" for code in PASSING},
+        "raise KeyError": "UnexpectedError",
+        "raise UnicodeError": "UnexpectedError",
+        "crash": "WorkerCrashed",
+        "memory": "OutOfMemory",
+        "release": "",
+    }
+)
+"""What the stand-in does -> the code of the report, empty for a release; what takes longest begins first."""
 SETTINGS: Mapping[str, Mapping[str, object]] = {
     "watch": {"quiet_period": 0.4, "rescan_interval": 0.5},
     "work": {"job_timeout": 120, "max_attempts": 2, "grace_period": 0},
 }
+IMPATIENT: Mapping[str, object] = {**SETTINGS["work"], "job_timeout": 20}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -162,7 +167,7 @@ def _read(terminal: int, shown: list[bytes]) -> None:
 
 def run_failing_stand_in(folder: Path, url: str) -> Ran:
     """Drop a case for every error, with crafted messages before and late files after them."""
-    site = found_site(folder, url, **SETTINGS, spool={"originals": "delete"})
+    site = found_site(folder, url, watch=SETTINGS["watch"], work=IMPATIENT, spool={"originals": "delete"})
     site.prepare()
     ran = Ran(site=site, log=folder / "stderr.log", ports=(free_port(), free_port()))
     template = drop(site.spool, FOLDER)
