@@ -7,6 +7,7 @@ well. It is in flight when a job of it has begun and not ended, also between two
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -128,7 +129,7 @@ class Surveyor:
             OSError: a folder cannot be read, for another reason than that it is gone.
         """
         inbox = dict(
-            _below(self._spool.inbox, self._depth, self._ignore)
+            _below(self._spool.inbox, self._depth, self._ignore, shut_counts=True)
         )  # before the reports: what ends meanwhile is seen twice, not lost
         records = self._jobs.read()
         known = [one for one in records if one.state != ORDERED or one.case in inbox]
@@ -165,14 +166,17 @@ class Surveyor:
         taken = self._digests.get(case)
         if taken is None or taken.folder_ns != folder_ns or not 0 <= now - taken.at < DIGEST_SECONDS:
             taken = _Taken(folder_ns, now, "")  # files that vanish while they are read: it is just changing
-            with gone_is_no_error():
+            with gone_is_no_error(), suppress(PermissionError):
                 taken = _Taken(folder_ns, now, Manifest.scan(path).digest)
             self._digests[case] = taken
         return taken.digest
 
     def _holds_a_file(self, folder: Path) -> bool:
-        names = (name for _, _, names in os.walk(folder) for name in names)
-        return any(not any(fnmatch(name, pattern) for pattern in self._ignore) for name in names)
+        """Whether something lies in a case that counts; in a folder that may not be read there may be anything."""
+        errors: list[OSError] = []
+        names = (name for _, _, names in os.walk(folder, onerror=errors.append) for name in names)
+        found = any(not any(fnmatch(name, pattern) for pattern in self._ignore) for name in names)
+        return found or any(isinstance(error, PermissionError) for error in errors)
 
     def _refused(self, newest: Mapping[str, JobRecord], elsewhere: set[str]) -> tuple[Refused, ...]:
         found = [
@@ -230,12 +234,25 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-def _below(root: Path, depth: int, ignore: Sequence[str]) -> Iterator[tuple[str, Path]]:
-    """Yield what lies where cases lie, by name; hidden and ignored names, and what lies above the cases, do not count."""
+def _below(root: Path, depth: int, ignore: Sequence[str], *, shut_counts: bool = False) -> Iterator[tuple[str, Path]]:
+    """Yield what lies where cases lie, by name; hidden and ignored names, and what lies above the cases, do not count.
+
+    Args:
+        root: where to begin.
+        depth: cases lie so many levels below.
+        ignore: patterns of names that do not count.
+        shut_counts: whether a folder above the cases that may not be read is yielded itself, in place of what lies there.
+
+    Raises:
+        OSError: a folder cannot be read, for another reason than that it is gone.
+    """
     found: list[Path] = [root]
     for level in range(depth):
         above, found = found, []
         for folder in above:
+            if shut_counts and folder != root and not os.access(folder, os.R_OK | os.X_OK):
+                found.append(folder)
+                continue
             with gone_is_no_error(), os.scandir(folder) as entries:
                 for entry in entries:
                     counts = not entry.name.startswith(".") and not any(fnmatch(entry.name, pattern) for pattern in ignore)

@@ -115,11 +115,16 @@ def wakeups(root: Path, *, polling: bool, depth: int = 1) -> Wakeups:
 
 
 def _above_cases(folder: Path, depth: int) -> Iterator[tuple[Path, tuple[int, int]]]:
-    """Yield the folders that hold cases, or folders of them, each with what tells it from another of the same name."""
+    """Yield the folders that hold cases, or folders of them, each with what tells it from another of the same name.
+
+    The kernel tells nothing about one that may not be read, and would refuse to listen to any.
+    """
     try:
         status = folder.stat()
         below = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)] if depth > 1 else []
     except OSError:
+        return
+    if not os.access(folder, os.R_OK):
         return
     yield folder, (status.st_dev, status.st_ino)
     for inner in below:

@@ -32,11 +32,13 @@ class Inbox:
         cases: folders by the name of the case, parts joined by `/`.
         zips: zip files lying where cases lie.
         strays: other files and links above the cases; they are reported, not processed.
+        shut: what may not be looked into or at above the cases; whether cases lie there, nobody can say.
     """
 
     cases: dict[str, Path]
     zips: tuple[Path, ...]
     strays: tuple[Path, ...]
+    shut: tuple[Path, ...] = ()
 
 
 def read_inbox(root: Path, rules: Rules) -> Inbox:
@@ -48,12 +50,18 @@ def read_inbox(root: Path, rules: Rules) -> Inbox:
     cases: dict[str, Path] = {}
     zips: list[Path] = []
     strays: list[Path] = []
+    shut: list[Path] = []
     for path, level in _above_cases(root, rules):
-        if path.is_symlink() or not path.is_dir():
-            (zips if level == rules.case_depth and path.suffix.lower() == ".zip" and not path.is_symlink() else strays).append(path)
-        elif level == rules.case_depth:
-            cases[path.relative_to(root).as_posix()] = path
-    return Inbox(cases=cases, zips=tuple(zips), strays=tuple(strays))
+        try:
+            if path.is_symlink() or not path.is_dir():
+                (zips if level == rules.case_depth and path.suffix.lower() == ".zip" and not path.is_symlink() else strays).append(path)
+            elif level == rules.case_depth:
+                cases[path.relative_to(root).as_posix()] = path
+            else:
+                shut.append(path)
+        except PermissionError:
+            shut.append(path)
+    return Inbox(cases=cases, zips=tuple(zips), strays=tuple(strays), shut=tuple(shut))
 
 
 def take_snapshot(case: Path, rules: Rules) -> Snapshot:
@@ -87,14 +95,20 @@ def snapshot_of_file(path: Path) -> Snapshot:
 
 
 def _above_cases(root: Path, rules: Rules, level: int = 1) -> Iterator[tuple[Path, int]]:
-    """Yield what lies at each level down to the cases'; hidden and ignored names and files in progress do not count."""
+    """Yield what lies at each level down to the cases', and folders above that which may not be read.
+
+    Hidden and ignored names and files in progress do not count.
+    """
     for path in sorted(root.iterdir()):
         if is_unfinished(path.name) or any(fnmatch(path.name, pattern) for pattern in rules.ignore):
             continue
-        if level < rules.case_depth and path.is_dir() and not path.is_symlink():
-            yield from _above_cases(path, rules, level + 1)
-        else:
-            yield path, level
+        try:
+            if level < rules.case_depth and path.is_dir() and not path.is_symlink():
+                yield from _above_cases(path, rules, level + 1)
+                continue
+        except PermissionError:  # it must not keep the other folders waiting
+            pass
+        yield path, level
 
 
 def _entries(folder: Path, *, hidden: bool = False) -> Iterator[tuple["os.DirEntry[str]", bool]]:

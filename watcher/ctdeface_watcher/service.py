@@ -3,6 +3,8 @@
 wake or rescan → read the inbox → settle → manifest → job → published, confirmed → noted; reports close what has ended
 """
 
+import errno
+import os
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -96,7 +98,10 @@ def look_once(post: Post, memory: Memory) -> Inbox:
         _log.warning("stray_in_inbox", files=len(inbox.strays))  # their names may be a patient's; `ctdeface status` shows them
     memory.told = frozenset(inbox.strays)
     zips = {path.relative_to(post.spool.inbox).as_posix(): path for path in inbox.zips}
-    memory.forget_all_but(inbox.cases.keys() | zips.keys())
+    shut = [path.relative_to(post.spool.inbox).as_posix() for path in inbox.shut]
+    memory.forget_all_but(inbox.cases.keys() | zips.keys() | set(shut))
+    for name in shut:
+        _say_unusable(memory, name, f"it cannot be read: {os.strerror(errno.EACCES)}")
     _has_to_wait(post, memory)
     blocked = _go_on_gathering(post, memory)
     for name, path in (inbox.cases | zips).items():

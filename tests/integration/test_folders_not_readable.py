@@ -1,0 +1,92 @@
+"""A folder that the service may not read is told by name and stops nobody, and is taken as soon as it can be read."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ctdeface_shared.broker import open_broker
+from ctdeface_shared.cli import EXIT_CONFIGURATION, EXIT_OK, main
+from ctdeface_shared.site import Site
+from tests.service.audited import make_batch, spool_in
+from tests.service.bound import BOUND
+from tests.service.chaos import COMMAND, ROOT
+from tests.service.fleet import found_site
+from tests.service.watcher import fill, wait_for
+
+SHUT = ("locked", "ward/half/series", "ward/shut")
+"""A folder above cases, a folder in a case, and a case."""
+PATIENCE_SECONDS = 60.0
+
+
+@contextmanager
+def watching(site: Site, config: Path, log: Path) -> Iterator[None]:
+    """Run the watcher, bound by the modes of files, for the time of the block."""
+    with log.open("wb") as stream:
+        process = subprocess.Popen([*BOUND, COMMAND, "watch", "--config", config], cwd=ROOT, stderr=stream)
+    try:
+        yield
+        assert process.poll() is None, log.read_text(encoding="utf-8")
+    finally:
+        process.terminate()
+        process.wait(60)
+        for name in SHUT:
+            (site.spool.inbox / name).chmod(0o700)
+
+
+def bound(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    """Run a command, bound by the modes of files."""
+    command: list[str | Path] = [*BOUND, COMMAND, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
+
+
+def published(site: Site) -> int:
+    """Count the jobs that wait in the queue."""
+    broker = open_broker(site.queue)
+    ready = broker.depth().ready
+    broker.close()
+    return ready
+
+
+def test_folders_of_the_inbox_that_cannot_be_read_are_told_and_the_others_are_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`ctdeface status` names each with the reason, above a case, in one or one itself, and counts it as waiting; the log names none."""
+    site = found_site(tmp_path, None, watch={"quiet_period": 0.5, "rescan_interval": 0.5, "case_depth": 2})
+    site.prepare()
+    site.spool.inbox.mkdir(exist_ok=True)
+    for name in ("ward/open", "ward/half/series", "ward/shut", "locked/inside"):
+        fill(site.spool.inbox / name)
+    for name in SHUT:
+        (site.spool.inbox / name).chmod(0)
+    config, log = tmp_path / "ctdeface.toml", tmp_path / "watcher.log"
+
+    def told() -> list[str]:
+        capsys.readouterr()
+        assert main(["status", "--config", str(config)]) == EXIT_OK
+        return re.findall(r"(\S+) \(it cannot be read: Permission denied\)", capsys.readouterr().out)
+
+    with watching(site, config, log):
+        wait_for(lambda: published(site) == 1 and sorted(told()) == ["locked", "ward/half", "ward/shut"], PATIENCE_SECONDS)
+        seen = json.loads(bound("status", "--config", config, "--json").stdout)
+        assert (seen["waiting"], seen["is_idle"]) == (len(SHUT) + 1, False)
+        for name in SHUT:
+            (site.spool.inbox / name).chmod(0o700)
+        wait_for(lambda: published(site) == 4 and told() == [], PATIENCE_SECONDS)
+    said = log.read_text(encoding="utf-8")
+    assert said.count('"event": "case_unusable"') == 3
+    assert not [name for name in SHUT if name in said]
+
+
+def test_an_outbox_that_cannot_be_read_is_never_called_intact(tmp_path: Path) -> None:
+    """The audit ends with 78 and names the folder: what nobody could look at is neither right nor wrong."""
+    folder = spool_in(make_batch(tmp_path)).outbox / "group/b"
+    folder.chmod(0)
+    done = bound("audit", "verify", "--out", tmp_path / "out", "--public-key", tmp_path / "audit.key.pub")
+    folder.chmod(0o700)
+    assert (done.returncode, done.stdout) == (EXIT_CONFIGURATION, "")
+    assert f"{folder} cannot be read: run this as a user who may read the whole spool" in done.stderr
