@@ -224,10 +224,8 @@ def test_the_state_folder_and_the_logs_grow_with_the_number_of_cases_only(servic
 
 
 def test_no_process_holds_more_and_more_files_or_threads(services: Mapping[str, Service]) -> None:
-    """Never more than a few, and after half an hour at its calmest no more in the last quarter than in the one before.
-
-    At its calmest, because a worker holds more while it has a case, and the last quarter may have more of those; what leaks stays.
-    """
+    """Never more than a few, and after half an hour at its calmest no more in the last quarter than in the one before."""
+    # at its calmest, because a worker holds more while it has a case, and the last quarter may have more of those; what leaks stays
     for service in services.values():
         for role in lasting(service):
             for name in ("files", "threads"):
