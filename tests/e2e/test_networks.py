@@ -171,7 +171,7 @@ def test_an_installed_network_runs_in_the_warm_child_of_the_command(tmp_path: Pa
 
 def test_wrong_proposals_are_repaired_or_refused_and_never_taken_as_they_are(phantom: Phantom, poor: Model) -> None:
     """Each deliberately wrong mask as the network's opinion: what comes out takes all that geometry takes, or nothing comes out."""
-    from ctdeface_worker.segmentation.nnunet.segmenter import GuidedSegmenter
+    from ctdeface_worker.segmentation.nnunet.segmenter import GuidedSegmenter, weighed
 
     found = GuidedSegmenter("network", poor).look(phantom.volume)
     opinions, grid = found.opinions, found.head.canonical
@@ -179,16 +179,33 @@ def test_wrong_proposals_are_repaired_or_refused_and_never_taken_as_they_are(pha
     verdicts: dict[str, str] = {}
     for name, mask in wrong_masks(right, opinions.geometric):
         try:
-            decision = decide(replace(opinions, network=mask))
+            made = weighed(found.head, mask)
         except SegmentersDisagree:
             verdicts[name] = "refused"
             continue
-        verdicts[name] = decision.verdict
-        assert not (opinions.geometric & ~decision.mask).any(), name
-        assert not (decision.mask & ~(opinions.zone | opinions.geometric)).any(), name
+        verdicts[name] = made.decision.verdict
+        assert not (made.opinions.geometric & ~made.decision.mask).any(), name
+        assert not (made.decision.mask & ~(made.opinions.zone | made.opinions.geometric)).any(), name
     assert set(verdicts.values()) == {"refused", Verdict.REPAIRED}
     assert {name for name, verdict in verdicts.items() if verdict == "refused"} >= {"empty", "everything", "mirrored front to back"}
     assert decide(replace(opinions, network=opinions.geometric)).verdict is Verdict.AGREED
+
+
+def test_a_network_says_where_a_turned_face_looks_unless_the_difference_is_small_or_the_place_absurd(phantom: Phantom, poor: Model) -> None:
+    """Twenty degrees that geometry is wrong by are put right, five are not, and nothing on the side of the head is followed."""
+    from ctdeface_worker.segmentation.geometric import mask as masks
+    from ctdeface_worker.segmentation.nnunet.segmenter import GuidedSegmenter
+
+    found = GuidedSegmenter("network", poor).look(phantom.volume)
+    body, right = found.opinions.body, found.face
+    seen = found.opinions.geometric & body
+    wrong = replace(right, yaw_degrees=right.yaw_degrees + 20)
+    assert abs(masks.turned_to(wrong, seen, 2.0).yaw_degrees - right.yaw_degrees) < 5
+    small = replace(right, yaw_degrees=right.yaw_degrees + 5)
+    assert masks.turned_to(small, seen, 2.0) is small
+    beside = body & (np.arange(body.shape[2]) > right.cylinder.axis.x + 15)
+    assert masks.turned_to(right, beside, 2.0) is right
+    assert masks.turned_to(right, np.zeros_like(body), 2.0) is right
 
 
 def upright(shape: tuple[int, ...]) -> Geometry:

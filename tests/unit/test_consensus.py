@@ -67,6 +67,19 @@ def test_a_ray_that_ends_on_bone_is_no_gap() -> None:
     assert decide(replace(given_, network=network, bone=bone)).verdict is Verdict.AGREED
 
 
+def test_a_film_of_flesh_that_is_left_on_bone_goes_as_well_and_flesh_without_bone_behind_it_stays() -> None:
+    """One voxel, as far as a network cannot tell flesh from bone; two are the network's decision."""
+    given_ = usual()
+    network = given_.network & ~box((4, 16), (15, 16), (10, 30))
+    bone = given_.bone | box((4, 16), (16, 20), (10, 20))
+    decision = decide(replace(given_, network=network, bone=bone))
+    assert decision.verdict is Verdict.AGREED
+    assert decision.mask[4:16, 15, 10:20].all()
+    assert not decision.mask[4:16, 15, 21:30].any()
+    thicker = given_.bone | box((4, 16), (17, 20), (10, 20))
+    assert not decide(replace(given_, network=network, bone=thicker)).mask[4:16, 15, 10:20].any()
+
+
 def test_beside_the_middle_of_the_face_the_network_says_where_it_ends() -> None:
     """The geometric mask goes on to the ears; what it takes there is not put back."""
     given_ = usual()

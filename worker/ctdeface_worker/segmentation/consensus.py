@@ -10,6 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from ctdeface_shared.errors import SegmentersDisagree
+from ctdeface_worker import morphology
 from ctdeface_worker.domain import BoolArray
 
 LEAST_ALIKE = 0.60
@@ -105,7 +106,7 @@ def decide(opinions: Opinions) -> Decision:
     elif gaps.any():
         wide = ndimage.binary_dilation(gaps, iterations=AROUND_GAP)
         mask |= opinions.geometric & wide[:, None, :]
-    return Decision(mask=mask, verdict=verdict, alike=alike, outside=outside, left=left)
+    return Decision(mask=mask | _film(mask, opinions), verdict=verdict, alike=alike, outside=outside, left=left)
 
 
 def _still_met(mask: BoolArray, opinions: Opinions) -> BoolArray:
@@ -115,6 +116,13 @@ def _still_met(mask: BoolArray, opinions: Opinions) -> BoolArray:
     on_bone = np.take_along_axis(opinions.bone, meets[:, None, :], axis=1)[:, 0]
     met: BoolArray = opinions.core & kept.any(axis=1) & (meets - skin < opinions.depth) & ~on_bone
     return met
+
+
+def _film(mask: BoolArray, opinions: Opinions) -> BoolArray:
+    """Return the soft tissue, one voxel thick, that a mask leaves on bone: half bone to a network, a face's relief to an eye."""
+    between = morphology.grown(mask, 1) & morphology.grown(opinions.bone, 1)
+    film: BoolArray = between & opinions.zone & opinions.body & ~opinions.bone
+    return film
 
 
 def _dice(one: BoolArray, other: BoolArray) -> float:

@@ -1,6 +1,6 @@
 """The face mask on the canonical grid: what lies outside the outermost bone, from mid-forehead to below the chin."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -35,6 +35,10 @@ CHEEK_BESIDE_CAVITY_MM = 40.0
 GUARD_MM = 4.0
 """Around the cavity nothing is removed."""
 FRONT_HALF_WIDTH_MM = 75.0
+MOST_TURNED_DEGREES = 45.0
+"""No head that lies in a scanner is turned farther to one side."""
+LEAST_TURN_DEGREES = 10.0
+"""A mask that is 15 mm too far to one side is less off than this, and is not to be followed."""
 CORE_HALF_WIDTH_MM = 47.0
 CORE_ABOVE_BROW_MM = 20.0
 """What anybody knows a face by lies within these: between the lateral rims of the orbits, up to the lower forehead."""
@@ -74,6 +78,24 @@ class Face:
     chin: int | None
     least_depth_mm: float
     cut_above: bool = False
+
+
+def turned_to(face: Face, seen: BoolArray, spacing_mm: float) -> Face:
+    """Return the face, looking where the middle of what somebody else takes for it lies.
+
+    In a head that leans and turns, soft tissue tells its direction more surely than the bones do. A small difference is left alone, and
+    what lies too far aside is no face.
+
+    Args:
+        face: as geometry finds it.
+        seen: tissue of a face, by a network; (z, y, x) as the tissue that `face` was found in.
+        spacing_mm: edge of a voxel.
+    """
+    _, degrees = directions((seen.shape[1], seen.shape[2]), face.cylinder.axis, spacing_mm)
+    thick, angle = np.count_nonzero(seen, axis=0), np.deg2rad(degrees)
+    yaw = float(np.rad2deg(np.arctan2((thick * np.sin(angle)).sum(), (thick * np.cos(angle)).sum())))
+    follows = seen.any() and abs(yaw) <= MOST_TURNED_DEGREES and abs(yaw - face.yaw_degrees) >= LEAST_TURN_DEGREES
+    return replace(face, yaw_degrees=yaw) if follows else face
 
 
 def soft_tissue(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:

@@ -117,17 +117,7 @@ class GuidedSegmenter(_Networked):
             UntrustedGeometry: as `segment`.
         """
         head = find_head(volume)
-        face = find_face(head)
-        opinions = consensus.Opinions(
-            network=self._proposal(volume, head),
-            geometric=removed(head, face, Profile.SOFT_TISSUE, ears=False),
-            zone=masks.safe_zone(head.tissue, face, GRID_MM),
-            body=head.tissue.body,
-            bone=head.tissue.bone,
-            core=masks.core(head.tissue.body.shape, face, GRID_MM),
-            depth=math.ceil(face.least_depth_mm / GRID_MM),
-        )
-        return Found(head=head, face=face, opinions=opinions, decision=consensus.decide(opinions))
+        return weighed(head, self._proposal(volume, head))
 
     def _proposal(self, volume: Volume, head: Head) -> BoolArray:
         """Return the network's mask around the body; empty where it finds no face."""
@@ -156,6 +146,30 @@ class Found:
     face: masks.Face
     opinions: consensus.Opinions
     decision: consensus.Decision
+
+
+def weighed(head: Head, proposal: BoolArray) -> Found:
+    """Hold what a network takes for the face against what geometry knows of the head.
+
+    Args:
+        head: the head.
+        proposal: the network's mask, on the head's grid.
+
+    Raises:
+        FaceNotFound: the geometric rules find no face in view.
+        SegmentersDisagree: the network does not mean the same face.
+    """
+    face = masks.turned_to(find_face(head), proposal & head.tissue.body, GRID_MM)
+    opinions = consensus.Opinions(
+        network=proposal,
+        geometric=removed(head, face, Profile.SOFT_TISSUE, ears=False),
+        zone=masks.safe_zone(head.tissue, face, GRID_MM),
+        body=head.tissue.body,
+        bone=head.tissue.bone,
+        core=masks.core(head.tissue.body.shape, face, GRID_MM),
+        depth=math.ceil(face.least_depth_mm / GRID_MM),
+    )
+    return Found(head=head, face=face, opinions=opinions, decision=consensus.decide(opinions))
 
 
 def face_piece(seen: BoolArray, spacing_mm: float) -> BoolArray:
