@@ -3,6 +3,8 @@
 It finds cavity, window and skin in the input by its own means and refuses when it cannot. It knows nothing of segmentation.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ctdeface_shared.options import HIGHEST_FILL_HU, Profile
@@ -12,7 +14,7 @@ from ctdeface_worker.verification import skin
 from ctdeface_worker.verification.cavity import find_cavity
 from ctdeface_worker.verification.check import Check
 from ctdeface_worker.verification.mask import check_mask
-from ctdeface_worker.verification.window import Window, find_window
+from ctdeface_worker.verification.window import find_window
 
 GRID_MM = 2.0
 LEAST_REMOVED = 0.985
@@ -23,6 +25,23 @@ MOST_BRIGHT = 0.15
 LEAST_UNCOVERED = 0.62
 FEWEST_RAYS_ON_BONE = 100
 SMALLEST_CAVITY_ML = 40.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """What the gate found in an input, before it knows of any mask.
+
+    Attributes:
+        volume: the input.
+        canonical: the same on the gate's grid.
+        cavity: the intracranial cavity on that grid.
+        facing: what rays from the front meet; None where the cavity is too small to say where the face is.
+    """
+
+    volume: Volume
+    canonical: Canonical
+    cavity: BoolArray
+    facing: skin.Facing | None
 
 
 def verify_volume(before: Volume, after: Volume, face: BoolArray, *, profile: Profile) -> tuple[Check, ...]:
@@ -37,22 +56,33 @@ def verify_volume(before: Volume, after: Volume, face: BoolArray, *, profile: Pr
     Returns:
         Every check that could be made; the volume is proven when all passed.
     """
+    return judge(examine(before), after, face, profile=profile)
+
+
+def examine(before: Volume) -> Examined:
+    """Find cavity, window and skin in an input; one examination serves any number of masks."""
+    canonical = to_canonical(before, spacing_mm=GRID_MM)
+    cavity = find_cavity(canonical)
+    facing = skin.look(before, find_window(canonical, cavity)) if _ml(cavity) >= SMALLEST_CAVITY_ML else None
+    return Examined(volume=before, canonical=canonical, cavity=cavity, facing=facing)
+
+
+def judge(seen: Examined, after: Volume, face: BoolArray, *, profile: Profile) -> tuple[Check, ...]:
+    """Check one defaced volume against its input; as `verify_volume`."""
+    before, canonical, cavity = seen.volume, seen.canonical, seen.cavity
     values = _check_values(before, after, face)
     if before.geometry.shape != after.geometry.shape or not face.any():
         return (*values, Check(name="mask_size", passed=False, figure=0.0, message="the mask is empty or of another shape"))
-    canonical = to_canonical(before, spacing_mm=GRID_MM)
-    cavity = find_cavity(canonical)
-    ml = float(cavity.sum() * GRID_MM**3 / 1000)
+    ml = _ml(cavity)
     found = Check(
         name="cavity_found",
-        passed=ml >= SMALLEST_CAVITY_ML,
+        passed=seen.facing is not None,
         figure=ml,
         bound=SMALLEST_CAVITY_ML,
         message=f"the intracranial cavity in view measures {ml:.0f} ml",
     )
-    if not found.passed:
+    if seen.facing is None:
         return (*values, found)
-    window = find_window(canonical, cavity)
     overlap = int(np.count_nonzero(mask_to_stored(cavity, canonical, before.geometry) & face))
     brain = Check(
         name="brain_untouched",
@@ -62,7 +92,11 @@ def verify_volume(before: Volume, after: Volume, face: BoolArray, *, profile: Pr
         message=f"{overlap} voxels of the intracranial cavity lie in the mask",
     )
     plausible = check_mask(canonical, _canonical_mask(before, face, canonical), cavity, bone_stays=profile is Profile.SOFT_TISSUE)
-    return (*values, found, brain, *plausible, *_check_skin(before, after, window, bone_stays=profile is Profile.SOFT_TISSUE))
+    return (*values, found, brain, *plausible, *_check_skin(skin.cast(seen.facing, after), bone_stays=profile is Profile.SOFT_TISSUE))
+
+
+def _ml(cavity: BoolArray) -> float:
+    return float(cavity.sum() * GRID_MM**3 / 1000)
 
 
 def _check_values(before: Volume, after: Volume, face: BoolArray) -> tuple[Check, ...]:
@@ -95,8 +129,7 @@ def _canonical_mask(before: Volume, face: BoolArray, canonical: Canonical) -> Bo
     return inside
 
 
-def _check_skin(before: Volume, after: Volume, window: Window, *, bone_stays: bool) -> tuple[Check, ...]:
-    rays = skin.cast(before, after, window)
+def _check_skin(rays: skin.Rays, *, bone_stays: bool) -> tuple[Check, ...]:
     counted = int(rays.counts.sum())
     enough = Check(
         name="facial_skin_found",

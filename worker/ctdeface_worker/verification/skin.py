@@ -48,13 +48,40 @@ class Rays:
     uncovered: BoolArray
 
 
-def cast(before: Volume, after: Volume, window: Window) -> Rays:
-    """Cast rays from the front through input and output, at most 1 mm apart (one voxel if coarser)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facing:
+    """What rays from the front meet in the input, one per (z, x).
+
+    Attributes:
+        within: lowest and highest LPS corner in mm of the part that they go through.
+        mm: how far they are apart, and their steps.
+        deeper_mm: so much deeper a surface must lie to be another one.
+        skin: step at which each meets the patient.
+        counts: as of `Rays`.
+        bright: as of `Rays`.
+        covered: as of `Rays`.
+        bone: step at which each meets the first bone behind the skin.
+        has_bone: whether there is any.
+    """
+
+    within: tuple[FloatArray, FloatArray]
+    mm: float
+    deeper_mm: float
+    skin: IndexArray
+    counts: BoolArray
+    bright: BoolArray
+    covered: BoolArray
+    bone: IndexArray
+    has_bone: BoolArray
+
+
+def look(before: Volume, window: Window) -> Facing:
+    """Cast rays from the front through the input, at most 1 mm apart (one voxel if coarser)."""
     spacing = before.geometry.spacing_mm
     mm = max(1.0, min(spacing))
     room = np.array([EDGE_MM, 0.0, EDGE_MM]) + mm
     within = (window.low - room, window.high + room)
-    old, new = to_canonical(before, spacing_mm=mm, within=within), to_canonical(after, spacing_mm=mm, within=within)
+    old = to_canonical(before, spacing_mm=mm, within=within)
     body = _patient(old) | (to_canonical(_inner_air(before), spacing_mm=mm, within=within).hu >= 0.5)
     there: BoolArray = np.asarray(body.any(axis=1))
     skin = body.argmax(axis=1)
@@ -62,31 +89,44 @@ def cast(before: Volume, after: Volume, window: Window) -> Rays:
     inside = _at(_well_inside(old), skin)
     brightness = np.maximum(_at(old.hu, skin), _at(old.hu, np.minimum(skin + 1, old.hu.shape[1] - 1)))
     faced = there & air_before & inside & _in_window(old, window) & _near(skin, there, mm)
+    counts = faced & (brightness <= BONE_HU)
+    bone, has_bone = _bone_behind(old, skin)
+    return Facing(
+        within=within,
+        mm=mm,
+        deeper_mm=max(LEAST_DEEPER_MM, LEAST_DEEPER_VOXELS * min(max(spacing[1:]), 5.0)),
+        skin=skin,
+        counts=counts,
+        bright=faced & (brightness > BONE_HU),
+        covered=counts & (np.where(has_bone, (bone - skin) * mm, np.inf) <= COVERED_MM),
+        bone=bone,
+        has_bone=has_bone,
+    )
+
+
+def cast(facing: Facing, after: Volume) -> Rays:
+    """Cast the same rays through the output."""
+    new = to_canonical(after, spacing_mm=facing.mm, within=facing.within)
     surface = (new.hu > SKIN_HU) & new.valid
     left = surface.any(axis=1)
     meets = surface.argmax(axis=1)
     hard = np.maximum(_at(new.hu, meets), _at(new.hu, np.minimum(meets + 1, new.hu.shape[1] - 1))) > BONE_HU
-    deeper = np.where(left, (meets - skin) * mm, np.inf)
-    need = max(LEAST_DEEPER_MM, LEAST_DEEPER_VOXELS * min(max(spacing[1:]), 5.0))
-    counts = faced & (brightness <= BONE_HU)
-    bone_mm, on_bone = _bone_behind(old, skin, meets)
+    deeper = np.where(left, (meets - facing.skin) * facing.mm, np.inf)
+    on_bone: BoolArray = np.asarray(facing.has_bone & (np.abs(meets - facing.bone) * facing.mm <= ON_BONE_MM), dtype=bool)
     return Rays(
-        counts=counts,
-        bright=faced & (brightness > BONE_HU),
-        removed=(deeper >= need) | (left & hard & (meets >= skin)),
-        covered=counts & (bone_mm <= COVERED_MM),
+        counts=facing.counts,
+        bright=facing.bright,
+        removed=(deeper >= facing.deeper_mm) | (left & hard & (meets >= facing.skin)),
+        covered=facing.covered,
         uncovered=on_bone & left,
     )
 
 
-def _bone_behind(old: Canonical, skin: IndexArray, meets: IndexArray) -> tuple[FloatArray, BoolArray]:
-    """Return how far behind the input's skin its first bone lies, and whether the output's surface is that bone."""
+def _bone_behind(old: Canonical, skin: IndexArray) -> tuple[IndexArray, BoolArray]:
+    """Return the step of the first bone behind the input's skin, and whether there is any."""
     behind = np.arange(old.hu.shape[1])[None, :, None] >= skin[:, None, :]
     bone = (old.hu > BONE_HU) & old.valid & behind
-    first, there = bone.argmax(axis=1), bone.any(axis=1)
-    mm = old.spacing_mm
-    depth = np.where(there, (first - skin) * mm, np.inf)
-    return depth, np.asarray(there & (np.abs(meets - first) * mm <= ON_BONE_MM), dtype=bool)
+    return bone.argmax(axis=1), np.asarray(bone.any(axis=1))
 
 
 def _inner_air(before: Volume) -> Volume:
