@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup run deface test lint docs audit evaluate bench chaos soak clean
 export IN OUT
+# the suite starts hundreds of processes, and each would compile our modules anew
+unexport PYTHONDONTWRITEBYTECODE
 SPOOL ?= spool
 
 help: ## show this list
