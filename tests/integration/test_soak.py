@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -224,19 +225,20 @@ def test_the_state_folder_and_the_logs_grow_with_the_number_of_cases_only(servic
 
 
 def test_no_process_holds_more_and_more_files_or_threads(services: Mapping[str, Service]) -> None:
-    """Never more than a few, and after half an hour at its calmest no more in the last quarter than in the one before."""
-    # at its calmest, because a worker holds more while it has a case, and the last quarter may have more of those; what leaks stays
+    """Never more than a few, and after half an hour not more in the last quarter than in the one before, commonly or at its calmest.
+
+    A worker holds more while it has a case and less without a child, and either may fall into one quarter; what leaks raises both figures.
+    """
     for service in services.values():
         for role in lasting(service):
             for name in ("files", "threads"):
                 points = series_of(service.holdings, role, attrgetter(name))
                 figures = [figure for _, figure in points[len(points) // 2 :]]
                 third, last = figures[: len(figures) // 2], figures[len(figures) // 2 :]
-                print(  # noqa: T201  as above
-                    f"{service.name}: {role:18} {min(third)} to {max(third)} {name}, then {min(last)} to {max(last)}"
-                )
+                calm, common = (min(third), min(last)), (median(third), median(last))
+                print(f"{service.name}: {role:18} {calm[0]} to {common[0]:g} {name}, then {calm[1]} to {common[1]:g}")  # noqa: T201  as above
                 assert max(figures) <= MOST[name], (service.name, role, name, points)
-                assert min(last) <= min(third) or not FULL, (service.name, role, name, points)
+                assert not FULL or calm[1] <= calm[0] or common[1] <= common[0], (service.name, role, name, points)
 
 
 def test_no_process_holds_more_and_more_memory(services: Mapping[str, Service]) -> None:
