@@ -225,10 +225,8 @@ def test_the_state_folder_and_the_logs_grow_with_the_number_of_cases_only(servic
 
 
 def test_no_process_holds_more_and_more_files_or_threads(services: Mapping[str, Service]) -> None:
-    """Never more than a few, and after half an hour not more in the last quarter than in the one before, commonly or at its calmest.
-
-    A worker holds more while it has a case and less without a child, and either may fall into one quarter; what leaks raises both figures.
-    """
+    """Never more than a few, and after half an hour not more in the last quarter than in the one before, commonly or at its calmest."""
+    # a worker holds more while it has a case and less without a child, and either may fall into one quarter; what leaks raises both figures
     for service in services.values():
         for role in lasting(service):
             for name in ("files", "threads"):
