@@ -9,8 +9,8 @@ from typing import Self
 HIGHEST_FILL_HU = -800
 """A fill brighter than this could pass for tissue (and show the mask's outline as a surface)."""
 
-USUAL_SEGMENTER = "geometric"
-"""What finds the face unless somebody chooses; `network` as soon as a network ships (decision 0010)."""
+USUAL_SEGMENTER = "network"
+"""What finds the face unless somebody chooses (decision 0010)."""
 
 
 class Profile(StrEnum):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -49,12 +50,13 @@ class Batch:
 
 @pytest.fixture(scope="module")
 def batch(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Batch:
-    """Run `ctdeface deface` once."""
+    """Run `ctdeface deface` once, with the segmenter that users get."""
     root = tmp_path_factory.mktemp("heads")
     for case in (*HEADS, PHANTOM):
         shutil.copytree(real_data / case, root / "in" / case)  # links out of IN are not followed
     command: list[str | Path] = [Path(sys.executable).with_name("ctdeface"), "deface", "-i", root / "in", "-o", root / "out"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    usual = {name: value for name, value in os.environ.items() if name != "CTDEFACE_DEFACE__SEGMENTER"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=usual)
     return Batch(root_in=root / "in", root_out=root / "out", exit_code=done.returncode)
 
 
