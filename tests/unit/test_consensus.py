@@ -31,6 +31,7 @@ def usual() -> Opinions:
         zone=box((2, 18), (0, 20), (6, 34)),
         body=box((0, 20), (10, 36), (4, 36)),
         bone=box((0, 20), (20, 36), (4, 36)),
+        front=core,
         core=core,
         depth=3,
     )
@@ -56,6 +57,18 @@ def test_a_gap_in_the_middle_of_the_face_is_mended_with_the_geometric_mask_and_n
     assert decision.mask[9, 10:16, 20:22].all()
     assert (decision.mask & given_.body)[:, :, 10:17].sum() == (network & given_.body)[:, :, 10:17].sum()
     assert decision.left == pytest.approx(2 / 160)
+
+
+def test_skin_that_is_left_on_the_forehead_is_mended_and_not_held_against_the_network() -> None:
+    """Where a forehead begins is a matter of opinion; where geometry has it end, none of its skin stays."""
+    given_ = usual()
+    front = given_.core.copy()
+    front[15:16, 12:28] = True
+    network = given_.network & ~box((15, 16), (8, 16), (10, 30))
+    decision = decide(replace(given_, network=network, front=front))
+    assert (decision.verdict, decision.left) == (Verdict.AGREED, 0.0)
+    assert decision.mask[15, 10:16, 12:28].all()
+    assert not decide(replace(given_, network=network)).mask[15, 10:16, 12:28].any()
 
 
 def test_a_ray_that_ends_on_bone_is_no_gap() -> None:

@@ -39,7 +39,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opinions:
-    """What is known about one head on one upright grid; every array but `core` is (z, y, x) of the same shape.
+    """What is known about one head on one upright grid; every array but `front` and `core` is (z, y, x) of the same shape.
 
     Attributes:
         network: the network's mask.
@@ -47,7 +47,8 @@ class Opinions:
         zone: where removal is safe at all.
         body: the patient.
         bone: of the body.
-        core: rays (z, x) from the front that meet the middle of the face, from the brow to the chin.
+        front: rays (z, x) from the front that meet the middle of the face, from mid-forehead to the chin.
+        core: those of them that meet it below mid-forehead; by these a network is judged.
         depth: voxels that the skin must lose along such a ray unless bone comes first.
     """
 
@@ -56,6 +57,7 @@ class Opinions:
     zone: BoolArray
     body: BoolArray
     bone: BoolArray
+    front: BoolArray
     core: BoolArray
     depth: int
 
@@ -99,7 +101,7 @@ def decide(opinions: Opinions) -> Decision:
         _disagree(f"the network and the geometric rules mean different places (overlap {alike:.2f})")
     mask = (opinions.network & opinions.zone) | (opinions.geometric & ~opinions.body)
     gaps = _still_met(mask, opinions)
-    left = _share(gaps, opinions.core & opinions.body.any(axis=1))
+    left = _share(gaps & opinions.core, opinions.core & opinions.body.any(axis=1))
     verdict = Verdict.AGREED if left <= MOST_LEFT else Verdict.MENDED
     if alike < ALIKE or outside > SURE_OUTSIDE or left > MOST_MENDED:
         verdict, mask = Verdict.REPAIRED, mask | opinions.geometric
@@ -114,7 +116,7 @@ def _still_met(mask: BoolArray, opinions: Opinions) -> BoolArray:
     kept = opinions.body & ~mask
     skin, meets = opinions.body.argmax(axis=1), kept.argmax(axis=1)
     on_bone = np.take_along_axis(opinions.bone, meets[:, None, :], axis=1)[:, 0]
-    met: BoolArray = opinions.core & kept.any(axis=1) & (meets - skin < opinions.depth) & ~on_bone
+    met: BoolArray = opinions.front & kept.any(axis=1) & (meets - skin < opinions.depth) & ~on_bone
     return met
 
 

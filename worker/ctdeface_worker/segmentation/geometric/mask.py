@@ -161,13 +161,20 @@ def safe_zone(tissue: Tissue, face: Face, spacing_mm: float) -> BoolArray:
     return near & ~(tissue.bone & ~at_skin) & ~guard(tissue, spacing_mm)
 
 
-def core(shape: tuple[int, ...], face: Face, spacing_mm: float) -> BoolArray:
-    """Return the rays (z, x) from the front to the middle of the face, from the lower forehead to the chin."""
+def middle_of_face(shape: tuple[int, ...], face: Face, spacing_mm: float) -> BoolArray:
+    """Return the rays (z, x) from the front to the middle of the face, from mid-forehead to the chin."""
     levels = rows(face, shape[0], spacing_mm)
     lowest = max(levels.start, face.chin) if face.chin is not None else levels.start
     middle = np.abs(np.arange(shape[2]) - face.cylinder.axis.x) * spacing_mm <= CORE_HALF_WIDTH_MM
     rays = np.zeros((shape[0], shape[2]), dtype=bool)
-    rays[lowest : min(levels.stop, round(face.brow + CORE_ABOVE_BROW_MM / spacing_mm) + 1)] = middle
+    rays[lowest : levels.stop] = middle
+    return rays
+
+
+def core(shape: tuple[int, ...], face: Face, spacing_mm: float) -> BoolArray:
+    """Return the part of these rays that no opinion of what a face is leaves out: those up to the lower forehead."""
+    rays = middle_of_face(shape, face, spacing_mm)
+    rays[round(face.brow + CORE_ABOVE_BROW_MM / spacing_mm) + 1 :] = False
     return rays
 
 

@@ -166,6 +166,7 @@ def weighed(head: Head, proposal: BoolArray) -> Found:
         zone=masks.safe_zone(head.tissue, face, GRID_MM),
         body=head.tissue.body,
         bone=head.tissue.bone,
+        front=masks.middle_of_face(head.tissue.body.shape, face, GRID_MM),
         core=masks.core(head.tissue.body.shape, face, GRID_MM),
         depth=math.ceil(face.least_depth_mm / GRID_MM),
     )
