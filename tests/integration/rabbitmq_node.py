@@ -1,6 +1,7 @@
 """A RabbitMQ server of our own for the tests: private folder, free ports, gone afterwards."""
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -17,6 +18,8 @@ from ctdeface_shared.broker.target import BrokerTarget
 from tests.needed import INSTALLER, missing
 
 STARTS_WITHIN_SECONDS = 90.0
+PORTS = range(20_000, 32_000)
+"""Below those that Linux gives to outgoing connections."""
 DEBIAN = Path("/usr/lib/rabbitmq/bin")
 
 
@@ -35,13 +38,13 @@ def require_server() -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    """Ports of the loopback interface that nobody listens on, and that the system gives to no connection before they are used."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = PORTS[secrets.randbelow(len(PORTS))]
+        with socket.socket() as tried, suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            ports += [port] if port not in ports else []
     return ports
 
 

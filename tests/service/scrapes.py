@@ -1,12 +1,13 @@
 """Asking a running service for its metrics, as Prometheus does."""
 
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from typing import TypeAlias
 
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.integration.rabbitmq_node import free_ports
 
 HOST = "127.0.0.1"
 Series: TypeAlias = tuple[str, frozenset[tuple[str, str]]]
@@ -15,10 +16,7 @@ Series: TypeAlias = tuple[str, frozenset[tuple[str, str]]]
 
 def free_port() -> int:
     """Return a port that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
 
 
 def get(port: int, path: str, method: str = "GET") -> tuple[int, str]:
