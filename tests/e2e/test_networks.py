@@ -185,7 +185,7 @@ def test_wrong_proposals_are_repaired_or_refused_and_never_taken_as_they_are(pha
             continue
         verdicts[name] = made.decision.verdict
         assert not (made.opinions.geometric & ~made.decision.mask).any(), name
-        assert not (made.decision.mask & ~(made.opinions.zone | made.opinions.geometric)).any(), name
+        assert not (made.decision.mask & ~(made.opinions.reach | made.opinions.geometric)).any(), name
     assert set(verdicts.values()) == {"refused", Verdict.REPAIRED}
     assert {name for name, verdict in verdicts.items() if verdict == "refused"} >= {"empty", "everything", "mirrored front to back"}
     assert decide(replace(opinions, network=opinions.geometric)).verdict is Verdict.AGREED

@@ -29,6 +29,7 @@ def usual() -> Opinions:
         network=box((4, 16), (8, 16), (10, 30)),
         geometric=box((4, 16), (0, 16), (10, 30)),
         zone=box((2, 18), (0, 20), (6, 34)),
+        reach=box((0, 20), (0, 20), (6, 34)),
         body=box((0, 20), (10, 36), (4, 36)),
         bone=box((0, 20), (20, 36), (4, 36)),
         front=core,
@@ -139,7 +140,7 @@ def test_a_network_that_means_something_else_is_refused(network: BoolArray, why:
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.0, 0.6))
-def test_no_mask_ever_leaves_the_safe_zone_or_spares_skin_in_the_middle_of_the_face(seed: int, noise: float) -> None:
+def test_no_mask_ever_leaves_the_safe_reach_or_spares_skin_in_the_middle_of_the_face(seed: int, noise: float) -> None:
     """Whatever the network says: inside zone or geometric mask, and no ray to the middle of the face meets skin any more."""
     given_ = usual()
     chance = np.random.default_rng(seed)
@@ -148,7 +149,7 @@ def test_no_mask_ever_leaves_the_safe_zone_or_spares_skin_in_the_middle_of_the_f
         decision = decide(replace(given_, network=network))
     except SegmentersDisagree:
         return
-    assert not (decision.mask & ~(given_.zone | given_.geometric)).any()
+    assert not (decision.mask & ~(given_.reach | given_.geometric)).any()
     kept = given_.body & ~decision.mask
     skin, meets = given_.body.argmax(axis=1), kept.argmax(axis=1)
     assert (meets - skin)[given_.core].min() >= given_.depth

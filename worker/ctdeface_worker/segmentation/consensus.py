@@ -44,7 +44,8 @@ class Opinions:
     Attributes:
         network: the network's mask.
         geometric: the geometric mask, up to the border in front.
-        zone: where removal is safe at all.
+        zone: where removal is safe, in the slices of the face by geometry.
+        reach: the same in every slice.
         body: the patient.
         bone: of the body.
         front: rays (z, x) from the front that meet the middle of the face, from mid-forehead to the chin.
@@ -55,6 +56,7 @@ class Opinions:
     network: BoolArray
     geometric: BoolArray
     zone: BoolArray
+    reach: BoolArray
     body: BoolArray
     bone: BoolArray
     front: BoolArray
@@ -67,7 +69,7 @@ class Decision:
     """What is removed, and why that.
 
     Attributes:
-        mask: never outside the safe zone, but for what geometry itself removes.
+        mask: never outside the reach, but for what geometry itself removes.
         verdict: whose mask it is.
         alike: Dice of the two masks in the body, the network's within the safe zone.
         outside: share of the network's mask that was cut off.
@@ -108,7 +110,8 @@ def decide(opinions: Opinions) -> Decision:
     elif gaps.any():
         wide = ndimage.binary_dilation(gaps, iterations=AROUND_GAP)
         mask |= opinions.geometric & wide[:, None, :]
-    return Decision(mask=mask | _film(mask, opinions), verdict=verdict, alike=alike, outside=outside, left=left)
+    mask = mask | _film(mask, opinions) | (opinions.network & opinions.reach)  # a head that leans has more face above or below
+    return Decision(mask=mask, verdict=verdict, alike=alike, outside=outside, left=left)
 
 
 def _still_met(mask: BoolArray, opinions: Opinions) -> BoolArray:

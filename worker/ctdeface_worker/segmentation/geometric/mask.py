@@ -153,12 +153,20 @@ def guard(tissue: Tissue, spacing_mm: float, margin_mm: float = GUARD_MM) -> Boo
     return morphology.grown(bridged, round(margin_mm / spacing_mm))
 
 
-def safe_zone(tissue: Tissue, face: Face, spacing_mm: float) -> BoolArray:
-    """Return where soft tissue may be removed at all: in the sector and the slices of the face, near the skin, outside bone and cavity."""
-    skin_mm = filled(face.cylinder.skin_mm)
-    near = _outside(tissue.body.shape, spacing_mm, face, skin_mm - SAFE_DEPTH_MM)
-    at_skin = _outside(tissue.body.shape, spacing_mm, face, skin_mm - face.least_depth_mm)
+def safe_reach(tissue: Tissue, face: Face, spacing_mm: float) -> BoolArray:
+    """Return where soft tissue may be removed at all: in the sector of the face, near the skin, outside bone and cavity."""
+    skin_mm, everywhere = filled(face.cylinder.skin_mm), slice(None)
+    near = _outside(tissue.body.shape, spacing_mm, face, skin_mm - SAFE_DEPTH_MM, everywhere)
+    at_skin = _outside(tissue.body.shape, spacing_mm, face, skin_mm - face.least_depth_mm, everywhere)
     return near & ~(tissue.bone & ~at_skin) & ~guard(tissue, spacing_mm)
+
+
+def safe_zone(reach: BoolArray, face: Face, spacing_mm: float) -> BoolArray:
+    """Return the part of that which lies in the slices of the face."""
+    zone = np.zeros_like(reach)
+    levels = rows(face, reach.shape[0], spacing_mm)
+    zone[levels] = reach[levels]
+    return zone
 
 
 def middle_of_face(shape: tuple[int, ...], face: Face, spacing_mm: float) -> BoolArray:
@@ -205,13 +213,13 @@ def _soft_depth(face: Face) -> FloatArray:
     return np.where(has_bone, wanted, shell)
 
 
-def _outside(shape: tuple[int, ...], spacing_mm: float, face: Face, cut_mm: FloatArray) -> BoolArray:
+def _outside(shape: tuple[int, ...], spacing_mm: float, face: Face, cut_mm: FloatArray, levels: slice | None = None) -> BoolArray:
     """Mask what lies farther from the axis than a cut, within the facial sector, up to the image border."""
     r_mm, degrees = directions((shape[1], shape[2]), face.cylinder.axis, spacing_mm)
     sector = ahead(r_mm, degrees, face)
     column = np.clip(np.rint(degrees - face.cylinder.degrees[0]).astype(int), 0, face.cylinder.degrees.size - 1)
     mask = np.zeros(shape, dtype=bool)
-    for z in range(*rows(face, shape[0], spacing_mm).indices(shape[0])):
+    for z in range(*(levels or rows(face, shape[0], spacing_mm)).indices(shape[0])):
         mask[z] = sector & (r_mm >= cut_mm[z][column])
     return mask
 

@@ -160,10 +160,12 @@ def weighed(head: Head, proposal: BoolArray) -> Found:
         SegmentersDisagree: the network does not mean the same face.
     """
     face = masks.turned_to(find_face(head), proposal & head.tissue.body, GRID_MM)
+    reach = masks.safe_reach(head.tissue, face, GRID_MM)
     opinions = consensus.Opinions(
         network=proposal,
         geometric=removed(head, face, Profile.SOFT_TISSUE, ears=False),
-        zone=masks.safe_zone(head.tissue, face, GRID_MM),
+        zone=masks.safe_zone(reach, face, GRID_MM),
+        reach=reach,
         body=head.tissue.body,
         bone=head.tissue.bone,
         front=masks.middle_of_face(head.tissue.body.shape, face, GRID_MM),
