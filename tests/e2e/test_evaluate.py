@@ -116,7 +116,7 @@ def test_renders_look_from_five_sides() -> None:
 def test_bulky_leaves_nothing_of_eyes_nose_and_jaw() -> None:
     """At the height of the jaw no bone is left in front of the spine; above it nothing lies as far forward as the eyes."""
     volume = small_head().volume
-    left = defaced(volume, GeometricSegmenter().segment(volume, profile=Profile.BULKY)).hu
+    left = defaced(volume, GeometricSegmenter().segment(volume, profile=Profile.BULKY).face).hu
     z, y = (volume.geometry.slice_origins_lps[:, 2], volume.geometry.slice_origins_lps[0, 1] + np.arange(left.shape[1]) * 2.0)
     jaw = left[(z > -88) & (z < -40)][:, y < -24]
     assert (volume.hu[(z > -88) & (z < -40)][:, y < -24] > 300).sum() > 1000

@@ -47,7 +47,7 @@ def _draw(wanted: Input, segmenters: Sequence[Segmenter], folder: Path) -> None:
                 mask = segmenter.segment(volume, profile=profile, ears=False)
             except PermanentError:  # the table says why
                 continue
-            pictures[_kind(segmenter.name, profile)] = defaced(volume, mask)
+            pictures[_kind(segmenter.name, profile)] = defaced(volume, mask.face)
     for kind, shown in pictures.items():
         for view, picture in renders(shown).items():
             write_picture(picture, folder / kind / f"{view}.png")

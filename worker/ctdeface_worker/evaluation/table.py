@@ -45,6 +45,7 @@ def _figures(pairs: Sequence[tuple[Row, Result]]) -> dict[str, Any]:
         "refused": dict(Counter(result.code for result in results if not result.released)),
         "skin_removed": _spread(result.skin_removed for result in released),
         **{name: _spread(result.measured.get(name) for result in released) for name in measured},
+        **{f"{name}_by_truth": _spread(row.truth_measured.get(name) for row, result in pairs if result.released) for name in measured},
         "overlap_voxels": sum(result.overlap_voxels for result in released),
         "dice": _spread(result.dice for result in with_face),
         "tissue_dice": _spread(result.tissue_dice for result in with_face),

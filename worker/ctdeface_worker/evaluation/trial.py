@@ -10,7 +10,7 @@ import numpy as np
 from ctdeface_shared.errors import PermanentError, VerificationFailed
 from ctdeface_shared.options import FillRule, Profile
 from ctdeface_worker.defacing import fill_value_hu
-from ctdeface_worker.domain import BoolArray, FaceMask, Volume
+from ctdeface_worker.domain import BoolArray, Volume
 from ctdeface_worker.evaluation.inputs import Input, Subject, load
 from ctdeface_worker.evaluation.overlap import dice, hausdorff95_mm, tissue_of
 from ctdeface_worker.segmentation.base import Segmenter
@@ -82,6 +82,7 @@ class Row:
         spacing_mm: of the voxels (slice, row, column), empty where it could not be loaded.
         results: one per segmenter.
         agreement: one per pair of segmenters that both made a mask.
+        truth_measured: further figures of the true face's own removal: what a perfect mask would get from that measure.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Row:
     spacing_mm: tuple[float, ...] = ()
     results: Sequence[Result]
     agreement: Sequence[Agreement] = ()
+    truth_measured: Mapping[str, float] = field(default_factory=dict)
 
 
 def try_input(wanted: Input, segmenters: Sequence[Segmenter], measure: Measure | None = None) -> Row:
@@ -109,12 +111,13 @@ def try_input(wanted: Input, segmenters: Sequence[Segmenter], measure: Measure |
         spacing_mm=subject.volume.geometry.spacing_mm,
         results=[result for result, _ in tried],
         agreement=_agreement(subject.volume, [(result.segmenter, mask) for result, mask in tried if mask is not None]),
+        truth_measured=_of_truth(wanted, subject, measure),
     )
 
 
-def defaced(volume: Volume, mask: FaceMask) -> Volume:
+def defaced(volume: Volume, face: BoolArray) -> Volume:
     """Fill a mask with the volume's own air."""
-    hu = np.where(mask.face & volume.valid, np.float32(fill_value_hu(volume, FillRule())), volume.hu)
+    hu = np.where(face & volume.valid, np.float32(fill_value_hu(volume, FillRule())), volume.hu)
     return Volume(hu=hu, valid=volume.valid, geometry=volume.geometry)
 
 
@@ -129,7 +132,7 @@ def _tried(
     except PermanentError as error:
         return Result(segmenter=segmenter.name, code=error.code, reason=str(error), segment_seconds=perf_counter() - begun), None
     segmented = perf_counter() - begun
-    after = defaced(volume, mask)
+    after = defaced(volume, mask.face)
     checks = verify_volume(volume, after, mask.face, profile=Profile.SOFT_TISSUE)
     whole = loaded_seconds + perf_counter() - begun
     failed = [check.message for check in checks if not check.passed]
@@ -148,6 +151,12 @@ def _tried(
         **_against_truth(subject, mask.face),
     )
     return result, mask.face
+
+
+def _of_truth(wanted: Input, subject: Subject, measure: Measure | None) -> Mapping[str, float]:
+    if measure is None or subject.face is None or not subject.face.any():
+        return {}
+    return measure(wanted.name, subject.volume, defaced(subject.volume, subject.face))
 
 
 def _true_overlap(subject: Subject, mask: BoolArray) -> int:

@@ -10,6 +10,7 @@ from ctdeface_worker.canonical import Canonical
 from ctdeface_worker.domain import BoolArray
 from ctdeface_worker.morphology import column, opened, sections
 
+SKIN_HU = -300.0
 BONE_HU = 160.0
 BRAIN_HU = (-10.0, 100.0)
 LEAST_ENCLOSED = 15
@@ -19,22 +20,27 @@ NECK_MM = 4.0
 SMALLEST_SECTION_CM2 = 8.0
 LEAST_FLOORED = 0.75
 """Of a section of the cavity, so much has bone, or the cut of the field of view, somewhere below it."""
+MOST_COVERED = 0.7
+"""Of a piece of the cavity, so much may lie under bone that has more of the cavity above it, as the poles of the temporal lobes do."""
 SMALLEST_PIECE_ML = 5.0
 WIDEST_GAP_MM = 70.0
 
-_STEPS = [step for step in product(range(-2, 3), repeat=2) if math.gcd(*step) == 1]
+LONGEST_STEP = 2
+_CROSS = ndimage.generate_binary_structure(2, 1)[None]
+_STEPS = [step for step in product(range(-LONGEST_STEP, LONGEST_STEP + 1), repeat=2) if math.gcd(*step) == 1]
 
 
 def find_cavity(canonical: Canonical) -> BoolArray:
-    """Return the cavity on the canonical grid; empty when there is none. Cut planes and padding count as walls."""
+    """Return the cavity on the canonical grid; empty when there is none. Where the field of view cuts the head, the cut counts as bone."""
     wall = (canonical.hu > BONE_HU) | ~canonical.valid
     wall = np.asarray(ndimage.binary_closing(np.pad(wall, 2, mode="edge"), iterations=1)[2:-2, 2:-2, 2:-2], dtype=bool)
+    hard = (wall & canonical.valid) | _cut(canonical)
     directions = np.zeros(wall.shape, dtype=np.uint8)
     for dy, dx in _STEPS:
-        directions += _meets(wall, canonical.valid, (dy, dx))
+        directions += _meets(hard, (dy, dx))
     enclosed = directions >= LEAST_ENCLOSED
     soft = (canonical.hu > BRAIN_HU[0]) & (canonical.hu < BRAIN_HU[1]) & canonical.valid & ~wall
-    return _joined(_wide(enclosed & soft, wall, canonical.spacing_mm), canonical.spacing_mm)
+    return _joined(_wide(enclosed & soft, wall, canonical.spacing_mm), wall, canonical.spacing_mm)
 
 
 def _wide(soft: BoolArray, wall: BoolArray, spacing_mm: float) -> BoolArray:
@@ -48,11 +54,18 @@ def _wide(soft: BoolArray, wall: BoolArray, spacing_mm: float) -> BoolArray:
     return np.asarray(stays[labels], dtype=bool)
 
 
-def _meets(wall: BoolArray, valid: BoolArray, step: tuple[int, int]) -> BoolArray:
-    """Whether a walk in steps of (y, x) voxels from each voxel meets bone before it leaves the grid."""
-    met = wall & valid
+def _cut(canonical: Canonical) -> BoolArray:
+    """Tissue at the border of the field of view, in its slice: the head goes on behind it, or its bone was met before."""
+    tissue = (canonical.hu > SKIN_HU) & canonical.valid
+    within = ndimage.binary_erosion(canonical.valid, _CROSS, iterations=LONGEST_STEP, border_value=0)
+    cut: BoolArray = tissue & ~within
+    return cut
+
+
+def _meets(met: BoolArray, step: tuple[int, int]) -> BoolArray:
+    """Whether a walk in steps of (y, x) voxels from each voxel meets one of these before it leaves the grid."""
     dy, dx = step
-    rows, columns = wall.shape[1:]
+    rows, columns = met.shape[1:]
     out = met.copy()
     reach = max(rows // max(abs(dy), 1) if dy else 0, columns // max(abs(dx), 1) if dx else 0)
     span = 1
@@ -72,6 +85,26 @@ def _shifted(step: int, size: int) -> tuple[slice, slice]:
     return (slice(step, None), slice(None, size - step)) if step >= 0 else (slice(None, size + step), slice(-step, None))
 
 
-def _joined(pieces: BoolArray, spacing_mm: float) -> BoolArray:
-    """Keep the largest piece and what lies above or below it."""
-    return column(pieces, smallest=SMALLEST_PIECE_ML * 1000 / spacing_mm**3, widest_gap=WIDEST_GAP_MM / spacing_mm)
+def _joined(pieces: BoolArray, wall: BoolArray, spacing_mm: float) -> BoolArray:
+    """Keep the largest piece and what lies above or below it, but for what the floor of the skull covers."""
+    return column(_above_floor(pieces, wall), smallest=SMALLEST_PIECE_ML * 1000 / spacing_mm**3, widest_gap=WIDEST_GAP_MM / spacing_mm)
+
+
+def _above_floor(pieces: BoolArray, wall: BoolArray) -> BoolArray:
+    """Drop pieces with bone between them and the largest one above: the floor of the mouth, the fossa behind the cheek."""
+    labels, count = ndimage.label(pieces)
+    if count < 2:
+        return pieces
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    largest = labels == sizes.argmax()
+    covered = np.zeros_like(pieces)
+    roof, brain = np.zeros_like(wall[0]), np.zeros_like(wall[0])
+    for z in range(pieces.shape[0] - 1, -1, -1):
+        covered[z] = roof & brain
+        brain |= largest[z]
+        roof = (roof | wall[z]) & ~largest[z]
+    share = np.bincount(labels.ravel(), weights=covered.ravel()) / np.maximum(np.bincount(labels.ravel()), 1)
+    stays = (share < MOST_COVERED) | (sizes == sizes.max())
+    stays[0] = False
+    return np.asarray(stays[labels], dtype=bool)

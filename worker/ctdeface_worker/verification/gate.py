@@ -11,6 +11,7 @@ from ctdeface_shared.options import HIGHEST_FILL_HU, Profile
 from ctdeface_worker.canonical import Canonical, mask_to_stored, to_canonical
 from ctdeface_worker.domain import BoolArray, Volume
 from ctdeface_worker.verification import skin
+from ctdeface_worker.verification.border import check_upper_border
 from ctdeface_worker.verification.cavity import find_cavity
 from ctdeface_worker.verification.check import Check
 from ctdeface_worker.verification.mask import check_mask
@@ -91,8 +92,11 @@ def judge(seen: Examined, after: Volume, face: BoolArray, *, profile: Profile) -
         bound=0.0,
         message=f"{overlap} voxels of the intracranial cavity lie in the mask",
     )
-    plausible = check_mask(canonical, _canonical_mask(before, face, canonical), cavity, bone_stays=profile is Profile.SOFT_TISSUE)
-    return (*values, found, brain, *plausible, *_check_skin(skin.cast(seen.facing, after), bone_stays=profile is Profile.SOFT_TISSUE))
+    removed = _canonical_mask(before, face, canonical)
+    plausible = check_mask(canonical, removed, cavity, bone_stays=profile is Profile.SOFT_TISSUE)
+    upper = check_upper_border(canonical, removed)
+    rays = skin.cast(seen.facing, after)
+    return (*values, found, brain, *plausible, *((upper,) if upper else ()), *_check_skin(rays, bone_stays=profile is Profile.SOFT_TISSUE))
 
 
 def _ml(cavity: BoolArray) -> float:

@@ -27,6 +27,8 @@ BEHIND_MM = 60.0
 COVERED_MM = 25.0
 """Bone at most this far behind the skin is what a soft-tissue mask uncovers; deeper bone lies behind mouth or orbit."""
 ON_BONE_MM = 3.0
+JUST_BEHIND_MM = 1.0
+"""Partial volume hides bone at the surface; what lies deeper is bone under skin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +89,10 @@ def look(before: Volume, window: Window) -> Facing:
     skin = body.argmax(axis=1)
     air_before = _at(old.valid, np.maximum(skin - 1, 0)) & (skin > 0)
     inside = _at(_well_inside(old), skin)
-    brightness = np.maximum(_at(old.hu, skin), _at(old.hu, np.minimum(skin + 1, old.hu.shape[1] - 1)))
+    here, behind = _at(old.hu, skin), _at(old.hu, np.minimum(skin + 1, old.hu.shape[1] - 1))
+    bright = here + np.maximum(behind - here, 0) * min(JUST_BEHIND_MM / mm, 1.0) > BONE_HU
     faced = there & air_before & inside & _in_window(old, window) & _near(skin, there, mm)
-    counts = faced & (brightness <= BONE_HU)
+    counts = faced & ~bright
     bone, has_bone = _bone_behind(old, skin)
     return Facing(
         within=within,
@@ -97,7 +100,7 @@ def look(before: Volume, window: Window) -> Facing:
         deeper_mm=max(LEAST_DEEPER_MM, LEAST_DEEPER_VOXELS * min(max(spacing[1:]), 5.0)),
         skin=skin,
         counts=counts,
-        bright=faced & (brightness > BONE_HU),
+        bright=faced & bright,
         covered=counts & (np.where(has_bone, (bone - skin) * mm, np.inf) <= COVERED_MM),
         bone=bone,
         has_bone=has_bone,
@@ -116,7 +119,7 @@ def cast(facing: Facing, after: Volume) -> Rays:
     return Rays(
         counts=facing.counts,
         bright=facing.bright,
-        removed=(deeper >= facing.deeper_mm) | (left & hard & (meets >= facing.skin)),
+        removed=(deeper >= facing.deeper_mm) | (left & hard & (meets > facing.skin)),
         covered=facing.covered,
         uncovered=on_bone & left,
     )

@@ -14,7 +14,12 @@ FRONT_PART = 0.3
 """Of the cavity's length: what lies above the orbits."""
 WHOLE_CAVITY_MM = 130.0
 """A shorter cavity is cut by the field of view, and its front is not the frontal lobe."""
+CUT_CAVITY_MM = 100.0
+"""Unless the field of view cuts it behind."""
+AT_BORDER_MM = 4.0
 BROW_ABOVE_FLOOR_MM = 4.0
+POLE_MM, BROW_BELOW_POLE_MM = 14.0, 20.0
+"""In a head that leans back the floor falls steeply behind the pole of the frontal lobes, so the brow lies hardly lower than that."""
 FOREHEAD_MM = 14.0
 """So much of the forehead is looked at; where the head leans, its middle lies hardly higher above the floor of the frontal lobes."""
 FACE_MM = (60.0, 150.0)
@@ -54,7 +59,8 @@ def find_window(canonical: Canonical, cavity: BoolArray) -> Window:
     mm, origin = canonical.spacing_mm, canonical.origin_lps
     columns, rows = np.flatnonzero(cavity.any(axis=(0, 1))), np.flatnonzero(cavity.any(axis=(0, 2)))
     middle = (columns[0] + columns[-1]) / 2
-    brow = _brow(cavity, rows, mm)
+    least_mm = CUT_CAVITY_MM if _cut_behind(canonical, cavity, rows) else WHOLE_CAVITY_MM
+    brow = _brow(cavity, rows, mm, least_mm)
     jaw = _jaw(canonical, middle, rows, brow)
     chin = jaw if jaw is not None else brow - USUAL_FACE_MM / mm
     bottom = max(chin, 0.0)
@@ -71,14 +77,21 @@ def _foremost(canonical: Canonical) -> float:
     return float(rows[0]) if rows.size else 0.0
 
 
-def _brow(cavity: BoolArray, rows: NDArray[np.intp], mm: float) -> float:
+def _cut_behind(canonical: Canonical, cavity: BoolArray, rows: NDArray[np.intp]) -> bool:
+    """Whether the cavity reaches the border of the field of view behind."""
+    measured = np.flatnonzero(canonical.valid[cavity.any(axis=(1, 2))].any(axis=(0, 2)))
+    return bool((measured[-1] - rows[-1]) * canonical.spacing_mm <= AT_BORDER_MM)
+
+
+def _brow(cavity: BoolArray, rows: NDArray[np.intp], mm: float, least_mm: float) -> float:
     """Slice of the brow: a little above the floor of the frontal lobes, or the top of what is in view when that is not."""
     slices = np.flatnonzero(cavity.any(axis=(1, 2)))
-    if (rows[-1] - rows[0]) * mm < WHOLE_CAVITY_MM:
+    if (rows[-1] - rows[0]) * mm < least_mm:
         return float(slices[-1])
     front = cavity[:, rows[0] : rows[0] + round(FRONT_PART * (rows[-1] - rows[0])) + 1]
     floor = np.flatnonzero(front.any(axis=(1, 2)))[0]
-    return float(min(floor + BROW_ABOVE_FLOOR_MM / mm, slices[-1]))
+    foremost = np.flatnonzero(front[:, : round(POLE_MM / mm) + 1].any(axis=(1, 2)))[0]
+    return float(min(max(floor + BROW_ABOVE_FLOOR_MM / mm, foremost - BROW_BELOW_POLE_MM / mm), slices[-1]))
 
 
 def _jaw(canonical: Canonical, middle: float, rows: NDArray[np.intp], brow: float) -> float | None:
