@@ -122,6 +122,15 @@ def test_a_network_that_goes_deeper_everywhere_is_taken_only_within_the_safe_zon
     assert decision.outside == pytest.approx(1 / 11)
 
 
+def test_what_a_network_marks_below_the_zone_is_no_contradiction_and_goes_as_far_as_is_safe() -> None:
+    """A third of it lies under the chin, as in a thick neck: both masks together, and what the reach allows besides."""
+    given_ = replace(usual(), zone=box((6, 18), (0, 20), (6, 34)), geometric=box((6, 16), (0, 16), (10, 30)))
+    decision = decide(replace(given_, network=box((1, 16), (8, 16), (10, 30))))
+    assert decision.verdict is Verdict.REPAIRED
+    assert decision.outside == pytest.approx(1 / 3)
+    assert decision.mask[1:16, 10:16, 10:30].all()
+
+
 @pytest.mark.parametrize(
     ("network", "why"),
     [

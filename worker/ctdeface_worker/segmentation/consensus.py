@@ -18,9 +18,9 @@ LEAST_ALIKE = 0.60
 ALIKE = 0.70
 """From here on they are taken to mean the same face. Not more: to the side of the eyes the geometric mask goes farther back than a face."""
 MOST_OUTSIDE = 0.25
-"""Share of the network's mask that may lie where geometry allows no removal (brain, bone, neck, arms); more is no slip of the border."""
+"""Share of the network's mask that may lie beyond the reach (brain, bone, arms, the back of the neck); more is no slip of the border."""
 SURE_OUTSIDE = 0.08
-"""More, and the network is not relied on anywhere: a right mask 15 mm too high, too low, too far back or aside has 18 % and more there."""
+"""Of the zone; more, and the network is not relied on anywhere: a right mask 15 mm too high, too low, too far back or aside has 18 % and more there."""
 MOST_LEFT = 0.005
 """Share of the front of the face whose skin a network may leave and still be taken as it is."""
 MOST_MENDED = 0.10
@@ -72,7 +72,7 @@ class Decision:
         mask: never outside the reach, but for what geometry itself removes.
         verdict: whose mask it is.
         alike: Dice of the two masks in the body, the network's within the safe zone.
-        outside: share of the network's mask that was cut off.
+        outside: share of the network's mask that lies outside the zone.
         left: share of the rays to the middle of the face that would still meet skin behind the network's mask.
     """
 
@@ -97,8 +97,9 @@ def decide(opinions: Opinions) -> Decision:
     outside = 1 - _share(allowed, proposed)
     if not proposed.any():
         _disagree("the network finds no face where the geometric rules find one")
-    if outside > MOST_OUTSIDE:
-        _disagree(f"{outside:.0%} of what the network takes for the face lies where no face can be")
+    astray = 1 - _share(proposed & opinions.reach, proposed)  # a double chin may go on below the zone
+    if astray > MOST_OUTSIDE:
+        _disagree(f"{astray:.0%} of what the network takes for the face lies where no face can be")
     if alike < LEAST_ALIKE:
         _disagree(f"the network and the geometric rules mean different places (overlap {alike:.2f})")
     mask = (opinions.network & opinions.zone) | (opinions.geometric & ~opinions.body)
