@@ -20,7 +20,7 @@ ALIKE = 0.70
 MOST_OUTSIDE = 0.25
 """Share of the network's mask that may lie beyond the reach (brain, bone, arms, the back of the neck); more is no slip of the border."""
 SURE_OUTSIDE = 0.08
-"""Beyond the zone; more, and the network is not relied on anywhere: a mask 15 mm too high, too low, too far back or aside has 18 % there."""
+"""Beyond the zone; more, and the network is not relied on anywhere: a mask 15 mm too high, low, far back or aside has 18 % there."""
 MOST_LEFT = 0.005
 """Share of the front of the face whose skin a network may leave and still be taken as it is."""
 MOST_MENDED = 0.10
