@@ -11,14 +11,15 @@ SKIN_HU = -300.0
 BONE_HU = 200.0
 DEEP_MM = 20.0
 """The frontal bone lies nearer to the skin, also along a level ray to a head that leans; the bone behind an eye does not."""
-MOST_DEEP = 0.35
+MOST_DEEP = 0.2
 """Of the rays on one side of the nose."""
 BESIDE_MM = (14.0, 40.0)
 """The eyes, from the middle of the mask."""
 ABOVE_MM = (4.0, 8.0)
 """Where is looked, from the highest skin that is removed."""
-STEEPEST = 2.0
-"""Skin that lies farther behind (mm per mm) is seen past the edge of the head."""
+STEEPEST = 1.0
+"""Where the skin recedes faster than this (mm per mm), at vertex and temple, depth along a level ray says nothing."""
+SLOPE_VOXELS = 2
 LOOK_MM = 60.0
 
 
@@ -60,12 +61,11 @@ def _deep(
     mm = canonical.spacing_mm
     columns, highest = border
     found: list[bool] = []
+    steep = _steep(skin)
     for above in range(round(ABOVE_MM[0] / mm), round(ABOVE_MM[1] / mm) + 1):
         for column, last in zip(columns, highest, strict=True):
             z = last + above
-            if z >= patient.shape[0] or not patient[z, skin[z, column], column]:
-                continue
-            if (skin[z, column] - skin[last, column]) * mm > STEEPEST * above * mm:
+            if z >= patient.shape[0] or steep[z, column] or not patient[z, skin[z, column], column]:
                 continue
             along = slice(skin[z, column], skin[z, column] + round(LOOK_MM / mm))
             hard = canonical.hu[z, along, column] > BONE_HU
@@ -73,3 +73,15 @@ def _deep(
                 found.append(bool(not hard.any() or hard.argmax() * mm > DEEP_MM))
     enough = 0.5 * (BESIDE_MM[1] - BESIDE_MM[0]) / mm * ((ABOVE_MM[1] - ABOVE_MM[0]) / mm + 1)
     return float(np.mean(found)) if len(found) >= enough else None
+
+
+def _steep(skin: NDArray[np.intp]) -> BoolArray:
+    """Where the surface (z, x) recedes faster than `STEEPEST`, and at its borders, where nobody knows."""
+    steep: BoolArray = np.ones(skin.shape, dtype=bool)
+    inner = (slice(SLOPE_VOXELS, -SLOPE_VOXELS), slice(SLOPE_VOXELS, -SLOPE_VOXELS))
+    step = 2 * SLOPE_VOXELS
+    upward, sideways = (
+        np.abs(np.take(skin, range(step, skin.shape[i]), i) - np.take(skin, range(skin.shape[i] - step), i)) for i in (0, 1)
+    )
+    steep[inner] = np.maximum(upward[:, inner[1]], sideways[inner[0]]) > STEEPEST * step
+    return steep

@@ -39,7 +39,7 @@ class Rays:
         counts: rays that meet facial skin in the input.
         bright: rays left out because the first surface is bone or metal.
         removed: rays that no longer meet it in the output.
-        covered: rays that meet bone soon behind the skin in the input.
+        covered: rays that meet bone soon behind the skin in the input, but not in the next voxel.
         uncovered: rays that now end on that bone, neither before it nor behind it.
     """
 
@@ -94,6 +94,7 @@ def look(before: Volume, window: Window) -> Facing:
     faced = there & air_before & inside & _in_window(old, window) & _near(skin, there, mm)
     counts = faced & ~bright
     bone, has_bone = _bone_behind(old, skin)
+    at_once = np.maximum(here, behind) > BONE_HU  # taking such skin off takes bone with it
     return Facing(
         within=within,
         mm=mm,
@@ -101,7 +102,7 @@ def look(before: Volume, window: Window) -> Facing:
         skin=skin,
         counts=counts,
         bright=faced & bright,
-        covered=counts & (np.where(has_bone, (bone - skin) * mm, np.inf) <= COVERED_MM),
+        covered=counts & ~at_once & (np.where(has_bone, (bone - skin) * mm, np.inf) <= COVERED_MM),
         bone=bone,
         has_bone=has_bone,
     )

@@ -4,12 +4,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from ctdeface_worker.canonical import Canonical
 from ctdeface_worker.domain import BoolArray, FloatArray
 
 HALF_WIDTH_MM = 45.0
 """Lateral orbital rims, from the midline."""
+BESIDE_NOSE_MM = 35.0
+FARTHEST_ASIDE_MM = 90.0
+NO_STRAP_MM = 4.0
+"""Half the thickness of what is taken for a tube or strap."""
+TIP_MM = 6.0
 FRONT_PART = 0.3
 """Of the cavity's length: what lies above the orbits."""
 WHOLE_CAVITY_MM = 130.0
@@ -64,9 +70,14 @@ def find_window(canonical: Canonical, cavity: BoolArray) -> Window:
     jaw = _jaw(canonical, middle, rows, brow)
     chin = jaw if jaw is not None else brow - USUAL_FACE_MM / mm
     bottom = max(chin, 0.0)
-    low = origin + mm * np.array([middle - HALF_WIDTH_MM / mm, 0.0, bottom])
+    ahead = _nose(canonical, middle, rows, (bottom, brow))
+    right, left = (
+        min(middle - HALF_WIDTH_MM / mm, ahead - BESIDE_NOSE_MM / mm),
+        max(middle + HALF_WIDTH_MM / mm, ahead + BESIDE_NOSE_MM / mm),
+    )
+    low = origin + mm * np.array([right, 0.0, bottom])
     top = min(brow + FOREHEAD_MM / mm, float(np.flatnonzero(cavity.any(axis=(1, 2)))[-1]))
-    high = origin + mm * np.array([middle + HALF_WIDTH_MM / mm, float(rows[-1]), max(top, brow)])
+    high = origin + mm * np.array([left, float(rows[-1]), max(top, brow)])
     low[1] = origin[1] + mm * _foremost(canonical) - AHEAD_MM
     return Window(low=low, high=high, chin_in_view=jaw is not None)
 
@@ -75,6 +86,18 @@ def _foremost(canonical: Canonical) -> float:
     """Row of the front of the patient: the first with more than a strap or a tube in it."""
     rows = np.flatnonzero(((canonical.hu > -300) & canonical.valid).sum(axis=(0, 2)) * canonical.spacing_mm**2 / 100 >= 1.0)
     return float(rows[0]) if rows.size else 0.0
+
+
+def _nose(canonical: Canonical, middle: float, rows: NDArray[np.intp], levels: tuple[float, float]) -> float:
+    """Column of the foremost skin of the face: in a head that is turned it lies far to the side of the cavity."""
+    mm = canonical.spacing_mm
+    columns = slice(max(round(middle - FARTHEST_ASIDE_MM / mm), 0), round(middle + FARTHEST_ASIDE_MM / mm) + 1)
+    tissue = (canonical.hu > -300) & canonical.valid
+    face = ndimage.binary_opening(tissue[round(levels[0]) : round(levels[1]) + 1, : rows[0], columns], iterations=round(NO_STRAP_MM / mm))
+    ahead = np.where(face.any(axis=1), face.argmax(axis=1), face.shape[1])
+    if not face.any():
+        return middle
+    return float(np.median(np.nonzero(ahead <= ahead.min() + TIP_MM / mm)[1]) + columns.start)
 
 
 def _cut_behind(canonical: Canonical, cavity: BoolArray, rows: NDArray[np.intp]) -> bool:
