@@ -48,7 +48,7 @@ def test_the_cavity_is_whole_where_the_field_of_view_cuts_the_head(seed: int) ->
     assert 2 * (cavity & head.brain).sum() / (cavity.sum() + head.brain.sum()) >= 0.9
 
 
-@pytest.mark.parametrize("seed", [66, 131, 200])
+@pytest.mark.parametrize("seed", [131, 152, 200])
 def test_a_mask_that_leaves_the_eyes_is_refused_however_the_head_leans(seed: int) -> None:
     """The true mask of a head that leans and turns passes; the same without what lies above the tip of the nose does not."""
     head = scene(seed, unseen=True)

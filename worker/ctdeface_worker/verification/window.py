@@ -11,7 +11,7 @@ from ctdeface_worker.domain import BoolArray, FloatArray
 
 HALF_WIDTH_MM = 45.0
 """Lateral orbital rims, from the midline."""
-BESIDE_NOSE_MM = 35.0
+BESIDE_NOSE_MM = 25.0
 FARTHEST_ASIDE_MM = 90.0
 NO_STRAP_MM = 4.0
 """Half the thickness of what is taken for a tube or strap."""
@@ -94,9 +94,9 @@ def _nose(canonical: Canonical, middle: float, rows: NDArray[np.intp], levels: t
     columns = slice(max(round(middle - FARTHEST_ASIDE_MM / mm), 0), round(middle + FARTHEST_ASIDE_MM / mm) + 1)
     tissue = (canonical.hu > -300) & canonical.valid
     face = ndimage.binary_opening(tissue[round(levels[0]) : round(levels[1]) + 1, : rows[0], columns], iterations=round(NO_STRAP_MM / mm))
-    ahead = np.where(face.any(axis=1), face.argmax(axis=1), face.shape[1])
     if not face.any():
         return middle
+    ahead = np.where(face.any(axis=1), face.argmax(axis=1), face.shape[1])
     return float(np.median(np.nonzero(ahead <= ahead.min() + TIP_MM / mm)[1]) + columns.start)
 
 
