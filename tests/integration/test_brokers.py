@@ -24,7 +24,7 @@ from ctdeface_shared.options import DefaceOptions
 
 DELAY_SECONDS = 0.4
 LEASE_SECONDS = 1.0
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0  # on a machine that is busy otherwise
 NOTHING_SECONDS = 0.2
 CONSUMER = """
 import sys
