@@ -16,7 +16,7 @@ from time import perf_counter
 from tests.benchmarks.stages import Run, measure, real_cases
 from tests.networks import network_of, tiny_plans
 
-REPEATS = 3
+REPEATS = 2
 PATCH = (128, 128, 128)
 STEP = 0.5
 SEGMENTER = "CTDEFACE_DEFACE__SEGMENTER"
