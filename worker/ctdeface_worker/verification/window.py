@@ -12,6 +12,7 @@ from ctdeface_worker.domain import BoolArray, FloatArray
 HALF_WIDTH_MM = 45.0
 """Lateral orbital rims, from the midline."""
 BESIDE_NOSE_MM = 25.0
+"""Looked at in any case, however far a head is turned."""
 FARTHEST_ASIDE_MM = 90.0
 NO_STRAP_MM = 4.0
 """Half the thickness of what is taken for a tube or strap."""
@@ -70,11 +71,9 @@ def find_window(canonical: Canonical, cavity: BoolArray) -> Window:
     jaw = _jaw(canonical, middle, rows, brow)
     chin = jaw if jaw is not None else brow - USUAL_FACE_MM / mm
     bottom = max(chin, 0.0)
-    ahead = _nose(canonical, middle, rows, (bottom, brow))
-    right, left = (
-        min(middle - HALF_WIDTH_MM / mm, ahead - BESIDE_NOSE_MM / mm),
-        max(middle + HALF_WIDTH_MM / mm, ahead + BESIDE_NOSE_MM / mm),
-    )
+    nose = _nose(canonical, middle, rows, (bottom, brow))
+    right = min(middle - HALF_WIDTH_MM / mm, nose - BESIDE_NOSE_MM / mm)
+    left = max(middle + HALF_WIDTH_MM / mm, nose + BESIDE_NOSE_MM / mm)
     low = origin + mm * np.array([right, 0.0, bottom])
     top = min(brow + FOREHEAD_MM / mm, float(np.flatnonzero(cavity.any(axis=(1, 2)))[-1]))
     high = origin + mm * np.array([left, float(rows[-1]), max(top, brow)])
