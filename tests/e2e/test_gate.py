@@ -48,6 +48,15 @@ def test_the_cavity_is_whole_where_the_field_of_view_cuts_the_head(seed: int) ->
     assert 2 * (cavity & head.brain).sum() / (cavity.sum() + head.brain.sum()) >= 0.9
 
 
+@pytest.mark.parametrize("seed", [135, 170])
+def test_the_cavity_is_found_where_the_field_of_view_ends_above_its_floor(seed: int) -> None:
+    """A brain without a floor is still a brain: nothing else within bone is as wide."""
+    head = scene(seed, unseen=True)
+    canonical = to_canonical(head.volume)
+    cavity = mask_to_stored(find_cavity(canonical), canonical, head.volume.geometry)
+    assert 2 * (cavity & head.brain).sum() / (cavity.sum() + head.brain.sum()) >= 0.85
+
+
 @pytest.mark.parametrize("seed", [131, 152, 200])
 def test_a_mask_that_leaves_the_eyes_is_refused_however_the_head_leans(seed: int) -> None:
     """The true mask of a head that leans and turns passes; the same without what lies above the tip of the nose does not."""

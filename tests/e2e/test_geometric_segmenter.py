@@ -9,10 +9,14 @@ import pytest
 
 from ctdeface_shared.errors import FaceNotFound, UntrustedGeometry
 from ctdeface_shared.options import Profile
+from ctdeface_worker.canonical import mask_to_stored
 from ctdeface_worker.domain import BoolArray, FaceMask, Geometry, HuArray, Volume
 from ctdeface_worker.phantom import faceless, variants
 from ctdeface_worker.phantom.dicom import Plane
 from ctdeface_worker.phantom.head import SMALL_MM, Phantom, make_head
+from ctdeface_worker.phantom.scenes import scene
+from ctdeface_worker.segmentation.geometric import mask as masks
+from ctdeface_worker.segmentation.geometric.head import GRID_MM, Head, find_face, find_head
 from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
 from ctdeface_worker.verification.gate import verify_volume
 from tests.cases import small_head
@@ -74,6 +78,39 @@ TURNED: dict[str, Callable[[], Phantom]] = {
 def segmented(volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False) -> FaceMask:
     """Return the mask of a volume."""
     return GeometricSegmenter().segment(volume, profile=profile, ears=ears)
+
+
+def test_a_head_that_is_cut_on_three_sides_has_all_its_cavity_and_an_orbit() -> None:
+    """At the border of a narrow field the cut counts as bone; of no more than the top of a cavity the orbits lie far below."""
+    head = scene(112, unseen=True)
+    found = find_head(head.volume)
+    cavity = mask_to_stored(np.pad(found.tissue.cavity, around(found)), found.whole, head.volume.geometry)
+    assert dice(cavity, head.brain) >= 0.85
+    assert find_face(found).brow < found.skull.highest
+
+
+def test_the_brow_is_found_far_below_the_top_of_a_cavity_of_which_little_is_known() -> None:
+    """Open rings of bone leave only the uppermost part; the orbits lie where they lie."""
+    found = find_head(small_head().volume)
+    low = found.skull.highest - 5
+    little = replace(found, skull=replace(found.skull, lowest=low))
+    assert abs(find_face(little).brow - find_face(found).brow) <= 2
+
+
+def test_where_the_view_cuts_the_jaw_its_lowest_bone_does_not_raise_the_top_of_the_mask() -> None:
+    """A chin in view tells how high a face goes; the edge of the view does not."""
+    found = find_face(find_head(cut_head(bottom_mm=-50.0).volume))
+    assert found.chin is not None
+    rows = masks.rows(found, 200, GRID_MM)
+    assert rows.stop - 1 == int(found.brow + masks.ABOVE_BROW_MM / GRID_MM)
+
+
+def around(found: Head) -> list[tuple[int, int]]:
+    """Return how many voxels of the whole grid lie before and behind the part around the body."""
+    starts = [part.start or 0 for part in found.place]
+    return [
+        (start, whole - start - part) for start, whole, part in zip(starts, found.whole.hu.shape, found.canonical.hu.shape, strict=True)
+    ]
 
 
 def positions(volume: Volume) -> tuple[HuArray, HuArray, HuArray]:

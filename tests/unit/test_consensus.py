@@ -35,6 +35,7 @@ def usual() -> Opinions:
         front=core,
         core=core,
         depth=3,
+        bare=1,
     )
 
 
@@ -70,6 +71,30 @@ def test_skin_that_is_left_on_the_forehead_is_mended_and_not_held_against_the_ne
     assert (decision.verdict, decision.left) == (Verdict.AGREED, 0.0)
     assert decision.mask[15, 10:16, 12:28].all()
     assert not decide(replace(given_, network=network)).mask[15, 10:16, 12:28].any()
+
+
+def test_high_on_the_forehead_gaps_are_mended_only_near_the_network_s_mask() -> None:
+    """Where geometry takes the whole vault for forehead, the network's face is not made to go up there."""
+    given_ = usual()
+    core, front = np.zeros((2, SHAPE[0], SHAPE[2]), dtype=bool)
+    core[5:10, 12:28] = front[5:20, 12:28] = True
+    geometric = box((2, 11), (0, 16), (10, 30)) | box((11, 20), (0, 16), (18, 22))
+    high = replace(given_, network=box((2, 11), (8, 16), (10, 30)), geometric=geometric, zone=given_.reach, core=core, front=front)
+    decision = decide(high)
+    assert decision.verdict is Verdict.AGREED
+    assert decision.mask[11:16, 10:16, 19:21].all()
+    assert not (decision.mask & given_.body)[18:].any()
+
+
+def test_where_voxels_are_coarse_the_outermost_ones_go_even_when_they_hold_bone() -> None:
+    """A voxel of 4 mm with skin and bone in it looks like skin from outside; beside the face bone stays."""
+    given_ = replace(usual(), bone=box((0, 20), (11, 36), (4, 36)), network=box((4, 16), (8, 11), (10, 30)))
+    thin = replace(given_, geometric=box((4, 16), (0, 11), (10, 30)))
+    assert not decide(thin).mask[9, 11:, 20].any()
+    coarse = decide(replace(thin, bare=2)).mask
+    assert coarse[5:15, 11, 12:28].all()
+    assert not coarse[:, 12:].any()
+    assert not coarse[:, 11, 6:12].any()
 
 
 def test_a_ray_that_ends_on_bone_is_no_gap() -> None:

@@ -19,7 +19,7 @@ ALIKE = 0.70
 """From here on they are taken to mean the same face. Not more: to the side of the eyes the geometric mask goes farther back than a face."""
 MOST_OUTSIDE = 0.25
 """Share of the network's mask that may lie beyond the reach (brain, bone, arms, the back of the neck); more is no slip of the border."""
-SURE_OUTSIDE = 0.08
+SURE_OUTSIDE = 0.12
 """Beyond the zone; more, and the network is not relied on anywhere: a mask 15 mm too high, low, far back or aside has 18 % there."""
 MOST_LEFT = 0.005
 """Share of the front of the face whose skin a network may leave and still be taken as it is."""
@@ -27,6 +27,8 @@ MOST_MENDED = 0.10
 """So much may be mended ray by ray; a network that leaves more is not relied on anywhere."""
 AROUND_GAP = 2
 """Voxels: what is mended is so much wider than the gap."""
+ABOVE_MASK = 5
+"""Voxels: on the upper forehead gaps are mended so far from the network's mask."""
 
 
 class Verdict(StrEnum):
@@ -51,6 +53,7 @@ class Opinions:
         front: rays (z, x) from the front that meet the middle of the face, from mid-forehead to the chin.
         core: those of them that meet it below mid-forehead; by these a network is judged.
         depth: voxels that the skin must lose along such a ray unless bone comes first.
+        bare: voxels that it must lose even then.
     """
 
     network: BoolArray
@@ -62,6 +65,7 @@ class Opinions:
     front: BoolArray
     core: BoolArray
     depth: int
+    bare: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +113,11 @@ def decide(opinions: Opinions) -> Decision:
     if alike < ALIKE or outside > SURE_OUTSIDE or left > MOST_MENDED:
         verdict, mask = Verdict.REPAIRED, mask | opinions.geometric
     elif gaps.any():
-        wide = ndimage.binary_dilation(gaps, iterations=AROUND_GAP)
+        beside = ndimage.binary_dilation(mask.any(axis=1) & ~gaps, iterations=ABOVE_MASK)
+        wide = ndimage.binary_dilation(gaps & (opinions.core | beside), iterations=AROUND_GAP)
         mask |= opinions.geometric & wide[:, None, :]
     mask = mask | _film(mask, opinions) | (opinions.network & opinions.reach)  # a head that leans has more face above or below
+    mask |= _bare(mask, opinions)
     return Decision(mask=mask, verdict=verdict, alike=alike, outside=outside, left=left)
 
 
@@ -122,6 +128,14 @@ def _still_met(mask: BoolArray, opinions: Opinions) -> BoolArray:
     on_bone = np.take_along_axis(opinions.bone, meets[:, None, :], axis=1)[:, 0]
     met: BoolArray = opinions.front & kept.any(axis=1) & (meets - skin < opinions.depth) & ~on_bone
     return met
+
+
+def _bare(mask: BoolArray, opinions: Opinions) -> BoolArray:
+    """Return the outermost voxels of rays to the middle of the face that meet a mask: coarse ones of skin and bone look like skin."""
+    behind = np.arange(mask.shape[1])[None, :, None] - opinions.body.argmax(axis=1)[:, None, :]
+    rays = opinions.front & (mask & opinions.body).any(axis=1)
+    bare: BoolArray = rays[:, None, :] & (behind >= 0) & (behind < opinions.bare) & opinions.zone
+    return bare
 
 
 def _film(mask: BoolArray, opinions: Opinions) -> BoolArray:

@@ -18,6 +18,8 @@ LEAST_ENCLOSED = 15
 NECK_MM = 4.0
 """Half the width of the openings that a section must not leak through."""
 SMALLEST_SECTION_CM2 = 8.0
+WIDE_SECTION_CM2 = 60.0
+"""Nothing else within bone is as wide as the brain, which has no floor where the field of view ends above it."""
 LEAST_FLOORED = 0.75
 """Of a section of the cavity, so much has bone, or the cut of the field of view, somewhere below it."""
 MOST_COVERED = 0.7
@@ -49,7 +51,8 @@ def _wide(soft: BoolArray, wall: BoolArray, spacing_mm: float) -> BoolArray:
     pixels = np.bincount(labels.ravel())
     floor = np.maximum.accumulate(wall, axis=0)
     floored = np.bincount(labels.ravel(), weights=floor.ravel()) / np.maximum(pixels, 1)
-    stays = (pixels * spacing_mm**2 / 100 >= SMALLEST_SECTION_CM2) & (floored >= LEAST_FLOORED)
+    cm2 = pixels * spacing_mm**2 / 100
+    stays = (cm2 >= SMALLEST_SECTION_CM2) & ((floored >= LEAST_FLOORED) | (cm2 >= WIDE_SECTION_CM2))
     stays[0] = False
     return np.asarray(stays[labels], dtype=bool)
 

@@ -17,6 +17,8 @@ LITTLE = 0.3
 """Of the section at the top of the cavity."""
 COARSE_VOXELS = 2.0
 """Coarse skin is only gone when this many voxels of it are."""
+BARE_VOXELS = 1.5
+"""Fewer show the old skin, even where bone comes next."""
 LOOK_BELOW_CAVITY_MM = 60.0
 FACE_BELOW_CAVITY_MM = 180.0
 FACE_ABOVE_CAVITY_MM = 30.0
@@ -38,7 +40,8 @@ class Head:
         tissue: body, bone and cavity of the head, without arms beside it.
         skull: place of the cavity.
         orientation: "verified" or "not verifiable".
-        least_depth_mm: every piece of facial skin loses at least this much.
+        least_depth_mm: every piece of facial skin loses at least this much, unless bone comes first.
+        bare_depth_mm: so much even then.
     """
 
     whole: Canonical
@@ -48,6 +51,7 @@ class Head:
     skull: Skull
     orientation: str
     least_depth_mm: float
+    bare_depth_mm: float
 
 
 def find_head(volume: Volume) -> Head:
@@ -57,6 +61,7 @@ def find_head(volume: Volume) -> Head:
         FaceNotFound: no skull is in view.
         UntrustedGeometry: the anatomy contradicts the orientation in the headers.
     """
+    pixel_mm = max(volume.geometry.spacing_mm[1:])
     whole = to_canonical(volume, spacing_mm=GRID_MM)
     place = around_body(whole)
     canonical = _cropped(whole, place)
@@ -70,7 +75,8 @@ def find_head(volume: Volume) -> Head:
         tissue=without_arms(tissue, skull.axis.x, GRID_MM),
         skull=skull,
         orientation=orientation,
-        least_depth_mm=_least_depth_mm(volume),
+        least_depth_mm=max(masks.LEAST_DEPTH_MM, COARSE_VOXELS * pixel_mm),
+        bare_depth_mm=BARE_VOXELS * pixel_mm,
     )
 
 
@@ -114,12 +120,6 @@ def _ends_with_cavity(tissue: Tissue, skull: Skull) -> bool:
     areas = tissue.body.sum(axis=(1, 2))
     above = areas[skull.highest + 4 :]
     return bool(above.max(initial=0) < LITTLE * areas[skull.highest])
-
-
-def _least_depth_mm(volume: Volume) -> float:
-    """Skin of coarse voxels must go deeper to be gone."""
-    _, row_mm, column_mm = volume.geometry.spacing_mm
-    return max(masks.LEAST_DEPTH_MM, COARSE_VOXELS * max(row_mm, column_mm))
 
 
 def _cropped(canonical: Canonical, place: tuple[slice, slice, slice]) -> Canonical:

@@ -28,6 +28,8 @@ ORBIT_HEIGHT_MM = 16.0
 STEEPEST = 1.2
 """Where the skin recedes faster than this (mm per mm), at the vertex, depth along a horizontal ray says nothing."""
 LOWEST_BROW_BELOW_CAVITY_MM = 60.0
+LOWEST_BROW_BELOW_TOP_MM = 130.0
+"""Of the cavity, of which no more than the uppermost part may have been found."""
 THINNEST_SKIN_MM = 2.0
 LARGEST_FACE_MM = 170.0
 OPEN_MOUTH_MM = 40.0
@@ -98,7 +100,8 @@ def find_brow(cylinder: Cylinder, skull: Skull, yaw_degrees: float, spacing_mm: 
     slope = np.gradient(smooth) / spacing_mm
     deep = known & ~(depth / np.sqrt(1 + slope**2) <= ORBIT_DEPTH_MM)  # no bone at all counts as deep
     height = round(ORBIT_HEIGHT_MM / spacing_mm)
-    lowest = max(skull.lowest - round(LOWEST_BROW_BELOW_CAVITY_MM / spacing_mm), height - 1)
+    below = min(skull.lowest - LOWEST_BROW_BELOW_CAVITY_MM / spacing_mm, skull.highest - LOWEST_BROW_BELOW_TOP_MM / spacing_mm)
+    lowest = max(round(below), height - 1)
     for z in range(skull.highest, lowest - 1, -1):
         if deep[z] and slope[z] >= -STEEPEST and deep[z - height + 1 : z + 1].mean() >= 0.75:
             return z

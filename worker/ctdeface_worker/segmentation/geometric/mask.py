@@ -17,6 +17,8 @@ from ctdeface_worker.segmentation.geometric.tissue import BONE_HU, SKIN_HU, Tiss
 Box: TypeAlias = tuple[slice, slice, slice]
 
 HALF_FACE_DEGREES = 80.0
+HALF_REACH_DEGREES = 100.0
+"""In a head that leans, or is cut by the field of view, the axis of the rays lies too far in front for a narrower sector."""
 ABOVE_BROW_MM = 30.0
 BELOW_BROW_MM = 124.0
 BELOW_CHIN_MM = 16.0
@@ -155,17 +157,16 @@ def guard(tissue: Tissue, spacing_mm: float, margin_mm: float = GUARD_MM) -> Boo
 
 def safe_reach(tissue: Tissue, face: Face, spacing_mm: float) -> BoolArray:
     """Return where soft tissue may be removed at all: in the sector of the face, near the skin, outside bone and cavity."""
-    skin_mm, everywhere = filled(face.cylinder.skin_mm), slice(None)
-    near = _outside(tissue.body.shape, spacing_mm, face, skin_mm - SAFE_DEPTH_MM, everywhere)
-    at_skin = _outside(tissue.body.shape, spacing_mm, face, skin_mm - face.least_depth_mm, everywhere)
+    skin_mm, shape = filled(face.cylinder.skin_mm), tissue.body.shape
+    near, at_skin = (_outside(shape, spacing_mm, face, skin_mm - depth, everywhere=True) for depth in (SAFE_DEPTH_MM, face.least_depth_mm))
     return near & ~(tissue.bone & ~at_skin) & ~guard(tissue, spacing_mm)
 
 
 def safe_zone(reach: BoolArray, face: Face, spacing_mm: float) -> BoolArray:
-    """Return the part of that which lies in the slices of the face."""
+    """Return the part of that which lies in the slices and in the sector of the face."""
     zone = np.zeros_like(reach)
     levels = rows(face, reach.shape[0], spacing_mm)
-    zone[levels] = reach[levels]
+    zone[levels] = reach[levels] & ahead(*directions((reach.shape[1], reach.shape[2]), face.cylinder.axis, spacing_mm), face)
     return zone
 
 
@@ -190,18 +191,19 @@ def rows(face: Face, slices: int, spacing_mm: float) -> slice:
     """Return the slices from below the chin to mid-forehead, as far as in view."""
     top, bottom = face.brow + ABOVE_BROW_MM / spacing_mm, face.brow - BELOW_BROW_MM / spacing_mm
     if face.chin is not None:
-        top = max(top, face.chin + ABOVE_CHIN_MM / spacing_mm)
+        if face.chin * spacing_mm >= BELOW_CHIN_MM:  # else the view cuts the jaw, and its lowest bone is no chin
+            top = max(top, face.chin + ABOVE_CHIN_MM / spacing_mm)
         bottom = min(bottom, face.chin - BELOW_CHIN_MM / spacing_mm)
     if face.cut_above and face.skull.highest <= top:
         top = slices - 1
     return slice(max(int(bottom), 0), min(int(top), slices - 1) + 1)
 
 
-def ahead(r_mm: FloatArray, degrees: FloatArray, face: Face) -> BoolArray:
+def ahead(r_mm: FloatArray, degrees: FloatArray, face: Face, half_degrees: float = HALF_FACE_DEGREES) -> BoolArray:
     """Where the face, and what may lie in front of it, is looked for in a slice."""
     turned = degrees - face.yaw_degrees
     beside = np.abs(r_mm * np.sin(np.deg2rad(turned)))
-    return np.asarray((np.abs(turned) <= HALF_FACE_DEGREES) & (beside <= face.half_width_mm))
+    return np.asarray((np.abs(turned) <= half_degrees) & (beside <= face.half_width_mm))
 
 
 def _soft_depth(face: Face) -> FloatArray:
@@ -213,13 +215,14 @@ def _soft_depth(face: Face) -> FloatArray:
     return np.where(has_bone, wanted, shell)
 
 
-def _outside(shape: tuple[int, ...], spacing_mm: float, face: Face, cut_mm: FloatArray, levels: slice | None = None) -> BoolArray:
-    """Mask what lies farther from the axis than a cut, within the facial sector, up to the image border."""
+def _outside(shape: tuple[int, ...], spacing_mm: float, face: Face, cut_mm: FloatArray, *, everywhere: bool = False) -> BoolArray:
+    """Mask what lies farther from the axis than a cut, up to the border: in the face's slices and sector, or as far as it may reach."""
     r_mm, degrees = directions((shape[1], shape[2]), face.cylinder.axis, spacing_mm)
-    sector = ahead(r_mm, degrees, face)
+    sector = ahead(r_mm, degrees, face, HALF_REACH_DEGREES if everywhere else HALF_FACE_DEGREES)
+    levels = slice(0, shape[0]) if everywhere else rows(face, shape[0], spacing_mm)
     column = np.clip(np.rint(degrees - face.cylinder.degrees[0]).astype(int), 0, face.cylinder.degrees.size - 1)
     mask = np.zeros(shape, dtype=bool)
-    for z in range(*(levels or rows(face, shape[0], spacing_mm)).indices(shape[0])):
+    for z in range(levels.start, levels.stop):
         mask[z] = sector & (r_mm >= cut_mm[z][column])
     return mask
 

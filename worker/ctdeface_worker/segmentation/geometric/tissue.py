@@ -85,15 +85,24 @@ def _cavity(canonical: Canonical, bone: BoolArray) -> BoolArray:
     mm = canonical.spacing_mm
     soft = (canonical.hu > BRAIN_HU[0]) & (canonical.hu < BRAIN_HU[1]) & canonical.valid
     with_bone = bone.any(axis=(1, 2))
+    beyond = ~canonical.valid | _cut(canonical)
     sections = np.zeros_like(bone)
-    sections[with_bone] = _large(_ringed((bone | ~canonical.valid)[with_bone], RING_CLOSING_MM / mm) & soft[with_bone], mm)
+    sections[with_bone] = _large(_ringed((bone | beyond)[with_bone], RING_CLOSING_MM / mm) & soft[with_bone], mm)
     closed = np.flatnonzero(_joined(sections, mm).any(axis=(1, 2)))
     if not closed.size:
         return sections
     missing = ~sections.any(axis=(1, 2)) & (np.arange(bone.shape[0]) >= closed[0])
-    weak = (canonical.hu[missing] > WEAK_BONE_HU) | ~canonical.valid[missing]
+    weak = (canonical.hu[missing] > WEAK_BONE_HU) | beyond[missing]
     sections[missing] = _large(_ringed(weak, WEAK_RING_CLOSING_MM / mm) & soft[missing], mm)
     return _joined(sections, mm)
+
+
+def _cut(canonical: Canonical) -> BoolArray:
+    """Return the sides of the grid where the field of view ends inside the patient."""
+    cut = np.zeros_like(canonical.valid)
+    for side in ((slice(None), 0), (slice(None), -1), (..., 0), (..., -1)):
+        cut[side] = canonical.hu[side] > SKIN_HU
+    return cut
 
 
 def _ringed(bone: BoolArray, closing_voxels: float) -> BoolArray:

@@ -171,6 +171,7 @@ def weighed(head: Head, proposal: BoolArray) -> Found:
         front=masks.middle_of_face(head.tissue.body.shape, face, GRID_MM),
         core=masks.core(head.tissue.body.shape, face, GRID_MM),
         depth=math.ceil(face.least_depth_mm / GRID_MM),
+        bare=math.ceil(head.bare_depth_mm / GRID_MM),
     )
     return Found(head=head, face=face, opinions=opinions, decision=consensus.decide(opinions))
 
