@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from ctdeface_shared.errors import SegmentersDisagree
@@ -20,7 +21,9 @@ ALIKE = 0.70
 MOST_OUTSIDE = 0.25
 """Share of the network's mask that may lie beyond the reach (brain, bone, arms, the back of the neck); more is no slip of the border."""
 SURE_OUTSIDE = 0.12
-"""Beyond the zone; more, and the network is not relied on anywhere: a mask 15 mm too high, low, far back or aside has 18 % there."""
+"""Beyond the zone; more, and the network is not relied on anywhere, unless the two are surely alike within it."""
+SURELY_ALIKE = 0.85
+"""A mask that is moved by 15 mm reaches 0.82, whatever lies outside."""
 MOST_LEFT = 0.005
 """Share of the front of the face whose skin a network may leave and still be taken as it is."""
 MOST_MENDED = 0.10
@@ -110,12 +113,13 @@ def decide(opinions: Opinions) -> Decision:
     gaps = _still_met(mask, opinions)
     left = _share(gaps & opinions.core, opinions.core & opinions.body.any(axis=1))
     verdict = Verdict.AGREED if left <= MOST_LEFT else Verdict.MENDED
-    if alike < ALIKE or outside > SURE_OUTSIDE or left > MOST_MENDED:
+    doubtful = outside > SURE_OUTSIDE and alike < SURELY_ALIKE
+    if alike < ALIKE or doubtful or left > MOST_MENDED:
         verdict, mask = Verdict.REPAIRED, mask | opinions.geometric
     elif gaps.any():
         beside = ndimage.binary_dilation(mask.any(axis=1) & ~gaps, iterations=ABOVE_MASK)
         wide = ndimage.binary_dilation(gaps & (opinions.core | beside), iterations=AROUND_GAP)
-        mask |= opinions.geometric & wide[:, None, :]
+        mask |= opinions.geometric & wide[:, None, :] & (_behind_skin(opinions.body) < opinions.depth)
     mask = mask | _film(mask, opinions) | (opinions.network & opinions.reach)  # a head that leans has more face above or below
     mask |= _bare(mask, opinions)
     return Decision(mask=mask, verdict=verdict, alike=alike, outside=outside, left=left)
@@ -132,7 +136,7 @@ def _still_met(mask: BoolArray, opinions: Opinions) -> BoolArray:
 
 def _bare(mask: BoolArray, opinions: Opinions) -> BoolArray:
     """Return the outermost voxels of rays to the middle of the face that meet a mask: coarse ones of skin and bone look like skin."""
-    behind = np.arange(mask.shape[1])[None, :, None] - opinions.body.argmax(axis=1)[:, None, :]
+    behind = _behind_skin(opinions.body)
     rays = opinions.front & (mask & opinions.body).any(axis=1)
     bare: BoolArray = rays[:, None, :] & (behind >= 0) & (behind < opinions.bare) & opinions.zone
     return bare
@@ -143,6 +147,12 @@ def _film(mask: BoolArray, opinions: Opinions) -> BoolArray:
     between = morphology.grown(mask, 1) & morphology.grown(opinions.bone, 1)
     film: BoolArray = between & opinions.zone & opinions.body & ~opinions.bone
     return film
+
+
+def _behind_skin(body: BoolArray) -> NDArray[np.intp]:
+    """How many voxels each lies behind the first of the body that a look from the front meets; less than 0 before it."""
+    behind: NDArray[np.intp] = np.arange(body.shape[1])[None, :, None] - body.argmax(axis=1)[:, None, :]
+    return behind
 
 
 def _dice(one: BoolArray, other: BoolArray) -> float:

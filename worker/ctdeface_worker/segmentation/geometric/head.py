@@ -66,7 +66,7 @@ def find_head(volume: Volume) -> Head:
     place = around_body(whole)
     canonical = _cropped(whole, place)
     tissue = find_tissue(canonical)
-    skull = find_skull(tissue, GRID_MM)
+    skull = find_skull(tissue, int(np.flatnonzero(canonical.valid.any(axis=(0, 2)))[-1]), GRID_MM)
     orientation = check_orientation(canonical, tissue, skull)
     return Head(
         whole=whole,

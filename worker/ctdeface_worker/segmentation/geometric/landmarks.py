@@ -18,7 +18,8 @@ NEAR_CAVITY_MM = 16.0
 WHOLE_SKULL_MM = 150.0
 """A shorter skull is cut by the field of view."""
 AXIS_BEHIND_FRONT = 0.52
-AXIS_BEFORE_REAR_MM = 86.0
+AXIS_BEHIND_FRONT_MM, AXIS_BEFORE_REAR_MM = 94.0, 86.0
+"""Of a skull that is cut behind, and of one that is cut in front."""
 LATERAL_MM = (20.0, 42.0)
 """Where the depth below the brow is looked at: beside the nose, before the temples."""
 WIDEST_LOOK_DEGREES = 50.0
@@ -61,8 +62,13 @@ class Skull:
     rear: int
 
 
-def find_skull(tissue: Tissue, spacing_mm: float) -> Skull:
+def find_skull(tissue: Tissue, last_row: int, spacing_mm: float) -> Skull:
     """Find the skull by its cavity and put the axis into it.
+
+    Args:
+        tissue: of the head.
+        last_row: where the field of view ends behind.
+        spacing_mm: edge of a voxel.
 
     Raises:
         FaceNotFound: there is no skull in view.
@@ -76,11 +82,18 @@ def find_skull(tissue: Tissue, spacing_mm: float) -> Skull:
     near = morphology.dilated(np.asarray(tissue.cavity.any(axis=0, keepdims=True)), round(NEAR_CAVITY_MM / spacing_mm))[0]
     rows = np.flatnonzero((tissue.bone[slices[0] : slices[-1] + 1] & near).any(axis=(0, 2)))
     front, rear = int(rows[0]), int(rows[-1])
-    whole = (rear - front) * spacing_mm >= WHOLE_SKULL_MM
-    y = front + AXIS_BEHIND_FRONT * (rear - front) if whole else rear - AXIS_BEFORE_REAR_MM / spacing_mm
-    axis = Axis(y=max(float(y), 1.0), x=float(columns[0] + columns[-1]) / 2)
+    axis = Axis(y=_axis_row(front, rear, last_row, spacing_mm), x=float(columns[0] + columns[-1]) / 2)
     half_width = float(columns[-1] - columns[0] + 1) / 2
     return Skull(axis=axis, half_width=half_width, lowest=int(slices[0]), highest=int(slices[-1]), front=front, rear=rear)
+
+
+def _axis_row(front: int, rear: int, last_row: int, spacing_mm: float) -> float:
+    """Return where the axis lies between front and rear of the skull, of which the field of view may have cut either."""
+    if (rear - front) * spacing_mm >= WHOLE_SKULL_MM:
+        return front + AXIS_BEHIND_FRONT * (rear - front)
+    if rear >= last_row - 1:
+        return min(front + AXIS_BEHIND_FRONT_MM / spacing_mm, float(rear))
+    return max(rear - AXIS_BEFORE_REAR_MM / spacing_mm, 1.0)
 
 
 def find_brow(cylinder: Cylinder, skull: Skull, yaw_degrees: float, spacing_mm: float) -> int:

@@ -17,8 +17,6 @@ from ctdeface_worker.segmentation.geometric.tissue import BONE_HU, SKIN_HU, Tiss
 Box: TypeAlias = tuple[slice, slice, slice]
 
 HALF_FACE_DEGREES = 80.0
-HALF_REACH_DEGREES = 100.0
-"""In a head that leans, or is cut by the field of view, the axis of the rays lies too far in front for a narrower sector."""
 ABOVE_BROW_MM = 30.0
 BELOW_BROW_MM = 124.0
 BELOW_CHIN_MM = 16.0
@@ -163,10 +161,10 @@ def safe_reach(tissue: Tissue, face: Face, spacing_mm: float) -> BoolArray:
 
 
 def safe_zone(reach: BoolArray, face: Face, spacing_mm: float) -> BoolArray:
-    """Return the part of that which lies in the slices and in the sector of the face."""
+    """Return the part of that which lies in the slices of the face."""
     zone = np.zeros_like(reach)
     levels = rows(face, reach.shape[0], spacing_mm)
-    zone[levels] = reach[levels] & ahead(*directions((reach.shape[1], reach.shape[2]), face.cylinder.axis, spacing_mm), face)
+    zone[levels] = reach[levels]
     return zone
 
 
@@ -199,11 +197,11 @@ def rows(face: Face, slices: int, spacing_mm: float) -> slice:
     return slice(max(int(bottom), 0), min(int(top), slices - 1) + 1)
 
 
-def ahead(r_mm: FloatArray, degrees: FloatArray, face: Face, half_degrees: float = HALF_FACE_DEGREES) -> BoolArray:
+def ahead(r_mm: FloatArray, degrees: FloatArray, face: Face) -> BoolArray:
     """Where the face, and what may lie in front of it, is looked for in a slice."""
     turned = degrees - face.yaw_degrees
     beside = np.abs(r_mm * np.sin(np.deg2rad(turned)))
-    return np.asarray((np.abs(turned) <= half_degrees) & (beside <= face.half_width_mm))
+    return np.asarray((np.abs(turned) <= HALF_FACE_DEGREES) & (beside <= face.half_width_mm))
 
 
 def _soft_depth(face: Face) -> FloatArray:
@@ -216,9 +214,9 @@ def _soft_depth(face: Face) -> FloatArray:
 
 
 def _outside(shape: tuple[int, ...], spacing_mm: float, face: Face, cut_mm: FloatArray, *, everywhere: bool = False) -> BoolArray:
-    """Mask what lies farther from the axis than a cut, up to the border: in the face's slices and sector, or as far as it may reach."""
+    """Mask what lies farther from the axis than a cut, up to the image border: in the facial sector of the face's slices or of all."""
     r_mm, degrees = directions((shape[1], shape[2]), face.cylinder.axis, spacing_mm)
-    sector = ahead(r_mm, degrees, face, HALF_REACH_DEGREES if everywhere else HALF_FACE_DEGREES)
+    sector = ahead(r_mm, degrees, face)
     levels = slice(0, shape[0]) if everywhere else rows(face, shape[0], spacing_mm)
     column = np.clip(np.rint(degrees - face.cylinder.degrees[0]).astype(int), 0, face.cylinder.degrees.size - 1)
     mask = np.zeros(shape, dtype=bool)
