@@ -33,7 +33,7 @@ class Run:
         seconds: from start to end of the command.
         peak_mb: largest resident memory of any of its processes.
         outcome: the exit code and, for a refused case, its code.
-        stages: seconds per stage from the case's report.
+        stages: seconds per stage from the report of the last case.
     """
 
     seconds: float
@@ -64,7 +64,7 @@ def real_cases() -> list[Path]:
 
 
 def measure(case: Path) -> Run:
-    """Deface one case into a folder that is removed afterwards."""
+    """Deface a case, or a folder of cases one after the other, into a folder that is removed afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder, "state")
         command: list[str | Path] = [CTDEFACE, "deface", "-i", case, "-o", Path(folder, "out"), "--state-root", state]
@@ -73,12 +73,12 @@ def measure(case: Path) -> Run:
         _, status, usage = os.wait4(process.pid, 0)
         seconds = perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
-        reports = [json.loads(file.read_text(encoding="utf-8")) for file in state.rglob("report.json")]
+        reports = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(state.rglob("report.json"))]
     return Run(
         seconds=seconds,
         peak_mb=usage.ru_maxrss * KILOBYTES_PER_UNIT / 1024,
         outcome=", ".join([f"exit {process.returncode}", *(f"{report['state']} {report['result']['code']}".strip() for report in reports)]),
-        stages={stage: value for report in reports for stage, value in report["result"]["seconds"].items()},
+        stages=reports[-1]["result"]["seconds"] if reports else {},
     )
 
 
