@@ -148,15 +148,15 @@ def test_a_network_that_goes_deeper_everywhere_is_taken_only_within_the_safe_zon
 
 
 def test_what_a_network_marks_below_the_zone_is_no_contradiction_and_goes_as_far_as_is_safe() -> None:
-    """A third of it lies under the chin, as in a thick neck; above it the two are alike, so it is taken as far as the reach allows."""
+    """A third of it lies under the chin, as in a thick neck: both masks together, and what the reach allows besides."""
     given_ = replace(usual(), zone=box((6, 18), (0, 20), (6, 34)), geometric=box((6, 16), (0, 16), (10, 30)))
     decision = decide(replace(given_, network=box((1, 16), (8, 16), (10, 30))))
-    assert decision.verdict is Verdict.MENDED
+    assert decision.verdict is Verdict.REPAIRED
     assert decision.outside == pytest.approx(1 / 3)
     assert decision.mask[1:16, 10:16, 10:30].all()
 
 
-def test_a_network_of_which_much_lies_outside_the_zone_is_joined_where_the_two_are_not_surely_alike() -> None:
+def test_a_network_of_which_much_lies_outside_the_zone_is_joined_with_the_geometric_mask() -> None:
     """As when it is moved: what sticks out on one side is missing on the other."""
     given_ = replace(usual(), zone=box((2, 18), (0, 20), (6, 32)))
     core = given_.core.copy()
