@@ -27,7 +27,7 @@ MOST_LEFT = 0.005
 MOST_MENDED = 0.10
 """So much may be mended ray by ray; a network that leaves more is not relied on anywhere."""
 AROUND_GAP = 2
-"""Voxels: what is mended is so much wider than the gap."""
+"""Voxels: what is mended is so much wider than the gap, and one deeper than it must be: half of one is lost on the way to the scan's."""
 ABOVE_MASK = 5
 """Voxels: on the upper forehead gaps are mended so far from the network's mask."""
 
@@ -116,7 +116,7 @@ def decide(opinions: Opinions) -> Decision:
     elif gaps.any():
         beside = ndimage.binary_dilation(mask.any(axis=1) & ~gaps, iterations=ABOVE_MASK)
         wide = ndimage.binary_dilation(gaps & (opinions.core | beside), iterations=AROUND_GAP)
-        mask |= opinions.geometric & wide[:, None, :] & (_behind_skin(opinions.body) < opinions.depth)
+        mask |= opinions.geometric & wide[:, None, :] & (_behind_skin(opinions.body) <= opinions.depth)
     mask = mask | _film(mask, opinions) | (opinions.network & opinions.reach)  # a head that leans has more face above or below
     mask |= _bare(mask, opinions)
     return Decision(mask=mask, verdict=verdict, alike=alike, outside=outside, left=left)
