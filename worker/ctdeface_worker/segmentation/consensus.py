@@ -20,7 +20,7 @@ ALIKE = 0.70
 """From here on they are taken to mean the same face. Not more: to the side of the eyes the geometric mask goes farther back than a face."""
 MOST_OUTSIDE = 0.25
 """Share of the network's mask that may lie beyond the reach (brain, bone, arms, the back of the neck); more is no slip of the border."""
-SURE_OUTSIDE = 0.12
+SURE_OUTSIDE = 0.08
 """Beyond the zone; more, and the network is not relied on anywhere: a mask 15 mm too high, low, far back or aside has 18 % there."""
 MOST_LEFT = 0.005
 """Share of the front of the face whose skin a network may leave and still be taken as it is."""
