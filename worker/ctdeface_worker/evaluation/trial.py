@@ -32,7 +32,7 @@ class Result:
         skin_removed: share of the facial skin that is gone, by the gate's rays.
         overlap_voxels: of mask and cavity, the gate's and, where it is known, the true one.
         mask_ml: removed tissue.
-        dice: with the true face, as networks learn it: on a 3 mm grid, tissue and the air near it.
+        dice: with the true face, as networks learn it: on their grid, tissue and the air near it.
         tissue_dice: in tissue alone, on the stored voxels.
         face_kept: share of the true face's tissue that is not in the mask.
         truth95_mm: 95 % of the mask's border in tissue lies nearer to the true one.

@@ -1,6 +1,6 @@
 """A head as it comes from a scanner: drawn, dressed, turned, furnished, scanned and disturbed, all from one seed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,15 +38,19 @@ class Scene:
     sheet: Sheet | None = None
 
 
-def scene(seed: int, *, unseen: bool = False) -> Phantom:
+def scene(seed: int, *, unseen: bool = False, finer: float = 1.0) -> Phantom:
     """Make the phantom of a seed; the same seed always gives the same one.
 
     Args:
         seed: of everything.
         unseen: a head and an image such as training never sees.
+        finer: the pixels, 1.8 to 4.0 mm, are smaller by this factor; 2.5 gives those of clinical scans and takes three times as long.
     """
     chance = np.random.default_rng([seed, 7, int(unseen)])
-    return scanned(draw_scene(seed, chance, unseen=unseen), chance)
+    drawn = draw_scene(seed, chance, unseen=unseen)
+    slice_mm, row_mm, column_mm = drawn.scan.spacing_mm
+    scan = replace(drawn.scan, spacing_mm=(slice_mm, row_mm / finer, column_mm / finer))
+    return scanned(replace(drawn, scan=scan), chance)
 
 
 def scanned(drawn: Scene, chance: np.random.Generator) -> Phantom:

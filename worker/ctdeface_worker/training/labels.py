@@ -9,7 +9,7 @@ from ctdeface_worker import morphology
 from ctdeface_worker.canonical import to_canonical
 from ctdeface_worker.domain import BoolArray, Geometry, HuArray, Volume
 
-GRID_MM = 3.0
+GRID_MM = 2.5
 SHELL_MM = 9.0
 """Air nearer to the face than this is labeled with it; what lies farther in front is added by a rule, not by the network."""
 TISSUE_HU = -300.0
