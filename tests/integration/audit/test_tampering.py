@@ -13,26 +13,7 @@ from ctdeface_shared.cli import EXIT_OK, EXIT_REFUSED, main
 from ctdeface_shared.spool import Spool
 from ctdeface_worker.publishing import publish
 from tests.integration.test_publishing import Killed, kill_after, stage
-from tests.service.audited import alone, lines_of, log_in, make_batch, release, rewrite, rules_with, spool_in, verify
-
-
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Run in an empty folder without settings, and do not wait for a service that there is not."""
-    alone(monkeypatch, tmp_path)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key pair, and a batch of three released cases, one of them released twice with different outputs."""
-    return make_batch(tmp_path_factory.mktemp("made"))
-
-
-@pytest.fixture
-def spool(made: Path, tmp_path: Path) -> Spool:
-    """A copy of that, to be tampered with."""
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True, symlinks=True)
-    return spool_in(tmp_path)
+from tests.service.audited import lines_of, log_in, release, rewrite, rules_with, verify
 
 
 def _alter(spool: Spool) -> None:
