@@ -73,6 +73,9 @@ def test_killed_writers_lose_nothing_that_they_said_was_entered_and_their_chains
         (tmp_path / folder).mkdir()
     for name in ("first", "second"):
         writers = {each: _endless(tmp_path, each) for each in (f"{name}-a", f"{name}-b")}
+        for process in writers.values():  # both write before one is killed
+            assert process.stdout is not None
+            assert process.stdout.readline()
         said |= {each: _killed(process, 20) for each, process in writers.items()}
     chains = seen(tmp_path)
     assert [chain.name for chain in chains] == ["host.1", "host.2"]
