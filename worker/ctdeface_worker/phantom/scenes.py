@@ -44,7 +44,7 @@ def scene(seed: int, *, unseen: bool = False, finer: float = 1.0) -> Phantom:
     Args:
         seed: of everything.
         unseen: a head and an image such as training never sees.
-        finer: the pixels, 1.8 to 4.0 mm, are smaller by this factor; 2.5 gives those of clinical scans and takes three times as long.
+        finer: the pixels, 1.8 to 4.0 mm, are smaller by this factor; 2.5 gives those of clinical scans and takes about twice as long.
     """
     chance = np.random.default_rng([seed, 7, int(unseen)])
     drawn = draw_scene(seed, chance, unseen=unseen)
