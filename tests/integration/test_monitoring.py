@@ -42,6 +42,7 @@ QUICK = {
     "CTDEFACE_BROKER__RETRY_DELAYS": f"[{RETRY_SECONDS}]",
 }
 WINDOW_SECONDS = 300
+RELEASED = 'sum(max_over_time(ctdeface_worker_jobs_total{outcome="released"}[1h]))'
 
 
 @dataclass(slots=True, kw_only=True)
@@ -98,6 +99,10 @@ class Service:
         """Whether every case has ended and the watcher knows it."""
         return not ends(self.spool).inbox and value(scrape(self.ports["watcher"]), "ctdeface_watcher_open_jobs") == 0
 
+    def is_scraped(self) -> bool:
+        """Whether Prometheus has seen every release: what a worker counts is gone with it."""
+        return self.prometheus.figures(RELEASED, 0) == [len(ends(self.spool).outbox)]
+
 
 def wait_for(service: Service, what: str) -> None:
     """Wait until a property of the service holds."""
@@ -130,6 +135,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         for name, plan in PLANS.items():
             drop(made.spool, name, plan)
         wait_for(made, "is_over")
+        wait_for(made, "is_scraped")
         yield made
 
 
@@ -213,7 +219,7 @@ def test_recorded_figures_agree_with_the_outbox(service: Service) -> None:
     """Released in the last hour, as Prometheus extrapolates it, and the number of models and versions."""
     prometheus = service.prometheus
     assert prometheus.figures("ctdeface:models:count", 5)[-1] == prometheus.figures("ctdeface:versions:count", 5)[-1] == 1
-    (total,) = prometheus.figures('sum(max_over_time(ctdeface_worker_jobs_total{outcome="released"}[5m]))', 0)
+    (total,) = prometheus.figures(RELEASED, 0)
     assert 11 <= total <= len(ends(service.spool).outbox)
 
 

@@ -78,11 +78,12 @@ class Member:
         self.start()
 
     def end(self) -> int:
-        """Ask it to end and return its exit code."""
+        """Ask it to end and return its exit code; one that was asked before it had begun has none of its own, and did nothing wrong."""
         if self.process is None:
             return 0
         self.process.terminate()
-        return self.process.wait(timeout=60)
+        code = self.process.wait(timeout=60)
+        return 0 if code == -signal.SIGTERM else code
 
 
 @dataclass(slots=True)

@@ -14,14 +14,12 @@ from ctdeface_worker.domain import BoolArray, Volume
 from ctdeface_worker.nifti import read_nifti
 from ctdeface_worker.phantom import without_face
 from ctdeface_worker.phantom.head import Phantom, make_head
-from ctdeface_worker.phantom.scenes import scene
+from ctdeface_worker.phantom.scenes import CLINICAL, scene
 
 NIFTI = (".nii", ".nii.gz")
 SMALLEST_FACE_ML = 15.0
 """A phantom with less tissue of its face in view need not be released: the gate takes no smaller mask."""
 SKIN_HU = -300.0
-FINER = 2.5
-"""Phantoms have pixels of 0.7 to 1.6 mm, as scans of heads do; training makes the same heads coarser, since it learns on a coarse grid."""
 
 
 class Kind(StrEnum):
@@ -116,7 +114,7 @@ def load(wanted: Input) -> Subject:
     """
     match wanted.kind:
         case Kind.PHANTOM | Kind.UNSEEN:
-            return _known(scene(wanted.seed, unseen=wanted.kind is Kind.UNSEEN, finer=FINER))
+            return _known(scene(wanted.seed, unseen=wanted.kind is Kind.UNSEEN, finer=CLINICAL))
         case Kind.SYNTHETIC:
             return _known(make_head(wanted.seed))
         case Kind.NO_FACE:

@@ -79,7 +79,8 @@ def _back(seed: int) -> Phantom:
 def _part(
     seed: int, *, low_mm: tuple[float, float, float] = (-150.0, -136.0, -190.0), high_mm: tuple[float, float, float] = (150.0, 140.0, 146.0)
 ) -> Phantom:
-    head = model(replace(draw(seed, unseen=bool(seed % 2)), open_mm=0.0), spacing_mm=MODEL_MM, reach_mm=MODEL_REACH_MM)
+    anatomy = replace(draw(seed, unseen=bool(seed % 2)), open_mm=0.0)
+    head = model(anatomy, spacing_mm=(MODEL_MM, MODEL_MM, MODEL_MM), reach_mm=MODEL_REACH_MM)
     return acquire(head, Scan(spacing_mm=SPACING_MM, low_mm=low_mm, high_mm=high_mm), np.random.default_rng([seed, 14]))
 
 

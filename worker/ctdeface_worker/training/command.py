@@ -1,6 +1,7 @@
 """Train the network that finds faces: make its data set, train in sittings, export it."""
 
 import argparse
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -24,6 +25,7 @@ examples:
   ctdeface train work                                 300 phantoms, 100 epochs, export to work/model; the same command goes on after a stop
   ctdeface train work --volumes ct --phantoms 400     real volumes (*.nii.gz) as well, labeled by the geometric segmenter
   ctdeface train work --stop-after 1                  make the data set and train one epoch
+  ctdeface train work --begin-with weights.safetensors --learning-rate 0.005       train a network further, on other data
   nohup nice ctdeface train work > train.log &        in the background
 """
 
@@ -36,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variants", type=int, default=2, metavar="N", help="disturbed copies of each real volume (default: 2)")
     parser.add_argument("--epochs", type=int, default=100, help="over which the learning rate falls to 0 (default: 100)")
     parser.add_argument("--iterations", type=int, default=50, help="batches per epoch (default: 50)")
+    parser.add_argument("--begin-with", type=Path, metavar="FILE", help="weights of such a network to begin with, not random ones")
+    parser.add_argument("--learning-rate", type=float, default=0.01, metavar="RATE", help="of the first epoch (default: 0.01)")
     parser.add_argument("--stop-after", type=int, metavar="N", help="end this sitting after N epochs, and export what there is")
     parser.add_argument("--seed", type=int, default=1, help="of data and weights (default: 1)")
     parser.add_argument("--small", action="store_true", help="a network and patches so small that a trial takes minutes")
@@ -54,6 +58,8 @@ def run(namespace: argparse.Namespace) -> int:
         seed=namespace.seed,
         size=plan.SMALL if namespace.small else plan.USUAL,
         device=namespace.device,
+        learning_rate=namespace.learning_rate,
+        began_with=_sha256(namespace.begin_with) if namespace.begin_with else "",
     )
     if namespace.volumes is not None and not namespace.volumes.is_dir():
         message = f"there is no folder of volumes at {namespace.volumes}"
@@ -66,9 +72,17 @@ def run(namespace: argparse.Namespace) -> int:
     dataset.describe(folders)
     (folders.root / train.RECIPE).write_text(json.dumps(asdict(recipe), indent=1), encoding="utf-8")
     train.preprocess(folders, recipe)
-    train.train(folders, recipe, stop_after=namespace.stop_after)
+    train.train(folders, recipe, begin_with=namespace.begin_with, stop_after=namespace.stop_after)
     console.print(f"model: {export.export(folders, namespace.out or folders.root / 'model')}")
     return 0
+
+
+def _sha256(weights: Path) -> str:
+    try:
+        return hashlib.sha256(weights.read_bytes()).hexdigest()
+    except OSError as error:
+        message = f"{weights} cannot be read: {error.strerror}"
+        raise ConfigurationError(message) from None
 
 
 def _examples(namespace: argparse.Namespace, folders: "Folders") -> "Iterator[Example]":
@@ -76,7 +90,8 @@ def _examples(namespace: argparse.Namespace, folders: "Folders") -> "Iterator[Ex
 
     known = {entry.name for entry in dataset.entries(folders)}
     first = namespace.seed * SEEDS_APART
-    synthetic = examples.phantoms(range(first, first + namespace.phantoms), known)
+    seeds = range(first, first + namespace.phantoms)
+    synthetic = examples.phantoms(seeds, known, **({"finer": 1.0} if namespace.small else {}))
     if namespace.volumes is None:
         return synthetic
     return chain(examples.volumes(namespace.volumes, namespace.variants, namespace.seed, known), synthetic)

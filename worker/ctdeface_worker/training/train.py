@@ -15,6 +15,7 @@ from ctdeface_worker.training.trainer_names import CHECKPOINTS, TRAINER
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from torch.nn import Module
 
 VALIDATION_SHARE = 10
 """One of so many cases is for validation."""
@@ -32,6 +33,8 @@ class Recipe:
         seed: of the weights and of the order of the cases.
         size: of the network.
         device: "cpu" or "cuda".
+        learning_rate: of the first epoch.
+        began_with: SHA-256 of the weights that it began with, empty for random ones.
     """
 
     epochs: int = 100
@@ -39,6 +42,8 @@ class Recipe:
     seed: int = 1
     size: plan.Size = plan.USUAL
     device: str = "cpu"
+    learning_rate: float = 0.01
+    began_with: str = ""
 
 
 RECIPE = "recipe.json"
@@ -84,13 +89,17 @@ def _source(entry: Entry) -> str:
     return entry.origin.partition(",")[0]
 
 
-def train(folders: Folders, recipe: Recipe, *, stop_after: int | None = None) -> None:
+def train(folders: Folders, recipe: Recipe, *, begin_with: Path | None = None, stop_after: int | None = None) -> None:
     """Train, or go on with a training.
 
     Args:
         folders: with the preprocessed data set.
         recipe: the same in every sitting.
+        begin_with: weights (*.safetensors, *.pth) of a network of the same plan; None for random ones. The first sitting reads them.
         stop_after: end after that many epochs of this sitting; the rest waits for the next one.
+
+    Raises:
+        ConfigurationError: the weights to begin with are not those of such a network.
     """
     import torch  # noqa: PLC0415  loaded only when training
 
@@ -98,6 +107,9 @@ def train(folders: Folders, recipe: Recipe, *, stop_after: int | None = None) ->
     latest = next((file for file in checkpoints(folders) if file.exists() and file.name != "checkpoint_best.pth"), None)
     if latest is not None:
         trainer.load_checkpoint(str(latest))
+    elif begin_with is not None:
+        trainer.initialize()
+        _load_weights(trainer.network, begin_with)
     torch.manual_seed(recipe.seed + trainer.current_epoch)
     np.random.seed(recipe.seed + trainer.current_epoch)  # noqa: NPY002  nnU-Net's loaders draw from the global generator
     if trainer.current_epoch < recipe.epochs:
@@ -135,4 +147,15 @@ def _trainer(folders: Folders, recipe: Recipe, device: object) -> "nnUNetTrainer
     trainer.num_epochs, trainer.num_iterations_per_epoch = recipe.epochs, recipe.iterations
     trainer.num_val_iterations_per_epoch = max(recipe.iterations // 10, 2)
     trainer.save_every = 1
+    trainer.initial_lr = recipe.learning_rate
     return trainer
+
+
+def _load_weights(network: "Module", file: Path) -> None:
+    from ctdeface_worker.segmentation.nnunet.weights import read_weights  # noqa: PLC0415  loaded only when training
+
+    try:
+        network.load_state_dict(read_weights(file).tensors)
+    except RuntimeError as error:
+        message = f"the weights in {file} are not those of a network of this size: begin with those that `ctdeface train` exported"
+        raise ConfigurationError(message) from error

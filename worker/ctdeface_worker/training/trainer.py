@@ -3,10 +3,15 @@
 Importing this module imports nnU-Net, which reads its folders from the environment at that moment.
 """
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from ctdeface_worker.training.trainer_names import MIRRORED_AXES
+
+Forward: TypeAlias = Callable[[torch.Tensor], torch.Tensor | list[torch.Tensor]]
 
 
 class FaceTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no types
@@ -17,6 +22,12 @@ class FaceTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no type
         rotation, flat, initial, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         self.inference_allowed_mirroring_axes = MIRRORED_AXES
         return rotation, flat, initial, MIRRORED_AXES
+
+    def initialize(self) -> None:
+        """Let the layers compute in bfloat16 where the CPU does so in half the time; weights, loss and gradients' sums stay float32."""
+        super().initialize()
+        if self.device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16"):
+            self.network.forward = _in_bfloat16(self.network.forward)
 
     def plot_network_architecture(self) -> None:
         """Draw nothing: it needs a library that nnU-Net does not install."""
@@ -47,3 +58,14 @@ class FaceTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no type
                 [self.validation_step(next(self.dataloader_val)) for _ in range(self.num_val_iterations_per_epoch)]
             )
         self.on_epoch_end()
+
+
+def _in_bfloat16(forward: Forward) -> Forward:
+    """Compute the same in bfloat16, and return float32."""
+
+    def computed(data: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            seen = forward(data)
+        return [one.float() for one in seen] if isinstance(seen, list) else seen.float()
+
+    return computed
