@@ -138,12 +138,24 @@ def test_only_the_part_where_a_head_can_be_is_looked_at(tmp_path: Path) -> None:
 
 
 def test_a_poor_network_by_itself_is_refused_by_the_gate(phantom: Phantom, poor: Model) -> None:
-    """The gate knows nothing of networks and sees skin that is left, or bone that is taken."""
+    """The gate knows nothing of networks and sees that bone is taken."""
     from ctdeface_worker.segmentation.nnunet.segmenter import NnunetSegmenter
 
     trial = try_volume("poor", phantom.volume, NnunetSegmenter("nnunet:poor", poor))
     assert trial.code == "VerificationFailed"
-    assert any(said in trial.reason for said in ("of the facial skin in view is gone", "of what is removed is bone"))
+    assert "of what is removed is bone" in trial.reason
+
+
+def test_a_network_that_knows_no_chin_is_refused_by_the_gate(tmp_path: Path, phantom: Phantom) -> None:
+    """It learned the same head without the lower third of its face: skin is left."""
+    from ctdeface_worker.segmentation.nnunet.segmenter import NnunetSegmenter
+
+    upper, levels = phantom.face.copy(), np.flatnonzero(phantom.face.any(axis=(1, 2)))
+    upper[: levels[levels.size // 3]] = False
+    model = model_of(fitted_model(tmp_path, phantom.volume, upper))
+    trial = try_volume("no chin", phantom.volume, NnunetSegmenter("nnunet:test", model))
+    assert trial.code == "VerificationFailed"
+    assert "of the facial skin in view is gone" in trial.reason
 
 
 def test_the_same_network_with_geometry_over_it_is_repaired_and_released(tmp_path: Path, poor: Model) -> None:

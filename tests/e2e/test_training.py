@@ -1,8 +1,10 @@
 """The documented command makes a network that learns, stops, goes on, and runs in stock nnU-Net."""
 
+import hashlib
 import json
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -11,6 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
+from ctdeface_worker.segmentation.model_files import OUR_WEIGHTS
+from ctdeface_worker.segmentation.models import SHIPPED_FOLDER
 
 CTDEFACE = Path(sys.executable).with_name("ctdeface")
 EPOCHS, ITERATIONS, PHANTOMS = 7, 40, 4
@@ -22,17 +27,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small training in two sittings."""
     root = tmp_path_factory.mktemp("training") / "work"
     for stop in (["--stop-after", "1"], []):
-        sizes = ["--phantoms", str(PHANTOMS), "--epochs", str(EPOCHS), "--iterations", str(ITERATIONS)]
-        command: list[str | Path] = [CTDEFACE, "train", root, "--small", *sizes, *stop]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        done = train(root, *stop)
         assert done.returncode == 0, done.stdout + done.stderr
     return root
+
+
+def train(root: Path, *more: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the documented command with everything small."""
+    sizes = ["--phantoms", str(PHANTOMS), "--epochs", str(EPOCHS), "--iterations", str(ITERATIONS)]
+    command: list[str | Path] = [CTDEFACE, "train", root, "--small", *sizes, *more]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def losses(root: Path) -> list[float]:
     """The training losses that nnU-Net logged, over all sittings."""
     logs = sorted(root.glob("results/*/*/fold_0/training_log_*.txt"))
-    assert len(logs) == 2
     return [float(value) for log in logs for value in re.findall(r"train_loss (\S+)", log.read_text())]
 
 
@@ -40,6 +49,7 @@ def test_the_loss_falls_over_two_sittings(trained: Path) -> None:
     """Each epoch is trained once, and the last loss is far below the first."""
     found = losses(trained)
     assert len(found) == EPOCHS
+    assert len(list(trained.glob("results/*/*/fold_0/training_log_*.txt"))) == 2
     assert found[-1] < found[0] - 0.3
 
 
@@ -95,6 +105,28 @@ def test_the_record_says_what_the_model_was_made_from(trained: Path) -> None:
     assert len(record["cases"]) == PHANTOMS
     assert all(re.fullmatch(r"[0-9a-f]{64}", case["image_sha256"]) for case in record["cases"])
     assert set(record["sha256"]) == {"checkpoint_final.pth", "weights.safetensors"}
+
+
+def test_a_training_begins_with_the_weights_of_another(trained: Path, tmp_path: Path) -> None:
+    """Its first epoch is about as good as the last of those, and the record names them by their digest."""
+    weights = trained / "model/fold_0/weights.safetensors"
+    done = train(tmp_path / "work", "--begin-with", weights, "--learning-rate", "0.001", "--stop-after", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (first,) = losses(tmp_path / "work")
+    assert first < losses(trained)[0] - 0.3
+    record = json.loads((tmp_path / "work/model/training.json").read_text())
+    assert record["recipe"]["began_with"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+def test_weights_that_fit_no_such_network_are_refused_in_words(trained: Path, tmp_path: Path) -> None:
+    """The shipped network is larger; a file that is not there is named before anything is made."""
+    shutil.copytree(trained, tmp_path / "work", ignore=shutil.ignore_patterns("results", "model"))
+    refused = train(tmp_path / "work", "--begin-with", SHIPPED_FOLDER / OUR_WEIGHTS)
+    missing = train(tmp_path / "nothing", "--begin-with", tmp_path / "no.safetensors")
+    assert (refused.returncode, missing.returncode) == (78, 78)
+    assert "not those of a network of this size" in refused.stderr
+    assert "no.safetensors cannot be read" in missing.stderr
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_training_without_data_is_refused_in_words(tmp_path: Path) -> None:
