@@ -12,7 +12,7 @@ from ctdeface_worker.phantom.scan import Scan, acquire, in_patient
 
 MODEL_MM = 2.5
 MOST_REFINED = 2.0
-"""A model is drawn on a grid finer by so much at most: with the truth at 0.8 mm, that at 1.25 mm has a Dice of 0.987, that at 2.5 mm 0.976."""
+"""A model is drawn on a grid finer by so much at most: with a truth at 0.8 mm, one at 1.25 mm has a Dice of 0.987, at 2.5 mm 0.976."""
 CLINICAL = 2.5
 """By so much finer than those of `scene` are pixels of 0.7 to 1.6 mm, as scans of heads have them."""
 MODEL_REACH_MM = (-190.0, 150.0)
