@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import struct
 import subprocess
 import sys
@@ -118,15 +117,41 @@ def test_a_training_begins_with_the_weights_of_another(trained: Path, tmp_path: 
     assert record["recipe"]["began_with"] == hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
-def test_weights_that_fit_no_such_network_are_refused_in_words(trained: Path, tmp_path: Path) -> None:
-    """The shipped network is larger; a file that is not there is named before anything is made."""
-    shutil.copytree(trained, tmp_path / "work", ignore=shutil.ignore_patterns("results", "model"))
-    refused = train(tmp_path / "work", "--begin-with", SHIPPED_FOLDER / OUR_WEIGHTS)
-    missing = train(tmp_path / "nothing", "--begin-with", tmp_path / "no.safetensors")
-    assert (refused.returncode, missing.returncode) == (78, 78)
-    assert "not those of a network of this size" in refused.stderr
+def test_weights_that_fit_no_such_network_are_refused_in_words(tmp_path: Path) -> None:
+    """The shipped network is larger; a file may be missing. Nothing is made before that is known."""
+    larger = train(tmp_path / "work", "--begin-with", SHIPPED_FOLDER / OUR_WEIGHTS)
+    missing = train(tmp_path / "work", "--begin-with", tmp_path / "no.safetensors")
+    assert (larger.returncode, missing.returncode) == (78, 78)
+    assert "do not fit this network" in larger.stderr
     assert "no.safetensors cannot be read" in missing.stderr
-    assert not (tmp_path / "nothing").exists()
+    assert not (tmp_path / "work").exists()
+
+
+def test_another_sitting_keeps_to_the_recipe(trained: Path) -> None:
+    """What would make the record untrue is named, and nothing is trained or exported."""
+    before = (trained / "model/training.json").read_bytes()
+    weights = trained / "model/fold_0/weights.safetensors"
+    refused = train(trained, "--begin-with", weights, "--learning-rate", "0.001")
+    assert refused.returncode == 78
+    assert "other began_with, learning_rate" in " ".join(refused.stderr.split())
+    assert (trained / "model/training.json").read_bytes() == before
+
+
+def test_layers_compute_in_bfloat16_and_weights_stay_float32() -> None:
+    """Whether or not this CPU is fast at it."""
+    import torch
+
+    from ctdeface_worker.training.trainer import in_bfloat16
+
+    layer, inside = torch.nn.Conv3d(1, 2, 3), []
+    layer.register_forward_hook(lambda _module, _data, seen: inside.append(seen.dtype))
+    one = in_bfloat16(layer)(torch.ones(1, 1, 4, 4, 4))
+    (first, _) = in_bfloat16(lambda data: [layer(data), layer(data)])(torch.ones(1, 1, 4, 4, 4))
+    assert isinstance(one, torch.Tensor)
+    (one + first).sum().backward()  # type: ignore[no-untyped-call]  # torch's own gap
+    assert set(inside) == {torch.bfloat16}
+    assert layer.weight.grad is not None
+    assert {one.dtype, first.dtype, layer.weight.dtype, layer.weight.grad.dtype} == {torch.float32}
 
 
 def test_training_without_data_is_refused_in_words(tmp_path: Path) -> None:

@@ -216,11 +216,11 @@ def test_every_query_of_the_dashboards_has_data(service: Service, dashboard: str
 
 
 def test_recorded_figures_agree_with_the_outbox(service: Service) -> None:
-    """Released in the last hour, as Prometheus extrapolates it, and the number of models and versions."""
+    """One model and one version; no more is counted as released, over restarts, than lies in the outbox."""
     prometheus = service.prometheus
     assert prometheus.figures("ctdeface:models:count", 5)[-1] == prometheus.figures("ctdeface:versions:count", 5)[-1] == 1
     (total,) = prometheus.figures(RELEASED, 0)
-    assert 11 <= total <= len(ends(service.spool).outbox)
+    assert 0 < total <= len(ends(service.spool).outbox)
 
 
 def test_no_label_in_prometheus_is_a_case(service: Service) -> None:

@@ -14,7 +14,7 @@ from ctdeface_worker.domain import BoolArray, Volume
 from ctdeface_worker.nifti import read_nifti
 from ctdeface_worker.phantom import without_face
 from ctdeface_worker.phantom.head import Phantom, make_head
-from ctdeface_worker.phantom.scenes import CLINICAL, scene
+from ctdeface_worker.phantom.scenes import scene
 
 NIFTI = (".nii", ".nii.gz")
 SMALLEST_FACE_ML = 15.0
@@ -114,7 +114,7 @@ def load(wanted: Input) -> Subject:
     """
     match wanted.kind:
         case Kind.PHANTOM | Kind.UNSEEN:
-            return _known(scene(wanted.seed, unseen=wanted.kind is Kind.UNSEEN, finer=CLINICAL))
+            return _known(scene(wanted.seed, unseen=wanted.kind is Kind.UNSEEN, clinical=True))
         case Kind.SYNTHETIC:
             return _known(make_head(wanted.seed))
         case Kind.NO_FACE:

@@ -10,11 +10,10 @@ from ctdeface_worker.phantom.head import Phantom, model
 from ctdeface_worker.phantom.room import Room, Sheet, furnished, strapped, with_metal, with_tube
 from ctdeface_worker.phantom.scan import Scan, acquire, in_patient
 
-MODEL_MM = 2.5
-MOST_REFINED = 2.0
-"""A model is drawn on a grid finer by so much at most: with a truth at 0.8 mm, one at 1.25 mm has a Dice of 0.987, at 2.5 mm 0.976."""
-CLINICAL = 2.5
-"""By so much finer than those of `scene` are pixels of 0.7 to 1.6 mm, as scans of heads have them."""
+MODEL_MM, CLINICAL_MODEL_MM = 2.5, 1.25
+"""Voxels of the model that is scanned. With a truth drawn at 0.8 mm, that of the latter has a Dice of 0.987, of the former 0.976."""
+CLINICAL_FINER = 2.5
+"""Makes pixels of 0.7 to 1.6 mm, as scans of heads have them, out of those of 1.8 to 4.0 mm."""
 MODEL_REACH_MM = (-190.0, 150.0)
 METAL_MM = (0.0, -58.0, -48.0)
 
@@ -42,20 +41,21 @@ class Scene:
     sheet: Sheet | None = None
 
 
-def scene(seed: int, *, unseen: bool = False, finer: float = 1.0) -> Phantom:
+def scene(seed: int, *, unseen: bool = False, clinical: bool = False) -> Phantom:
     """Make the phantom of a seed; the same seed always gives the same one.
 
     Args:
         seed: of everything.
         unseen: a head and an image such as training never sees.
-        finer: the pixels, 1.8 to 4.0 mm, are smaller by this factor, and the model that is scanned is drawn finer; `CLINICAL` takes about
-            four times as long.
+        clinical: with the pixels of clinical scans, 0.7 to 1.6 mm, instead of 1.8 to 4.0 mm; takes about four times as long.
     """
     chance = np.random.default_rng([seed, 7, int(unseen)])
     drawn = draw_scene(seed, chance, unseen=unseen)
+    if not clinical:
+        return scanned(drawn, chance)
     slice_mm, row_mm, column_mm = drawn.scan.spacing_mm
-    scan = replace(drawn.scan, spacing_mm=(slice_mm, row_mm / finer, column_mm / finer))
-    return scanned(replace(drawn, scan=scan), chance, model_mm=MODEL_MM / min(finer, MOST_REFINED))
+    scan = replace(drawn.scan, spacing_mm=(slice_mm, row_mm / CLINICAL_FINER, column_mm / CLINICAL_FINER))
+    return scanned(replace(drawn, scan=scan), chance, model_mm=CLINICAL_MODEL_MM)
 
 
 def scanned(drawn: Scene, chance: np.random.Generator, *, model_mm: float = MODEL_MM) -> Phantom:

@@ -2,9 +2,7 @@
 
 import argparse
 import hashlib
-import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +23,7 @@ examples:
   ctdeface train work                                 300 phantoms, 100 epochs, export to work/model; the same command goes on after a stop
   ctdeface train work --volumes ct --phantoms 400     real volumes (*.nii.gz) as well, labeled by the geometric segmenter
   ctdeface train work --stop-after 1                  make the data set and train one epoch
-  ctdeface train work --begin-with weights.safetensors --learning-rate 0.005       train a network further, on other data
+  ctdeface train further --begin-with work/model/fold_0/weights.safetensors --learning-rate 0.005     train a network further
   nohup nice ctdeface train work > train.log &        in the background
 """
 
@@ -38,11 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variants", type=int, default=2, metavar="N", help="disturbed copies of each real volume (default: 2)")
     parser.add_argument("--epochs", type=int, default=100, help="over which the learning rate falls to 0 (default: 100)")
     parser.add_argument("--iterations", type=int, default=50, help="batches per epoch (default: 50)")
-    parser.add_argument("--begin-with", type=Path, metavar="FILE", help="weights of such a network to begin with, not random ones")
-    parser.add_argument("--learning-rate", type=float, default=0.01, metavar="RATE", help="of the first epoch (default: 0.01)")
+    parser.add_argument("--begin-with", type=Path, metavar="FILE", help="weights that an earlier training exported, not random ones")
+    parser.add_argument("--learning-rate", type=_rate, default=0.01, metavar="RATE", help="of the first epoch (default: 0.01)")
     parser.add_argument("--stop-after", type=int, metavar="N", help="end this sitting after N epochs, and export what there is")
     parser.add_argument("--seed", type=int, default=1, help="of data and weights (default: 1)")
-    parser.add_argument("--small", action="store_true", help="a network and patches so small that a trial takes minutes")
+    parser.add_argument("--small", action="store_true", help="network, patches and phantoms so coarse that a trial takes minutes")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to train (default: cpu)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to export the model (default: ROOT/model)")
 
@@ -60,21 +58,30 @@ def run(namespace: argparse.Namespace) -> int:
         device=namespace.device,
         learning_rate=namespace.learning_rate,
         began_with=_sha256(namespace.begin_with) if namespace.begin_with else "",
+        precision=train.precision_on(namespace.device),
     )
     if namespace.volumes is not None and not namespace.volumes.is_dir():
         message = f"there is no folder of volumes at {namespace.volumes}"
         raise ConfigurationError(message)
     train.prepare_environment(folders)
-    folders.root.mkdir(parents=True, exist_ok=True)
+    weights = train.weights_for(namespace.begin_with, recipe.size) if namespace.begin_with else None
+    train.begin(folders, recipe)
     console = Console(highlight=False)
     for entry in dataset.write_raw(_examples(namespace, folders), folders):
         console.print(f"{entry.name}: {entry.face_voxels} voxels of face")
     dataset.describe(folders)
-    (folders.root / train.RECIPE).write_text(json.dumps(asdict(recipe), indent=1), encoding="utf-8")
     train.preprocess(folders, recipe)
-    train.train(folders, recipe, begin_with=namespace.begin_with, stop_after=namespace.stop_after)
+    train.train(folders, recipe, begin_with=weights, stop_after=namespace.stop_after)
     console.print(f"model: {export.export(folders, namespace.out or folders.root / 'model')}")
     return 0
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        message = f"{text} is no learning rate: give a number above 0 and below 1"
+        raise argparse.ArgumentTypeError(message)
+    return value
 
 
 def _sha256(weights: Path) -> str:
@@ -91,7 +98,7 @@ def _examples(namespace: argparse.Namespace, folders: "Folders") -> "Iterator[Ex
     known = {entry.name for entry in dataset.entries(folders)}
     first = namespace.seed * SEEDS_APART
     seeds = range(first, first + namespace.phantoms)
-    synthetic = examples.phantoms(seeds, known, **({"finer": 1.0} if namespace.small else {}))
+    synthetic = examples.phantoms(seeds, known, clinical=not namespace.small)
     if namespace.volumes is None:
         return synthetic
     return chain(examples.volumes(namespace.volumes, namespace.variants, namespace.seed, known), synthetic)

@@ -12,7 +12,7 @@ from ctdeface_shared.options import FillRule, Profile
 from ctdeface_worker.defacing import fill_value_hu
 from ctdeface_worker.domain import BoolArray, Volume
 from ctdeface_worker.nifti import read_nifti
-from ctdeface_worker.phantom.scenes import CLINICAL, scene
+from ctdeface_worker.phantom.scenes import scene
 from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
 from ctdeface_worker.training.augment import varied
 from ctdeface_worker.training.held_out import is_held_out
@@ -37,12 +37,12 @@ class Example:
     labeled: Labeled
 
 
-def phantoms(seeds: Iterable[int], known: Collection[str] = (), *, finer: float = CLINICAL) -> Iterator[Example]:
-    """Yield a synthetic head, in pixels so much `finer`, for every seed but those whose examples are known."""
+def phantoms(seeds: Iterable[int], known: Collection[str] = (), *, clinical: bool = True) -> Iterator[Example]:
+    """Yield a synthetic head, with the pixels of clinical scans or coarse ones, for every seed but those whose examples are known."""
     for seed in seeds:
         if f"phantom_{seed:05d}" in known:
             continue
-        made = scene(seed, finer=finer)
+        made = scene(seed, clinical=clinical)
         yield Example(name=f"phantom_{seed:05d}", origin=f"seed {seed}", labeled=on_grid(made.volume, made.face))
 
 

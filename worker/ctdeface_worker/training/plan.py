@@ -13,6 +13,7 @@ BATCH = 2
 HU_RANGE = (-1000.0, 1000.0)
 AIR_HU, STEP_HU = -1000.0, 500.0
 """Normalized, air is 0, which is also what nnU-Net pads with."""
+LABELS = {"background": 0, "face": 1}
 
 _RESAMPLING = {"order": 1, "order_z": 0, "force_separate_z": None}
 
@@ -62,8 +63,7 @@ def plans(dataset: str, size: Size = USUAL) -> Json:
 
 def dataset_json(cases: int) -> Json:
     """Write nnU-Net's description of the data set."""
-    labels = {"background": 0, "face": 1}
-    return {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": cases, "file_ending": ".nii.gz"}
+    return {"channel_names": {"0": "CT"}, "labels": LABELS, "numTraining": cases, "file_ending": ".nii.gz"}
 
 
 def _configuration(size: Size) -> Json:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from ctdeface_worker.training.trainer_names import MIRRORED_AXES
+from ctdeface_worker.training.trainer_names import BFLOAT16, FLOAT32, MIRRORED_AXES
 
 Forward: TypeAlias = Callable[[torch.Tensor], torch.Tensor | list[torch.Tensor]]
 
@@ -23,11 +23,14 @@ class FaceTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no type
         self.inference_allowed_mirroring_axes = MIRRORED_AXES
         return rotation, flat, initial, MIRRORED_AXES
 
+    precision = FLOAT32
+    """What the layers compute in on a CPU; weights, their steps and the loss stay float32."""
+
     def initialize(self) -> None:
-        """Let the layers compute in bfloat16 where the CPU does so in half the time; weights, loss and gradients' sums stay float32."""
+        """Build the network."""
         super().initialize()
-        if self.device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16"):
-            self.network.forward = _in_bfloat16(self.network.forward)
+        if self.precision == BFLOAT16:
+            self.network.forward = in_bfloat16(self.network.forward)
 
     def plot_network_architecture(self) -> None:
         """Draw nothing: it needs a library that nnU-Net does not install."""
@@ -60,7 +63,7 @@ class FaceTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no type
         self.on_epoch_end()
 
 
-def _in_bfloat16(forward: Forward) -> Forward:
+def in_bfloat16(forward: Forward) -> Forward:
     """Compute the same in bfloat16, and return float32."""
 
     def computed(data: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
