@@ -102,13 +102,9 @@ def members(spool: ServiceSpool, queue: Queue, worker: Callable[[Path], tuple[st
 
 
 def is_over(spool: ServiceSpool, queue: Queue, cases: int) -> bool:
-    """Whether every case has left the inbox for an end, and nothing is left: no job that comes again although its case is done, no lock.
-
-    What a killed worker held is cleared by those that begin after it; the watcher holds its own lock until it ends.
-    """
+    """Whether every case has left the inbox for an end, and no job is left, not even one that comes again although its case is done."""
     ended = len(chaos.names(spool.outbox)) + len(chaos.names(spool.quarantine))
-    held = {path.name for path in chaos.leftovers(spool)} - {"watcher"}
-    if chaos.names(spool.inbox) or ended < cases or held:
+    if chaos.names(spool.inbox) or ended < cases:
         return False
     try:
         depth = depth_of(spool, queue)

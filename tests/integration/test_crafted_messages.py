@@ -31,9 +31,18 @@ def drop_outside(root: Path) -> None:
         (root / name / "plan.txt").write_text("release\n", encoding="utf-8")
 
 
+def outside(root: Path) -> Iterator[Path]:
+    """Yield all below a folder but the spool, in which the workers make and remove locks all the time."""
+    for path in root.iterdir():
+        if path.name != "spool":
+            yield path
+            if path.is_dir():
+                yield from outside(path)
+
+
 def seen(root: Path) -> dict[str, tuple[int, int, bytes]]:
     """Every file outside the spool: mode, time and content; folders as well."""
-    paths = [path for path in root.rglob("*") if not path.is_relative_to(root / "service/spool") and path.name != "workers.log"]
+    paths = [path for path in outside(root) if path.name != "workers.log"]
     etc = [*(root / "service/spool/etc").rglob("*"), root / "service/spool/etc"]
     return {
         str(path): (

@@ -39,8 +39,8 @@ def stand_in_worker(spool: Path) -> tuple[str, ...]:
     return (sys.executable, "-m", "tests.service.worker", "--spool", str(spool))
 
 
-BEGINNING_SECONDS = 15.0
-"""So long a process may take, on a busy machine, until it has arranged what a signal does."""
+BEGINNING_SECONDS = 12.0
+"""So long a process may take, on a busy machine, until it has cleared what a killed one left and listens to signals."""
 
 
 @dataclass(slots=True)
@@ -86,13 +86,11 @@ class Member:
         self.start()
 
     def end(self) -> int:
-        """Ask it to end and return its exit code; one that was asked before it had begun has none of its own, and did nothing wrong."""
+        """Ask it to end and return its exit code."""
         if self.process is None:
             return 0
-        is_beginning = time.monotonic() - self.started < BEGINNING_SECONDS
         self.process.terminate()
-        code = self.process.wait(timeout=60)
-        return 0 if is_beginning and code == -signal.SIGTERM else code
+        return self.process.wait(timeout=60)
 
 
 @dataclass(slots=True)
@@ -201,6 +199,7 @@ def rage(plan: Plan, members: Sequence[Member], restart_server: Callable[[], Non
             for member in members:
                 member.start()
             time.sleep(0.2)
+        time.sleep(max(*(member.started + BEGINNING_SECONDS - time.monotonic() for member in members), 0.0))
     finally:
         codes = {member.name: member.end() for member in members}
     if any(codes.values()):

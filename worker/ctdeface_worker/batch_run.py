@@ -79,8 +79,8 @@ def run_batch(plan: BatchPlan, settings: Settings) -> int:
     stale_seconds = settings.work.job_timeout + GRACE_SECONDS
     with (
         _logging_to(plan.state_root / LOG),
-        audit_log(spool, settings.audit, stale_seconds=stale_seconds) as log,
         stop_on_signals() as stop,
+        audit_log(spool, settings.audit, stale_seconds=stale_seconds) as log,
     ):
         batch = Batch(
             spool=spool,

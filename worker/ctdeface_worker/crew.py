@@ -64,12 +64,14 @@ def run_crew(
     segmenter_named(site.settings.deface.segmenter, site.settings.models.place)  # a wrong name shall be told before anything is taken
     site.prepare()
     find = partial(segmenter_named, site.settings.deface.segmenter, site.settings.models.place)
-    with audit_log(site.spool, site.settings.audit, stale_seconds=_stale_seconds(site)) as log:
+    with (
+        stop_on_signals() as stop,  # first: whoever is asked to end while it begins leaves no lock behind
+        audit_log(site.spool, site.settings.audit, stale_seconds=_stale_seconds(site)) as log,
+    ):
         recover(site.spool, _rules(site, log))
         for folder in (site.spool.staging, site.spool.work, site.spool.locks):
             sweep(folder, stale_seconds=_stale_seconds(site))
         with (
-            stop_on_signals() as stop,
             exported_metrics(site, metrics_port, find) as metrics,
             traced(site.settings.traces, "ctdeface-worker") as tracer,
         ):
