@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=100, help="over which the learning rate falls to 0 (default: 100)")
     parser.add_argument("--iterations", type=int, default=50, help="batches per epoch (default: 50)")
     parser.add_argument("--begin-with", type=Path, metavar="FILE", help="weights that an earlier training exported, not random ones")
-    parser.add_argument("--learning-rate", type=_rate, default=0.01, metavar="RATE", help="of the first epoch (default: 0.01)")
+    parser.add_argument("--learning-rate", type=rate, default=0.01, metavar="RATE", help="of the first epoch (default: 0.01)")
     parser.add_argument("--stop-after", type=int, metavar="N", help="end this sitting after N epochs, and export what there is")
     parser.add_argument("--seed", type=int, default=1, help="of data and weights (default: 1)")
     parser.add_argument("--small", action="store_true", help="network, patches and phantoms so coarse that a trial takes minutes")
@@ -76,7 +76,12 @@ def run(namespace: argparse.Namespace) -> int:
     return 0
 
 
-def _rate(text: str) -> float:
+def rate(text: str) -> float:
+    """Read a learning rate.
+
+    Raises:
+        argparse.ArgumentTypeError: no training would learn with it.
+    """
     value = float(text)
     if not 0 < value < 1:
         message = f"{text} is no learning rate: give a number above 0 and below 1"

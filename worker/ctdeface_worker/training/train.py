@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ctdeface_shared import durable
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_worker.training import plan
 from ctdeface_worker.training.dataset import NAME, Entry, Folders, entries
@@ -61,7 +62,8 @@ def begin(folders: Folders, recipe: Recipe) -> None:
         ConfigurationError: the folder holds another training.
     """
     file = folders.root / RECIPE
-    wanted = json.loads(json.dumps(asdict(recipe)))
+    content = json.dumps(asdict(recipe), indent=1)
+    wanted = json.loads(content)
     before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else wanted
     other = [name for name in sorted(wanted.keys() - MAY_CHANGE) if before.get(name) != wanted[name]]
     if other:
@@ -69,7 +71,7 @@ def begin(folders: Folders, recipe: Recipe) -> None:
         message = f"{folders.root} holds a training with other {named}: go on with the options it began with, or train in another folder"
         raise ConfigurationError(message)
     folders.root.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+    durable.write_file(file, content.encode())  # whole or not at all: the next sitting reads it
 
 
 def precision_on(device: str) -> str:
