@@ -167,7 +167,7 @@ def running_node(folder: Path, *settings: str) -> Iterator[RabbitNode]:
 
 
 def forget_everything(target: BrokerTarget) -> None:
-    """Delete every queue of ours, whatever its arguments and delays, so that the next test finds an empty server."""
+    """Delete the queues that a target knows, whatever their arguments, so that the next test finds an empty server."""
     from ctdeface_shared.broker.rabbitmq.link import Link
     from ctdeface_shared.broker.topology import queues
 
