@@ -97,6 +97,13 @@ def test_the_brow_is_found_far_below_the_top_of_a_cavity_of_which_little_is_know
     assert abs(find_face(little).brow - find_face(found).brow) <= 2
 
 
+def test_in_thick_slices_skin_goes_deep_even_where_bone_is_near() -> None:
+    """Between such slices bone looks like skin; in thinner ones the outermost voxels are enough."""
+    thick, thin = (find_head(coarse(slice_mm).volume) for slice_mm in (5.0, 3.0))
+    assert thick.bare_depth_mm == thick.least_depth_mm == thin.least_depth_mm
+    assert thin.bare_depth_mm < thin.least_depth_mm / 2
+
+
 def test_where_the_view_cuts_the_jaw_its_lowest_bone_does_not_raise_the_top_of_the_mask() -> None:
     """A chin in view tells how high a face goes; the edge of the view does not."""
     found = find_face(find_head(cut_head(bottom_mm=-50.0).volume))

@@ -13,6 +13,8 @@ from ctdeface_shared.options import Profile
 from ctdeface_worker.canonical import mask_to_stored
 from ctdeface_worker.domain import BoolArray, Geometry, Volume
 from ctdeface_worker.phantom.head import Phantom
+from ctdeface_worker.phantom.scenes import scene
+from ctdeface_worker.segmentation.choice import segmenter_named
 from ctdeface_worker.segmentation.consensus import Verdict, decide
 from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
 from ctdeface_worker.segmentation.model_files import model_files
@@ -168,6 +170,12 @@ def test_the_same_network_with_geometry_over_it_is_repaired_and_released(tmp_pat
     result = run_case(case, tmp_path / "work", OPTIONS, segmenter).result
     assert result.released, result.reason
     assert (result.segmenter, result.model_digest, result.model_origin) == ("network", poor.sha256, "unverified")
+
+
+def test_in_thick_slices_the_skin_between_them_is_gone_as_well() -> None:
+    """A look between two of 5.4 mm met the bone that the network that ships leaves in one of them, too gray for bone: 6 % of one level."""
+    trial = try_volume("thick", scene(6072, unseen=True, clinical=True).volume, segmenter_named("network"))
+    assert (trial.code, trial.reason) == ("", "")
 
 
 def test_an_installed_network_runs_in_the_warm_child_of_the_command(tmp_path: Path, poor: Model, monkeypatch: pytest.MonkeyPatch) -> None:

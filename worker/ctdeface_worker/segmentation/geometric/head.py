@@ -19,6 +19,8 @@ COARSE_VOXELS = 2.0
 """Coarse skin is only gone when this many voxels of it are."""
 BARE_VOXELS = 1.5
 """Fewer show the old skin, even where bone comes next."""
+THICK_SLICE_MM = 4.0
+"""Between such slices a look meets a mixture of both, in which bone near the skin of one is as gray as skin."""
 LOOK_BELOW_CAVITY_MM = 60.0
 FACE_BELOW_CAVITY_MM = 180.0
 FACE_ABOVE_CAVITY_MM = 30.0
@@ -61,7 +63,9 @@ def find_head(volume: Volume) -> Head:
         FaceNotFound: no skull is in view.
         UntrustedGeometry: the anatomy contradicts the orientation in the headers.
     """
-    pixel_mm = max(volume.geometry.spacing_mm[1:])
+    slice_mm, *pixels_mm = volume.geometry.spacing_mm
+    pixel_mm = max(pixels_mm)
+    least_depth_mm = max(masks.LEAST_DEPTH_MM, COARSE_VOXELS * pixel_mm)
     whole = to_canonical(volume, spacing_mm=GRID_MM)
     place = around_body(whole)
     canonical = _cropped(whole, place)
@@ -75,8 +79,8 @@ def find_head(volume: Volume) -> Head:
         tissue=without_arms(tissue, skull.axis.x, GRID_MM),
         skull=skull,
         orientation=orientation,
-        least_depth_mm=max(masks.LEAST_DEPTH_MM, COARSE_VOXELS * pixel_mm),
-        bare_depth_mm=BARE_VOXELS * pixel_mm,
+        least_depth_mm=least_depth_mm,
+        bare_depth_mm=BARE_VOXELS * pixel_mm if slice_mm < THICK_SLICE_MM else least_depth_mm,
     )
 
 
