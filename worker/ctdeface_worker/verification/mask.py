@@ -52,7 +52,7 @@ def _anterior(canonical: Canonical, tissue: BoolArray, cavity: BoolArray) -> Che
 
 
 def _pieces(tissue: BoolArray, voxel_ml: float) -> Check:
-    """What is removed hangs together. A cloth before the face does not, and rays that stop at it do not see the skin behind: refused."""
+    """What is removed hangs together. A large cloth before the face does not, and is left to a person."""
     labels, count = ndimage.label(tissue, np.ones((3, 3, 3)))
     sizes = np.bincount(labels.ravel())[1:] * voxel_ml if count else np.zeros(1)
     apart = float(np.sort(sizes)[:-1].sum())
