@@ -10,6 +10,10 @@ from ctdeface_worker.domain import BoolArray, FloatArray, Geometry, Volume
 
 SHIFT_MM = 15.0
 THIN_MM = 1.0
+PEELED_MM = 5.0
+MIDDLE_MM = 20.0
+"""To either side of the nose, above and below it."""
+CLOTH_HU = 60.0
 CHIN_MM = 40.0
 """Below the chin and the chin itself."""
 TISSUE_HU = -300.0
@@ -34,8 +38,27 @@ def wrong_masks(volume: Volume, face: BoolArray) -> Iterator[tuple[str, BoolArra
         yield name, _part(volume, face, np.array(direction, dtype=np.float64), share)
     yield "chin missed", _without_lowest(volume, face, CHIN_MM)
     yield f"{THIN_MM:.0f} mm thin", face & (_depth_mm(volume) <= THIN_MM)
+    yield f"middle of the face left {PEELED_MM:.0f} mm deep", face & ~(_middle(volume, face) & _behind_skin(volume, PEELED_MM))
     yield "empty", np.zeros_like(face)
     yield "everything", np.ones_like(face)
+
+
+def draped(volume: Volume, face: BoolArray, *, gap_mm: float, thick_mm: float) -> tuple[Volume, BoolArray]:
+    """Lay a wet cloth before a face; return the volume and its right mask: face, cloth, and the air before the skin."""
+    axis = _stored_axes(volume.geometry)[1]
+    skin = _behind_skin(volume, 0.0)
+    even = ndimage.binary_dilation(skin, np.ones((3, 3, 3), dtype=bool)) if gap_mm else skin
+    near, far = (shifted(even, volume.geometry, np.array([0.0, -mm, 0.0])) for mm in (gap_mm, gap_mm + thick_mm))
+    before = face.any(axis=axis, keepdims=True) & ~skin
+    hu = np.where(far & ~near & before & (volume.hu <= TISSUE_HU), np.float32(CLOTH_HU), volume.hu)
+    return Volume(hu=hu, valid=volume.valid, geometry=volume.geometry), face | before
+
+
+def under_cloth(volume: Volume, face: BoolArray, right: BoolArray) -> Iterator[tuple[str, BoolArray]]:
+    """Yield masks that take the cloth and leave skin behind it; `volume` and `face` are those without the cloth."""
+    skin = _behind_skin(volume, 0.0)
+    yield "the cloth only", right & ~skin
+    yield "the middle of the face stays", right & ~(_middle(volume, face) & skin)
 
 
 def moved_to(volume: Volume, face: BoolArray, other: Volume, others: BoolArray) -> BoolArray:
@@ -104,12 +127,28 @@ def _part(volume: Volume, face: BoolArray, direction: FloatArray, share: float) 
     return out
 
 
+def _middle(volume: Volume, face: BoolArray) -> BoolArray:
+    """Return what lies about the foremost point of the face, as seen from the front."""
+    out: BoolArray = np.zeros_like(face)
+    out[face] = (np.abs(_points(volume, face) - _foremost(volume, face))[:, [0, 2]] <= MIDDLE_MM).all(axis=1)
+    return out
+
+
 def _without_lowest(volume: Volume, face: BoolArray, mm: float) -> BoolArray:
     """Leave out what lies lowest; in a head that is cut above the chin that is another part of the face."""
     lowest = _points(volume, face & (volume.hu > TISSUE_HU))[:, 2].min()
     out: BoolArray = np.zeros_like(face)
     out[face] = _points(volume, face)[:, 2] >= lowest + mm
     return out
+
+
+def _behind_skin(volume: Volume, by_mm: float) -> BoolArray:
+    """Return what lies at least so far behind the first tissue that is met from the front."""
+    axis = _stored_axes(volume.geometry)[1]
+    from_front = slice(None, None, 1 if _steps(volume.geometry)[axis][1] > 0 else -1)
+    line = tuple(from_front if each == axis else slice(None) for each in range(3))
+    met = np.maximum.accumulate((volume.hu > TISSUE_HU)[line], axis=axis)[line]
+    return shifted(met, volume.geometry, np.array([0.0, by_mm, 0.0]))
 
 
 def _depth_mm(volume: Volume) -> FloatArray:

@@ -15,16 +15,10 @@ from ctdeface_worker.verification.border import check_upper_border
 from ctdeface_worker.verification.cavity import find_cavity
 from ctdeface_worker.verification.check import Check
 from ctdeface_worker.verification.mask import check_mask
+from ctdeface_worker.verification.skin_checks import check_skin
 from ctdeface_worker.verification.window import find_window
 
 GRID_MM = 2.0
-LEAST_REMOVED = 0.985
-LEAST_REMOVED_IN_PART = 0.95
-FEWEST_RAYS_IN_PART = 40
-FEWEST_RAYS = 150
-MOST_BRIGHT = 0.15
-LEAST_UNCOVERED = 0.62
-FEWEST_RAYS_ON_BONE = 100
 SMALLEST_CAVITY_ML = 40.0
 
 
@@ -96,7 +90,7 @@ def judge(seen: Examined, after: Volume, face: BoolArray, *, profile: Profile) -
     plausible = check_mask(canonical, removed, cavity, bone_stays=profile is Profile.SOFT_TISSUE)
     upper = check_upper_border(canonical, removed)
     rays = skin.cast(seen.facing, after)
-    return (*values, found, brain, *plausible, *((upper,) if upper else ()), *_check_skin(rays, bone_stays=profile is Profile.SOFT_TISSUE))
+    return (*values, found, brain, *plausible, *((upper,) if upper else ()), *check_skin(rays, bone_stays=profile is Profile.SOFT_TISSUE))
 
 
 def _ml(cavity: BoolArray) -> float:
@@ -131,70 +125,3 @@ def _canonical_mask(before: Volume, face: BoolArray, canonical: Canonical) -> Bo
     as_volume = Volume(hu=face.astype(np.float32), valid=before.valid, geometry=before.geometry)
     inside: BoolArray = to_canonical(as_volume, spacing_mm=canonical.spacing_mm).hu >= 0.5
     return inside
-
-
-def _check_skin(rays: skin.Rays, *, bone_stays: bool) -> tuple[Check, ...]:
-    counted = int(rays.counts.sum())
-    enough = Check(
-        name="facial_skin_found",
-        passed=counted >= FEWEST_RAYS,
-        figure=float(counted),
-        bound=float(FEWEST_RAYS),
-        message=f"{counted} rays from the front meet facial skin in the input",
-    )
-    if not enough.passed:
-        return (enough,)
-    bright = float(rays.bright.sum() / (counted + rays.bright.sum()))
-    share = float(rays.removed[rays.counts].mean())
-    return (
-        enough,
-        Check(
-            name="facial_skin_removed",
-            passed=share >= LEAST_REMOVED,
-            figure=share,
-            bound=LEAST_REMOVED,
-            message=f"{share:.2%} of the facial skin in view is gone",
-        ),
-        _weakest_part(rays),
-        Check(
-            name="skin_not_bright",
-            passed=bright <= MOST_BRIGHT,
-            figure=bright,
-            bound=MOST_BRIGHT,
-            message=f"{bright:.1%} of the rays meet bone or metal first and were not counted",
-        ),
-        *(_check_bone(rays) if bone_stays else ()),
-    )
-
-
-def _check_bone(rays: skin.Rays) -> tuple[Check, ...]:
-    """A soft-tissue mask ends on the facial bone; one at the wrong place leaves flesh before it or cuts into it."""
-    if rays.covered.sum() < FEWEST_RAYS_ON_BONE:
-        return ()
-    share = float(rays.uncovered[rays.covered].mean())
-    return (
-        Check(
-            name="facial_bone_uncovered",
-            passed=share >= LEAST_UNCOVERED,
-            figure=share,
-            bound=LEAST_UNCOVERED,
-            message=f"where bone lies behind the skin, {share:.0%} of the rays now end on it",
-        ),
-    )
-
-
-def _weakest_part(rays: skin.Rays) -> Check:
-    """Check left, right and six levels on their own: a mask that misses a part must not pass by the rest."""
-    levels, columns = np.flatnonzero(rays.counts.any(axis=1)), np.flatnonzero(rays.counts.any(axis=0))
-    z, x = np.indices(rays.counts.shape)
-    height, middle = (levels[-1] - levels[0] + 1) / 6, (columns[0] + columns[-1]) / 2
-    parts = [(z - levels[0]) // height == level for level in range(6)] + [x < middle, x >= middle]
-    shares = [float(rays.removed[rays.counts & part].mean()) for part in parts if (rays.counts & part).sum() >= FEWEST_RAYS_IN_PART]
-    weakest = min(shares, default=0.0)
-    return Check(
-        name="every_part_of_the_face_removed",
-        passed=weakest >= LEAST_REMOVED_IN_PART,
-        figure=weakest,
-        bound=LEAST_REMOVED_IN_PART,
-        message=f"of the weakest part of the face (left, right, six levels) {weakest:.2%} is gone",
-    )

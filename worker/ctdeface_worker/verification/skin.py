@@ -29,6 +29,8 @@ COVERED_MM = 25.0
 ON_BONE_MM = 3.0
 JUST_BEHIND_MM = 1.0
 """Partial volume hides bone at the surface; what lies deeper is bone under skin."""
+PEELED_MM = 10.0
+"""Flesh left less deep than this can be the face itself, where a cloth on it was taken for the skin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,18 +38,22 @@ class Rays:
     """One ray per (z, x), z rising to superior, x to the patient's left.
 
     Attributes:
+        mm: how far they are apart.
         counts: rays that meet facial skin in the input.
         bright: rays left out because the first surface is bone or metal.
         removed: rays that no longer meet it in the output.
         covered: rays that meet bone soon behind the skin in the input, but not in the next voxel.
         uncovered: rays that now end on that bone, neither before it nor behind it.
+        peeled: rays that now end in flesh less than `PEELED_MM` behind the skin.
     """
 
+    mm: float
     counts: BoolArray
     bright: BoolArray
     removed: BoolArray
     covered: BoolArray
     uncovered: BoolArray
+    peeled: BoolArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,11 +124,13 @@ def cast(facing: Facing, after: Volume) -> Rays:
     deeper = np.where(left, (meets - facing.skin) * facing.mm, np.inf)
     on_bone: BoolArray = np.asarray(facing.has_bone & (np.abs(meets - facing.bone) * facing.mm <= ON_BONE_MM), dtype=bool)
     return Rays(
+        mm=facing.mm,
         counts=facing.counts,
         bright=facing.bright,
         removed=(deeper >= facing.deeper_mm) | (left & hard & (meets > facing.skin)),
         covered=facing.covered,
         uncovered=on_bone & left,
+        peeled=facing.counts & left & ~hard & (deeper < PEELED_MM),
     )
 
 
