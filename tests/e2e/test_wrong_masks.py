@@ -12,7 +12,7 @@ from ctdeface_worker.verification.gate import Examined, examine, judge
 from tests.cases import small_head
 from tests.measure.heads import HEADS
 from tests.measure.volumes import load
-from tests.measure.wrong_masks import coarser, moved_to, wrong_masks
+from tests.measure.wrong_masks import coarser, draped, moved_to, under_cloth, wrong_masks
 from tests.trial import defaced
 
 ALL = slice(None)
@@ -62,3 +62,14 @@ def test_the_right_mask_passes_and_every_wrong_one_is_refused(heads: dict[str, H
         del wrong["mirrored left to right"]  # it is its own mirror image
     assert len(wrong) >= 20
     assert [what for what, face in wrong.items() if not failures(head, face)] == []
+
+
+@pytest.mark.parametrize(("gap_mm", "thick_mm"), [(0.0, 2.0), (0.0, 5.0), (0.0, 8.0), (4.0, 2.0), (4.0, 8.0)])
+@pytest.mark.parametrize("name", ["stanford_cthead", "vtk_headsq", SYNTHETIC])
+def test_a_face_behind_a_cloth_goes_or_the_mask_is_refused(heads: dict[str, Head], name: str, gap_mm: float, thick_mm: float) -> None:
+    """As dense as skin, it is the first surface from the front: that it is gone proves nothing of the face behind it."""
+    bare = heads[name]
+    volume, right = draped(bare.volume, bare.face, gap_mm=gap_mm, thick_mm=thick_mm)
+    head = Head(volume=volume, face=right, seen=examine(volume))
+    assert failures(head, right) == []
+    assert [what for what, face in under_cloth(bare.volume, bare.face, right) if not failures(head, face)] == []

@@ -12,7 +12,6 @@ BONE_HU = 300.0
 TISSUE_ML = (15.0, 1600.0)
 MOST_BONE = 0.12
 """Of the tissue a soft-tissue mask removes; metal streaks and thin facial bones make some, a misplaced mask makes more."""
-SMALLEST_PIECE_ML = 1.0
 
 
 def check_mask(canonical: Canonical, face: BoolArray, cavity: BoolArray, *, bone_stays: bool) -> tuple[Check, ...]:
@@ -37,7 +36,7 @@ def check_mask(canonical: Canonical, face: BoolArray, cavity: BoolArray, *, bone
         bound=MOST_BONE if bone_stays else None,
         message=f"{bone:.1%} of what is removed is bone or metal",
     )
-    return (size, skeleton, _anterior(canonical, tissue, cavity), _pieces(tissue, voxel_ml))
+    return (size, skeleton, _anterior(canonical, tissue, cavity), _pieces(face, tissue, voxel_ml))
 
 
 def _anterior(canonical: Canonical, tissue: BoolArray, cavity: BoolArray) -> Check:
@@ -51,12 +50,11 @@ def _anterior(canonical: Canonical, tissue: BoolArray, cavity: BoolArray) -> Che
     )
 
 
-def _pieces(tissue: BoolArray, voxel_ml: float) -> Check:
-    """What is removed hangs together. A large cloth before the face does not, and is left to a person."""
-    labels, count = ndimage.label(tissue, np.ones((3, 3, 3)))
-    sizes = np.bincount(labels.ravel())[1:] * voxel_ml if count else np.zeros(1)
-    apart = float(np.sort(sizes)[:-1].sum())
-    share = apart / float(sizes.sum())
+def _pieces(face: BoolArray, tissue: BoolArray, voxel_ml: float) -> Check:
+    """Pieces belong together through the air of the mask, as a cloth and the skin behind it do; what is apart must be small."""
+    labels, _ = ndimage.label(face, np.ones((3, 3, 3)))
+    sizes = np.bincount(labels[tissue]) * voxel_ml
+    share = 1 - float(sizes.max() / sizes.sum())
     return Check(
         name="mask_is_one_piece",
         passed=share <= 0.1,
