@@ -7,16 +7,14 @@ from scipy import ndimage
 
 from ctdeface_worker.canonical import Canonical, mask_to_stored, to_canonical
 from ctdeface_worker.domain import BoolArray, FloatArray, Geometry, Volume
+from tests.measure.covers import TISSUE_HU, foremost_lps, front_of, middle, points_lps, steps_lps
 
 SHIFT_MM = 15.0
 THIN_MM = 1.0
-PEELED_MM = 5.0
-MIDDLE_MM = 20.0
-"""To either side of the nose, above and below it."""
-CLOTH_HU = 60.0
+LEFT_MM = 5.0
+"""Behind the skin; in voxels, the nearest whole number."""
 CHIN_MM = 40.0
 """Below the chin and the chin itself."""
-TISSUE_HU = -300.0
 SIDES = {"right": (-1, 0, 0), "left": (1, 0, 0), "front": (0, -1, 0), "back": (0, 1, 0), "up": (0, 0, 1), "down": (0, 0, -1)}
 """LPS directions (x, y, z)."""
 
@@ -38,27 +36,9 @@ def wrong_masks(volume: Volume, face: BoolArray) -> Iterator[tuple[str, BoolArra
         yield name, _part(volume, face, np.array(direction, dtype=np.float64), share)
     yield "chin missed", _without_lowest(volume, face, CHIN_MM)
     yield f"{THIN_MM:.0f} mm thin", face & (_depth_mm(volume) <= THIN_MM)
-    yield f"middle of the face left {PEELED_MM:.0f} mm deep", face & ~(_middle(volume, face) & _behind_skin(volume, PEELED_MM))
+    yield f"middle of the face left {LEFT_MM:.0f} mm deep", face & ~(middle(volume, face) & _left(volume))
     yield "empty", np.zeros_like(face)
     yield "everything", np.ones_like(face)
-
-
-def draped(volume: Volume, face: BoolArray, *, gap_mm: float, thick_mm: float) -> tuple[Volume, BoolArray]:
-    """Lay a wet cloth before a face; return the volume and its right mask: face, cloth, and the air before the skin."""
-    axis = _stored_axes(volume.geometry)[1]
-    skin = _behind_skin(volume, 0.0)
-    even = ndimage.binary_dilation(skin, np.ones((3, 3, 3), dtype=bool)) if gap_mm else skin
-    near, far = (shifted(even, volume.geometry, np.array([0.0, -mm, 0.0])) for mm in (gap_mm, gap_mm + thick_mm))
-    before = face.any(axis=axis, keepdims=True) & ~skin
-    hu = np.where(far & ~near & before & (volume.hu <= TISSUE_HU), np.float32(CLOTH_HU), volume.hu)
-    return Volume(hu=hu, valid=volume.valid, geometry=volume.geometry), face | before
-
-
-def under_cloth(volume: Volume, face: BoolArray, right: BoolArray) -> Iterator[tuple[str, BoolArray]]:
-    """Yield masks that take the cloth and leave skin behind it; `volume` and `face` are those without the cloth."""
-    skin = _behind_skin(volume, 0.0)
-    yield "the cloth only", right & ~skin
-    yield "the middle of the face stays", right & ~(_middle(volume, face) & skin)
 
 
 def moved_to(volume: Volume, face: BoolArray, other: Volume, others: BoolArray) -> BoolArray:
@@ -67,7 +47,7 @@ def moved_to(volume: Volume, face: BoolArray, other: Volume, others: BoolArray) 
     moved = Canonical(
         hu=foreign.hu,
         valid=foreign.valid,
-        origin_lps=foreign.origin_lps + _foremost(volume, face) - _foremost(other, others),
+        origin_lps=foreign.origin_lps + foremost_lps(volume, face) - foremost_lps(other, others),
         spacing_mm=foreign.spacing_mm,
     )
     return mask_to_stored(foreign.hu >= 0.5, moved, volume.geometry)
@@ -75,7 +55,7 @@ def moved_to(volume: Volume, face: BoolArray, other: Volume, others: BoolArray) 
 
 def shifted(face: BoolArray, geometry: Geometry, by_mm: FloatArray) -> BoolArray:
     """Move a mask by whole voxels; what leaves the volume is gone."""
-    steps = _steps(geometry)
+    steps = steps_lps(geometry)
     voxels = [round(float(by_mm @ step / (step @ step))) for step in steps]
     out: BoolArray = np.zeros_like(face)
     to = tuple(slice(max(n, 0), size + min(n, 0)) for n, size in zip(voxels, face.shape, strict=True))
@@ -102,61 +82,35 @@ def coarser(volume: Volume, part: tuple[slice, slice, slice]) -> Volume:
     )
 
 
-def _steps(geometry: Geometry) -> tuple[FloatArray, FloatArray, FloatArray]:
-    return geometry.normal_lps * geometry.spacing_mm[0], geometry.row_step_lps, geometry.column_step_lps
-
-
 def _stored_axes(geometry: Geometry) -> tuple[int, int, int]:
     """Which stored axis runs along x, y and z."""
-    along = [int(np.abs(step).argmax()) for step in _steps(geometry)]
+    along = [int(np.abs(step).argmax()) for step in steps_lps(geometry)]
     return along.index(0), along.index(1), along.index(2)
-
-
-def _points(volume: Volume, voxels: BoolArray) -> FloatArray:
-    k, i, j = np.nonzero(voxels)
-    g = volume.geometry
-    return np.asarray(g.slice_origins_lps[k] + i[:, None] * g.row_step_lps + j[:, None] * g.column_step_lps, dtype=np.float64)
 
 
 def _part(volume: Volume, face: BoolArray, direction: FloatArray, share: float) -> BoolArray:
     """Keep the part of a mask that lies farthest in a direction, by its share of the tissue."""
     tissue = face & (volume.hu > TISSUE_HU)
-    along = _points(volume, tissue) @ direction
+    along = points_lps(volume, tissue) @ direction
     out: BoolArray = np.zeros_like(face)
-    out[face] = _points(volume, face) @ direction >= np.quantile(along, 1 - share)
+    out[face] = points_lps(volume, face) @ direction >= np.quantile(along, 1 - share)
     return out
 
 
-def _middle(volume: Volume, face: BoolArray) -> BoolArray:
-    """Return what lies about the foremost point of the face, as seen from the front."""
-    out: BoolArray = np.zeros_like(face)
-    out[face] = (np.abs(_points(volume, face) - _foremost(volume, face))[:, [0, 2]] <= MIDDLE_MM).all(axis=1)
-    return out
+def _left(volume: Volume) -> BoolArray:
+    front = front_of(volume)
+    return front.behind_skin(round(LEFT_MM / volume.geometry.spacing_mm[front.axis]))
 
 
 def _without_lowest(volume: Volume, face: BoolArray, mm: float) -> BoolArray:
     """Leave out what lies lowest; in a head that is cut above the chin that is another part of the face."""
-    lowest = _points(volume, face & (volume.hu > TISSUE_HU))[:, 2].min()
+    lowest = points_lps(volume, face & (volume.hu > TISSUE_HU))[:, 2].min()
     out: BoolArray = np.zeros_like(face)
-    out[face] = _points(volume, face)[:, 2] >= lowest + mm
+    out[face] = points_lps(volume, face)[:, 2] >= lowest + mm
     return out
-
-
-def _behind_skin(volume: Volume, by_mm: float) -> BoolArray:
-    """Return what lies at least so far behind the first tissue that is met from the front."""
-    axis = _stored_axes(volume.geometry)[1]
-    from_front = slice(None, None, 1 if _steps(volume.geometry)[axis][1] > 0 else -1)
-    line = tuple(from_front if each == axis else slice(None) for each in range(3))
-    met = np.maximum.accumulate((volume.hu > TISSUE_HU)[line], axis=axis)[line]
-    return shifted(met, volume.geometry, np.array([0.0, by_mm, 0.0]))
 
 
 def _depth_mm(volume: Volume) -> FloatArray:
     """How deep each voxel's near side lies in tissue."""
     spacing = volume.geometry.spacing_mm
     return np.asarray(ndimage.distance_transform_edt(volume.hu > TISSUE_HU, sampling=spacing) - min(spacing) / 2, dtype=np.float64)
-
-
-def _foremost(volume: Volume, face: BoolArray) -> FloatArray:
-    points = _points(volume, face & (volume.hu > TISSUE_HU))
-    return np.asarray(points[points[:, 1].argmin()], dtype=np.float64)

@@ -36,7 +36,7 @@ def check_mask(canonical: Canonical, face: BoolArray, cavity: BoolArray, *, bone
         bound=MOST_BONE if bone_stays else None,
         message=f"{bone:.1%} of what is removed is bone or metal",
     )
-    return (size, skeleton, _anterior(canonical, tissue, cavity), _pieces(face, tissue, voxel_ml))
+    return (size, skeleton, _anterior(canonical, tissue, cavity), _pieces(face, tissue))
 
 
 def _anterior(canonical: Canonical, tissue: BoolArray, cavity: BoolArray) -> Check:
@@ -50,15 +50,17 @@ def _anterior(canonical: Canonical, tissue: BoolArray, cavity: BoolArray) -> Che
     )
 
 
-def _pieces(face: BoolArray, tissue: BoolArray, voxel_ml: float) -> Check:
-    """Pieces belong together through the air of the mask, as a cloth and the skin behind it do; what is apart must be small."""
-    labels, _ = ndimage.label(face, np.ones((3, 3, 3)))
-    sizes = np.bincount(labels[tissue]) * voxel_ml
+def _pieces(face: BoolArray, tissue: BoolArray) -> Check:
+    """Air of the mask that lies between its pieces joins them, as a cloth and the skin behind it; what is apart must be small."""
+    before = np.logical_or.accumulate(tissue, axis=1)
+    behind = np.logical_or.accumulate(tissue[:, ::-1], axis=1)[:, ::-1]
+    labels, _ = ndimage.label(face & before & behind, np.ones((3, 3, 3)))
+    sizes = np.bincount(labels[tissue])
     share = 1 - float(sizes.max() / sizes.sum())
     return Check(
         name="mask_is_one_piece",
         passed=share <= 0.1,
         figure=share,
         bound=0.1,
-        message=f"{share:.1%} of the mask's tissue does not hang together with the rest",
+        message=f"{share:.1%} of the mask's tissue does not hang together with the rest, by itself or through removed air between them",
     )

@@ -30,7 +30,9 @@ ON_BONE_MM = 3.0
 JUST_BEHIND_MM = 1.0
 """Partial volume hides bone at the surface; what lies deeper is bone under skin."""
 PEELED_MM = 10.0
-"""Flesh left less deep than this can be the face itself, where a cloth on it was taken for the skin."""
+"""Flesh left less deep than this still has the relief of the face, and is the face where a cloth lies on it."""
+COVER_MM, AIR_MM = 40.0, 2.0
+"""Less deep, and with so much air before it in the input, a surface may be skin behind a cloth."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,7 @@ class Rays:
         covered: rays that meet bone soon behind the skin in the input, but not in the next voxel.
         uncovered: rays that now end on that bone, neither before it nor behind it.
         peeled: rays that now end in flesh less than `PEELED_MM` behind the skin.
+        bared: rays that now end on flesh which had air before it in the input, less than `COVER_MM` behind the skin.
     """
 
     mm: float
@@ -54,6 +57,7 @@ class Rays:
     covered: BoolArray
     uncovered: BoolArray
     peeled: BoolArray
+    bared: BoolArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +74,7 @@ class Facing:
         covered: as of `Rays`.
         bone: step at which each meets the first bone behind the skin.
         has_bone: whether there is any.
+        after_air: voxels (z, y, x) of the input with air before them.
     """
 
     within: tuple[FloatArray, FloatArray]
@@ -81,6 +86,7 @@ class Facing:
     covered: BoolArray
     bone: IndexArray
     has_bone: BoolArray
+    after_air: BoolArray
 
 
 def look(before: Volume, window: Window) -> Facing:
@@ -111,6 +117,7 @@ def look(before: Volume, window: Window) -> Facing:
         covered=counts & ~at_once & (np.where(has_bone, (bone - skin) * mm, np.inf) <= COVERED_MM),
         bone=bone,
         has_bone=has_bone,
+        after_air=_after_air(old),
     )
 
 
@@ -123,6 +130,7 @@ def cast(facing: Facing, after: Volume) -> Rays:
     hard = np.maximum(_at(new.hu, meets), _at(new.hu, np.minimum(meets + 1, new.hu.shape[1] - 1))) > BONE_HU
     deeper = np.where(left, (meets - facing.skin) * facing.mm, np.inf)
     on_bone: BoolArray = np.asarray(facing.has_bone & (np.abs(meets - facing.bone) * facing.mm <= ON_BONE_MM), dtype=bool)
+    flesh = facing.counts & left & ~hard
     return Rays(
         mm=facing.mm,
         counts=facing.counts,
@@ -130,7 +138,8 @@ def cast(facing: Facing, after: Volume) -> Rays:
         removed=(deeper >= facing.deeper_mm) | (left & hard & (meets > facing.skin)),
         covered=facing.covered,
         uncovered=on_bone & left,
-        peeled=facing.counts & left & ~hard & (deeper < PEELED_MM),
+        peeled=flesh & (deeper < PEELED_MM),
+        bared=flesh & _at(facing.after_air, meets) & (deeper < COVER_MM),
     )
 
 
@@ -139,6 +148,16 @@ def _bone_behind(old: Canonical, skin: IndexArray) -> tuple[IndexArray, BoolArra
     behind = np.arange(old.hu.shape[1])[None, :, None] >= skin[:, None, :]
     bone = (old.hu > BONE_HU) & old.valid & behind
     return bone.argmax(axis=1), np.asarray(bone.any(axis=1))
+
+
+def _after_air(old: Canonical) -> BoolArray:
+    """Voxels with `AIR_MM` of measured air right before them."""
+    air = (old.hu <= SKIN_HU) & old.valid
+    after: BoolArray = np.ones_like(air)
+    for step in range(1, max(round(AIR_MM / old.spacing_mm), 1) + 1):
+        after[:, step:] &= air[:, :-step]
+        after[:, :step] = False
+    return after
 
 
 def _inner_air(before: Volume) -> Volume:

@@ -3,6 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
+from ctdeface_worker.domain import BoolArray
 from ctdeface_worker.verification.check import Check
 from ctdeface_worker.verification.skin import PEELED_MM, Rays
 
@@ -12,9 +13,10 @@ FEWEST_RAYS_IN_PART = 40
 FEWEST_RAYS = 150
 MOST_BRIGHT = 0.15
 LEAST_UNCOVERED = 0.62
-FEWEST_RAYS_ON_BONE = 100
+FEWEST_BEFORE_BONE = 0.1
 SQUARE_MM = 30.0
 MOST_PEELED = 0.4
+MOST_BARED = 0.6
 
 
 def check_skin(rays: Rays, *, bone_stays: bool) -> tuple[Check, ...]:
@@ -41,7 +43,7 @@ def check_skin(rays: Rays, *, bone_stays: bool) -> tuple[Check, ...]:
             message=f"{share:.2%} of the facial skin in view is gone",
         ),
         _weakest_part(rays),
-        _check_peeled(rays),
+        *_check_squares(rays),
         Check(
             name="skin_not_bright",
             passed=bright <= MOST_BRIGHT,
@@ -55,10 +57,19 @@ def check_skin(rays: Rays, *, bone_stays: bool) -> tuple[Check, ...]:
 
 def _check_bone(rays: Rays) -> tuple[Check, ...]:
     """A soft-tissue mask ends on the facial bone; one at the wrong place leaves flesh before it or cuts into it."""
-    if rays.covered.sum() < FEWEST_RAYS_ON_BONE:
-        return ()
+    before = float(rays.covered.sum() / rays.counts.sum())
+    found = Check(
+        name="facial_bone_found",
+        passed=before >= FEWEST_BEFORE_BONE,
+        figure=before,
+        bound=FEWEST_BEFORE_BONE,
+        message=f"behind {before:.0%} of the skin there is bone to tell by where the mask ends",
+    )
+    if not found.passed:
+        return (found,)
     share = float(rays.uncovered[rays.covered].mean())
     return (
+        found,
         Check(
             name="facial_bone_uncovered",
             passed=share >= LEAST_UNCOVERED,
@@ -69,16 +80,33 @@ def _check_bone(rays: Rays) -> tuple[Check, ...]:
     )
 
 
-def _check_peeled(rays: Rays) -> Check:
-    """Find a place where only a layer went: a cloth that lies on the skin is the first surface, and the face the next."""
-    share = float(ndimage.uniform_filter(rays.peeled.astype(np.float64), size=round(SQUARE_MM / rays.mm), mode="constant").max())
-    return Check(
-        name="face_not_peeled",
-        passed=share <= MOST_PEELED,
-        figure=share,
-        bound=MOST_PEELED,
-        message=f"in a square of {SQUARE_MM / 10:.0f} cm, {share:.0%} of the rays end in flesh within {PEELED_MM:.0f} mm of the skin",
+def _check_squares(rays: Rays) -> tuple[Check, Check]:
+    """A place where only the first surface went, be it a layer of the face or what covered it, must be smaller than a nose."""
+    peeled, bared = (_fullest_square(rays, which) for which in (rays.peeled, rays.bared))
+    square = f"in a square of {SQUARE_MM / 10:.0f} cm"
+    return (
+        Check(
+            name="face_not_peeled",
+            passed=peeled <= MOST_PEELED,
+            figure=peeled,
+            bound=MOST_PEELED,
+            message=f"{square}, {peeled:.0%} of the rays end in flesh less than {PEELED_MM:.0f} mm behind the skin",
+        ),
+        Check(
+            name="no_skin_left_behind_a_cover",
+            passed=bared <= MOST_BARED,
+            figure=bared,
+            bound=MOST_BARED,
+            message=f"{square}, {bared:.0%} of the rays end on flesh that had air before it, as skin behind a cloth has",
+        ),
     )
+
+
+def _fullest_square(rays: Rays, which: BoolArray) -> float:
+    """Return the largest share of a square's rays, where the view is smaller than a square of what is in view."""
+    side = round(SQUARE_MM / rays.mm)
+    fullest, whole = (float(ndimage.uniform_filter(each.astype(np.float64), side, mode="constant").max()) for each in (which, rays.counts))
+    return fullest / whole
 
 
 def _weakest_part(rays: Rays) -> Check:

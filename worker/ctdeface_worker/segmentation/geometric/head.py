@@ -20,7 +20,7 @@ COARSE_VOXELS = 2.0
 BARE_VOXELS = 1.5
 """Fewer show the old skin, even where bone comes next."""
 THICK_SLICE_MM = 3.9
-"""From 4 mm on, however a tilt is rounded: between such slices a look meets a mixture of both, in which bone near the skin of one is as gray as skin."""
+"""Of 4 mm, give or take rounding. Between such slices a look meets a mixture, in which bone near the skin of one is as gray as skin."""
 LOOK_BELOW_CAVITY_MM = 60.0
 FACE_BELOW_CAVITY_MM = 180.0
 FACE_ABOVE_CAVITY_MM = 30.0
