@@ -1,0 +1,74 @@
+"""What the gate says of places where only the first surface went, on blocks whose answer is known."""
+
+import numpy as np
+import pytest
+
+from ctdeface_worker.domain import BoolArray, FloatArray, Geometry, HuArray, Volume
+from ctdeface_worker.verification.skin import cast, look
+from ctdeface_worker.verification.skin_checks import check_skin
+from ctdeface_worker.verification.window import Window
+
+AIR, FLESH, BONE = -1000.0, 40.0, 450.0
+MM = 2.0
+SKIN = 12
+"""Row of the skin."""
+THICK, THIN = 8, 4
+"""Rows of flesh before the bone: 16 and 8 mm."""
+MIDDLE = slice(20, 40)
+"""Columns: 40 mm."""
+
+
+def head(flesh: int | None = THICK, *, cover: bool = False) -> Volume:
+    """Rows of flesh before bone, if any, (slice, row, column); a cover is a cloth 10 mm before the skin, joined to it at both sides."""
+    hu: HuArray = np.full((40, 60, 60), AIR, dtype=np.float32)
+    hu[:, SKIN:, 4:56] = FLESH
+    if flesh is not None:
+        hu[:, SKIN + flesh : SKIN + flesh + 4, 4:56] = BONE
+    if cover:
+        hu[:, SKIN - 8 : SKIN - 5, 4:56] = FLESH
+        hu[:, SKIN - 8 : SKIN, [*range(4, 8), *range(52, 56)]] = FLESH
+    affine: FloatArray = np.diag([MM, MM, MM, 1.0])[[2, 1, 0, 3]]
+    return Volume(hu=hu, valid=np.ones(hu.shape, dtype=bool), geometry=Geometry.from_affine(hu.shape, affine))
+
+
+def refused(volume: Volume, removed: BoolArray, high_mm: float = 74.0) -> set[str]:
+    """Names of the checks that fail when this is taken away, looked at from 10 mm up to a level."""
+    after = Volume(hu=np.where(removed, np.float32(AIR), volume.hu), valid=volume.valid, geometry=volume.geometry)
+    window = Window(low=np.array([18.0, -10.0, 10.0]), high=np.array([100.0, 118.0, high_mm]), chin_in_view=True)
+    return {check.name for check in check_skin(cast(look(volume, window), after), bone_stays=True) if not check.passed}
+
+
+def before(row: int) -> BoolArray:
+    """Everything before a row."""
+    rows: BoolArray = np.arange(60)[None, :, None] < row
+    return np.broadcast_to(rows, (40, 60, 60)).copy()
+
+
+def left(removed: BoolArray, row: int) -> BoolArray:
+    """The same, but from a row on the middle stays."""
+    out = removed.copy()
+    out[:, row:, MIDDLE] = False
+    return out
+
+
+@pytest.mark.parametrize("high_mm", [74.0, 22.0])
+def test_the_middle_of_a_face_must_go_deeper_than_a_layer(high_mm: float) -> None:
+    """8 mm of it gone leaves its relief; in a view of 12 mm as well, which is lower than the square that is looked at."""
+    right = before(SKIN + THICK)
+    assert not refused(head(), right, high_mm)
+    assert "face_not_peeled" in refused(head(), left(right, SKIN + 4), high_mm)
+    assert "face_not_peeled" not in refused(head(), left(right, SKIN + 6), high_mm)
+
+
+def test_skin_behind_a_cloth_is_no_less_skin() -> None:
+    """The cloth is the first surface and gone; the skin 16 mm behind its front had air before it."""
+    volume = head(THIN, cover=True)
+    right = before(SKIN + THIN)
+    assert not refused(volume, right)
+    assert refused(volume, left(right, SKIN)) == {"no_skin_left_behind_a_cover", "facial_bone_uncovered"}
+    assert "no_skin_left_behind_a_cover" not in refused(volume, left(right, SKIN + 1))
+
+
+def test_where_hardly_any_bone_lies_behind_the_skin_nobody_can_tell_where_a_mask_ends() -> None:
+    """A right mask ends on the facial bone, so a view without any proves nothing."""
+    assert refused(head(None), before(SKIN + THICK)) == {"facial_bone_found"}
