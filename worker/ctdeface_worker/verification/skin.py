@@ -1,5 +1,6 @@
 """What a camera in front of the face still sees: parallel rays that must no longer meet the old skin (DESIGN section 10)."""
 
+import math
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
@@ -32,7 +33,7 @@ JUST_BEHIND_MM = 1.0
 PEELED_MM = 10.0
 """Flesh left less deep than this still has the relief of the face, and is the face where a cloth lies on it."""
 COVER_MM, AIR_MM = 40.0, 2.0
-"""Less deep, and with so much air before it in the input, a surface may be skin behind a cloth."""
+"""Less deep, and with so much air before it, a surface of the input may be skin behind a cloth; a layer of it gone proves nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ class Rays:
         covered: rays that meet bone soon behind the skin in the input, but not in the next voxel.
         uncovered: rays that now end on that bone, neither before it nor behind it.
         peeled: rays that now end in flesh less than `PEELED_MM` behind the skin.
-        bared: rays that now end on flesh which had air before it in the input, less than `COVER_MM` behind the skin.
+        bared: the same behind a surface with air before it in the input, less than `COVER_MM` behind the skin.
     """
 
     mm: float
@@ -74,7 +75,7 @@ class Facing:
         covered: as of `Rays`.
         bone: step at which each meets the first bone behind the skin.
         has_bone: whether there is any.
-        after_air: voxels (z, y, x) of the input with air before them.
+        behind_air: tissue (z, y, x) of the input less than `PEELED_MM` behind a surface with air before it.
     """
 
     within: tuple[FloatArray, FloatArray]
@@ -86,7 +87,7 @@ class Facing:
     covered: BoolArray
     bone: IndexArray
     has_bone: BoolArray
-    after_air: BoolArray
+    behind_air: BoolArray
 
 
 def look(before: Volume, window: Window) -> Facing:
@@ -117,7 +118,7 @@ def look(before: Volume, window: Window) -> Facing:
         covered=counts & ~at_once & (np.where(has_bone, (bone - skin) * mm, np.inf) <= COVERED_MM),
         bone=bone,
         has_bone=has_bone,
-        after_air=_after_air(old),
+        behind_air=_behind_air(old),
     )
 
 
@@ -139,7 +140,7 @@ def cast(facing: Facing, after: Volume) -> Rays:
         covered=facing.covered,
         uncovered=on_bone & left,
         peeled=flesh & (deeper < PEELED_MM),
-        bared=flesh & _at(facing.after_air, meets) & (deeper < COVER_MM),
+        bared=flesh & _at(facing.behind_air, meets) & (deeper < COVER_MM),
     )
 
 
@@ -150,14 +151,18 @@ def _bone_behind(old: Canonical, skin: IndexArray) -> tuple[IndexArray, BoolArra
     return bone.argmax(axis=1), np.asarray(bone.any(axis=1))
 
 
-def _after_air(old: Canonical) -> BoolArray:
-    """Voxels with `AIR_MM` of measured air right before them."""
+def _behind_air(old: Canonical) -> BoolArray:
+    """Tissue less than `PEELED_MM` behind a surface that has `AIR_MM` of measured air right before it."""
+    dense = (old.hu > SKIN_HU) & old.valid
     air = (old.hu <= SKIN_HU) & old.valid
-    after: BoolArray = np.ones_like(air)
+    surface = dense.copy()
     for step in range(1, max(round(AIR_MM / old.spacing_mm), 1) + 1):
-        after[:, step:] &= air[:, :-step]
-        after[:, :step] = False
-    return after
+        surface[:, step:] &= air[:, :-step]
+        surface[:, :step] = False
+    near = surface.copy()
+    for step in range(1, math.ceil(PEELED_MM / old.spacing_mm)):
+        near[:, step:] |= surface[:, :-step]
+    return np.asarray(dense & near)
 
 
 def _inner_air(before: Volume) -> Volume:

@@ -97,7 +97,7 @@ def _check_squares(rays: Rays) -> tuple[Check, Check]:
             passed=bared <= MOST_BARED,
             figure=bared,
             bound=MOST_BARED,
-            message=f"{square}, {bared:.0%} of the rays end on flesh that had air before it, as skin behind a cloth has",
+            message=f"{square}, {bared:.0%} of the rays end in flesh that had air before it, as skin behind a cloth has",
         ),
     )
 
