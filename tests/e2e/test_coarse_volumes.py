@@ -14,7 +14,7 @@ from tests.trial import try_volume
 
 EVENLY, SAMPLE = 12, int(os.environ.get("CTDEFACE_TEST_VOLUMES", "6"))
 REFUSED = {"pt_131", "pt_201"}
-"""Of all 136 volumes 14 are refused; these two of them are among the twelve, and in the suite's sample."""
+"""Of all 136 volumes 11 are refused; these two of them are among the twelve, and in the suite's sample."""
 
 
 def test_a_sample_of_coarse_volumes_is_released_without_facial_skin_and_with_the_whole_brain(real_data: Path) -> None:
