@@ -11,7 +11,7 @@ from tests.measure.covers import TISSUE_HU, foremost_lps, front_of, middle, poin
 
 SHIFT_MM = 15.0
 THIN_MM = 1.0
-LEFT_MM = 5.0
+LEFT_MM, ALL_LEFT_MM = 5.0, 10.0
 """Behind the skin; in voxels, the nearest whole number."""
 CHIN_MM = 40.0
 """Below the chin and the chin itself."""
@@ -36,7 +36,8 @@ def wrong_masks(volume: Volume, face: BoolArray) -> Iterator[tuple[str, BoolArra
         yield name, _part(volume, face, np.array(direction, dtype=np.float64), share)
     yield "chin missed", _without_lowest(volume, face, CHIN_MM)
     yield f"{THIN_MM:.0f} mm thin", face & (_depth_mm(volume) <= THIN_MM)
-    yield f"middle of the face left {LEFT_MM:.0f} mm deep", face & ~(middle(volume, face) & _left(volume))
+    yield f"middle of the face left {LEFT_MM:.0f} mm deep", face & ~(middle(volume, face) & _left(volume, LEFT_MM))
+    yield f"all of it left {ALL_LEFT_MM:.0f} mm deep", face & ~_left(volume, ALL_LEFT_MM)
     yield "empty", np.zeros_like(face)
     yield "everything", np.ones_like(face)
 
@@ -97,9 +98,9 @@ def _part(volume: Volume, face: BoolArray, direction: FloatArray, share: float) 
     return out
 
 
-def _left(volume: Volume) -> BoolArray:
+def _left(volume: Volume, behind_mm: float) -> BoolArray:
     front = front_of(volume)
-    return front.behind_skin(round(LEFT_MM / volume.geometry.spacing_mm[front.axis]))
+    return front.behind_skin(round(behind_mm / volume.geometry.spacing_mm[front.axis]))
 
 
 def _without_lowest(volume: Volume, face: BoolArray, mm: float) -> BoolArray:

@@ -32,6 +32,8 @@ JUST_BEHIND_MM = 1.0
 """Partial volume hides bone at the surface; what lies deeper is bone under skin."""
 PEELED_MM = 10.0
 """Flesh left less deep than this still has the relief of the face, and is the face where a cloth lies on it."""
+FOREMOST_MM, SHALLOW_MM = 10.0, 16.0
+"""A nose whose front is left less deep than the second still stands out from the face; the first is how much of it is looked at."""
 COVER_MM, AIR_MM = 40.0, 2.0
 """Less deep, and with so much air before it, a surface of the input may be skin behind a cloth; a layer of it gone proves nothing."""
 
@@ -47,8 +49,11 @@ class Rays:
         removed: rays that no longer meet it in the output.
         covered: rays that meet bone soon behind the skin in the input, but not in the next voxel.
         uncovered: rays that now end on that bone, neither before it nor behind it.
-        peeled: rays that now end in flesh less than `PEELED_MM` behind the skin.
-        bared: the same behind a surface with air before it in the input, less than `COVER_MM` behind the skin.
+        peeled: rays, bright ones too, that now end in flesh less than `PEELED_MM` behind the first surface.
+        bared: rays that now end in flesh as little behind a surface of the input with air before it, less than `COVER_MM` behind the skin.
+        foremost: rays that meet the foremost part of the facial skin.
+        shallow: rays that now end in flesh less than `SHALLOW_MM` behind the skin.
+        seen: share of the rays to the patient in the window that meet the front of the face, not what lies far behind something before it.
     """
 
     mm: float
@@ -59,6 +64,9 @@ class Rays:
     uncovered: BoolArray
     peeled: BoolArray
     bared: BoolArray
+    foremost: BoolArray
+    shallow: BoolArray
+    seen: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +83,8 @@ class Facing:
         covered: as of `Rays`.
         bone: step at which each meets the first bone behind the skin.
         has_bone: whether there is any.
+        foremost: as of `Rays`.
+        seen: as of `Rays`.
         behind_air: tissue (z, y, x) of the input less than `PEELED_MM` behind a surface with air before it.
     """
 
@@ -87,6 +97,8 @@ class Facing:
     covered: BoolArray
     bone: IndexArray
     has_bone: BoolArray
+    foremost: BoolArray
+    seen: float
     behind_air: BoolArray
 
 
@@ -104,7 +116,8 @@ def look(before: Volume, window: Window) -> Facing:
     inside = _at(_well_inside(old), skin)
     here, behind = _at(old.hu, skin), _at(old.hu, np.minimum(skin + 1, old.hu.shape[1] - 1))
     bright = here + np.maximum(behind - here, 0) * min(JUST_BEHIND_MM / mm, 1.0) > BONE_HU
-    faced = there & air_before & inside & _in_window(old, window) & _near(skin, there, mm)
+    met, near = there & _in_window(old, window), _near(skin, there, mm)
+    faced = met & near & air_before & inside
     counts = faced & ~bright
     bone, has_bone = _bone_behind(old, skin)
     at_once = np.maximum(here, behind) > BONE_HU  # taking such skin off takes bone with it
@@ -118,6 +131,8 @@ def look(before: Volume, window: Window) -> Facing:
         covered=counts & ~at_once & (np.where(has_bone, (bone - skin) * mm, np.inf) <= COVERED_MM),
         bone=bone,
         has_bone=has_bone,
+        foremost=counts & (skin * mm <= (np.percentile(skin[counts], 1) if counts.any() else 0.0) * mm + FOREMOST_MM),
+        seen=float((met & near).sum() / max(met.sum(), 1)),
         behind_air=_behind_air(old),
     )
 
@@ -131,7 +146,7 @@ def cast(facing: Facing, after: Volume) -> Rays:
     hard = np.maximum(_at(new.hu, meets), _at(new.hu, np.minimum(meets + 1, new.hu.shape[1] - 1))) > BONE_HU
     deeper = np.where(left, (meets - facing.skin) * facing.mm, np.inf)
     on_bone: BoolArray = np.asarray(facing.has_bone & (np.abs(meets - facing.bone) * facing.mm <= ON_BONE_MM), dtype=bool)
-    flesh = facing.counts & left & ~hard
+    flesh = left & ~hard
     return Rays(
         mm=facing.mm,
         counts=facing.counts,
@@ -139,8 +154,11 @@ def cast(facing: Facing, after: Volume) -> Rays:
         removed=(deeper >= facing.deeper_mm) | (left & hard & (meets > facing.skin)),
         covered=facing.covered,
         uncovered=on_bone & left,
-        peeled=flesh & (deeper < PEELED_MM),
-        bared=flesh & _at(facing.behind_air, meets) & (deeper < COVER_MM),
+        peeled=(facing.counts | facing.bright) & flesh & (deeper < PEELED_MM),
+        bared=facing.counts & flesh & _at(facing.behind_air, meets) & (deeper < COVER_MM),
+        foremost=facing.foremost,
+        shallow=facing.counts & flesh & (deeper < SHALLOW_MM),
+        seen=facing.seen,
     )
 
 

@@ -5,7 +5,7 @@ from scipy import ndimage
 
 from ctdeface_worker.domain import BoolArray
 from ctdeface_worker.verification.check import Check
-from ctdeface_worker.verification.skin import PEELED_MM, Rays
+from ctdeface_worker.verification.skin import PEELED_MM, SHALLOW_MM, Rays
 
 LEAST_REMOVED = 0.985
 LEAST_REMOVED_IN_PART = 0.95
@@ -15,8 +15,10 @@ MOST_BRIGHT = 0.15
 LEAST_UNCOVERED = 0.62
 FEWEST_BEFORE_BONE = 0.1
 SQUARE_MM = 30.0
-MOST_PEELED = 0.4
+MOST_PEELED, MOST_PEELED_IN_ALL = 0.4, 0.2
 MOST_BARED = 0.6
+MOST_SHALLOW = 0.4
+LEAST_SEEN = 0.5
 
 
 def check_skin(rays: Rays, *, bone_stays: bool) -> tuple[Check, ...]:
@@ -43,7 +45,8 @@ def check_skin(rays: Rays, *, bone_stays: bool) -> tuple[Check, ...]:
             message=f"{share:.2%} of the facial skin in view is gone",
         ),
         _weakest_part(rays),
-        *_check_squares(rays),
+        *_check_layers(rays),
+        *_check_foremost(rays),
         Check(
             name="skin_not_bright",
             passed=bright <= MOST_BRIGHT,
@@ -51,11 +54,11 @@ def check_skin(rays: Rays, *, bone_stays: bool) -> tuple[Check, ...]:
             bound=MOST_BRIGHT,
             message=f"{bright:.1%} of the rays meet bone or metal first and were not counted",
         ),
-        *(_check_bone(rays) if bone_stays else ()),
+        *_check_bone(rays, bone_stays=bone_stays),
     )
 
 
-def _check_bone(rays: Rays) -> tuple[Check, ...]:
+def _check_bone(rays: Rays, *, bone_stays: bool) -> tuple[Check, ...]:
     """A soft-tissue mask ends on the facial bone; one at the wrong place leaves flesh before it or cuts into it."""
     before = float(rays.covered.sum() / rays.counts.sum())
     found = Check(
@@ -63,9 +66,9 @@ def _check_bone(rays: Rays) -> tuple[Check, ...]:
         passed=before >= FEWEST_BEFORE_BONE,
         figure=before,
         bound=FEWEST_BEFORE_BONE,
-        message=f"behind {before:.0%} of the skin there is bone to tell by where the mask ends",
+        message=f"behind {before:.0%} of the skin there is bone, as behind a face",
     )
-    if not found.passed:
+    if not found.passed or not bone_stays:
         return (found,)
     share = float(rays.uncovered[rays.covered].mean())
     return (
@@ -80,30 +83,59 @@ def _check_bone(rays: Rays) -> tuple[Check, ...]:
     )
 
 
-def _check_squares(rays: Rays) -> tuple[Check, Check]:
-    """A place where only the first surface went, be it a layer of the face or what covered it, must be smaller than a nose."""
+def _check_layers(rays: Rays) -> tuple[Check, Check, Check]:
+    """Where only the first surface went, be it a layer of the face or what covered it, the face is still there."""
     peeled, bared = (_fullest_square(rays, which) for which in (rays.peeled, rays.bared))
-    square = f"in a square of {SQUARE_MM / 10:.0f} cm"
+    in_all = float(rays.peeled.sum() / rays.counts.sum())
+    square, layer = f"in the fullest square of {SQUARE_MM / 10:.0f} cm", f"end in flesh less than {PEELED_MM:.0f} mm behind the skin"
     return (
         Check(
             name="face_not_peeled",
             passed=peeled <= MOST_PEELED,
             figure=peeled,
             bound=MOST_PEELED,
-            message=f"{square}, {peeled:.0%} of the rays end in flesh less than {PEELED_MM:.0f} mm behind the skin",
+            message=f"{square} {peeled:.0%} of the rays {layer}",
+        ),
+        Check(
+            name="no_strips_left",
+            passed=in_all <= MOST_PEELED_IN_ALL,
+            figure=in_all,
+            bound=MOST_PEELED_IN_ALL,
+            message=f"of all rays to facial skin {in_all:.0%} {layer}",
         ),
         Check(
             name="no_skin_left_behind_a_cover",
             passed=bared <= MOST_BARED,
             figure=bared,
             bound=MOST_BARED,
-            message=f"{square}, {bared:.0%} of the rays end in flesh that had air before it, as skin behind a cloth has",
+            message=f"{square} {bared:.0%} of the rays end in flesh that had air before it, as skin behind a cloth has",
+        ),
+    )
+
+
+def _check_foremost(rays: Rays) -> tuple[Check, Check]:
+    """What stands out most, a nose as a rule, must be gone to its base; and nothing may stand out so far that it hides the face."""
+    shallow = float(rays.shallow[rays.foremost].mean())
+    return (
+        Check(
+            name="foremost_part_removed",
+            passed=shallow <= MOST_SHALLOW,
+            figure=shallow,
+            bound=MOST_SHALLOW,
+            message=f"{shallow:.0%} of the rays to the foremost part of the face end in flesh less than {SHALLOW_MM:.0f} mm behind it",
+        ),
+        Check(
+            name="face_seen",
+            passed=rays.seen >= LEAST_SEEN,
+            figure=rays.seen,
+            bound=LEAST_SEEN,
+            message=f"{rays.seen:.0%} of what is in view of the head lies no farther than a face behind the foremost of it",
         ),
     )
 
 
 def _fullest_square(rays: Rays, which: BoolArray) -> float:
-    """Return the largest share of a square's rays, where the view is smaller than a square of what is in view."""
+    """Return the largest share of any square, relative to the square that holds the most facial skin."""
     side = round(SQUARE_MM / rays.mm)
     fullest, whole = (float(ndimage.uniform_filter(each.astype(np.float64), side, mode="constant").max()) for each in (which, rays.counts))
     return fullest / whole
