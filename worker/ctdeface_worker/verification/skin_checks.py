@@ -66,7 +66,7 @@ def _check_bone(rays: Rays, *, bone_stays: bool) -> tuple[Check, ...]:
         passed=before >= FEWEST_BEFORE_BONE,
         figure=before,
         bound=FEWEST_BEFORE_BONE,
-        message=f"behind {before:.0%} of the skin there is bone, as behind a face",
+        message=f"bone lies close behind {before:.0%} of the skin in view; behind a face it is {FEWEST_BEFORE_BONE:.0%} at least",
     )
     if not found.passed or not bone_stays:
         return (found,)
