@@ -15,6 +15,8 @@ import SimpleITK as sitk
 
 from ctdeface_worker.segmentation.model_files import OUR_WEIGHTS
 from ctdeface_worker.segmentation.models import SHIPPED_FOLDER
+from ctdeface_worker.training.plan import Size
+from tests.networks import network_of, tiny_plans
 
 CTDEFACE = Path(sys.executable).with_name("ctdeface")
 EPOCHS, ITERATIONS, PHANTOMS = 7, 40, 4
@@ -115,6 +117,59 @@ def test_a_training_begins_with_the_weights_of_another(trained: Path, tmp_path: 
     assert first < losses(trained)[0] - 0.3
     record = json.loads((tmp_path / "work/model/training.json").read_text())
     assert record["recipe"]["began_with"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+def test_a_wider_network_begins_with_the_answers_of_the_narrow_one() -> None:
+    """Alike but for rounding at every depth; and a step of training moves its new channels as well."""
+    import torch
+
+    from ctdeface_worker.training.widen import widened
+
+    narrow, wide = (network_of(tiny_plans(Size(features=features))) for features in ((4, 6, 8), (6, 6, 12)))
+    before = widened(narrow.state_dict(), wide.state_dict())
+    wide.load_state_dict(before)
+    head = torch.rand(1, 1, 16, 16, 16)
+    assert torch.allclose(narrow(head), wide(head), atol=1e-5)
+    wide(head).square().sum().backward()
+    torch.optim.SGD(wide.parameters(), lr=0.1).step()
+    first, last = "encoder.stages.0.0.convs.0.conv.weight", "decoder.seg_layers.1.weight"
+    assert not torch.equal(wide.state_dict()[last][:, 4:], before[last][:, 4:])
+    wide(head).square().sum().backward()
+    torch.optim.SGD(wide.parameters(), lr=0.1).step()
+    assert not torch.equal(wide.state_dict()[first][4:], before[first][4:])
+
+
+@pytest.mark.parametrize("features", [(4, 8), (4, 6, 7), (4, 6, 8, 8)])
+def test_only_wider_networks_with_the_same_stages_take_weights(features: tuple[int, ...]) -> None:
+    """Fewer channels, fewer stages, more stages."""
+    from ctdeface_worker.training.widen import widened
+
+    known, other = (network_of(tiny_plans(Size(features=each))) for each in ((4, 6, 8), features))
+    with pytest.raises(ValueError, match=r"other layers|is no wider"):
+        widened(known.state_dict(), other.state_dict())
+
+
+def test_augmentation_leaves_hu_and_stretches_heads_along_each_axis() -> None:
+    """Tissue of one HU keeps it, but for noise and borders; a cube becomes a box of three different edges."""
+    import torch
+
+    from ctdeface_worker.training.trainer import FaceTrainer
+
+    np.random.seed(1)  # noqa: NPY002  the augmentation draws from the global generators
+    torch.manual_seed(1)
+    change = FaceTrainer.get_training_transforms((48, 48, 48), (0.0, 0.0), None, (2,), False)  # noqa: FBT003  nnU-Net's own call
+    image, label = torch.zeros(1, 64, 64, 64), torch.zeros(1, 64, 64, 64)
+    image[:, 20:44, 20:44, 20:44] = 2.0
+    label[:, 20:44, 20:44, 20:44] = 1.0
+    edges = set()
+    for _ in range(60):
+        made = change(image=image.clone(), segmentation=label.clone())
+        inside = made["segmentation"][0] > 0
+        assert abs(float(made["image"][0][inside].median()) - 2.0) < 0.1
+        edges.add(tuple(int(inside.any(dim=others).sum()) for others in ((1, 2), (0, 2), (0, 1))))
+    assert any(len(set(box)) == 3 for box in edges)
+    assert min(map(min, edges)) < 22
+    assert max(map(max, edges)) > 26
 
 
 def test_weights_that_fit_no_such_network_are_refused_in_words(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def run(namespace: argparse.Namespace) -> int:
         message = f"there is no folder of volumes at {namespace.volumes}"
         raise ConfigurationError(message)
     train.prepare_environment(folders)
-    weights = train.weights_for(namespace.begin_with, recipe.size) if namespace.begin_with else None
+    weights = train.weights_for(namespace.begin_with, recipe) if namespace.begin_with else None
     train.begin(folders, recipe)
     console = Console(highlight=False)
     for entry in dataset.write_raw(_examples(namespace, folders), folders):

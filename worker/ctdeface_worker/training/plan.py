@@ -30,7 +30,7 @@ class Size:
 
     grid_mm: float = GRID_MM
     patch: tuple[int, int, int] = (64, 64, 64)
-    features: tuple[int, ...] = (12, 24, 48, 96, 128)
+    features: tuple[int, ...] = (16, 32, 64, 96, 128)
 
 
 USUAL = Size()

@@ -81,19 +81,22 @@ def precision_on(device: str) -> str:
     return BFLOAT16 if device == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16") else FLOAT32
 
 
-def weights_for(file: Path, size: plan.Size) -> "Tensors":
-    """Read weights to begin with.
+def weights_for(file: Path, recipe: Recipe) -> "Tensors":
+    """Read weights to begin with, and widen those of a narrower network.
 
     Raises:
         ConfigurationError: they cannot be read, or do not fit a network of that size.
     """
+    import torch  # noqa: PLC0415  loaded only when training
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans  # noqa: PLC0415  loaded only when training
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager  # noqa: PLC0415  loaded only when training
 
     from ctdeface_worker.segmentation.nnunet.weights import read_weights  # noqa: PLC0415  loaded only when training
+    from ctdeface_worker.training.widen import widened  # noqa: PLC0415  loaded only when training
 
     tensors = read_weights(file).tensors
-    configuration = PlansManager(plan.plans(NAME, size)).get_configuration(plan.CONFIGURATION)
+    configuration = PlansManager(plan.plans(NAME, recipe.size)).get_configuration(plan.CONFIGURATION)
+    torch.manual_seed(recipe.seed)
     network = get_network_from_plans(
         configuration.network_arch_class_name,
         configuration.network_arch_init_kwargs,
@@ -103,11 +106,10 @@ def weights_for(file: Path, size: plan.Size) -> "Tensors":
         deep_supervision=True,
     )
     try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
+        return widened(tensors, network.state_dict())
+    except ValueError as error:
         message = f"the weights in {file} do not fit this network: begin with those of one of the same size (with or without --small)"
         raise ConfigurationError(message) from error
-    return tensors
 
 
 def preprocess(folders: Folders, recipe: Recipe) -> None:

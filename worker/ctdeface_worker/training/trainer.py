@@ -7,11 +7,24 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
+from batchgeneratorsv2.transforms.intensity.contrast import ContrastTransform
+from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from ctdeface_worker.training.trainer_names import BFLOAT16, FLOAT32, MIRRORED_AXES
 
 Forward: TypeAlias = Callable[[torch.Tensor], torch.Tensor | list[torch.Tensor]]
+
+
+CHANGE_HU = (MultiplicativeBrightnessTransform, ContrastTransform, GammaTransform)
+"""Augmentation for images without units; the HU of tissue are the same in every scan."""
+STRETCHED, STRETCH = 0.3, (0.8, 1.25)
+"""How often, and how much along each axis: heads are long, broad, flat."""
 
 
 class FaceTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no types
@@ -22,6 +35,12 @@ class FaceTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no type
         rotation, flat, initial, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         self.inference_allowed_mirroring_axes = MIRRORED_AXES
         return rotation, flat, initial, MIRRORED_AXES
+
+    @staticmethod
+    def get_training_transforms(*of_trainer: object, **named: object) -> BasicTransform:
+        """Stretch heads along each axis by itself, and leave HU as they are."""
+        stock = nnUNetTrainer.get_training_transforms(*of_trainer, **named)
+        return ComposeTransforms([_for_heads(step) for step in stock.transforms if not isinstance(_inside(step), CHANGE_HU)])
 
     precision = FLOAT32
     """What the layers compute in on a CPU; weights, their steps and the loss stay float32."""
@@ -72,3 +91,13 @@ def in_bfloat16(forward: Forward) -> Forward:
         return [one.float() for one in seen] if isinstance(seen, list) else seen.float()
 
     return computed
+
+
+def _inside(step: BasicTransform) -> BasicTransform:
+    return step.transform if isinstance(step, RandomTransform) else step
+
+
+def _for_heads(step: BasicTransform) -> BasicTransform:
+    if isinstance(step, SpatialTransform):
+        step.p_scaling, step.scaling, step.p_synchronize_scaling_across_axes = STRETCHED, STRETCH, 0.0
+    return step
