@@ -34,7 +34,7 @@ class Size:
 
 
 USUAL = Size()
-"""160 mm each way, a whole face with the skull behind it; 8.3 MB of weights."""
+"""160 mm each way, a whole face with the skull behind it; 9.4 MB of weights."""
 SMALL = Size(grid_mm=6.0, patch=(40, 40, 32), features=(8, 16, 32, 32))
 """For a trial, and for tests."""
 
