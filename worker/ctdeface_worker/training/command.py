@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variants", type=int, default=2, metavar="N", help="disturbed copies of each real volume (default: 2)")
     parser.add_argument("--epochs", type=int, default=100, help="over which the learning rate falls to 0 (default: 100)")
     parser.add_argument("--iterations", type=int, default=50, help="batches per epoch (default: 50)")
-    parser.add_argument("--begin-with", type=Path, metavar="FILE", help="weights that an earlier training exported, not random ones")
+    parser.add_argument("--begin-with", type=Path, metavar="FILE", help="weights of an earlier training (a narrower network is widened)")
     parser.add_argument("--learning-rate", type=rate, default=0.01, metavar="RATE", help="of the first epoch (default: 0.01)")
     parser.add_argument("--stop-after", type=int, metavar="N", help="end this sitting after N epochs, and export what there is")
     parser.add_argument("--seed", type=int, default=1, help="of data and weights (default: 1)")

@@ -108,7 +108,8 @@ def weights_for(file: Path, recipe: Recipe) -> "Tensors":
     try:
         return widened(tensors, network.state_dict())
     except ValueError as error:
-        message = f"the weights in {file} do not fit this network: begin with those of one of the same size (with or without --small)"
+        fit = "as many stages and no more channels (--small as then, or not as then)"
+        message = f"the weights in {file} do not fit this network: begin with those of one with {fit}"
         raise ConfigurationError(message) from error
 
 
