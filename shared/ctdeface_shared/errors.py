@@ -130,5 +130,9 @@ class OutOfMemory(TransientError):
     """Not enough memory for this case right now."""
 
 
+class SecretMissing(TransientError):
+    """This worker lacks a secret that the job needs; another one may have it."""
+
+
 class InputChanged(TransientError):
     """The input was changed while it was being processed."""

@@ -30,8 +30,8 @@ _PRIVATE = 0o700
 _TAKEOVER_SECONDS = 60.0
 _TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY})
 _ASIDE = re.compile(rf"\.(?P<maker>{NAME})\.[0-9a-f]{{16}}")
-_OURS = re.compile(rf"\.?[0-9a-f]{{16}}([0-9a-f]{{16}})?(\.taking)?|{_ASIDE.pattern}")
-"""Names that owned folders and locks have; a folder of any other name is somebody else's, even in a folder of ours."""
+_SIGNED = re.compile(r"\.?[0-9a-f]{16}([0-9a-f]{16})?(\.taking)?")
+"""Names that owned folders and locks have, beside their owner file; any other folder is somebody else's, even in a folder of ours."""
 
 
 @contextmanager
@@ -52,11 +52,16 @@ def sweep(parent: Path, *, stale_seconds: float) -> int:
     """Remove abandoned folders that hold nothing unfinished; return how many."""
     swept = 0
     for folder in parent.iterdir():
-        ours = _OURS.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink()
+        ours = folder.is_dir() and not folder.is_symlink() and _is_our_make(folder)
         if ours and not (folder / UNFINISHED).exists() and is_abandoned(folder, stale_seconds):
             _remove(folder)
             swept += 1
     return swept
+
+
+def _is_our_make(folder: Path) -> bool:
+    """Tell an owned folder or lock from one that somebody named alike, such as the kept files of a case with a digest for its name."""
+    return bool(_ASIDE.fullmatch(folder.name)) or (bool(_SIGNED.fullmatch(folder.name)) and (folder / OWNER_FILE).exists())
 
 
 @contextmanager

@@ -52,7 +52,8 @@ def stage(spool: Spool, job: str, text: str, created_at: str = NEW, case: str = 
     for name, content in contents.items():
         (staged / "dicom" / name).parent.mkdir(parents=True, exist_ok=True)
         (staged / "dicom" / name).write_text(content, encoding="utf-8")
-    os.utime(staged, (0, 0))
+    (staged / ownership.OWNER_FILE).write_text("{}", encoding="utf-8")
+    mark_dead(staged)
     return report_of(job, contents, created_at, case), staged
 
 
@@ -202,6 +203,29 @@ def test_a_job_that_two_workers_finish_is_published_once(spool: Spool) -> None:
     assert shown(spool) == content("new")
     assert not (spool.archive / "outputs").exists()
     assert list(report_folder(spool, first).glob("earlier*")) == []
+
+
+@pytest.mark.parametrize("step", ["published", "done"])
+def test_of_two_workers_with_different_outputs_the_faster_one_is_shown_and_told(spool: Spool, step: str) -> None:
+    """Another processor may round otherwise; what is reported and written down for good must be what lies in the outbox."""
+    told: list[CaseReport] = []
+
+    def tell(report: CaseReport) -> bool:
+        told.append(report)
+        return False
+
+    rules = replace(RULES, before_done=tell)
+    with pytest.raises(Killed):
+        publish(spool, *stage(spool, "job", "first"), rules, step=kill_after(step))
+    late, staged = stage(spool, "job", "second")
+    final = publish(spool, late, staged, rules)
+    assert shown(spool) == content("first")
+    found = find_report(spool, "group/a", "job")
+    assert found is not None
+    assert found.outputs == final.outputs != late.outputs
+    assert all(report.outputs == found.outputs for report in told)
+    assert (found.state, final.state) == (State.DONE, State.DONE)
+    assert not (staged / ownership.UNFINISHED).exists()
 
 
 def test_staged_files_that_changed_after_the_proof_are_not_published(spool: Spool) -> None:

@@ -15,7 +15,7 @@ from ctdeface_shared.broker.protocols import Delivery
 from ctdeface_shared.broker.settlement import Ack, Retry, RetryRule
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.messages import DefaceJob, EventKind
-from ctdeface_shared.options import Originals
+from ctdeface_shared.options import HeaderPolicy, Originals
 from ctdeface_shared.settings import Settings, WorkSection
 from ctdeface_shared.spool import ServiceSpool
 from ctdeface_worker import tries
@@ -93,6 +93,18 @@ def test_a_released_case_lies_in_the_outbox_its_originals_in_the_archive_and_an_
     (event,) = queue_of(station).queue.events
     assert (event.kind, event.job_id) == (EventKind.RELEASED, job.job_id)
     assert [report.state for report in reports(station.spool, "a")] == [State.DONE]
+
+
+def test_a_job_that_wants_new_uids_is_not_done_by_a_worker_without_the_secret(station: Station) -> None:
+    """Without it anybody could compute the new UIDs of known ones; the settings of watcher and worker may differ."""
+    drop(station.spool, "a")
+    job = job_for(station.spool, "a")
+    publish(station, replace(job, options=replace(job.options, headers=HeaderPolicy.ANNOTATE)))
+    work_until(station, lambda: is_empty(queue_of(station)))
+    assert ends(station.spool) == Ends(inbox=[], outbox=[], quarantine=["a"])
+    (report,) = reports(station.spool, "a")
+    assert report.result.code == "SecretMissing"
+    assert "CTDEFACE_UID_KEY" in report.result.reason
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_worker.cases import find_cases
+from ctdeface_worker.cases import find_cases, left_out
+from tests.ct_files import CtFile
 
 DICOM = b"\0" * 128 + b"DICM"
 
@@ -49,6 +50,22 @@ def test_folders_without_anything_like_dicom_are_no_cases(tmp_path: Path) -> Non
     put(tmp_path.parent / f"{tmp_path.name}-elsewhere", "IM0")
     (tmp_path / "link").symlink_to(tmp_path.parent / f"{tmp_path.name}-elsewhere")
     assert names(tmp_path) == []
+
+
+def test_a_data_set_without_preamble_and_suffix_makes_a_case(tmp_path: Path) -> None:
+    """It is refused with a reason, not overlooked."""
+    put(tmp_path, "a/IM0001", content=CtFile().content[132:])
+    assert names(tmp_path) == ["a"]
+
+
+def test_what_looks_like_a_case_and_holds_none_is_told(tmp_path: Path) -> None:
+    """A folder with a zip file or nothing, a link, a zip file; not what is hidden, and no text beside the cases."""
+    put(tmp_path, "a/IM0", "b/deep/IM0", ".hidden/IM0")
+    put(tmp_path, "zipped/a.zip", "b.zip", "readme.txt", content=b"hello")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    assert left_out(tmp_path, find_cases(tmp_path)) == ("b.zip", "link", "zipped")
+    assert left_out(tmp_path, find_cases(tmp_path, depth=2)) == ("b.zip", "link", "zipped")
+    assert left_out(tmp_path / "a", find_cases(tmp_path / "a")) == ()
 
 
 def test_a_damaged_file_with_a_dicom_suffix_still_makes_a_case(tmp_path: Path) -> None:

@@ -89,6 +89,19 @@ def test_pictures_hidden_in_unused_bits_are_refused(tmp_path: Path) -> None:
         loaded(tmp_path, stack(3, stored=stored, bits_stored=12))
 
 
+@pytest.mark.parametrize(("odd", "refused"), [(0xF830, False), (0xF831, True)])
+def test_padding_may_use_all_bits_but_draw_no_picture(tmp_path: Path, odd: int, refused: bool) -> None:
+    """Scanners write -2000 as a whole word; several words that mean padding could be a picture in the low bits."""
+    stored = np.full((6, 8), 1024, dtype=np.uint16)
+    stored[0, :4] = (0xF830, odd, 0xF830, odd)
+    files = stack(3, stored=stored, bits_stored=12, elements={"PixelPaddingValue": 0xF830, "PixelPaddingRangeLimit": 0xFFFF})
+    if refused:
+        with pytest.raises(UnsupportedObject, match="unused bits"):
+            loaded(tmp_path, files)
+    else:
+        assert np.count_nonzero(~loaded(tmp_path, files).volume.valid) == 3 * 4
+
+
 @pytest.mark.parametrize("sign_extended", [True, False])
 def test_negative_values_in_few_bits_are_read_and_filled_the_way_the_file_writes_them(tmp_path: Path, sign_extended: bool) -> None:
     """Some scanners repeat the sign in unused bits, some leave zeros."""

@@ -41,6 +41,13 @@ def test_a_data_set_without_preamble_is_unreadable_and_no_text(tmp_path: Path) -
     assert {file.kind for file in read_case(tmp_path).files} == {FileKind.UNREADABLE}
 
 
+def test_elements_behind_a_stray_delimiter_make_a_file_unreadable(tmp_path: Path) -> None:
+    """Most readers end there: what follows could be a picture that nobody looks at."""
+    (tmp_path / "IM1").write_bytes(CtFile().content + b"\xfe\xff\x0d\xe0\0\0\0\0" + CtFile().content[132:])
+    assert only(tmp_path).kind is FileKind.UNREADABLE
+    assert "behind the end" in only(tmp_path).reason
+
+
 def test_a_dicom_suffix_on_something_else_is_unreadable(tmp_path: Path) -> None:
     """A damaged slice must not pass for text beside the images."""
     (tmp_path / "IM1.dcm").write_bytes(b"not at all")

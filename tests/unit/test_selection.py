@@ -38,6 +38,25 @@ def test_slices_are_ordered_by_position_whatever_their_numbers_and_names(tmp_pat
     assert [instance.placement.position[2] for instance in series.instances] == [0, 2, 4, 6, 8]
 
 
+@pytest.mark.parametrize(
+    ("uid", "fates"),
+    [
+        ("../../out/x", {(Fate.WITHHELD, "UnsupportedObject")}),
+        ("/srv/out/x", {(Fate.WITHHELD, "UnsupportedObject")}),
+        ("1.2\\1.3", {(Fate.WITHHELD, "UnsupportedObject")}),
+        ("1.2.ANON_7", set()),
+    ],
+)
+def test_a_series_whose_uid_could_be_a_path_is_withheld(tmp_path: Path, uid: str, fates: set[tuple[Fate, str]]) -> None:
+    """Previews and NIfTI files are named by it; letters, which some systems write, do no harm."""
+    usual = stack()[0].dataset.SeriesInstanceUID.encode()
+    for file in put(tmp_path, stack()).iterdir():
+        file.write_bytes(file.read_bytes().replace(usual, uid.encode().ljust(len(usual), b"0")))
+    selection = select(read_case(tmp_path))
+    assert outcome(selection) == fates
+    assert len(selection.series) == (not fates)
+
+
 def test_every_volume_of_a_case_is_selected(tmp_path: Path) -> None:
     """Two series and a reformat in another orientation inside the second one make three volumes."""
     coronal = [CtFile(number=k + 20, series="2", position=(0, 2.0 * k, 0), orientation=(1, 0, 0, 0, 0, -1)) for k in range(4)]

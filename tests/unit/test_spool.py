@@ -69,11 +69,12 @@ def test_a_folder_that_its_maker_had_not_signed_yet_goes_with_its_maker(tmp_path
 
 def test_a_sweep_leaves_folders_alone_that_ctdeface_did_not_make(tmp_path: Path) -> None:
     """Somebody may name a work root that holds other things, however old."""
-    other = tmp_path / "thesis"
-    other.mkdir()
-    os.utime(other, (0, 0))
+    others = [tmp_path / name for name in ("thesis", "0123456789abcdef", "d41d8cd98f00b204e9800998ecf8427e")]  # cases are named so too
+    for other in others:
+        other.mkdir()
+        os.utime(other, (0, 0))
     assert sweep(tmp_path, stale_seconds=1) == 0
-    assert other.exists()
+    assert all(other.exists() for other in others)
 
 
 @pytest.mark.parametrize("differs", [{"host": "elsewhere"}, {"boot": "another"}, {"pids": "pid:[1]"}])

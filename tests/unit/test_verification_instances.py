@@ -152,6 +152,39 @@ def test_nothing_may_follow_a_compressed_image(tmp_path: Path, syntax: str) -> N
         assert problems(tmp_path, before, after, changed(PIXELS)) == ("out.dcm: the compressed pixel data hold more than the one image",)
 
 
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
+def test_an_untouched_compressed_slice_must_not_hold_a_second_image(tmp_path: Path, syntax: str) -> None:
+    """It is copied as it is, with whatever the sender put behind its frame."""
+    known = {"face_slice": np.zeros(SHAPE, dtype=bool)}
+    plain, padded = compressed(STORED, syntax), compressed(STORED, syntax, behind=bytes(2))
+    frame = next(generate_frames(pydicom.dcmread(BytesIO(plain)).PixelData, number_of_frames=1))
+    for file in (plain, padded):
+        assert problems(tmp_path, file, file, [], **known) == ()
+    for file in (compressed(STORED, syntax, behind=frame), compressed(STORED, syntax, frame)):
+        assert problems(tmp_path, file, file, [], **known) == ("out.dcm: the compressed pixel data hold more than the one image",)
+
+
+def test_an_image_may_come_in_several_fragments(tmp_path: Path) -> None:
+    """Some archives cut them at a fixed size."""
+    plain = compressed(STORED, JPEGLSLossless)
+    frame = next(generate_frames(pydicom.dcmread(BytesIO(plain)).PixelData, number_of_frames=1))
+    item = b"\xfe\xff\x00\xe0"
+    cut = plain.replace(
+        item + len(frame).to_bytes(4, "little") + frame,
+        b"".join(item + len(part).to_bytes(4, "little") + part for part in (frame[:100], frame[100:])),
+    )
+    assert cut != plain
+    assert problems(tmp_path, cut, cut, [], face_slice=np.zeros(SHAPE, dtype=bool)) == ()
+
+
+def test_nothing_may_stand_behind_the_last_element(tmp_path: Path) -> None:
+    """Readers end at a stray delimiter, and never see what follows it."""
+    hidden = b"\xfe\xff\x0d\xe0\0\0\0\0" + b"face" * 100
+    (found,) = problems(tmp_path, BEFORE + hidden, AFTER + hidden)
+    assert "something stands behind the last element" in found
+    assert problems(tmp_path, BEFORE + bytes(8), AFTER + bytes(8)) == ()
+
+
 def test_added_removed_and_extended_elements_are_proven_when_announced(tmp_path: Path) -> None:
     """A derived instance: another UID, one element more, one sequence less, one more item; group lengths follow."""
     before, after = head(b"\x55"), head(b"\0")

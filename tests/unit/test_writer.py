@@ -251,6 +251,23 @@ def test_annotated_instances_are_new_derived_objects(tmp_path: Path, syntax: str
     assert differ == {path.split("[")[0] for path in changes(written[1])}
 
 
+@pytest.mark.parametrize(
+    ("characters", "before"), [("ISO_IR 192", "für 頭部"), ("ISO_IR 100", "für Köln"), (["", "ISO 2022 IR 87"], "頭部"), (None, "plain")]
+)
+def test_what_a_description_said_before_stays_readable(tmp_path: Path, characters: str | list[str] | None, before: str) -> None:
+    """Ours follows in the file's own characters."""
+    folder = put(tmp_path / "in", random_stack())
+    for file in random_stack():
+        dataset = file.dataset
+        if characters is not None:
+            dataset.SpecificCharacterSet = characters
+        dataset.DerivationDescription = before
+        replaced(folder, file, dataset)
+    out, _, _ = deface(folder, Headers(policy=HeaderPolicy.ANNOTATE, uids={}))
+    for path in out.iterdir():
+        assert pydicom.dcmread(path).DerivationDescription.startswith(f"{before}; Facial features removed")
+
+
 def test_odd_header_values_are_not_quoted_while_annotating(tmp_path: Path) -> None:
     """What pydicom warns about quotes the value, which may name the patient; the suite turns a warning that gets out into an error."""
     put(tmp_path / "in", random_stack())

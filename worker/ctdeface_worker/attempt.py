@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC
 from pathlib import Path
 
-from ctdeface_shared.errors import InputChanged
+from ctdeface_shared.errors import InputChanged, SecretMissing
 from ctdeface_shared.manifest import Manifest
 from ctdeface_shared.messages import DefaceJob
-from ctdeface_shared.options import DefaceOptions
+from ctdeface_shared.options import DefaceOptions, HeaderPolicy
 from ctdeface_shared.ownership import owned_folder
 from ctdeface_shared.settings import Settings
 from ctdeface_shared.spool import ServiceSpool, Spool, case_path
@@ -105,13 +105,16 @@ def attempt(order: Order, bench: Bench, notify: Notify) -> CaseReport:
         TransientError: another attempt may succeed.
     """
     spool, settings = bench.spool, bench.settings
+    key = settings.uid_key
+    if order.options.headers is HeaderPolicy.ANNOTATE and key is None:  # a job may ask for more than the settings of its worker do
+        message = "the job asks for new UIDs, and this worker has no secret to make them with: set CTDEFACE_UID_KEY on every worker"
+        raise SecretMissing(message)
     spool.check_free_space(settings.output.min_free_gb)
     if Manifest.scan(order.source) != order.manifest:
         message = "the case is not what it was when the job was made; run again when it is complete"
         raise InputChanged(message)
     with owned_folder(spool.staging) as staged, owned_folder(spool.work) as work:
         (staged / "dicom").mkdir()
-        key = settings.uid_key
         task = CaseTask(
             source=order.source,
             staged=staged / "dicom",

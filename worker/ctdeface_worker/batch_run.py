@@ -3,7 +3,7 @@
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +25,7 @@ from ctdeface_shared.terminal import spelled
 from ctdeface_worker.attempt import Child
 from ctdeface_worker.attestation import attest
 from ctdeface_worker.batch_case import GRACE_SECONDS, Batch, bring
-from ctdeface_worker.cases import Case, find_cases
+from ctdeface_worker.cases import Case, find_cases, left_out
 from ctdeface_worker.executor import Run, WarmChild
 from ctdeface_worker.progress import Display, display, line_of, summary
 from ctdeface_worker.publishing import recover
@@ -35,6 +35,8 @@ from ctdeface_worker.segmentation.choice import segmenter_named
 from ctdeface_worker.task import CaseTask
 
 LOG = "log.jsonl"
+MOST_NAMES = 20
+"""Of what is left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +101,19 @@ def run_batch(plan: BatchPlan, settings: Settings) -> int:
         console = Console()
         tally = _work_through(batch, cases, plan, console)
         summary(console, tally.reports, tally.skipped)
+        _tell_left_out(left_out(plan.root_in, cases))
         _say(console, f"reports: {spool.reports}")
         if stop.is_set():
             return EXIT_INTERRUPTED
         return EXIT_OK if all(report.is_published for report in tally.reports) else EXIT_REFUSED
+
+
+def _tell_left_out(names: Sequence[str]) -> None:
+    """Say what in the input is no case: somebody may have meant it to be one."""
+    if names:
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        said = ", ".join(names[:MOST_NAMES])
+        _say(Console(stderr=True), f"left out, as no DICOM was found in them (links and zip files are not opened): {said}{more}")
 
 
 def check_roots(plan: BatchPlan) -> None:

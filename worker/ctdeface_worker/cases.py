@@ -1,14 +1,17 @@
 """Which folders are cases: the first-level folders of the root, or deeper ones with `--case-depth`."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ctdeface_shared.errors import ConfigurationError
+from ctdeface_worker.dicom.layout import looks_like_bare_data_set
 
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 _PREAMBLE_BYTES = 128
+_LOOKED_AT_BYTES = 4096
+"""From the beginning of a file; its first elements are small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +41,22 @@ def find_cases(root: Path, *, depth: int = 1) -> tuple[Case, ...]:
     return tuple(Case(name=_name(folder, root), folder=folder) for folder in sorted(folders))
 
 
+def left_out(root: Path, cases: Iterable[Case]) -> tuple[str, ...]:
+    """Return the names of the folders, links and zip files directly under a root in which no case was found; hidden ones are nobody's."""
+    found = {case.name.partition("/")[0] for case in cases if case.folder != root}
+    if not found:
+        return ()
+    there = (entry for entry in root.iterdir() if entry.is_dir() or entry.suffix.lower() == ".zip")
+    return tuple(sorted(entry.name for entry in there if entry.name not in found and not entry.name.startswith(".")))
+
+
 def looks_like_dicom(file: Path) -> bool:
-    """Tell by the suffix or by the DICM prefix behind the preamble (DICOM PS3.10 section 7.1)."""
+    """Tell by the suffix, the DICM prefix behind the preamble (DICOM PS3.10 section 7.1), or a data set that lacks both."""
     if file.suffix.lower() in DICOM_SUFFIXES:
         return True
     with file.open("rb") as stream:
-        return stream.read(_PREAMBLE_BYTES + 4)[_PREAMBLE_BYTES:] == b"DICM"
+        beginning = stream.read(_LOOKED_AT_BYTES)
+    return beginning[_PREAMBLE_BYTES:].startswith(b"DICM") or looks_like_bare_data_set(beginning)
 
 
 def _case_folders(folder: Path, depth: int) -> Iterator[Path]:

@@ -129,10 +129,10 @@ def _was_renamed(spool: Spool, report: CaseReport) -> bool:
     return bool(report.staged) and (staged / UNFINISHED).exists() and not (staged / "dicom").exists()
 
 
-def _is_shown(spool: Spool, report: CaseReport) -> bool:
-    """Whether this very submission of the job is published already; a repetition of the job has a time of its own."""
+def _shown(spool: Spool, report: CaseReport) -> CaseReport | None:
+    """Return the report of this very submission of the job if it is published already; a repetition has a time of its own."""
     there = find_report(spool, report.case, report.job_id)
-    return there is not None and there.is_published and there.created_at == report.created_at
+    return there if there is not None and there.is_published and there.created_at == report.created_at else None
 
 
 def _commit(spool: Spool, report: CaseReport, rules: OutputRules, step: Step) -> CaseReport:
@@ -152,8 +152,13 @@ def _commit_locked(spool: Spool, report: CaseReport, rules: OutputRules, step: S
         record(spool, superseded)
         _forget(spool, report)
         return superseded
+    shown = _shown(spool, report)
+    if shown is not None:  # another process met the same job and was faster: what it released is what is told
+        final = shown if shown.state is State.DONE else _finish(spool, shown, rules, step)
+        _forget(spool, report)
+        return final
     proven = holds(staged, report)
-    if _is_shown(spool, report) or (not proven and holds(target, report)):  # another process met the same job and was faster
+    if not proven and holds(target, report):
         return _finish(spool, report, rules, step)
     if not proven:
         message = "the staged files are not the ones that were proven"

@@ -11,7 +11,7 @@ import pydicom
 
 from ctdeface_worker.dicom.elements import Element
 from ctdeface_worker.dicom.layout import Layout
-from ctdeface_worker.dicom.patches import Patch, append_item, encoded, insert_element, replace_element
+from ctdeface_worker.dicom.patches import CharacterSets, Patch, append_item, encoded, insert_element, replace_element
 from ctdeface_worker.domain import DifferenceKind, ExpectedDifference, Series
 
 IMAGE_TYPE = 0x00080008
@@ -36,7 +36,8 @@ def annotate(layout: Layout, header: pydicom.Dataset, uids: Mapping[str, str]) -
     given = header.get("ImageType") or ["ORIGINAL", "PRIMARY", "AXIAL"]
     image_type = ["DERIVED", *([given] if isinstance(given, str) else list(given))[1:]]
     yield from _set(layout, IMAGE_TYPE, "CS", image_type, "a derived image")
-    yield from _set(layout, DERIVATION_DESCRIPTION, "ST", _description(header), "says what was done")
+    characters = header.get("SpecificCharacterSet")
+    yield from _set(layout, DERIVATION_DESCRIPTION, "ST", _description(header), "says what was done", characters)
     yield from _method_code(layout, header)
     yield from _set(layout, RECOGNIZABLE_FEATURES, "CS", "NO", "no recognizable visual features")
 
@@ -67,10 +68,12 @@ def _encoded_uid(layout: Layout, element: Element, uids: list[str]) -> bytes:
     return head[:6] + len(value).to_bytes(2, order) + value if explicit else head[:4] + len(value).to_bytes(4, order) + value
 
 
-def _set(layout: Layout, tag: int, vr: str, value: str | list[str], reason: str) -> Iterator[Change]:
+def _set(  # noqa: PLR0913, PLR0917  an element and what it is for
+    layout: Layout, tag: int, vr: str, value: str | list[str], reason: str, characters: CharacterSets = None
+) -> Iterator[Change]:
     wanted = pydicom.Dataset()
     wanted.add_new(tag, vr, value)
-    data = encoded(layout, wanted)
+    data = encoded(layout, wanted, characters=characters)
     element = layout.top(tag)
     if element is None:
         yield _with_length(layout, insert_element(layout, tag, data), _difference(tag, DifferenceKind.ADDED, reason))

@@ -1,6 +1,7 @@
 """Which single instances can be slices of a volume that is released: an allow-list (DESIGN section 8, rules 6 and 7)."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +18,8 @@ from ctdeface_worker.domain import Instance, PixelFormat, Placement
 LARGEST_OPAQUE_BYTES = 16 * 1024
 """A value larger than this could hold a picture of the face."""
 
+_SAFE_UID = re.compile(r"[0-9A-Za-z._-]{1,64}")
+"""Previews and NIfTI files are named by SeriesInstanceUID. Digits and dots by DICOM PS3.5 section 9.1; some systems write letters."""
 _FLOAT_PIXELS = frozenset({0x7FE00008, 0x7FE00009})
 _NOT_VOLUMES = {
     "LOCALIZER": "a localizer (scout)",
@@ -127,6 +130,8 @@ def _object_refusal(header: pydicom.Dataset) -> Refusal | None:
         return Refusal(code=WithheldCode.UNSUPPORTED_OBJECT, reason=f"{name} is no CT image")
     if not header.get("SOPInstanceUID") or not header.get("SeriesInstanceUID"):
         return Refusal(code=WithheldCode.UNSUPPORTED_OBJECT, reason="has no SOPInstanceUID or SeriesInstanceUID")
+    if not _SAFE_UID.fullmatch(str(header.SeriesInstanceUID)):
+        return Refusal(code=WithheldCode.UNSUPPORTED_OBJECT, reason="has a SeriesInstanceUID that is no UID")
     return None
 
 

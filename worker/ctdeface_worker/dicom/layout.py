@@ -101,7 +101,9 @@ def _parse(content: bytes) -> Layout:
         raise UnreadableInstance(message)
     data = content[:body] + _inflate(content[body:]) if syntax == DeflatedExplicitVRLittleEndian else content
     walk = Walk(data, big=syntax == ExplicitVRBigEndian, implicit=syntax == ImplicitVRLittleEndian)
-    walk.data_set(body, len(data))
+    if walk.data_set(body, len(data)) != len(data):
+        message = "there are bytes behind the end of the data set"
+        raise UnreadableInstance(message)
     top = [element.tag for element in walk.found if not element.path]
     if len(set(top)) != len(top):
         message = "an element occurs twice in the data set"

@@ -8,6 +8,7 @@ from io import BytesIO
 from typing import TypeAlias
 
 import pydicom
+from pydicom.charset import default_encoding
 from pydicom.filebase import DicomIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import ExplicitVRLittleEndian
@@ -16,6 +17,7 @@ from ctdeface_worker.dicom.elements import UNDEFINED, Element
 from ctdeface_worker.dicom.layout import Layout
 
 Bytes: TypeAlias = bytes | memoryview
+CharacterSets: TypeAlias = str | list[str] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +84,12 @@ def apply(layout: Layout, patches: Iterable[Patch]) -> Iterator[Bytes]:
     yield data[at:]
 
 
-def encoded(layout: Layout, elements: pydicom.Dataset, *, meta: bool = False) -> bytes:
-    """Encode elements the way the file does."""
+def encoded(layout: Layout, elements: pydicom.Dataset, *, meta: bool = False, characters: CharacterSets = None) -> bytes:
+    """Encode elements the way the file does; `characters` is its (0008,0005)."""
     stream = DicomIO(BytesIO())
     stream.is_implicit_VR = layout.implicit and not meta
     stream.is_little_endian = layout.little_endian or meta
-    write_dataset(stream, elements)
+    write_dataset(stream, elements, characters or default_encoding)
     stream.seek(0)
     return bytes(stream.read())
 

@@ -150,12 +150,16 @@ def stored_values(words: WordArray, pixels: PixelFormat) -> NDArray[np.int16] | 
 
 
 def unused_bits_are_empty(words: WordArray, pixels: PixelFormat) -> bool:
-    """Tell whether the bits above bits_stored hold nothing: zeros or the sign, or a padding value."""
+    """Tell whether the bits above bits_stored hold nothing: zeros or the sign, or those of one padding value."""
     if pixels.bits_stored == WORD_BITS:
         return True
     low = stored_values(words, pixels).view(np.uint16)
     zeros = words & np.uint16((1 << pixels.bits_stored) - 1)
-    return bool(((words == low) | (words == zeros) | padding_mask(words, pixels)).all())
+    used = (words != low) & (words != zeros)
+    if not used.any():
+        return True
+    whole = words[used]
+    return bool(padding_mask(words, pixels)[used].all() and whole.min() == whole.max())  # one value draws no picture
 
 
 def put(words: WordArray, value: int, where: NDArray[np.bool_], pixels: PixelFormat) -> WordArray:

@@ -85,6 +85,8 @@ def _bytes(before: DicomFile, after: DicomFile, found: Sequence[Difference], exp
     """Compare the bytes around the elements: all of them, where every difference keeps its place."""
     if before.data[:132] != after.data[:132] or before.data[before.tail :] != after.data[after.tail :]:
         yield "the preamble or the bytes behind the last element differ"
+    if after.data[after.tail :].strip(b"\0"):
+        yield "something stands behind the last element"
     if len(before.data) == len(after.data) and all(one.before == one.after is not None for one in found):
         at = 0
         for start, end in [*sorted(one.before for one in found if one.before), (len(before.data), len(before.data))]:

@@ -57,6 +57,8 @@ def pixel_problems(
     Raises:
         UnreadableInstance: pixel data are missing or cannot be decoded.
     """
+    if after.syntax not in NATIVE and not is_one_frame(_raw(after), after.syntax, face.size):
+        yield "the compressed pixel data hold more than the one image"
     if not face.any() and _raw(before) == _raw(after) and before.syntax == after.syntax:
         return
     was, now = _words(before), _words(after)
@@ -77,8 +79,6 @@ def pixel_problems(
         return
     if not filled.any():
         yield "the pixel data differ although no voxel had to change"
-    if after.syntax not in NATIVE and not is_one_frame(_raw(after), after.syntax, now.size):
-        yield "the compressed pixel data hold more than the one image"
 
 
 def _is_padding(words: WordArray, padding: tuple[int, int], *, signed: bool) -> BoolArray:
