@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 from ctdeface_shared.cli import main
 from ctdeface_shared.options import Profile
 from ctdeface_worker.domain import Geometry, Volume
-from ctdeface_worker.evaluation import detector, pictures
-from ctdeface_worker.evaluation.inputs import Kind, found, load, phantoms, without_faces
+from ctdeface_worker.evaluation import detector, pictures, run
+from ctdeface_worker.evaluation.inputs import Input, Kind, found, load, phantoms, without_faces
 from ctdeface_worker.evaluation.overlap import dice, hausdorff95_mm
 from ctdeface_worker.evaluation.render import VIEWS, renders
 from ctdeface_worker.evaluation.trial import defaced, try_input
@@ -20,6 +21,7 @@ from ctdeface_worker.nifti import write_nifti
 from ctdeface_worker.phantom import without_face
 from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
 from tests.cases import small_head, write_small_case
+from tests.evaluate import by_the_tests
 
 REDUCED, FULL = 12, 60
 
@@ -90,6 +92,62 @@ def test_the_command_measures_resumes_and_writes_its_tables(tmp_path: Path, caps
     assert "2/2" in capsys.readouterr().out
 
 
+def test_rows_are_made_anew_for_other_bytes_code_or_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table that shows what an earlier state made would be believed."""
+    write_nifti(cube(), tmp_path / "data" / "a.nii.gz")
+    plan = run.Plan(segmenters=["geometric"])
+    results = tmp_path / run.RESULTS
+
+    def rows(plan: run.Plan = plan) -> int:
+        assert len(list(run.run(list(found(tmp_path / "data")), plan, tmp_path))) == 1
+        return len(results.read_text(encoding="utf-8").splitlines())
+
+    assert [rows(), rows()] == [1, 1]
+    write_nifti(cube((31, 30, 30)), tmp_path / "data" / "a.nii.gz")
+    assert [rows(), rows()] == [2, 2]
+    assert rows(replace(plan, measure=by_the_tests)) == 3
+    monkeypatch.setattr(run, "code_digest", lambda: "another state")
+    assert [rows(), rows()] == [4, 4]
+
+
+def test_volumes_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    """By their folders; what is held out from training is known by the file's own name."""
+    for folder in ("one", "two"):
+        write_nifti(cube(), tmp_path / folder / "ct.nii.gz")
+    write_nifti(cube(), tmp_path / "two" / "only.nii.gz")
+    assert [each.name for each in found(tmp_path)] == ["one--ct.nii.gz", "two--ct.nii.gz", "only"]
+
+
+def test_pictures_are_drawn_anew_when_the_input_or_what_makes_them_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five views before; none of a scan that the segmenter refuses, which is not tried again either."""
+    write_nifti(cube(), tmp_path / "data" / "a.nii.gz")
+
+    def drawn() -> list[str]:
+        return list(pictures.draw(found(tmp_path / "data"), [GeometricSegmenter()], tmp_path))
+
+    assert [drawn(), drawn()] == [["a"], []]
+    seen = {path.parent.name for path in (tmp_path / "renders" / "a").rglob("*.png")}
+    assert seen == {"before"}
+    write_nifti(cube((31, 30, 30)), tmp_path / "data" / "a.nii.gz")
+    assert [drawn(), drawn()] == [["a"], []]
+    monkeypatch.setattr(pictures, "code_digest", lambda: "another state")
+    assert [drawn(), drawn()] == [["a"], []]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [([], "nothing to measure"), (["data"], "nothing to measure"), (["data", "--only", "typo"], "typo: there is no such input")],
+)
+def test_an_evaluation_of_nothing_is_no_success(
+    tmp_path: Path, more: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty table would pass for a good one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    assert main(["evaluate", *more, "--out", "out", "--segmenter", "geometric"]) == 78
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_mask_of_a_phantom_is_held_against_its_truth() -> None:
     """What the rules take of an unseen head is held against its true face and its true brain."""
     (wanted,) = (each for each in phantoms(7, unseen=True) if each.seed == 7)
@@ -130,9 +188,12 @@ def test_the_detector_runs_in_an_environment_of_its_own(tmp_path: Path) -> None:
     picture = tmp_path / "out" / "renders" / "head" / "before"
     picture.mkdir(parents=True)
     stand_in = tmp_path / "python"
-    stand_in.write_text(f"#!{sys.executable}\nprint('{{\"head/before/front.png\": 0.75}}')\n", encoding="utf-8")
+    said = json.dumps({"head/before/front.png": 0.75, "forgotten/before/front.png": 0.5, "head/old network/front.png": 1})
+    stand_in.write_text(f"#!{sys.executable}\nprint({said!r})\n", encoding="utf-8")
     stand_in.chmod(0o700)
-    faces: Any = pictures.detect(stand_in, tmp_path / "out")
+    other = picture.parent.parent / "forgotten" / "before"
+    other.mkdir(parents=True)
+    faces: Any = pictures.detect(stand_in, [Input(name="head", kind=Kind.CASE)], [], tmp_path / "out")
     assert faces == {"head": {"before": {"front": 0.75}}}
     assert json.loads((tmp_path / "out" / "faces.json").read_text(encoding="utf-8")) == faces
     out = ["evaluate", "--out", str(tmp_path / "none"), "--segmenter", "geometric"]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -192,6 +193,25 @@ def test_another_sitting_keeps_to_the_recipe(trained: Path) -> None:
     assert (trained / "model/training.json").read_bytes() == before
 
 
+def test_a_finished_training_that_is_made_longer_goes_on_in_sittings(trained: Path, tmp_path: Path) -> None:
+    """Each sitting begins where the one before ended, and exports what it reached, also behind a line of the list that was cut off."""
+    root = tmp_path / "work"
+    for part in ("raw", "preprocessed"):
+        shutil.copytree(trained / part, root / part)
+    with (root / "raw/Dataset601_Face/cases.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write('{"name": "phant')
+    reached = []
+    for epochs, stop in (("1", []), ("3", ["--stop-after", "1"]), ("3", [])):
+        done = train(root, "--epochs", epochs, "--iterations", "2", *stop)
+        assert done.returncode == 0, done.stdout + done.stderr
+        record = json.loads((root / "model/training.json").read_text())
+        reached.append(record["epochs"])
+        assert len(record["cases"]) == PHANTOMS
+    assert reached == [1, 2, 3]
+    assert len(losses(root)) == 3
+    assert not list(root.glob("results/*/*/fold_0/*.part"))
+
+
 def test_layers_compute_in_bfloat16_and_weights_stay_float32() -> None:
     """Whether or not this CPU is fast at it."""
     import torch
@@ -207,6 +227,29 @@ def test_layers_compute_in_bfloat16_and_weights_stay_float32() -> None:
     assert set(inside) == {torch.bfloat16}
     assert layer.weight.grad is not None
     assert {one.dtype, first.dtype, layer.weight.dtype, layer.weight.grad.dtype} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--phantoms", "0"], 78, "too little to learn from"),
+        (["--phantoms", "1"], 78, "too little to learn from"),
+        (["--volumes", "damaged", "--phantoms", "2"], 78, "damaged.nii.gz cannot be read as NIfTI"),
+        (["--device", "cuda"], 78, "no CUDA device"),
+        (["--seed", "0"], 64, "from 1 on"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_words(tmp_path: Path, options: list[str], code: int, said: str) -> None:
+    """Not with a traceback, and before hours are spent."""
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "damaged.nii.gz").write_bytes(b"no image")
+    command: list[str | Path] = [CTDEFACE, "train", "work", "--small", *options]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    )
+    assert said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert done.returncode == code
 
 
 def test_training_without_data_is_refused_in_words(tmp_path: Path) -> None:

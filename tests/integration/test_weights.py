@@ -1,9 +1,11 @@
 """Weights are read without running what a file may hold, and only networks of nnU-Net's own layers are built."""
 
+import json
 import os
 import pydoc
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_worker.segmentation.model_files import model_files
+from ctdeface_worker.training import export
 from tests.networks import network_of, tiny_model, tiny_plans, write_checkpoint, write_plans, write_safetensors
 
 TRAIN = """
@@ -102,6 +105,83 @@ def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes) ->
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigurationError, match=name):
         read_weights(tmp_path / name)
+
+
+def test_a_checkpoint_with_changed_bytes_is_refused_in_words(tmp_path: Path) -> None:
+    """The reader of pickles falls over damage in many ways; none is a traceback."""
+    from ctdeface_worker.segmentation.nnunet.weights import read_weights
+
+    file = write_checkpoint(tmp_path, network_of(tiny_plans()))
+    whole, chance = file.read_bytes(), np.random.default_rng(1)
+    begin = whole.index(b"network_weights") - 100
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for place in chance.integers(begin, begin + 2000, 5):
+            damaged[place] = int(chance.integers(256))
+        file.write_bytes(damaged)
+        with suppress(ConfigurationError):
+            read_weights(file)
+
+
+def test_axes_that_may_be_mirrored_stand_in_both_forms(tmp_path: Path) -> None:
+    """Without them `:mirrored` would average nothing and not say so."""
+    import torch
+
+    from ctdeface_worker.segmentation.nnunet.network import load_network
+    from ctdeface_worker.segmentation.nnunet.weights import read_weights
+
+    network = network_of(tiny_plans())
+    write_plans(tmp_path, tiny_plans())
+    silent = write_safetensors(tmp_path / "model.safetensors", network)
+    with pytest.raises(ConfigurationError, match="without `:mirrored`"):
+        load_network(model_files(tmp_path), mirrored=True)
+    assert load_network(model_files(tmp_path)).predictor.allowed_mirroring_axes is None
+    silent.write_bytes(export.safetensors_of(network.state_dict()))
+    read = read_weights(silent)
+    assert read.mirrored_axes == (2,)
+    assert all(torch.equal(tensor, read.tensors[name]) for name, tensor in network.state_dict().items())
+    assert load_network(model_files(tmp_path), mirrored=True).predictor.allowed_mirroring_axes == (2,)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"preprocessor_name": "MissingPreprocessor"}, "MissingPreprocessor"),
+        ({"normalization_schemes": ["MissingNormalization"]}, "MissingNormalization"),
+        ({"patch_size": [16, 16], "spacing": [3.0, 3.0]}, "volumes"),
+    ],
+)
+def test_plans_that_would_fail_with_the_first_scan_are_refused(tmp_path: Path, change: dict[str, Any], why: str) -> None:
+    """They install nowhere, where each case would fail."""
+    from ctdeface_worker.segmentation.nnunet.network import load_network
+
+    made = tiny_plans()
+    write_checkpoint(tmp_path, network_of(made))
+    made["configurations"]["3d_fullres"] |= change
+    write_plans(tmp_path, made)
+    with pytest.raises(ConfigurationError, match=why):
+        load_network(model_files(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("described", "why"),
+    [
+        ({"labels": ["background", "face"]}, "make no network"),
+        ({"channel_names": 1}, "make no network"),
+        ({"labels": {"background": 0, "face": 5}}, "label 5"),
+        ({"labels": {"background": 1, "face": 2}}, "make no network"),
+    ],
+)
+def test_a_description_that_fits_no_network_is_refused(tmp_path: Path, described: dict[str, Any], why: str) -> None:
+    """In words, whatever is wrong with it."""
+    from ctdeface_worker.segmentation.nnunet.network import load_network
+
+    made = tiny_plans()
+    write_checkpoint(write_plans(tmp_path, made), network_of(made))
+    file = tmp_path / "dataset.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | described))
+    with pytest.raises(ConfigurationError, match=why):
+        load_network(model_files(tmp_path))
 
 
 def test_both_forms_of_the_same_weights_make_the_same_network(tmp_path: Path) -> None:

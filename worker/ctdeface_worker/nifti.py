@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from ctdeface_shared.errors import UnreadableInstance
 from ctdeface_worker.domain import FloatArray, Geometry, Volume
 
 EXACT_MM = 0.01
@@ -34,9 +35,13 @@ def read_nifti(path: Path) -> Volume:
     """Read a NIfTI file in HU; slices are put in the order of the normal, so they may come out reversed.
 
     Raises:
-        RuntimeError: SimpleITK cannot read it.
+        UnreadableInstance: it is no NIfTI file, or is damaged.
     """
-    image = sitk.ReadImage(path)
+    try:
+        image = sitk.ReadImage(path)
+    except RuntimeError as error:  # SimpleITK's only class
+        message = f"{path.name} cannot be read as NIfTI"
+        raise UnreadableInstance(message) from error
     hu = sitk.GetArrayFromImage(image).astype(np.float32)
     steps = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
     affine = np.eye(4)

@@ -80,10 +80,11 @@ def evaluate(namespace: argparse.Namespace, measure: "Callable[[str, Volume, Vol
     faces = None
     if namespace.renders or namespace.detector_python:
         shown = [*(each for each in inputs if each.kind == Kind.CASE), synthetic()]
-        for name in pictures.draw(shown, [segmenter_named(each, store) for each in names], namespace.out):
+        segmenters = [segmenter_named(each, store) for each in names]
+        for name in pictures.draw(shown, segmenters, namespace.out):
             console.print(f"drawn: {name}", markup=False)
-    if namespace.detector_python:
-        faces = pictures.detect(namespace.detector_python, namespace.out)
+        if namespace.detector_python:
+            faces = pictures.detect(namespace.detector_python, shown, segmenters, namespace.out)
     figures = table.summary(rows)
     (namespace.out / "summary.json").write_text(json.dumps({"groups": figures, "faces": faces}, indent=1), encoding="utf-8")
     (namespace.out / "table.md").write_text(table.markdown(rows, faces), encoding="utf-8")
@@ -102,10 +103,16 @@ def _inputs(namespace: argparse.Namespace) -> "Sequence[Input]":
         raise ConfigurationError(message)
     given = list(inputs.found(namespace.data)) if namespace.data else []
     if namespace.held_out:
-        given = [each for each in given if each.kind != inputs.Kind.VOLUME or is_held_out(each.name)]
+        given = [each for each in given if each.path is None or each.kind != inputs.Kind.VOLUME or is_held_out(inputs.stem(each.path))]
+    if unknown := sorted({*(namespace.only or ())} - {each.name for each in given}):
+        message = f"{', '.join(unknown)}: there is no such input in {namespace.data or 'DATA, which is missing'}"
+        raise ConfigurationError(message)
     if namespace.only:
         given = [each for each in given if each.name in namespace.only]
     made = [*inputs.phantoms(namespace.phantoms, unseen=namespace.unseen), *inputs.without_faces(namespace.no_face)]
+    if not (given or made or namespace.renders or namespace.detector_python):
+        message = "there is nothing to measure: name a folder of DICOM cases or NIfTI volumes, --phantoms or --no-face"
+        raise ConfigurationError(message)
     return [*given, *made]
 
 

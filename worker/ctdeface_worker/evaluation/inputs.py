@@ -1,5 +1,7 @@
 """What is evaluated: DICOM cases and NIfTI volumes of a folder, phantoms with their truth, scans without a face."""
 
+import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ctdeface_shared.errors import NothingToRelease, UnreadableInstance
+from ctdeface_shared.errors import NothingToRelease
+from ctdeface_shared.manifest import Manifest
 from ctdeface_worker.dicom import reader, selection
 from ctdeface_worker.dicom import volume as volumes
 from ctdeface_worker.domain import BoolArray, Volume
@@ -76,7 +79,7 @@ class Subject:
 def found(data: Path) -> Iterator[Input]:
     """Yield the first-level folders of a folder that hold no NIfTI as DICOM cases, then every NIfTI volume below it, by name.
 
-    A folder that holds files of both or of DICOM directly is one case itself.
+    A folder that holds files of both or of DICOM directly is one case itself. Volumes of the same name bear their folders' as well.
     """
     below = sorted(path for path in data.iterdir() if not path.name.startswith("."))
     niftis = sorted(path for path in data.rglob("*") if path.name.endswith(NIFTI))
@@ -86,8 +89,25 @@ def found(data: Path) -> Iterator[Input]:
     for path in below:
         if path.is_dir() and not any(path in nifti.parents for nifti in niftis):
             yield Input(name=path.name, kind=Kind.CASE, path=path)
+    folders = {path.name for path in below}
+    alike = Counter(stem(path) for path in niftis)
     for path in niftis:
-        yield Input(name=path.name.removesuffix(".gz").removesuffix(".nii"), kind=Kind.VOLUME, path=path)
+        own = alike[stem(path)] == 1 and stem(path) not in folders
+        yield Input(name=stem(path) if own else "--".join((*path.relative_to(data).parts[:-1], path.name)), kind=Kind.VOLUME, path=path)
+
+
+def stem(nifti: Path) -> str:
+    """Name of a NIfTI file without what says that it is one."""
+    return nifti.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def content_digest(wanted: Input) -> str:
+    """SHA-256 of what an input is made from; empty for what is made on the spot."""
+    if wanted.path is None:
+        return ""
+    if wanted.path.is_dir():
+        return Manifest.scan(wanted.path).digest
+    return hashlib.sha256(wanted.path.read_bytes()).hexdigest()
 
 
 def phantoms(count: int, *, unseen: bool) -> Iterator[Input]:
@@ -120,21 +140,13 @@ def load(wanted: Input) -> Subject:
         case Kind.NO_FACE:
             return _known(without_face.make(wanted.name.removeprefix("no_face_")))
         case Kind.VOLUME:
-            return Subject(volume=_nifti(Path(wanted.path or "")))
+            return Subject(volume=read_nifti(Path(wanted.path or "")))
         case Kind.CASE:
             return Subject(volume=_dicom(Path(wanted.path or "")))
 
 
 def _known(made: Phantom) -> Subject:
     return Subject(volume=made.volume, face=made.face, brain=made.brain)
-
-
-def _nifti(path: Path) -> Volume:
-    try:
-        return read_nifti(path)
-    except RuntimeError as error:  # SimpleITK's only class
-        message = f"{path.name} cannot be read as NIfTI"
-        raise UnreadableInstance(message) from error
 
 
 def _dicom(folder: Path) -> Volume:

@@ -1,15 +1,18 @@
 """Renders before and after, and what a face detector makes of them."""
 
 import json
+import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ctdeface_shared.errors import ConfigurationError, PermanentError
 from ctdeface_shared.options import Profile
+from ctdeface_worker.domain import Volume
 from ctdeface_worker.evaluation import detector
-from ctdeface_worker.evaluation.inputs import Input, load
+from ctdeface_worker.evaluation.inputs import Input, content_digest, load
 from ctdeface_worker.evaluation.render import renders
+from ctdeface_worker.evaluation.run import code_digest
 from ctdeface_worker.evaluation.trial import defaced
 from ctdeface_worker.preview import write_picture
 from ctdeface_worker.segmentation.base import Segmenter
@@ -31,31 +34,47 @@ def draw(inputs: Iterable[Input], segmenters: Sequence[Segmenter], out: Path) ->
     root = out / FOLDER
     root.mkdir(parents=True, exist_ok=True)
     root.chmod(0o700)
-    wanted = {BEFORE, *(_kind(segmenter.name, profile) for segmenter in segmenters for profile in Profile)}
+    wanted = _kinds(segmenters)
     for each in inputs:
-        if not all((root / each.name / kind / DONE).exists() for kind in wanted):
-            _draw(each, segmenters, root / each.name)
+        content = content_digest(each)
+        missing = {kind for kind, digest in wanted.items() if _drawn(root / each.name / kind) != f"{content} {digest}"}
+        if missing:
+            for kind, shown in _pictures(each, segmenters, missing):
+                _draw(shown, root / each.name / kind, f"{content} {wanted[kind]}")
             yield each.name
 
 
-def _draw(wanted: Input, segmenters: Sequence[Segmenter], folder: Path) -> None:
+def _pictures(wanted: Input, segmenters: Sequence[Segmenter], kinds: Collection[str]) -> Iterator[tuple[str, Volume | None]]:
+    """Yield what is to be seen of an input, None where a segmenter refuses it."""
     volume = load(wanted).volume
-    pictures = {BEFORE: volume}
+    if BEFORE in kinds:
+        yield BEFORE, volume
     for segmenter in segmenters:
         for profile in Profile:
-            try:
-                mask = segmenter.segment(volume, profile=profile, ears=False)
-            except PermanentError:  # the table says why
+            kind = _kind(segmenter.name, profile)
+            if kind not in kinds:
                 continue
-            pictures[_kind(segmenter.name, profile)] = defaced(volume, mask.face)
-    for kind, shown in pictures.items():
-        for view, picture in renders(shown).items():
-            write_picture(picture, folder / kind / f"{view}.png")
-        (folder / kind / DONE).touch()
+            try:
+                yield kind, defaced(volume, segmenter.segment(volume, profile=profile, ears=False).face)
+            except PermanentError:  # the table says why
+                yield kind, None
 
 
-def detect(python: Path, out: Path) -> Faces:
-    """Let the detector look at every render, in its own environment, and keep what it sees.
+def _draw(shown: Volume | None, folder: Path, mark: str) -> None:
+    """Draw five views in place of earlier ones, and mark what they are of."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for view, picture in renders(shown).items() if shown is not None else ():
+        write_picture(picture, folder / f"{view}.png")
+    (folder / DONE).write_text(mark, encoding="utf-8")
+
+
+def _drawn(folder: Path) -> str:
+    return (folder / DONE).read_text(encoding="utf-8") if (folder / DONE).exists() else ""
+
+
+def detect(python: Path, inputs: Iterable[Input], segmenters: Sequence[Segmenter], out: Path) -> Faces:
+    """Let the detector look at the renders, in its own environment, and keep what it sees of these inputs and segmenters.
 
     Raises:
         ConfigurationError: it cannot be run.
@@ -67,12 +86,20 @@ def detect(python: Path, out: Path) -> Faces:
         said = str(getattr(error, "stderr", None) or error).strip().splitlines()[-1]
         message = f"the face detector cannot be run with {python} ({said}); docs/evaluation.md says how to make its environment"
         raise ConfigurationError(message) from error
+    names, kinds = {each.name for each in inputs}, _kinds(segmenters)
     faces: dict[str, dict[str, dict[str, float]]] = {}
     for file, probability in json.loads(done.stdout).items():
         name, kind, view = file.removesuffix(".png").split("/")
-        faces.setdefault(name, {}).setdefault(kind, {})[view] = probability
+        if name in names and kind in kinds:
+            faces.setdefault(name, {}).setdefault(kind, {})[view] = probability
     (out / FACES).write_text(json.dumps(faces, indent=1), encoding="utf-8")
     return faces
+
+
+def _kinds(segmenters: Sequence[Segmenter]) -> dict[str, str]:
+    """Return what is drawn of every input, with the digests of what makes it."""
+    code = code_digest()
+    return {BEFORE: code, **{_kind(each.name, profile): f"{code} {each.digest}" for each in segmenters for profile in Profile}}
 
 
 def _kind(segmenter: str, profile: Profile) -> str:

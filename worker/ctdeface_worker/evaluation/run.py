@@ -1,16 +1,18 @@
 """Runs an evaluation: one input after the other or several at once, kept as they come, so that a second run goes on after a stop."""
 
+import hashlib
 import json
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from ctdeface_worker.evaluation.inputs import Input
+import ctdeface_worker
+from ctdeface_worker.evaluation.inputs import Input, content_digest
 from ctdeface_worker.evaluation.trial import Agreement, Measure, Result, Row, try_input
 from ctdeface_worker.segmentation.base import Segmenter
 from ctdeface_worker.segmentation.choice import segmenter_named
@@ -38,17 +40,30 @@ class Plan:
 def run(inputs: Sequence[Input], plan: Plan, out: Path) -> Iterator[Row]:
     """Yield a row for every input, the known ones first; each new one is on the disk before it is yielded.
 
-    A row is known when an earlier run into the same folder made it with the same segmenters (name and digest).
+    A row is known when an earlier run into the same folder made it from the same bytes, by the same code, measures and segmenters.
     """
-    digests = {name: _segmenter(name, plan.store).digest for name in plan.segmenters}
-    known = {row.name: row for row in _kept(out / RESULTS, digests)}
+    made_by = _made_by(plan)
+    contents = {each.name: content_digest(each) for each in inputs}
+    known = {row.name: row for row in _kept(out / RESULTS, made_by, contents)}
     yield from (known[each.name] for each in inputs if each.name in known)
     fresh = [each for each in inputs if each.name not in known]
     with (out / RESULTS).open("a", encoding="utf-8") as stream:
         for row in _rows(fresh, plan):
-            stream.write(json.dumps({"row": asdict(row), "digests": digests}) + "\n")
+            stream.write(json.dumps({"row": asdict(row), "made_by": made_by, "content": contents[row.name]}) + "\n")
             stream.flush()
             yield row
+
+
+def code_digest() -> str:
+    """SHA-256 over the source of the worker: rules, gate, renders and phantoms."""
+    package = Path(ctdeface_worker.__file__).parent
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sorted(package.rglob("*.py")))).hexdigest()
+
+
+def _made_by(plan: Plan) -> dict[str, Any]:
+    """Say what figures depend on besides the input."""
+    measure = f"{plan.measure.__module__}.{plan.measure.__qualname__}" if plan.measure else ""
+    return {"code": code_digest(), "measure": measure, "digests": {name: _segmenter(name, plan.store).digest for name in plan.segmenters}}
 
 
 def _rows(inputs: Sequence[Input], plan: Plan) -> Iterator[Row]:
@@ -81,13 +96,14 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _kept(file: Path, digests: dict[str, str]) -> Iterator[Row]:
+def _kept(file: Path, made_by: Mapping[str, Any], contents: Mapping[str, str]) -> Iterator[Row]:
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
         try:
             content = json.loads(line)
         except ValueError:  # the line that a stop cut off
             continue
-        if content["digests"] == digests:
+        name = content["row"]["name"]
+        if content.get("made_by") == made_by and name in contents and content.get("content") == contents[name]:
             yield row_of(content["row"])
 
 

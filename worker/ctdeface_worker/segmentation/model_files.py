@@ -13,6 +13,8 @@ FOLD_WEIGHTS = ("weights.safetensors", "checkpoint_final.pth", "checkpoint_best.
 """In the folder of a fold, best first."""
 RECORD = "MODEL.json"
 SAFE = ".safetensors"
+MIRRORED = "mirrored_axes"
+"""In the metadata of safetensors that `ctdeface train` writes: axes of an array, with spaces between them."""
 _CHUNK = 1 << 20
 
 

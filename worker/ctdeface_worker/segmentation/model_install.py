@@ -59,8 +59,9 @@ def install(order: Order, store: Path) -> Model:
         try:
             with tempfile.TemporaryDirectory(prefix=".install-", dir=store) as folder:
                 made = _collect(path, Path(folder) / order.name)
+                described = _described(made, order, path, source)
                 _check_that_it_runs(made)
-                write_record(_described(made, order, path, source))
+                write_record(described)
                 _put(made, store / order.name)
         finally:
             if is_link(source):  # what came whole and is no good must come anew

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--begin-with", type=Path, metavar="FILE", help="weights of an earlier training (a narrower network is widened)")
     parser.add_argument("--learning-rate", type=rate, default=0.01, metavar="RATE", help="of the first epoch (default: 0.01)")
     parser.add_argument("--stop-after", type=int, metavar="N", help="end this sitting after N epochs, and export what there is")
-    parser.add_argument("--seed", type=int, default=1, help="of data and weights (default: 1)")
+    parser.add_argument("--seed", type=seed, default=1, help="of data and weights (default: 1)")
     parser.add_argument("--small", action="store_true", help="network, patches and phantoms so coarse that a trial takes minutes")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to train (default: cpu)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to export the model (default: ROOT/model)")
@@ -50,6 +50,7 @@ def run(namespace: argparse.Namespace) -> int:
     from ctdeface_worker.training import dataset, export, plan, train  # noqa: PLC0415  `ctdeface train --help` needs no imaging library
 
     folders = dataset.Folders(root=namespace.root.resolve())
+    train.check_device(namespace.device)
     recipe = train.Recipe(
         epochs=namespace.epochs,
         iterations=namespace.iterations,
@@ -74,6 +75,19 @@ def run(namespace: argparse.Namespace) -> int:
     train.train(folders, recipe, begin_with=weights, stop_after=namespace.stop_after)
     console.print(f"model: {export.export(folders, namespace.out or folders.root / 'model')}")
     return 0
+
+
+def seed(text: str) -> int:
+    """Read the seed of a training.
+
+    Raises:
+        argparse.ArgumentTypeError: it would learn from the very phantoms that `ctdeface evaluate` measures with.
+    """
+    value = int(text)
+    if value < 1:
+        message = f"{text} is no seed: give a whole number from 1 on"
+        raise argparse.ArgumentTypeError(message)
+    return value
 
 
 def rate(text: str) -> float:

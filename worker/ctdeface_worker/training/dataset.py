@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ctdeface_shared import durable
+from ctdeface_shared.errors import ConfigurationError
 from ctdeface_worker.domain import Volume
 from ctdeface_worker.nifti import write_nifti
 from ctdeface_worker.training import plan
@@ -15,6 +17,7 @@ from ctdeface_worker.training.examples import SUFFIX, Example
 
 NAME = "Dataset601_Face"
 LIST = "cases.jsonl"
+FEWEST_SOURCES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,30 +52,50 @@ class Entry:
     label_sha256: str
     face_voxels: int
 
+    @property
+    def source(self) -> str:
+        """What it was made from; variants of one volume belong together."""
+        return self.origin.partition(",")[0]
+
 
 def entries(folders: Folders) -> tuple[Entry, ...]:
-    """Read the list of cases that are complete."""
+    """Read the list of cases that are complete; a line that was cut off belongs to none."""
     file = folders.raw / LIST
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else ()
-    return tuple(Entry(**json.loads(line)) for line in lines)
+    lines = file.read_bytes().splitlines(keepends=True) if file.exists() else ()
+    return tuple(Entry(**json.loads(line)) for line in lines if line.endswith(b"\n"))
 
 
 def write_raw(examples: Iterable[Example], folders: Folders) -> Iterator[Entry]:
     """Write images, labels and the list; yields each case when it is on the disk."""
-    known = {entry.name for entry in entries(folders)}
+    complete = entries(folders)
+    if (folders.raw / LIST).exists():  # without a line that an interruption cut off
+        durable.write_file(folders.raw / LIST, b"".join(_line(entry) for entry in complete))
+    known = {entry.name for entry in complete}
     for example in examples:
         if example.name in known:
             continue
         entry = _write_case(example, folders.raw)
-        with (folders.raw / LIST).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(asdict(entry)) + "\n")
+        with (folders.raw / LIST).open("ab") as stream:
+            stream.write(_line(entry))
         yield entry
 
 
 def describe(folders: Folders) -> None:
-    """Write dataset.json, once all cases are there."""
-    described = json.dumps(plan.dataset_json(len(entries(folders))), indent=1)
+    """Write dataset.json, once all cases are there.
+
+    Raises:
+        ConfigurationError: there is too little to learn from.
+    """
+    cases = entries(folders)
+    if len({entry.source for entry in cases}) < FEWEST_SOURCES:
+        message = f"there is too little to learn from below {folders.raw}: give two --phantoms or --volumes at least, one is for validation"
+        raise ConfigurationError(message)
+    described = json.dumps(plan.dataset_json(len(cases)), indent=1)
     (folders.raw / "dataset.json").write_text(described, encoding="utf-8")
+
+
+def _line(entry: Entry) -> bytes:
+    return json.dumps(asdict(entry)).encode() + b"\n"
 
 
 def _write_case(example: Example, raw: Path) -> Entry:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ctdeface_shared.errors import PermanentError
+from ctdeface_shared.errors import ConfigurationError, PermanentError, UnreadableInstance
 from ctdeface_shared.options import FillRule, Profile
 from ctdeface_worker.defacing import fill_value_hu
 from ctdeface_worker.domain import BoolArray, Volume
@@ -54,12 +54,19 @@ def volumes(folder: Path, variants: int, seed: int, known: Collection[str] = ())
         variants: how many of each volume besides itself.
         seed: of the variants.
         known: names of examples that need not be made again.
+
+    Raises:
+        ConfigurationError: a file is no volume.
     """
     for file in sorted(folder.glob(f"*{SUFFIX}")):
         name = file.name.removesuffix(SUFFIX)
         if is_held_out(name) or f"volume_{name}_0" in known:
             continue
-        volume = read_nifti(file)
+        try:
+            volume = read_nifti(file)
+        except UnreadableInstance as error:
+            message = f"{error}: take it out of {folder}, and give the same command again"
+            raise ConfigurationError(message) from error
         face = teacher_mask(volume)
         if face is not None:
             digest = hashlib.sha256(file.read_bytes()).hexdigest()

@@ -11,8 +11,8 @@ import numpy as np
 from ctdeface_shared import durable
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_worker.training import plan
-from ctdeface_worker.training.dataset import NAME, Entry, Folders, entries
-from ctdeface_worker.training.trainer_names import BFLOAT16, CHECKPOINTS, FLOAT32, TRAINER
+from ctdeface_worker.training.dataset import NAME, Folders, entries
+from ctdeface_worker.training.trainer_names import BFLOAT16, FINAL, FLOAT32, LATEST, TRAINER
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -74,6 +74,19 @@ def begin(folders: Folders, recipe: Recipe) -> None:
     durable.write_file(file, content.encode())  # whole or not at all: the next sitting reads it
 
 
+def check_device(device: str) -> None:
+    """Make sure that a device is there before a data set is made for it.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    import torch  # noqa: PLC0415  loaded only when training
+
+    if device == "cuda" and not torch.cuda.is_available():
+        message = "this PyTorch finds no CUDA device: train with --device cpu, or install PyTorch's build for your GPU"
+        raise ConfigurationError(message)
+
+
 def precision_on(device: str) -> str:
     """Return what layers should compute in: bfloat16 where a CPU does so, which halves the time of a step."""
     import torch  # noqa: PLC0415  loaded only when training
@@ -124,8 +137,8 @@ def preprocess(folders: Folders, recipe: Recipe) -> None:
     cases = entries(folders)
     names = [entry.name for entry in cases]
     described = plan.dataset_json(len(names))
-    sources = sorted({_source(entry) for entry in cases})[::VALIDATION_SHARE]
-    held = [entry.name for entry in cases if _source(entry) in sources]
+    sources = sorted({entry.source for entry in cases})[::VALIDATION_SHARE]
+    held = [entry.name for entry in cases if entry.source in sources]
     files = {
         f"{plan.PLANS_NAME}.json": made,
         "dataset.json": described,
@@ -148,11 +161,6 @@ def preprocess(folders: Folders, recipe: Recipe) -> None:
         nnUNetDatasetBlosc2.save_case(**stored, properties=about, output_filename_truncated=str(arrays / name), clevel=COMPRESSION)
 
 
-def _source(entry: Entry) -> str:
-    """What a case was made from; variants of one volume belong together."""
-    return entry.origin.partition(",")[0]
-
-
 def train(folders: Folders, recipe: Recipe, *, begin_with: "Tensors | None" = None, stop_after: int | None = None) -> None:
     """Train, or go on with a training.
 
@@ -165,9 +173,11 @@ def train(folders: Folders, recipe: Recipe, *, begin_with: "Tensors | None" = No
     import torch  # noqa: PLC0415  loaded only when training
 
     trainer = _trainer(folders, recipe, torch.device(recipe.device))
-    latest = next((file for file in checkpoints(folders) if file.exists() and file.name != "checkpoint_best.pth"), None)
-    if latest is not None:
-        trainer.load_checkpoint(str(latest))
+    reached = checkpoint(folders)
+    if reached is not None:
+        trainer.load_checkpoint(str(reached))
+        if trainer.current_epoch < recipe.epochs:  # made longer: what was the end is no more than where it stands
+            reached.replace(reached.with_name(LATEST))
     elif begin_with is not None:
         trainer.initialize()
         trainer.network.load_state_dict(begin_with)
@@ -178,10 +188,10 @@ def train(folders: Folders, recipe: Recipe, *, begin_with: "Tensors | None" = No
         trainer.run_training()
 
 
-def checkpoints(folders: Folders) -> tuple[Path, ...]:
-    """Where the trainer leaves its checkpoints, best first."""
+def checkpoint(folders: Folders) -> Path | None:
+    """Where the training stands, None before its first epoch is over."""
     fold = folders.results / NAME / f"{TRAINER}__{plan.PLANS_NAME}__{plan.CONFIGURATION}" / "fold_0"
-    return tuple(fold / name for name in CHECKPOINTS)
+    return next((fold / name for name in (FINAL, LATEST) if (fold / name).exists()), None)
 
 
 def prepare_environment(folders: Folders) -> None:

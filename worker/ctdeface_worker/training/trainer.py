@@ -4,6 +4,7 @@ Importing this module imports nnU-Net, which reads its folders from the environm
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 
 import torch
@@ -56,6 +57,13 @@ class FaceTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no type
 
     def _save_debug_information(self) -> None:
         """Write nothing: the stock file names the machine."""
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write it whole or not at all: the next sitting begins with it."""
+        part = Path(f"{filename}.part")
+        super().save_checkpoint(str(part))
+        if part.exists():  # no training without checkpoints writes one
+            part.replace(filename)
 
     last_epoch: int | None = None
     """Where this sitting ends; None for the end of the training."""

@@ -2,8 +2,8 @@
 
 TRAINER = "FaceTrainer"
 STOCK_TRAINER = "nnUNetTrainer"
-CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
-"""Where a training stands, best first."""
+FINAL, LATEST = "checkpoint_final.pth", "checkpoint_latest.pth"
+"""Where a training stands: at its end, or on the way. nnU-Net removes the second when it has written the first."""
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 MIRRORED_AXES = (2,)
 """Left and right only: heads are not turned upside down."""

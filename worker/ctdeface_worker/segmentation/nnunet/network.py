@@ -18,7 +18,9 @@ from ctdeface_worker.segmentation.model_files import DATASET, PLANS, ModelFiles
 from ctdeface_worker.segmentation.nnunet.weights import Weights, read_weights
 
 with redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):  # it says that its training folders are not set
+    import nnunetv2
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
@@ -63,14 +65,16 @@ def load_network(files: ModelFiles, *, mirrored: bool = False) -> Network:
         ConfigurationError: it is no single-channel CT network with a face label, its files are damaged or they do not fit each other.
     """
     plans, dataset = (_json(files.root / name) for name in (PLANS, DATASET))
-    face = face_label(dataset)
     folds = [read_weights(file) for file in files.weights]
+    if mirrored and folds[0].mirrored_axes is None:
+        message = f"the weights in {files.root} do not say along which axes images may be mirrored: use the model without `:mirrored`"
+        raise ConfigurationError(message)
     if "OMP_NUM_THREADS" in os.environ:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     try:
         with quiet():
-            return _network(plans, dataset, folds, face, mirrored=mirrored)
-    except (KeyError, TypeError, ValueError, RuntimeError, ImportError, AttributeError) as error:
+            return _network(plans, dataset, folds, face_label(dataset), mirrored=mirrored)
+    except (LookupError, TypeError, ValueError, RuntimeError, ImportError, AttributeError, AssertionError) as error:
         message = f"plans and weights in {files.root} make no network ({type(error).__name__}): damaged, or of another kind"
         raise ConfigurationError(message) from error
 
@@ -104,13 +108,15 @@ def face_label(dataset: Json) -> int:
 def _network(plans: Json, dataset: Json, folds: list[Weights], face: int, *, mirrored: bool) -> Network:
     manager = PlansManager(plans)
     configuration = manager.get_configuration(_configuration_name(plans, folds[0]))
+    heads = manager.get_label_manager(dataset).num_segmentation_heads
     _refuse_what_cannot_run(configuration)
+    _refuse_what_would_fail_later(manager, configuration, face, heads)
     network = get_network_from_plans(
         configuration.network_arch_class_name,
         configuration.network_arch_init_kwargs,
         configuration.network_arch_init_kwargs_req_import,
         1,
-        manager.get_label_manager(dataset).num_segmentation_heads,
+        heads,
         allow_init=False,
         deep_supervision=False,
     )
@@ -158,6 +164,33 @@ def _refuse_what_cannot_run(configuration: ConfigurationManager) -> None:
     if foreign:
         message = f"the model's plans name classes that do not belong to nnU-Net ({', '.join(foreign)}); they are not loaded"
         raise ConfigurationError(message)
+
+
+def _refuse_what_would_fail_later(manager: PlansManager, configuration: ConfigurationManager, face: int, heads: int) -> None:
+    """Look at what nnU-Net asks a plan for only when it has a scan.
+
+    Raises:
+        ConfigurationError: it would not find it.
+    """
+    (scheme,) = configuration.normalization_schemes
+    steps = {configuration.preprocessor_name: configuration.preprocessor_class, scheme: _scheme(scheme)}
+    if unknown := [name for name, found in steps.items() if found is None]:
+        message = f"the model's plans name steps that this nnU-Net does not have: {', '.join(unknown)}"
+        raise ConfigurationError(message)
+    axes = [manager.transpose_forward, manager.transpose_backward]
+    if len(configuration.patch_size) != 3 or len(configuration.spacing) != 3 or any(sorted(each) != [0, 1, 2] for each in axes):
+        message = "the model does not look at volumes; install a 3d_fullres model"
+        raise ConfigurationError(message)
+    if not 0 < face < heads:
+        message = f"the face is the model's label {face}, and its labels go from 1 to {heads - 1}"
+        raise ConfigurationError(message)
+
+
+def _scheme(name: str) -> type | None:
+    found: type | None = recursive_find_python_class(
+        str(Path(nnunetv2.__path__[0], "preprocessing", "normalization")), name, "nnunetv2.preprocessing.normalization"
+    )
+    return found
 
 
 def _is_layer(name: str, packages: tuple[str, ...]) -> bool:

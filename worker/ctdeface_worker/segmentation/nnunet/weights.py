@@ -13,7 +13,7 @@ from numpy._core.multiarray import scalar
 from safetensors import SafetensorError, safe_open
 
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_worker.segmentation.model_files import SAFE
+from ctdeface_worker.segmentation.model_files import MIRRORED, SAFE
 
 Tensors: TypeAlias = Mapping[str, torch.Tensor]
 
@@ -55,13 +55,20 @@ def read_weights(file: Path) -> Weights:
 
 
 def _from_safetensors(file: Path) -> Weights:
-    """Read tensors; the metadata says under which other names a network lists some of them again, as safetensors itself writes it."""
+    """Read tensors; the metadata says under which other names a network lists some of them again, as safetensors itself writes it.
+
+    It also says, where `ctdeface train` wrote it, along which axes images may be mirrored.
+    """
     try:
         with safe_open(file, framework="pt") as content:
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118  no mapping
-            same = content.metadata() or {}
-        return Weights(tensors=tensors | {name: tensors[known] for name, known in same.items() if known in tensors})
-    except SafetensorError as error:
+            told = content.metadata() or {}
+        axes = told.pop(MIRRORED, None)
+        return Weights(
+            tensors=tensors | {name: tensors[known] for name, known in told.items() if known in tensors},
+            mirrored_axes=None if axes is None else tuple(int(axis) for axis in axes.split()),
+        )
+    except (SafetensorError, ValueError) as error:
         message = f"{file} is damaged: {error}"
         raise ConfigurationError(message) from None
 
@@ -75,7 +82,7 @@ def _from_checkpoint(file: Path) -> Weights:
         what = f"it holds {named[1]}, which is no weight" if named else "it holds something that is no weight, or is damaged"
         message = f"{file} is refused and nothing in it was run: {what}. Get the model again from whom you trust"
         raise ConfigurationError(message) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # noqa: BLE001  the reader of a damaged pickle may raise anything
         message = f"{file} cannot be read as an nnU-Net checkpoint: {type(error).__name__}"
         raise ConfigurationError(message) from None
     return _checked(content, file)
