@@ -132,6 +132,16 @@ def test_a_checkpoint_with_a_program_is_not_installed(tmp_path: Path, store: Pat
     assert not list(store.iterdir())
 
 
+def test_a_model_of_another_digest_is_not_even_read(tmp_path: Path, store: Path) -> None:
+    """Its weights would be refused as well; the digest is what is said, for it comes first."""
+    damaged = tiny_model(tmp_path / "damaged")
+    (damaged / "fold_0/checkpoint_final.pth").write_bytes(b"no checkpoint")
+    with pytest.raises(ConfigurationError, match="another digest"):
+        install(Order(name="mine", source=str(damaged), sha256="0" * 64), store)
+    with pytest.raises(ConfigurationError, match="cannot be read as an nnU-Net checkpoint"):
+        install(Order(name="mine", source=str(damaged)), store)
+
+
 def test_names_in_a_zip_file_lead_nowhere(tiny: Path, store: Path, tmp_path: Path) -> None:
     """What is not a model's file is left in the archive, wherever its name points to."""
     archive = zipped(tiny, tmp_path / "given.zip")
