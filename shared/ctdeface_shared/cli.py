@@ -107,6 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain(str(error), EXIT_CONFIGURATION)
     except CtDefaceError as error:
         return complain(str(error), EXIT_REFUSED)
+    except PermissionError as error:
+        return complain(f"{error.filename or name}: this user may not do that; run it as the user of the service", EXIT_CONFIGURATION)
     except KeyboardInterrupt:
         return complain("stopped", EXIT_INTERRUPTED)
 

@@ -158,15 +158,27 @@ def decode_job(body: bytes) -> DefaceJob:
     """
     wire = _read(JobMessage, body)
     _check_case(wire.case)
-    options = wire.options.model_dump() | {"fill": FillRule.parse(wire.options.fill)}
     return DefaceJob(
         job_id=wire.job_id,
         case=wire.case,
         manifest=Manifest(**wire.manifest.model_dump()),
         generation=wire.generation,
         submitted_at=wire.submitted_at.astimezone(UTC),
-        options=DefaceOptions(**options),
+        options=_options(wire.options),
     )
+
+
+def read_options(plain: object) -> DefaceOptions:
+    """Read options as `DefaceOptions.as_plain` writes them.
+
+    Raises:
+        ValueError: they are none.
+    """
+    return _options(_WireOptions.model_validate(plain))
+
+
+def _options(wire: _WireOptions) -> DefaceOptions:
+    return DefaceOptions(**wire.model_dump() | {"fill": FillRule.parse(wire.fill)})
 
 
 def encode_event(event: CaseEvent) -> bytes:

@@ -45,7 +45,7 @@ def owned_folder(parent: Path, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) 
                 yield folder
         finally:
             if not (folder / UNFINISHED).exists():
-                _remove(folder)
+                remove(folder)
 
 
 def sweep(parent: Path, *, stale_seconds: float) -> int:
@@ -54,7 +54,7 @@ def sweep(parent: Path, *, stale_seconds: float) -> int:
     for folder in parent.iterdir():
         ours = folder.is_dir() and not folder.is_symlink() and _is_our_make(folder)
         if ours and not (folder / UNFINISHED).exists() and is_abandoned(folder, stale_seconds):
-            _remove(folder)
+            remove(folder)
             swept += 1
     return swept
 
@@ -139,7 +139,7 @@ def _take_away(lock: Path, stale_seconds: float) -> None:
             if error.errno not in _TAKEN:
                 raise
             if is_abandoned(guard, _TAKEOVER_SECONDS):
-                _remove(guard)
+                remove(guard)
             time.sleep(0.05)
             return
         try:
@@ -166,7 +166,7 @@ def _aside(parent: Path) -> Path:
     return parent / f".{short_name()}.{secrets.token_hex(8)}"
 
 
-def _remove(folder: Path) -> None:
+def remove(folder: Path) -> None:
     """Remove a folder as far as we may, under a name of our own, because its owner file may go before the rest."""
     aside = _aside(folder.parent)
     with suppress(OSError):

@@ -97,11 +97,13 @@ def test_the_brow_is_found_far_below_the_top_of_a_cavity_of_which_little_is_know
     assert abs(find_face(little).brow - find_face(found).brow) <= 2
 
 
-def test_in_thick_slices_skin_goes_deep_even_where_bone_is_near() -> None:
-    """Between such slices bone looks like skin; in thinner ones the outermost voxels are enough."""
+def test_in_coarse_voxels_skin_goes_deep_even_where_bone_is_near() -> None:
+    """There bone looks like skin, between slices as between pixels; in finer ones the outermost voxels are enough."""
     thick, thin = (find_head(coarse(slice_mm).volume) for slice_mm in (5.0, 3.0))
     assert thick.bare_depth_mm == thick.least_depth_mm == thin.least_depth_mm
     assert thin.bare_depth_mm < thin.least_depth_mm / 2
+    wide = find_head(make_head(1, spacing_mm=(3.0, 4.5, 4.5)).volume)
+    assert wide.bare_depth_mm == wide.least_depth_mm == pytest.approx(9.0)
 
 
 def test_where_the_view_cuts_the_jaw_its_lowest_bone_does_not_raise_the_top_of_the_mask() -> None:

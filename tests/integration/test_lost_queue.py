@@ -1,11 +1,15 @@
 """A queue that forgot its jobs costs no case."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
+import pytest
+
 from ctdeface_shared.broker.memory import MemoryBroker
-from ctdeface_shared.broker.protocols import Depth
+from ctdeface_shared.broker.protocols import DeadLetter, Depth
 from ctdeface_shared.broker.settlement import Ack, Bury
+from ctdeface_shared.errors import BrokerUnavailable
 from ctdeface_worker.tries import begin, claimed, hand_back
 from tests.service.watcher import QUIET, RunningWatcher, fill, wait_for
 
@@ -47,6 +51,39 @@ def test_jobs_that_wait_are_held_or_were_given_up_are_not_published_again(watche
     wait_for(lambda: len(watcher.jobs) == 1)
     time.sleep(4 * QUIET)
     assert [job.case for job in watcher.jobs] == ["held"]
+
+
+class ForbiddenLetters(MemoryBroker):
+    """A queue whose dead letters the watcher may count and not read, as the shipped users of RabbitMQ have it."""
+
+    def dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
+        """Refuse."""
+        message = f"the queue cannot be used (ACCESS_REFUSED to {limit} letters)"
+        raise BrokerUnavailable(message)
+
+
+def test_jobs_of_a_lost_queue_are_found_by_a_watcher_that_may_not_read_dead_letters(
+    watcher: RunningWatcher, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A lost queue has none; while there are some, nothing is guessed, and that is told once."""
+    said: list[str] = []
+
+    def told() -> int:
+        said.append(capsys.readouterr().out)
+        return "".join(said).count("lost_jobs_unknown")
+
+    watcher.broker, watcher.lost_seconds = ForbiddenLetters(), 0.5
+    fill(watcher.spool.inbox / "bad")
+    watcher.start()
+    wait_for(lambda: len(watcher.jobs) == 1)
+    given_up = watcher.broker.receive(5.0)
+    assert given_up is not None
+    watcher.broker.settle(given_up, Bury("Bug"))
+    wait_for(lambda: told() == 1)
+    time.sleep(4 * QUIET)
+    assert (watcher.jobs, told()) == ([], 1)
+    watcher.broker.queue.dead.clear()
+    wait_for(lambda: [job.case for job in watcher.jobs] == ["bad"])
 
 
 class SilentBroker(MemoryBroker):

@@ -20,6 +20,7 @@ from ctdeface_worker.journal import record
 from ctdeface_worker.originals import quarantine
 from ctdeface_worker.report.model import CaseReport, failed
 from ctdeface_worker.report.model import describe as describe_job
+from tests.integration.test_batch_case import without_privileges
 from tests.service.spools import OPTIONS, drop, job_for
 
 
@@ -90,6 +91,18 @@ def test_a_place_without_a_service_is_told(tmp_path: Path, capsys: pytest.Captur
     """With what to do."""
     assert main(["status", "--spool", str(tmp_path / "nothing")]) == 78
     assert "--spool" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["status"], ["replay", "a"]])
+def test_a_user_who_may_not_look_is_told_so(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a line, not with a traceback."""
+    root = tmp_path / "spool"
+    (root / "inbox").mkdir(parents=True)
+    root.chmod(0)
+    with without_privileges():
+        assert main([*command, "--spool", str(root)]) == 78
+    root.chmod(0o700)
+    assert "run it as the user of the service" in capsys.readouterr().err
 
 
 def test_what_the_watcher_saw_is_told(spool: ServiceSpool) -> None:

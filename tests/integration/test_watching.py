@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -200,6 +201,26 @@ def test_what_is_no_usable_case_is_written_down_and_keeps_no_other_waiting(watch
     assert watcher.seen.never_settled["endless"] >= 1.0
     assert "rename" in watcher.seen.unusable[odd]
     assert (watcher.seen.waiting, watcher.seen.cases, watcher.seen.open_jobs) == ((), 3, 1)
+
+
+def test_odd_names_and_folders_without_end_keep_no_other_waiting(watcher: RunningWatcher) -> None:
+    """A case nested deeper than anybody can walk, and hidden names like those of cases that are put together."""
+    deep = place = watcher.spool.inbox / "deep"
+    place.mkdir()
+    for _ in range(1200):
+        place /= "d"
+        place.mkdir()
+    try:
+        for name in ("..together", "...together", "....together"):
+            (watcher.spool.inbox / name).mkdir()
+        fill(watcher.spool.inbox / "good")
+        watcher.start()
+        watcher.expect("good")
+        wait_for(lambda: "deep" in watcher.seen.unusable)
+        assert watcher.seen.paused is None
+        watcher.end()
+    finally:
+        subprocess.run(["rm", "-rf", deep], check=True)  # what tidies up after tests cannot walk it either
 
 
 def test_a_case_given_up_is_published_when_it_settles_after_all(watcher: RunningWatcher) -> None:

@@ -74,6 +74,15 @@ def test_a_case_that_was_changed_while_it_was_worked_on_is_published_again_a_few
     assert again is Answer.KNOWN
 
 
+def test_a_repeated_replay_keeps_what_it_was_asked_for() -> None:
+    """What an operator withheld must not be released because files came and went."""
+    asked = DefaceOptions(profile=Profile.BULKY, withhold=("1.2.3",))
+    early = replace(past("refused", code="InputChanged", generation=1), options=asked)
+    job = take_in(replace(NEW, history=(past("done"), early)), OPTIONS, NOW)
+    assert isinstance(job, DefaceJob)
+    assert (job.options, job.generation, job.job_id) == (asked, 2, job_id("a", MANIFEST, asked, 2))
+
+
 @pytest.mark.parametrize("code", ["LateFiles", "UnsafeArchive"])
 def test_what_the_watcher_refused_itself_says_nothing_about_a_case(code: str) -> None:
     """The last job of the case is the one before."""

@@ -44,6 +44,7 @@ def test_slices_are_ordered_by_position_whatever_their_numbers_and_names(tmp_pat
         ("../../out/x", {(Fate.WITHHELD, "UnsupportedObject")}),
         ("/srv/out/x", {(Fate.WITHHELD, "UnsupportedObject")}),
         ("1.2\\1.3", {(Fate.WITHHELD, "UnsupportedObject")}),
+        ("..", {(Fate.WITHHELD, "UnsupportedObject")}),
         ("1.2.ANON_7", set()),
     ],
 )
@@ -51,7 +52,7 @@ def test_a_series_whose_uid_could_be_a_path_is_withheld(tmp_path: Path, uid: str
     """Previews and NIfTI files are named by it; letters, which some systems write, do no harm."""
     usual = stack()[0].dataset.SeriesInstanceUID.encode()
     for file in put(tmp_path, stack()).iterdir():
-        file.write_bytes(file.read_bytes().replace(usual, uid.encode().ljust(len(usual), b"0")))
+        file.write_bytes(file.read_bytes().replace(usual, uid.encode().ljust(len(usual), b"\0")))
     selection = select(read_case(tmp_path))
     assert outcome(selection) == fates
     assert len(selection.series) == (not fates)

@@ -17,6 +17,7 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
     JPEGLSLossless,
     RLELossless,
 )
@@ -128,8 +129,13 @@ def compressed(stored: NDArray[np.uint16], syntax: str, *more: bytes, behind: by
     made = pydicom.dcmread(BytesIO(file.content))
     made.compress(syntax, generate_instance_uid=False)
     frame = next(generate_frames(made.PixelData, number_of_frames=1))
-    whole = encoded(file.dataset, stored, syntax, frame)
-    fragments = b"".join(b"\xfe\xff\x00\xe0" + len(part).to_bytes(4, "little") + part for part in (frame + behind, *more))
+    return with_fragments(encoded(file.dataset, stored, syntax, frame), frame + behind, *more)
+
+
+def with_fragments(whole: bytes, *parts: bytes) -> bytes:
+    """Replace what stands behind the offset table of a compressed file."""
+    even = [part + bytes(len(part) % 2) for part in parts]
+    fragments = b"".join(b"\xfe\xff\x00\xe0" + len(part).to_bytes(4, "little") + part for part in even)
     at = whole.index(b"\xe0\x7f\x10\x00OB") + 24  # behind the offset table
     return whole[:at] + fragments + b"\xfe\xff\xdd\xe0" + bytes(4)
 
@@ -164,16 +170,25 @@ def test_an_untouched_compressed_slice_must_not_hold_a_second_image(tmp_path: Pa
         assert problems(tmp_path, file, file, [], **known) == ("out.dcm: the compressed pixel data hold more than the one image",)
 
 
+def test_what_looks_like_an_end_before_the_coded_data_is_none(tmp_path: Path) -> None:
+    """A comment of JPEG-LS, or the length of a tile-part of JPEG 2000, may hold the bytes that end an image."""
+    known = {"face_slice": np.zeros(SHAPE, dtype=bool)}
+    jpeg_ls, jpeg_2000 = b"\xff\xfe\x00\x06\xff\xd9ab", b"\xff\x64\x00\x06\x00\x01\xff\xd9"
+    for syntax, comment, at in ((JPEGLSLossless, jpeg_ls, 2), (JPEG2000Lossless, jpeg_2000, None)):
+        plain = compressed(STORED, syntax)
+        frame = next(generate_frames(pydicom.dcmread(BytesIO(plain)).PixelData, number_of_frames=1))
+        place = at or frame.index(b"\xff\x90")
+        odd = frame[:place] + comment + frame[place:]
+        for more, expected in ((), ()), ((frame,), ("out.dcm: the compressed pixel data hold more than the one image",)):
+            file = with_fragments(plain, odd, *more)
+            assert problems(tmp_path, file, file, [], **known) == expected, syntax
+
+
 def test_an_image_may_come_in_several_fragments(tmp_path: Path) -> None:
     """Some archives cut them at a fixed size."""
     plain = compressed(STORED, JPEGLSLossless)
     frame = next(generate_frames(pydicom.dcmread(BytesIO(plain)).PixelData, number_of_frames=1))
-    item = b"\xfe\xff\x00\xe0"
-    cut = plain.replace(
-        item + len(frame).to_bytes(4, "little") + frame,
-        b"".join(item + len(part).to_bytes(4, "little") + part for part in (frame[:100], frame[100:])),
-    )
-    assert cut != plain
+    cut = with_fragments(plain, frame[:100], frame[100:])
     assert problems(tmp_path, cut, cut, [], face_slice=np.zeros(SHAPE, dtype=bool)) == ()
 
 

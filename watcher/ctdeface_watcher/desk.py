@@ -85,6 +85,7 @@ class Memory:
         told: strays that were reported.
         paused: why nothing is published now.
         failed: code of what the last look failed with.
+        unknown: code of why it is not known whether the queue lost jobs.
         asked_at: when the queue was last asked whether it lost something, monotonic seconds.
         cleared_at: when what had been kept long enough was removed, monotonic seconds.
     """
@@ -98,6 +99,7 @@ class Memory:
     told: frozenset[Path] = frozenset()
     paused: str | None = None
     failed: str | None = None
+    unknown: str | None = None
     asked_at: float | None = None
     cleared_at: float | None = None
 

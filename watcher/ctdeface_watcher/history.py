@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ctdeface_shared.messages import read_options
+from ctdeface_shared.options import DefaceOptions
 from ctdeface_shared.orders import pending_orders
 from ctdeface_shared.past_jobs import FINAL, ORDERED, instant
 from ctdeface_shared.spool import ServiceSpool, case_path
@@ -23,6 +25,7 @@ class PastJob:
         generation: 0 for a drop, higher for a replay.
         created_at: UTC, ISO 8601.
         code: why it was refused; empty when it was not.
+        options: what was asked for; None where that is not known.
     """
 
     job_id: str
@@ -31,6 +34,7 @@ class PastJob:
     generation: int
     created_at: str
     code: str = ""
+    options: DefaceOptions | None = None
 
     @property
     def ended(self) -> bool:
@@ -72,6 +76,7 @@ def _jobs(folder: Path) -> Iterator[PastJob]:
                 generation=report["generation"],
                 created_at=instant(datetime.fromisoformat(report["created_at"])),
                 code=report["result"]["code"],
+                options=_options(report),
             )
         except (KeyError, TypeError, ValueError):
             continue  # no report of ours, or of another version: it proves nothing
@@ -87,7 +92,15 @@ def _ordered(spool: ServiceSpool, case: str) -> Iterator[PastJob]:
             digest=job.manifest.digest,
             generation=job.generation,
             created_at=instant(job.submitted_at),
+            options=job.options,
         )
+
+
+def _options(report: Any) -> DefaceOptions | None:  # noqa: ANN401  as below
+    try:
+        return read_options(report["options"])
+    except (KeyError, ValueError):
+        return None  # of another version
 
 
 def _read(path: Path) -> Any:  # noqa: ANN401  JSON before it is looked into

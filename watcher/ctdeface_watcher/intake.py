@@ -49,6 +49,8 @@ def take_in(settled: Settled, options: DefaceOptions, now: datetime) -> DefaceJo
     told = [job for job in settled.history if job.code not in NO_JOBS]
     latest = told[-1] if told and told[-1].digest == settled.manifest.digest else None
     generation = latest.generation + 1 if latest is not None and _was_too_early(latest) else 0
+    if latest is not None and generation:  # a replay asked for more than the settings: what it withholds must stay withheld
+        options = latest.options or options
     identity = job_id(settled.case, settled.manifest, options, generation)
     if identity in settled.published or (latest is not None and generation == 0):
         return Answer.KNOWN

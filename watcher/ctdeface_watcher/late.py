@@ -19,6 +19,7 @@ from ctdeface_shared.past_jobs import NO_JOBS
 from ctdeface_shared.spool import ServiceSpool, case_path
 from ctdeface_watcher.history import PastJob, files_of, history_of
 from ctdeface_watcher.scan import Rules
+from ctdeface_watcher.stability import is_unfinished
 
 TOGETHER = ".together"
 
@@ -112,7 +113,10 @@ def gather_what_was_begun(spool: ServiceSpool, rules: Rules) -> dict[str, OSErro
     """Go on where a watcher was killed while it put cases together; return what stands in the way of each, None where nothing does."""
     outcomes: dict[str, OSError | None] = {}
     for together in sorted(spool.inbox.glob("*/" * (rules.case_depth - 1) + f".*{TOGETHER}")):
-        drop = together.with_name(together.name[1:].removesuffix(TOGETHER))
+        name = together.name[1:].removesuffix(TOGETHER)
+        if not name or is_unfinished(name):
+            continue  # of no case, so none of ours
+        drop = together.with_name(name)
         case = drop.relative_to(spool.inbox).as_posix()
         outcomes[case] = None
         try:

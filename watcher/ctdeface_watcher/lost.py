@@ -22,27 +22,31 @@ _STALE_SECONDS = 6 * HEARTBEAT_SECONDS
 _log = logs.logger(__name__)
 
 
-def find_lost(post: Post, memory: Memory) -> None:
+def find_lost(post: Post, memory: Memory) -> bool:
     """Forget the open jobs that the queue no longer holds, so that the next look publishes what still lies in the inbox.
 
+    Returns:
+        Whether it was time to ask the queue, and it told.
+
     Raises:
-        BrokerUnavailable: the queue cannot tell now.
+        BrokerUnavailable: the queue cannot tell now, or there are dead letters and this user may not read them.
         StorageUnavailable: the ledger cannot be used.
         OSError: locks or reports cannot be read right now.
     """
     old = [entry for entry in post.ledger.open_jobs() if time() - entry.published_at > post.lost_seconds]
     if not old or (memory.asked_at is not None and monotonic() - memory.asked_at < min(_PAUSE_SECONDS, post.lost_seconds)):
-        return
+        return False
     memory.asked_at = monotonic()
     depth = post.broker.depth()
     if depth.ready or depth.delayed or depth.held or depth.dead > _MOST_DEAD:
-        return
-    dead = _dead(post.broker)
+        return True
+    dead = _dead(post.broker) if depth.dead else frozenset[str]()
     for entry in old:
         if entry.job_id not in dead and not _is_worked_on(post, entry):
             post.ledger.forget_job(entry.job_id)
             memory.judged.pop(entry.case, None)
             _log.warning("job_lost_by_queue", job_id=entry.job_id)
+    return True
 
 
 def _is_worked_on(post: Post, entry: Entry) -> bool:

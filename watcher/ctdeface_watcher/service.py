@@ -58,6 +58,7 @@ def watch(post: Post) -> None:
         post.listener.looked(state if isinstance(state, WatcherState) else None, failed)
         boundary(partial(_clear_away, post, memory))
         asked = boundary(partial(find_lost, post, memory))
+        _tell_unknown(memory, asked)
         for outcome in (seen, asked):
             if isinstance(outcome, ConfigurationError):
                 post.wakeups.close()
@@ -66,6 +67,16 @@ def watch(post: Post) -> None:
         if post.wakeups.wait(_pause_until_next(post, memory), post.stop):
             post.stop.wait(min(max(monotonic() - begun, 0.05), _LONGEST_BREATH_SECONDS))  # a copy in progress is one event after the other
     post.wakeups.close()
+
+
+def _tell_unknown(memory: Memory, asked: bool | Exception) -> None:  # noqa: FBT001  what `find_lost` came to
+    """Say once when the queue cannot tell whether it lost jobs."""
+    if isinstance(asked, Exception):
+        before, memory.unknown = memory.unknown, code_of(asked)
+        if memory.unknown != before:
+            _log.warning("lost_jobs_unknown", code=memory.unknown)
+    elif asked:
+        memory.unknown = None
 
 
 def _pause_until_next(post: Post, memory: Memory) -> float:
@@ -155,6 +166,9 @@ def _consider(post: Post, memory: Memory, name: str, path: Path) -> None:
         return
     except OSError as error:
         _say_unusable(memory, name, f"it cannot be read: {error.strerror}")
+        return
+    except RecursionError:
+        _say_unusable(memory, name, "its folders lie too deep in each other")
         return
     except PermanentError as error:
         _say_unusable(memory, name, str(error))

@@ -19,6 +19,8 @@ from ctdeface_watcher.stability import is_unfinished
 
 _BLOCK = 1 << 20
 _ENCRYPTED = 0x1
+_DEEPEST = 64
+"""Names in a path; no archive nests as deep, and what walks through folders must not run out of stack."""
 _NOT_CONTENT = ("__MACOSX", ".DS_Store")
 """What macOS adds to zip files beside the content."""
 _ODD_NAMES = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
@@ -143,6 +145,7 @@ def _check(members: Sequence[zipfile.ZipInfo], limits: Limits, most: float) -> N
     _refuse(len({member.filename for member in members}) < len(members), "the zip file holds two files of one name")
     for member in members:
         name = PurePosixPath(member.filename)
+        _refuse(len(name.parts) > _DEEPEST, f"the zip file holds more than {_DEEPEST} folders in each other")
         outside = name.is_absolute() or ".." in name.parts or "\\" in member.filename
         _refuse(outside, "the zip file holds a path that leads out of its folder")
         _refuse(any(is_unfinished(part) for part in name.parts), "the zip file holds a hidden file or one whose copy was not finished")

@@ -9,14 +9,13 @@ which outlives the process until the job is done, so that any later process find
 
 import errno
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from ctdeface_shared import durable, logs
 from ctdeface_shared.errors import ConfigurationError, PermanentError, TransientError, VerificationFailed
-from ctdeface_shared.ownership import UNFINISHED, is_abandoned, locked
+from ctdeface_shared.ownership import UNFINISHED, is_abandoned, locked, remove
 from ctdeface_shared.spool import PRIVATE, Spool, case_path
 from ctdeface_worker.journal import REPORT, find_report, is_over, lock_name, published_reports, record, report_folder
 from ctdeface_worker.outbox import OutputRules, dress, holds, make_parents
@@ -79,7 +78,7 @@ def resume(spool: Spool, report: CaseReport, rules: OutputRules, *, step: Step =
         else:
             return None
         if report.staged:
-            shutil.rmtree(spool.staging / report.staged, ignore_errors=True)
+            remove(spool.staging / report.staged)
         return final
 
 
@@ -104,7 +103,7 @@ def recover(spool: Spool, rules: OutputRules) -> tuple[CaseReport, ...]:
                 finished.extend([final] if final else [])
                 (folder / UNFINISHED).unlink(missing_ok=True)
                 if over:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    remove(folder)
         except (ValueError, KeyError, TypeError, PermanentError):
             (folder / UNFINISHED).unlink(missing_ok=True)  # not what was proven: the sweep removes it, and the job is worked on again
         except TransientError:

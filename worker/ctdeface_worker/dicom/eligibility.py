@@ -18,8 +18,8 @@ from ctdeface_worker.domain import Instance, PixelFormat, Placement
 LARGEST_OPAQUE_BYTES = 16 * 1024
 """A value larger than this could hold a picture of the face."""
 
-_SAFE_UID = re.compile(r"[0-9A-Za-z._-]{1,64}")
-"""Previews and NIfTI files are named by SeriesInstanceUID. Digits and dots by DICOM PS3.5 section 9.1; some systems write letters."""
+_SAFE_UID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._ -]{0,127}")
+"""Previews and NIfTI files are named by SeriesInstanceUID. Up to 64 digits and dots by DICOM PS3.5 section 9.1; some systems write more."""
 _FLOAT_PIXELS = frozenset({0x7FE00008, 0x7FE00009})
 _NOT_VOLUMES = {
     "LOCALIZER": "a localizer (scout)",

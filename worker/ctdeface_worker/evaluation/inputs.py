@@ -86,13 +86,12 @@ def found(data: Path) -> Iterator[Input]:
     if any(path.is_file() and not path.name.endswith((*NIFTI, ".md", ".txt", ".json")) for path in below):
         yield Input(name=data.resolve().name, kind=Kind.CASE, path=data)
         return
-    for path in below:
-        if path.is_dir() and not any(path in nifti.parents for nifti in niftis):
-            yield Input(name=path.name, kind=Kind.CASE, path=path)
-    folders = {path.name for path in below}
+    cases = {path.name: path for path in below if path.is_dir() and not any(path in nifti.parents for nifti in niftis)}
+    for name, path in cases.items():
+        yield Input(name=name, kind=Kind.CASE, path=path)
     alike = Counter(stem(path) for path in niftis)
     for path in niftis:
-        own = alike[stem(path)] == 1 and stem(path) not in folders
+        own = alike[stem(path)] == 1 and stem(path) not in cases
         yield Input(name=stem(path) if own else "--".join((*path.relative_to(data).parts[:-1], path.name)), kind=Kind.VOLUME, path=path)
 
 
@@ -102,12 +101,15 @@ def stem(nifti: Path) -> str:
 
 
 def content_digest(wanted: Input) -> str:
-    """SHA-256 of what an input is made from; empty for what is made on the spot."""
-    if wanted.path is None:
+    """Digest of a volume's bytes, or of names, sizes and times of a case's files; empty for what is made here or cannot be read."""
+    try:
+        if wanted.path is None:
+            return ""
+        if wanted.path.is_dir():
+            return Manifest.scan(wanted.path).digest
+        return hashlib.sha256(wanted.path.read_bytes()).hexdigest()
+    except OSError:
         return ""
-    if wanted.path.is_dir():
-        return Manifest.scan(wanted.path).digest
-    return hashlib.sha256(wanted.path.read_bytes()).hexdigest()
 
 
 def phantoms(count: int, *, unseen: bool) -> Iterator[Input]:

@@ -40,7 +40,8 @@ class Plan:
 def run(inputs: Sequence[Input], plan: Plan, out: Path) -> Iterator[Row]:
     """Yield a row for every input, the known ones first; each new one is on the disk before it is yielded.
 
-    A row is known when an earlier run into the same folder made it from the same bytes, by the same code, measures and segmenters.
+    A row is known when an earlier run into the same folder made it of the same content, by the same worker's code and the same segmenters,
+    with a measure of the same name.
     """
     made_by = _made_by(plan)
     contents = {each.name: content_digest(each) for each in inputs}
@@ -54,8 +55,9 @@ def run(inputs: Sequence[Input], plan: Plan, out: Path) -> Iterator[Row]:
             yield row
 
 
+@cache
 def code_digest() -> str:
-    """SHA-256 over the source of the worker: rules, gate, renders and phantoms."""
+    """SHA-256 over the source of the worker as it was when first asked for: rules, gate, renders and phantoms."""
     package = Path(ctdeface_worker.__file__).parent
     return hashlib.sha256(b"".join(source.read_bytes() for source in sorted(package.rglob("*.py")))).hexdigest()
 

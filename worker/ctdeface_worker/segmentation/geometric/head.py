@@ -19,8 +19,8 @@ COARSE_VOXELS = 2.0
 """Coarse skin is only gone when this many voxels of it are."""
 BARE_VOXELS = 1.5
 """Fewer show the old skin, even where bone comes next."""
-THICK_SLICE_MM = 3.9
-"""Of 4 mm, give or take rounding. Between such slices a look meets a mixture, in which bone near the skin of one is as gray as skin."""
+COARSE_MM = 3.9
+"""Voxels of 4 mm along any axis, give or take rounding: mixtures, in which bone near the skin is as gray as skin."""
 LOOK_BELOW_CAVITY_MM = 60.0
 FACE_BELOW_CAVITY_MM = 180.0
 FACE_ABOVE_CAVITY_MM = 30.0
@@ -63,8 +63,7 @@ def find_head(volume: Volume) -> Head:
         FaceNotFound: no skull is in view.
         UntrustedGeometry: the anatomy contradicts the orientation in the headers.
     """
-    slice_mm, *pixels_mm = volume.geometry.spacing_mm
-    pixel_mm = max(pixels_mm)
+    pixel_mm = max(volume.geometry.spacing_mm[1:])
     least_depth_mm = max(masks.LEAST_DEPTH_MM, COARSE_VOXELS * pixel_mm)
     whole = to_canonical(volume, spacing_mm=GRID_MM)
     place = around_body(whole)
@@ -80,7 +79,7 @@ def find_head(volume: Volume) -> Head:
         skull=skull,
         orientation=orientation,
         least_depth_mm=least_depth_mm,
-        bare_depth_mm=BARE_VOXELS * pixel_mm if slice_mm < THICK_SLICE_MM else least_depth_mm,
+        bare_depth_mm=BARE_VOXELS * pixel_mm if max(volume.geometry.spacing_mm) < COARSE_MM else least_depth_mm,
     )
 
 

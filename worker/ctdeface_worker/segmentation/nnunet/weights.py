@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ HARMLESS: tuple[Any, ...] = (
     *(getattr(np, name) for name in ("float16", "float32", "float64", "int32", "int64", "uint8", "bool_")),
 )
 """What a checkpoint may hold besides tensors and plain values: the numpy numbers that nnU-Net's trainer logs. Nothing here runs code."""
+
+DAMAGE = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, OverflowError, struct.error)
+"""What reading a damaged pickle can raise besides its own error."""
 
 _NAMED = re.compile(r"GLOBAL (\S+)")
 """How torch's restricted reader names what it refused."""
@@ -77,15 +81,15 @@ def _from_checkpoint(file: Path) -> Weights:
     try:
         with torch.serialization.safe_globals(list(HARMLESS)):
             content = torch.load(file, map_location="cpu", weights_only=True)
+        return _checked(content, file)
     except pickle.UnpicklingError as error:
         named = _NAMED.search(str(error))
         what = f"it holds {named[1]}, which is no weight" if named else "it holds something that is no weight, or is damaged"
         message = f"{file} is refused and nothing in it was run: {what}. Get the model again from whom you trust"
         raise ConfigurationError(message) from None
-    except Exception as error:  # noqa: BLE001  the reader of a damaged pickle may raise anything
+    except DAMAGE as error:
         message = f"{file} cannot be read as an nnU-Net checkpoint: {type(error).__name__}"
         raise ConfigurationError(message) from None
-    return _checked(content, file)
 
 
 def _checked(content: object, file: Path) -> Weights:

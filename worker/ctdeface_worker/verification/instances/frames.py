@@ -1,14 +1,18 @@
 """Makes sure that a compressed frame ends where its image ends, so that no other image is left behind it."""
 
+import re
 import struct
 
 from pydicom.encaps import generate_fragments
-from pydicom.uid import RLELossless
+from pydicom.uid import JPEG2000, JPEG2000Lossless, RLELossless
 
 from ctdeface_worker.verification.instances.elements import DAMAGE
 
 _END_OF_IMAGE = b"\xff\xd9"
-"""Ends a JPEG, JPEG-LS or JPEG 2000 image; coded data cannot hold it."""
+"""Ends a JPEG, JPEG-LS or JPEG 2000 image; coded data cannot hold it, but what stands before them can."""
+_TILE_PART = b"\xff\x90"
+_MARKER = re.compile(rb"\xff[\x80-\xfe]")
+"""In coded data of JPEG and JPEG-LS (ITU-T T.81 section B.1.1, T.87 annex A) a byte of 255 is followed by less, but for markers."""
 
 
 def is_one_frame(value: bytes, syntax: str, pixels: int) -> bool:
@@ -24,9 +28,35 @@ def is_one_frame(value: bytes, syntax: str, pixels: int) -> bool:
         return False
     frame = b"".join(fragments)
     if syntax != RLELossless:
-        _, end, behind = frame.partition(_END_OF_IMAGE)
-        return bool(end) and not behind.strip(b"\0")
+        end = _jpeg_2000_end(frame) if syntax in {JPEG2000, JPEG2000Lossless} else _jpeg_end(frame)
+        return end is not None and not frame[end:].strip(b"\0")
     return len(fragments) == 1 and len(frame) > 64 and _is_one_run_length_image(frame, pixels)
+
+
+def _jpeg_end(frame: bytes) -> int | None:
+    """Return the offset behind a JPEG or JPEG-LS image: segments are passed by their lengths, coded data up to the next marker."""
+    at = 2
+    while marker := _MARKER.search(frame, at):
+        at = marker.end()
+        if marker[0] == _END_OF_IMAGE:
+            return at
+        if not b"\xff\xd0" <= marker[0] <= b"\xff\xd8":  # these have no length: restarts, and a second beginning
+            at += int.from_bytes(frame[at : at + 2], "big")
+    return None
+
+
+def _jpeg_2000_end(frame: bytes) -> int | None:
+    """Return the offset behind a JPEG 2000 codestream: tile-parts say how long they are, 0 up to the end (ITU-T T.800 annex A)."""
+    at = 2
+    while 0 < at < len(frame) - 1:
+        if frame[at : at + 2] == _END_OF_IMAGE:
+            return at + 2
+        if frame[at : at + 2] == _TILE_PART:
+            length = int.from_bytes(frame[at + 6 : at + 10], "big")
+            at = at + length if length else frame.find(_END_OF_IMAGE, at + 12)
+        else:
+            at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
+    return None
 
 
 def _is_one_run_length_image(frame: bytes, pixels: int) -> bool:
