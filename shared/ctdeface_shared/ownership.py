@@ -34,6 +34,10 @@ _SIGNED = re.compile(r"\.?[0-9a-f]{16}([0-9a-f]{16})?(\.taking)?")
 """Names that owned folders and locks have, beside their owner file; any other folder is somebody else's, even in a folder of ours."""
 
 
+_left: set[str] = set()
+"""Tokens of locks that this process has let go of and may not have removed; nobody else can tell, as it lives on."""
+
+
 @contextmanager
 def owned_folder(parent: Path, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> Iterator[Path]:
     """Give a new folder of a random name that says who owns it, and remove it afterwards unless it is marked as unfinished."""
@@ -85,8 +89,12 @@ def locked(
             with _beating(lock, token, heartbeat_seconds):
                 yield lambda: _is_ours(lock, token)
         finally:
-            if _owner_of(lock).get("token") == token:  # somebody may have taken it over while this process was frozen
+            _left.add(token)  # in case that storage is away just now
+            holder = _owner_of(lock).get("token")
+            if holder == token:  # somebody may have taken it over while this process was frozen
                 lock.rename(aside)
+            if holder is not None:
+                _left.discard(token)
 
 
 def claim_name(job_id: str) -> str:
@@ -100,7 +108,10 @@ def is_abandoned(folder: Path, stale_seconds: float) -> bool:
         touched = folder.stat().st_mtime
     except FileNotFoundError:
         return False
-    ended = has_ended(_owner_of(folder))
+    owner = _owner_of(folder)
+    if owner.get("token") in _left:
+        return True
+    ended = has_ended(owner)
     aside = _ASIDE.fullmatch(folder.name)
     if ended is None and aside:  # killed before it wrote its owner file, or after it had removed it
         ended = named_has_ended(aside["maker"])
@@ -201,9 +212,9 @@ def _write_owner(folder: Path) -> str:
 
 
 def _is_ours(folder: Path, token: str) -> bool:
-    """Whether a folder has still the owner that we wrote; storage that cannot tell changes nothing."""
+    """Whether a folder has still the owner that we wrote; storage that cannot tell, or is not mounted, changes nothing."""
     try:
-        return bool(_owner_of(folder).get("token") == token)
+        return bool(_owner_of(folder).get("token") == token) or not folder.parent.exists()
     except OSError:
         return True
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,9 +16,11 @@ from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.errors import ConfigurationError, InputChanged
 from ctdeface_shared.manifest import Manifest
 from ctdeface_shared.messages import DefaceJob
-from ctdeface_shared.options import Originals
+from ctdeface_shared.options import DefaceOptions, Originals
+from ctdeface_shared.ownership import UNFINISHED
 from ctdeface_watcher.scan import Rules
 from ctdeface_worker.report.model import describe, failed
+from ctdeface_worker.result import CaseResult
 from tests.service.watcher import QUIET, RunningWatcher, fill, wait_for
 
 JOB = "6f0b6a3c-0d1f-5c6e-9a53-5f0c1c1d7a10"
@@ -77,6 +80,24 @@ def test_a_case_that_changed_unseen_while_it_was_worked_on_is_published_again(wa
     record = watcher.spool.reports / "a" / job.job_id
     record.mkdir(parents=True)
     (record / "report.json").write_bytes(report.to_json())
+    watcher.expect("a")
+
+
+def test_a_case_whose_publication_was_lost_is_published_again(watcher: RunningWatcher) -> None:
+    """A backup of a running service holds reports of cases that were just being published, and no staging; a mark there would hold them."""
+    case = fill(watcher.spool.inbox / "a")
+    manifest, options = Manifest.scan(case), DefaceOptions()
+    prepared = replace(describe(JOB, "a", manifest, options, CaseResult(released=True)), staged="0123456789abcdef")
+    record = watcher.spool.reports / "a" / JOB
+    record.mkdir(parents=True)
+    (record / "report.json").write_bytes(prepared.to_json())
+    mark = watcher.spool.staging / "0123456789abcdef" / UNFINISHED
+    mark.parent.mkdir(parents=True)
+    mark.touch()
+    watcher.start()
+    time.sleep(5 * QUIET)
+    assert watcher.jobs == []
+    mark.unlink()
     watcher.expect("a")
 
 

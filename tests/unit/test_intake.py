@@ -57,6 +57,14 @@ def test_a_case_that_is_just_being_published_is_held(state: str) -> None:
     assert take_in(replace(NEW, history=(past(state, OTHER),)), OPTIONS, NOW) is Answer.HELD
 
 
+def test_a_publication_that_nobody_will_finish_makes_the_same_job_again() -> None:
+    """As after a restore from a backup; a worker that meets it goes on from its report, or begins anew."""
+    job = take_in(replace(NEW, history=(past("abandoned"),)), OPTIONS, NOW)
+    assert isinstance(job, DefaceJob)
+    assert (job.generation, job.job_id) == (0, job_id("a", MANIFEST, OPTIONS))
+    assert take_in(replace(NEW, history=(past("done"), past("abandoned", OTHER))), OPTIONS, NOW) is Answer.KNOWN
+
+
 def test_a_job_on_its_way_is_not_made_twice_and_other_options_make_another() -> None:
     """Publishing again would be harmless, but useless."""
     waiting = replace(NEW, published=frozenset({job_id("a", MANIFEST, OPTIONS)}))

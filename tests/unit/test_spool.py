@@ -117,6 +117,19 @@ def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_lock_that_could_not_be_let_go_of_is_free_for_the_next(tmp_path: Path) -> None:
+    """The share went away for a moment; the process that held it lives on, which is no reason to wait for it."""
+    (tmp_path / "locks").mkdir()
+    with locked(tmp_path / "locks", "case", stale_seconds=60) as ours:
+        (tmp_path / "locks").rename(tmp_path / "away")
+        assert ours()
+    (tmp_path / "away").rename(tmp_path / "locks")
+    assert (tmp_path / "locks" / "case").is_dir()
+    with locked(tmp_path / "locks", "case", stale_seconds=60, patience_seconds=0.5):
+        pass
+    assert not (tmp_path / "locks" / "case").exists()
+
+
 def test_an_abandoned_lock_is_taken_over(tmp_path: Path) -> None:
     """Also when a taker died on the way."""
     left_behind(tmp_path).rename(tmp_path / "case")

@@ -10,8 +10,12 @@ from typing import Any
 from ctdeface_shared.messages import read_options
 from ctdeface_shared.options import DefaceOptions
 from ctdeface_shared.orders import pending_orders
+from ctdeface_shared.ownership import HEARTBEAT_SECONDS, UNFINISHED, claim_name, is_abandoned
 from ctdeface_shared.past_jobs import FINAL, ORDERED, instant
 from ctdeface_shared.spool import ServiceSpool, case_path
+
+PUBLISHING = frozenset({"prepared", "published"})
+ABANDONED = "abandoned"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +24,8 @@ class PastJob:
 
     Attributes:
         job_id: which.
-        state: prepared, published, done, refused or superseded; `ordered` for a replay without a report.
+        state: prepared, published, done, refused or superseded; `ordered` for a replay without a report; `abandoned` where a publication
+            was begun, and neither a worker nor anything in staging will bring it to its end.
         digest: of the manifest that it was made for.
         generation: 0 for a drop, higher for a replay.
         created_at: UTC, ISO 8601.
@@ -48,7 +53,7 @@ def history_of(spool: ServiceSpool, case: str) -> tuple[PastJob, ...]:
     Raises:
         OSError: a report cannot be read right now.
     """
-    jobs = (*_jobs(case_path(spool.reports, case)), *_ordered(spool, case))
+    jobs = (*_jobs(spool, case), *_ordered(spool, case))
     return tuple(sorted(jobs, key=lambda job: job.created_at))
 
 
@@ -65,13 +70,14 @@ def files_of(spool: ServiceSpool, case: str, job_id: str) -> dict[str, tuple[int
         return {}
 
 
-def _jobs(folder: Path) -> Iterator[PastJob]:
-    for path in folder.glob("*/report.json"):
+def _jobs(spool: ServiceSpool, case: str) -> Iterator[PastJob]:
+    for path in case_path(spool.reports, case).glob("*/report.json"):
         report = _read(path)
         try:
+            lost = report["state"] in PUBLISHING and not _is_in_hand(spool, report["job_id"], report.get("staged", ""))
             yield PastJob(
                 job_id=report["job_id"],
-                state=report["state"],
+                state=ABANDONED if lost else report["state"],
                 digest=report["manifest"]["digest"],
                 generation=report["generation"],
                 created_at=instant(datetime.fromisoformat(report["created_at"])),
@@ -80,6 +86,14 @@ def _jobs(folder: Path) -> Iterator[PastJob]:
             )
         except (KeyError, TypeError, ValueError):
             continue  # no report of ours, or of another version: it proves nothing
+
+
+def _is_in_hand(spool: ServiceSpool, job_id: str, staged: str) -> bool:
+    """Whether a worker is publishing a job, or the next one to start will: after a restore from a backup nobody does."""
+    claim = spool.locks / claim_name(job_id)
+    if claim.is_dir() and not is_abandoned(claim, 6 * HEARTBEAT_SECONDS):
+        return True
+    return bool(staged) and (spool.staging / Path(staged).name / UNFINISHED).exists()
 
 
 def _ordered(spool: ServiceSpool, case: str) -> Iterator[PastJob]:

@@ -10,7 +10,7 @@ from ctdeface_shared.manifest import Manifest, job_id
 from ctdeface_shared.messages import DefaceJob
 from ctdeface_shared.options import DefaceOptions
 from ctdeface_shared.past_jobs import NO_JOBS
-from ctdeface_watcher.history import PastJob
+from ctdeface_watcher.history import ABANDONED, PUBLISHING, PastJob
 
 MOST_REPEATS = 3
 """So often a case is published again that was changed while it was worked on."""
@@ -44,9 +44,9 @@ class Settled:
 
 def take_in(settled: Settled, options: DefaceOptions, now: datetime) -> DefaceJob | Answer:
     """Make the job of a settled case, or say why there is none to make."""
-    if any(job.state in {"prepared", "published"} for job in settled.history):
+    if any(job.state in PUBLISHING for job in settled.history):
         return Answer.HELD
-    told = [job for job in settled.history if job.code not in NO_JOBS]
+    told = [job for job in settled.history if job.code not in NO_JOBS and job.state != ABANDONED]
     latest = told[-1] if told and told[-1].digest == settled.manifest.digest else None
     generation = latest.generation + 1 if latest is not None and _was_too_early(latest) else 0
     if latest is not None and generation:  # a replay asked for more than the settings: what it withholds must stay withheld
