@@ -92,6 +92,7 @@ def test_safetensors_hold_the_same_weights_once(trained: Path) -> None:
     (length,) = struct.unpack("<Q", written[:8])
     header = json.loads(written[8 : 8 + length])
     same = header.pop("__metadata__")
+    assert same.pop("mirrored_axes") == "2"
     assert set(weights) == set(header) | set(same)
     for name, tensor in weights.items():
         start, end = header[same.get(name, name)]["data_offsets"]

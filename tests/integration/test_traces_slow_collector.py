@@ -75,6 +75,7 @@ def test_a_process_ends_within_seconds_though_the_collector_does_not_answer(
             said, _ = process.communicate(timeout=60)
             seconds = time.monotonic() - begun
         assert came.is_set()
-    assert (process.returncode, said.splitlines()[-1]) == (0, "over")
+    assert process.returncode == 0
+    assert "over" in said  # not as a line of its own: the thread that sends spans writes to the same stream
     assert "traces_given_up" in said
     assert seconds < MOST_SECONDS
