@@ -40,7 +40,9 @@ def _jpeg_end(frame: bytes) -> int | None:
         at = marker.end()
         if marker[0] == _END_OF_IMAGE:
             return at
-        if not b"\xff\xd0" <= marker[0] <= b"\xff\xd8":  # these have no length: restarts, and a second beginning
+        if marker[0] == b"\xff\xd8":
+            return None  # another image begins before this one has ended
+        if not b"\xff\xd0" <= marker[0] <= b"\xff\xd7":  # restarts have no length
             at += int.from_bytes(frame[at : at + 2], "big")
     return None
 
