@@ -14,9 +14,11 @@ import numpy as np
 
 from ctdeface_worker.domain import Volume
 from ctdeface_worker.evaluation import command
+from ctdeface_worker.evaluation.inputs import Input, Kind
 from tests.measure.heads import HEADS
 from tests.measure.nose import window_by_nose
-from tests.measure.skin import facial_skin
+from tests.measure.phantoms import window_of_scene, window_of_synthetic
+from tests.measure.skin import Window, facial_skin
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,12 +32,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return command.evaluate(chosen, by_the_tests)
 
 
-def by_the_tests(name: str, before: Volume, after: Volume) -> dict[str, float]:
-    """Return the share of facial skin that is gone, seen from the front; nothing where no nose is in view to measure by."""
+def by_the_tests(wanted: Input, before: Volume, after: Volume) -> dict[str, float]:
+    """Return the share of facial skin that is gone, seen from the front; nothing where no face is in view to measure by."""
     with np.errstate(invalid="ignore"):  # beyond the border of a view there is no skin to compare with
-        window = HEADS.get(name) or window_by_nose(before)
+        window = _window(wanted, before)
     skin = facial_skin(before, after, window, views=("front",)) if window else None
     return {"tests_skin_removed": skin.removed, "tests_bright": skin.bright} if skin and skin.counted else {}
+
+
+def _window(wanted: Input, before: Volume) -> Window | None:
+    """Where the face is: drawn there, written down by a person, or found by the nose."""
+    match wanted.kind:
+        case Kind.PHANTOM | Kind.UNSEEN:
+            return window_of_scene(wanted.seed, unseen=wanted.kind is Kind.UNSEEN)
+        case Kind.SYNTHETIC:
+            return window_of_synthetic(wanted.seed)
+        case _:
+            return HEADS.get(wanted.name) or window_by_nose(before)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ field of view. Its skin is gone when the first surface in the output is bone, li
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ AROUND = EDGE_MM * _CORNERS / np.linalg.norm(_CORNERS, axis=1, keepdims=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """The part of the face that is measured, LPS mm: brow to chin, lateral orbital rim to lateral orbital rim.
+    """The part of the face that is measured, mm along the head's own axes: brow to chin, lateral orbital rim to lateral orbital rim.
 
     Attributes:
         right_x: the right orbital rim (the smaller x).
@@ -42,6 +42,7 @@ class Window:
         chin_z: the chin.
         brow_z: the brow.
         nose_y: foremost skin.
+        axes: (3, 3) whose columns are the head's axes to the left, to the back and upward in LPS; those of the patient unless it is turned.
     """
 
     right_x: float
@@ -49,11 +50,13 @@ class Window:
     chin_z: float
     brow_z: float
     nose_y: float
+    axes: FloatArray = field(default_factory=lambda: np.eye(3))
 
     @property
     def center(self) -> FloatArray:
-        """Middle of the window at the depth of the nose."""
-        return np.array([(self.right_x + self.left_x) / 2, self.nose_y, (self.chin_z + self.brow_z) / 2])
+        """Middle of the window at the depth of the nose, LPS mm."""
+        middle = np.array([(self.right_x + self.left_x) / 2, self.nose_y, (self.chin_z + self.brow_z) / 2])
+        return np.asarray(self.axes @ middle, dtype=np.float64)
 
     @property
     def half(self) -> tuple[float, float]:
@@ -62,7 +65,7 @@ class Window:
 
     def holds(self, points_lps: FloatArray) -> BoolArray:
         """Whether positions (..., 3) belong to the face's front."""
-        x, y, z = np.moveaxis(points_lps, -1, 0)
+        x, y, z = np.moveaxis(points_lps @ self.axes, -1, 0)
         inside = (x >= self.right_x) & (x <= self.left_x) & (z >= self.chin_z) & (z <= self.brow_z)
         return np.asarray(inside & (y <= self.nose_y + BEHIND_MM), dtype=bool)
 
@@ -156,7 +159,7 @@ def find_patient(before: Volume, window: Window) -> BoolArray:
 def _box_around(geometry: Geometry, window: Window) -> tuple[slice, slice, slice]:
     wide, high = (half + 60.0 for half in window.half)
     sides = [np.array([-wide, wide]), np.array([-FRONT_MM, 2 * BEHIND_MM]), np.array([-high, high])]
-    corners = np.stack(np.meshgrid(*sides), axis=-1).reshape(-1, 3) + window.center
+    corners = np.stack(np.meshgrid(*sides), axis=-1).reshape(-1, 3) @ window.axes.T + window.center
     index = np.array(voxels_at(geometry, corners).index)
     low, top = index.min(axis=1), index.max(axis=1) + 1
     return slice(low[0], top[0]), slice(low[1], top[1]), slice(low[2], top[2])
@@ -178,7 +181,7 @@ class _Rays:
         a, b = np.radians([yaw, pitch])
         turn = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
         tip = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
-        side, depth, height = (turn @ tip).T
+        side, depth, height = (window.axes @ turn @ tip).T
         apart = max(1.0, min(geometry.spacing_mm))
         more = 0.0 if not (yaw or pitch) else 40.0
         u, v = (np.arange(-half - more, half + more + apart / 2, apart) for half in window.half)

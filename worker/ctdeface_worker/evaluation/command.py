@@ -10,7 +10,7 @@ The detector's probabilities are figures to report, not a threshold: it takes ba
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,8 @@ from ctdeface_shared.cli import EXIT_OK, EXIT_REFUSED
 from ctdeface_shared.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from ctdeface_worker.domain import Volume
     from ctdeface_worker.evaluation.inputs import Input
+    from ctdeface_worker.evaluation.trial import Measure
 
 EXAMPLES = """\
 examples:
@@ -57,7 +57,7 @@ def run(namespace: argparse.Namespace) -> int:
     return evaluate(namespace, None)
 
 
-def evaluate(namespace: argparse.Namespace, measure: "Callable[[str, Volume, Volume], Mapping[str, float]] | None") -> int:
+def evaluate(namespace: argparse.Namespace, measure: "Measure | None") -> int:
     """Measure, with further figures if given, and return 1 when something was released that has no face, or with brain in the mask."""
     from ctdeface_shared.settings import load  # noqa: PLC0415  `ctdeface evaluate --help` needs no settings
     from ctdeface_worker.evaluation import pictures, table  # noqa: PLC0415  `ctdeface evaluate --help` needs no imaging library

@@ -17,8 +17,8 @@ from ctdeface_worker.segmentation.base import Segmenter
 from ctdeface_worker.training.labels import on_grid
 from ctdeface_worker.verification.gate import verify_volume
 
-Measure = Callable[[str, Volume, Volume], Mapping[str, float]]
-"""Figures of a named volume before and after; a module's function, so that it can go to other processes."""
+Measure = Callable[[Input, Volume, Volume], Mapping[str, float]]
+"""Figures of an input before and after; a module's function, so that it can go to other processes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +137,7 @@ def _tried(
     whole = loaded_seconds + perf_counter() - begun
     failed = [check.message for check in checks if not check.passed]
     figures = {check.name: check.figure for check in checks}
-    measured = measure(wanted.name, volume, after) if measure and not failed else {}
+    measured = measure(wanted, volume, after) if measure and not failed else {}
     result = Result(
         segmenter=segmenter.name,
         code=VerificationFailed("").code if failed else "",
@@ -156,7 +156,7 @@ def _tried(
 def _of_truth(wanted: Input, subject: Subject, measure: Measure | None) -> Mapping[str, float]:
     if measure is None or subject.face is None or not subject.face.any():
         return {}
-    return measure(wanted.name, subject.volume, defaced(subject.volume, subject.face))
+    return measure(wanted, subject.volume, defaced(subject.volume, subject.face))
 
 
 def _true_overlap(subject: Subject, mask: BoolArray) -> int:

@@ -8,7 +8,7 @@ from scipy import ndimage
 from ctdeface_worker.domain import BoolArray, Geometry, HuArray, Volume, read_only
 from ctdeface_worker.phantom import anatomy
 from ctdeface_worker.phantom.build import Anatomy, build
-from ctdeface_worker.phantom.shapes import Frame, carve, merge, union
+from ctdeface_worker.phantom.shapes import Frame, Point, carve, merge, union
 
 SMALL_MM = (3.0, 2.0, 2.0)
 """A coarse spacing for tests: a head in about a second."""
@@ -135,6 +135,13 @@ def _frame(geometry: Geometry, made: Anatomy) -> Frame:
     lowest = -FACE_HEIGHT_MM - made.face_mm
     z = np.where(z > 0, z, np.where(z > lowest, z * FACE_HEIGHT_MM / (FACE_HEIGHT_MM + made.face_mm), z + made.face_mm))
     return Frame(x=x[None, None, :], y=y[None, :, None], z=z.astype(np.float32)[:, None, None])
+
+
+def in_model(point: Point, made: Anatomy) -> Point:
+    """Where a point of the anatomy's own frame lies in the model, mm: the way back of `_frame`."""
+    x, y, z = point
+    below = z * (FACE_HEIGHT_MM + made.face_mm) / FACE_HEIGHT_MM if z > -FACE_HEIGHT_MM else z - made.face_mm
+    return (x * made.scale[0], y * made.scale[1], (z if z > 0 else below) * made.scale[2])
 
 
 def _fields(frame: Frame, made: Anatomy) -> _Fields:

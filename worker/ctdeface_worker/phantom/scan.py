@@ -76,7 +76,13 @@ def acquire(head: Phantom, scan: Scan, chance: np.random.Generator) -> Phantom:
 def in_patient(point: tuple[float, float, float], scan: Scan) -> FloatArray:
     """Where a point of the head lies after it is turned; bending is left out."""
     x, y, z = point
-    return np.asarray(_rotation(scan).apply([-x if scan.mirrored else x, y, z]), dtype=np.float64)
+    return np.asarray(rotation(scan).apply([-x if scan.mirrored else x, y, z]), dtype=np.float64)
+
+
+def rotation(scan: Scan) -> Rotation:
+    """How the head is turned: from its own axes to the patient's."""
+    yaw, pitch, roll = scan.turn_degrees
+    return Rotation.from_euler("zxy", [yaw, -pitch, roll], degrees=True)
 
 
 def points(geometry: Geometry) -> tuple[HuArray, HuArray, HuArray]:
@@ -111,11 +117,6 @@ def _points(geometry: Geometry) -> FloatArray:
     return np.stack(np.broadcast_arrays(x, y, z), axis=-1).astype(np.float64)
 
 
-def _rotation(scan: Scan) -> Rotation:
-    yaw, pitch, roll = scan.turn_degrees
-    return Rotation.from_euler("zxy", [yaw, -pitch, roll], degrees=True)
-
-
 def _outermost(face: BoolArray, tissue: BoolArray) -> BoolArray:
     """Return the two voxels that a look from the front meets first behind a face's air: skin goes even where its voxel holds bone."""
     before = face.copy()
@@ -138,7 +139,7 @@ def _waves(bend_mm: float, chance: np.random.Generator) -> tuple[_Wave, ...]:
 
 def _in_head(at: FloatArray, scan: Scan, waves: tuple[_Wave, ...]) -> FloatArray:
     """Patient mm to the mm of the straight, unbent head."""
-    turned = (at.reshape(-1, 3) @ _rotation(scan).as_matrix()).reshape(at.shape)  # the inverse turn of row vectors
+    turned = (at.reshape(-1, 3) @ rotation(scan).as_matrix()).reshape(at.shape)  # the inverse turn of row vectors
     bent = turned.copy()
     for wave in waves:
         bent += np.sin(turned @ wave.along + wave.phase)[..., None] * wave.shift_mm

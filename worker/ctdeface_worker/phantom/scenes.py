@@ -49,13 +49,18 @@ def scene(seed: int, *, unseen: bool = False, clinical: bool = False) -> Phantom
         unseen: a head and an image such as training never sees.
         clinical: with the pixels of clinical scans, 0.7 to 1.6 mm, instead of 1.8 to 4.0 mm; takes about four times as long.
     """
-    chance = np.random.default_rng([seed, 7, int(unseen)])
+    chance = chance_of(seed, unseen=unseen)
     drawn = draw_scene(seed, chance, unseen=unseen)
     if not clinical:
         return scanned(drawn, chance)
     slice_mm, row_mm, column_mm = drawn.scan.spacing_mm
     scan = replace(drawn.scan, spacing_mm=(slice_mm, row_mm / CLINICAL_FINER, column_mm / CLINICAL_FINER))
     return scanned(replace(drawn, scan=scan), chance, model_mm=CLINICAL_MODEL_MM)
+
+
+def chance_of(seed: int, *, unseen: bool = False) -> np.random.Generator:
+    """Return what everything but the head of a seed's scene is drawn from."""
+    return np.random.default_rng([seed, 7, int(unseen)])
 
 
 def scanned(drawn: Scene, chance: np.random.Generator, *, model_mm: float = MODEL_MM) -> Phantom:
