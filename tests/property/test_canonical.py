@@ -71,6 +71,17 @@ def test_values_lie_where_the_headers_say(geometry: Geometry) -> None:
     assert np.abs(canonical.hu[inside] - (points @ rise)[inside]).max() < 0.2
 
 
+@settings(max_examples=20)
+@given(geometry=geometries(), padding=st.sampled_from([-3024.0, -2000.0, 0.0, 6000.0]))
+def test_what_padding_holds_shines_into_no_measured_voxel(geometry: Geometry, padding: float) -> None:
+    """Scanners store below and above all tissue where they did not measure; the border of the field of view is neither hole nor bone."""
+    valid = positions(geometry)[..., 0] < 10
+    usual, other = (
+        Volume(hu=np.where(valid, 40.0, value).astype(np.float32), valid=valid, geometry=geometry) for value in (-1024.0, padding)
+    )
+    assert (to_canonical(usual).hu == to_canonical(other).hu).all()
+
+
 @settings(max_examples=40)
 @given(geometry=geometries())
 def test_indices_and_positions_are_inverse(geometry: Geometry) -> None:

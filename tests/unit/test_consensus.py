@@ -156,6 +156,17 @@ def test_what_a_network_marks_below_the_zone_is_no_contradiction_and_goes_as_far
     assert decision.mask[1:16, 10:16, 10:30].all()
 
 
+def test_cloth_before_skin_that_goes_below_the_zone_goes_with_it() -> None:
+    """A mask over chin and neck that touches the head is body for geometry, and no face for a network; left there, it keeps their shape."""
+    cloth = box((0, 4), (4, 6), (10, 30))
+    given_ = replace(usual(), zone=box((4, 18), (0, 20), (6, 34)))
+    given_ = replace(given_, body=given_.body | cloth, network=box((3, 16), (8, 16), (10, 30)))
+    decision = decide(given_)
+    assert decision.verdict is Verdict.AGREED
+    assert decision.mask[3, 0:16, 10:30].all()
+    assert not decision.mask[:3].any()
+
+
 def test_a_network_of_which_much_lies_outside_the_zone_is_joined_with_the_geometric_mask() -> None:
     """As when it is moved: what sticks out on one side is missing on the other."""
     given_ = replace(usual(), zone=box((2, 18), (0, 20), (6, 32)))

@@ -262,14 +262,14 @@ def _thin_out(volume: Volume, spacing_mm: float) -> tuple[HuArray, BoolArray, Ge
     """Average whole blocks of pixels of slices much finer than the grid, so that sampling does not alias and costs less."""
     _, row_mm, column_mm = volume.geometry.spacing_mm
     by = (max(int(spacing_mm / row_mm + 1e-6), 1), max(int(spacing_mm / column_mm + 1e-6), 1))
-    if by == (1, 1):
-        return volume.hu, volume.valid, volume.geometry
     n, rows, columns = volume.geometry.shape
     kept = (rows // by[0], columns // by[1])
     cut = (slice(None), slice(kept[0] * by[0]), slice(kept[1] * by[1]))
     known = volume.valid[cut]
     all_known = bool(known.all())
-    source = volume.hu[cut] if all_known else np.where(known, volume.hu[cut], np.float32(OUTSIDE_HU))
+    source = volume.hu[cut] if all_known else np.where(known, volume.hu[cut], np.float32(OUTSIDE_HU))  # padding mixes with nothing
+    if by == (1, 1):
+        return source, volume.valid, volume.geometry
     hu: HuArray = np.zeros((n, *kept), dtype=np.float32)
     valid: BoolArray = np.ones((n, *kept), dtype=bool)
     for row in range(by[0]):
