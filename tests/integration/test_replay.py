@@ -1,6 +1,7 @@
 """Cases are done again by real workers with a stand-in for the pipeline: once, with other options, whatever interrupts the replay."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,12 +13,13 @@ from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.broker.settlement import Bury
 from ctdeface_shared.broker.sqlite import SqliteBroker
 from ctdeface_shared.cli import main
-from ctdeface_shared.errors import LateFiles
+from ctdeface_shared.errors import ConfigurationError, LateFiles
 from ctdeface_shared.manifest import Manifest
 from ctdeface_shared.messages import decode_job, encode_job
 from ctdeface_shared.options import DefaceOptions, FillRule, Originals, Profile
 from ctdeface_shared.orders import Choices
 from ctdeface_shared.replay import NotReplayed, Replay, replay_case
+from ctdeface_shared.replay_command import check_user
 from ctdeface_shared.revival import Revived, revive_all
 from ctdeface_shared.settings import Settings
 from ctdeface_shared.spool import ServiceSpool
@@ -354,6 +356,17 @@ def test_the_command_replays_every_case_that_was_refused_for_a_code(service: Ser
     assert delivery is not None
     job = decode_job(delivery.body)
     assert (job.case, job.generation, job.options.profile) == ("a", 1, Profile.BULKY)
+
+
+def test_root_makes_no_folders_in_the_service_of_another_user(spool: ServiceSpool) -> None:
+    """The worker could not write its report into them."""
+    mine = os.geteuid()
+    if mine == 0:
+        check_user(spool.reports, 0)
+        os.chown(spool.reports, 65534, -1)
+    with pytest.raises(ConfigurationError, match="sudo -u"):
+        check_user(spool.reports, 0)
+    check_user(spool.reports, mine or 65534)
 
 
 @pytest.mark.parametrize(

@@ -91,10 +91,8 @@ def _run(slots: Sequence[Callable[[], Station]], stop: threading.Event) -> list[
     for thread in crew:
         thread.start()
     _log.info("worker_started")
-    while any(thread.is_alive() for thread in crew):  # short waits, so that the main thread hears signals
-        crew[0].join(timeout=0.2)
-        for thread in crew[1:]:
-            thread.join(timeout=0.0)
+    while at_work := [thread for thread in crew if thread.is_alive()]:
+        at_work[0].join(timeout=0.2)  # a short wait, so that the main thread hears signals
     _log.info("worker_ended")
     return ends
 
