@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from ctdeface_worker.canonical import Canonical, mask_to_stored, stored_index, to_canonical
+from ctdeface_worker.canonical import Canonical, mask_to_canonical, mask_to_stored, stored_index, to_canonical
 from ctdeface_worker.domain import FloatArray, Geometry, Volume
 
 UPRIGHT = [
@@ -80,6 +80,16 @@ def test_what_padding_holds_shines_into_no_measured_voxel(geometry: Geometry, pa
         Volume(hu=np.where(valid, 40.0, value).astype(np.float32), valid=valid, geometry=geometry) for value in (-1024.0, padding)
     )
     assert (to_canonical(usual).hu == to_canonical(other).hu).all()
+
+
+@settings(max_examples=20)
+@given(geometry=geometries())
+def test_no_mask_loses_its_rim_to_padding(geometry: Geometry) -> None:
+    """A mask of everything is everything on the grid, up to the border of what was measured."""
+    valid = positions(geometry)[..., 0] < 10
+    canonical = to_canonical(Volume(hu=np.zeros(geometry.shape, dtype=np.float32), valid=valid, geometry=geometry))
+    inside = mask_to_canonical(np.ones(geometry.shape, dtype=bool), geometry, spacing_mm=canonical.spacing_mm)
+    assert inside[canonical.valid].all()
 
 
 @settings(max_examples=40)

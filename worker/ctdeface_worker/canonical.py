@@ -72,6 +72,22 @@ def to_canonical(volume: Volume, *, spacing_mm: float = 2.0, within: tuple[Float
     return Canonical(hu=out_hu, valid=out_valid, origin_lps=grid.origin_lps, spacing_mm=spacing_mm)
 
 
+def mask_to_canonical(mask: BoolArray, geometry: Geometry, *, spacing_mm: float) -> BoolArray:
+    """Bring a mask of stored voxels to the canonical grid of their volume, by the larger part; False outside the stack.
+
+    What is padding is not asked for: at the border of a field of view nothing of the mask is lost to what was not measured.
+
+    Args:
+        mask: stored voxels (slice, row, column).
+        geometry: where they lie.
+        spacing_mm: edge of a canonical voxel.
+    """
+    everywhere = np.broadcast_to(np.True_, mask.shape)
+    soft = Volume(hu=mask.astype(np.float32), valid=everywhere, geometry=geometry)
+    inside: BoolArray = to_canonical(soft, spacing_mm=spacing_mm).hu >= 0.5
+    return inside
+
+
 def _is_even(geometry: Geometry) -> bool:
     """Whether one affine describes every slice, to a fiftieth of a millimeter."""
     n = geometry.shape[0]
@@ -91,7 +107,10 @@ def _sample_even(hu: HuArray, valid: BoolArray, geometry: Geometry, grid: _Grid)
     rest = (grid.shape[::-1], transform)
     fixed = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), np.eye(3).ravel().tolist(), 0.0)
     # One more voxel on every side, so that the outer half voxels are not cut off.
-    padded = sitk.GetImageFromArray(np.pad(hu, 1, mode="edge"))
+    wider = np.pad(hu, 1, mode="edge")
+    if not valid.all():  # whatever scanners store where they did not measure mixes with nothing
+        np.copyto(wider, np.float32(OUTSIDE_HU), where=~np.pad(valid, 1, mode="edge"))
+    padded = sitk.GetImageFromArray(wider)
     padded.SetOrigin((-1.0, -1.0, -1.0))
     covered = sitk.GetImageFromArray(valid.astype(np.uint8))
     linear = sitk.GetArrayFromImage(sitk.Resample(padded, *rest, sitk.sitkLinear, *fixed))
@@ -108,6 +127,8 @@ def _sample_uneven(hu: HuArray, valid: BoolArray, geometry: Geometry, grid: _Gri
     out_hu: HuArray = np.full(grid.shape, OUTSIDE_HU, dtype=np.float32)
     out_valid: BoolArray = np.zeros(grid.shape, dtype=bool)
     valid_bytes = valid.astype(np.uint8)
+    if not valid_bytes.all():
+        hu = np.where(valid, hu, np.float32(OUTSIDE_HU))  # as in the even case
     for k in range(grid.shape[0]):
         points = np.stack([points_x, points_y, np.full_like(points_x, grid.origin_lps[2] + k * grid.spacing_mm)], axis=-1)
         index = np.moveaxis(stored_index(geometry, points), -1, 0)
@@ -262,14 +283,14 @@ def _thin_out(volume: Volume, spacing_mm: float) -> tuple[HuArray, BoolArray, Ge
     """Average whole blocks of pixels of slices much finer than the grid, so that sampling does not alias and costs less."""
     _, row_mm, column_mm = volume.geometry.spacing_mm
     by = (max(int(spacing_mm / row_mm + 1e-6), 1), max(int(spacing_mm / column_mm + 1e-6), 1))
+    if by == (1, 1):
+        return volume.hu, volume.valid, volume.geometry
     n, rows, columns = volume.geometry.shape
     kept = (rows // by[0], columns // by[1])
     cut = (slice(None), slice(kept[0] * by[0]), slice(kept[1] * by[1]))
     known = volume.valid[cut]
     all_known = bool(known.all())
-    source = volume.hu[cut] if all_known else np.where(known, volume.hu[cut], np.float32(OUTSIDE_HU))  # padding mixes with nothing
-    if by == (1, 1):
-        return source, volume.valid, volume.geometry
+    source = volume.hu[cut] if all_known else np.where(known, volume.hu[cut], np.float32(OUTSIDE_HU))
     hu: HuArray = np.zeros((n, *kept), dtype=np.float32)
     valid: BoolArray = np.ones((n, *kept), dtype=bool)
     for row in range(by[0]):

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from ctdeface_worker.canonical import to_canonical
+from ctdeface_worker.canonical import mask_to_canonical
 from ctdeface_worker.domain import BoolArray, FloatArray, Volume
 
 SKIN_HU = -300.0
@@ -28,7 +28,7 @@ def hausdorff95_mm(volume: Volume, one: BoolArray, other: BoolArray) -> float | 
     Only what the masks hold of tissue is compared: in the air both go up to the border of the view, which would tell nothing.
     """
     tissue = tissue_of(volume)
-    first, second = (_upright(volume, mask & tissue) for mask in (one, other))
+    first, second = (mask_to_canonical(mask & tissue, volume.geometry, spacing_mm=GRID_MM) for mask in (one, other))
     union = first | second
     if not (first.any() and second.any()):
         return None
@@ -36,12 +36,6 @@ def hausdorff95_mm(volume: Volume, one: BoolArray, other: BoolArray) -> float | 
     near, far = (_border(np.pad(mask, 1)[place]) for mask in (first, second))
     apart = [*_distances(near, far), *_distances(far, near)]
     return float(np.percentile(apart, 95))
-
-
-def _upright(volume: Volume, mask: BoolArray) -> BoolArray:
-    as_volume = Volume(hu=mask.astype(np.float32), valid=volume.valid, geometry=volume.geometry)
-    inside: BoolArray = to_canonical(as_volume, spacing_mm=GRID_MM).hu >= 0.5
-    return inside
 
 
 def _border(mask: BoolArray) -> BoolArray:

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from ctdeface_worker import morphology
-from ctdeface_worker.canonical import to_canonical
+from ctdeface_worker.canonical import mask_to_canonical, to_canonical
 from ctdeface_worker.domain import BoolArray, Geometry, HuArray, Volume
 
 GRID_MM = 2.5
@@ -38,8 +38,7 @@ def on_grid(volume: Volume, face: BoolArray) -> Labeled:
         face: stored voxels (slice, row, column), True = removed.
     """
     canonical = to_canonical(volume, spacing_mm=GRID_MM)
-    as_volume = Volume(hu=face.astype(np.float32), valid=volume.valid, geometry=volume.geometry)
-    inside: BoolArray = to_canonical(as_volume, spacing_mm=GRID_MM).hu >= 0.5
+    inside = mask_to_canonical(face, volume.geometry, spacing_mm=GRID_MM) & canonical.valid
     affine = np.zeros((4, 4))
     affine[2, 0] = affine[1, 1] = affine[0, 2] = GRID_MM
     affine[:, 3] = np.append(canonical.origin_lps, 1.0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctdeface_shared.options import HIGHEST_FILL_HU, Profile
-from ctdeface_worker.canonical import Canonical, mask_to_stored, to_canonical
+from ctdeface_worker.canonical import Canonical, mask_to_canonical, mask_to_stored, to_canonical
 from ctdeface_worker.domain import BoolArray, Volume
 from ctdeface_worker.verification import skin
 from ctdeface_worker.verification.border import check_upper_border
@@ -86,7 +86,7 @@ def judge(seen: Examined, after: Volume, face: BoolArray, *, profile: Profile) -
         bound=0.0,
         message=f"{overlap} voxels of the intracranial cavity lie in the mask",
     )
-    removed = _canonical_mask(before, face, canonical)
+    removed = mask_to_canonical(face, before.geometry, spacing_mm=canonical.spacing_mm) & canonical.valid
     plausible = check_mask(canonical, removed, cavity, bone_stays=profile is Profile.SOFT_TISSUE)
     upper = check_upper_border(canonical, removed)
     rays = skin.cast(seen.facing, after)
@@ -119,9 +119,3 @@ def _check_values(before: Volume, after: Volume, face: BoolArray) -> tuple[Check
             message="what was removed is as dark as air",
         ),
     )
-
-
-def _canonical_mask(before: Volume, face: BoolArray, canonical: Canonical) -> BoolArray:
-    as_volume = Volume(hu=face.astype(np.float32), valid=before.valid, geometry=before.geometry)
-    inside: BoolArray = to_canonical(as_volume, spacing_mm=canonical.spacing_mm).hu >= 0.5
-    return inside
