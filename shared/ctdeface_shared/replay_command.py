@@ -5,14 +5,13 @@ repeats but for those given here. The report of the earlier job stays. Interrupt
 """
 
 import argparse
-import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctdeface_shared.place import add_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from ctdeface_shared.broker.protocols import Broker
     from ctdeface_shared.orders import Choices, Order
@@ -61,8 +60,7 @@ def run(namespace: argparse.Namespace) -> int:
     if not site.spool.reports.is_dir():
         message = f"there is no service at {site.spool.reports.parent}: give its folder with --spool"
         raise ConfigurationError(message)
-    if hasattr(os, "geteuid"):  # Windows has no such users
-        check_user(site.spool.reports, os.geteuid())
+    check_user(site.spool.reports)
     choices = _choices(namespace)
     site.prepare()
     broker = open_broker(site.queue)
@@ -72,23 +70,26 @@ def run(namespace: argparse.Namespace) -> int:
         broker.close()
 
 
-def check_user(reports: "Path", user: int) -> None:
+def check_user(reports: Path) -> None:
     """Keep root from making folders that the service's own user could not write: its jobs would be tried without end.
+
+    Shares that give every file to one user are no such case, so a file is made to see whose it is.
 
     Args:
         reports: the service's folder of reports; whom it belongs to, the service runs as.
-        user: who asks.
 
     Raises:
-        ConfigurationError: root asks, and the service runs as somebody else.
+        ConfigurationError: what is made there belongs to root, and the folder to somebody else.
     """
-    from ctdeface_shared.errors import ConfigurationError  # noqa: PLC0415  `ctdeface replay --help` needs none of this
+    from tempfile import NamedTemporaryFile  # noqa: PLC0415  `ctdeface replay --help` needs none of this
+
+    from ctdeface_shared.errors import ConfigurationError  # noqa: PLC0415  as above
 
     owner = reports.stat().st_uid
-    if user == 0 and owner != 0:
-        message = (
-            f"the service runs as the user with number {owner}, who could not write what root makes: sudo -u '#{owner}' ctdeface replay ..."
-        )
+    with NamedTemporaryFile(dir=reports, prefix=".") as made:
+        maker = Path(made.name).stat().st_uid
+    if maker == 0 and owner != 0:
+        message = f"the service's user {owner} could not write what root makes here: run it as that user, with sudo -u '#{owner}'"
         raise ConfigurationError(message)
 
 

@@ -167,6 +167,15 @@ def test_cloth_before_skin_that_goes_below_the_zone_goes_with_it() -> None:
     assert not decision.mask[:3].any()
 
 
+def test_no_face_is_removed_from_behind() -> None:
+    """Skin beside the middle of the face that a network spares, and takes what lies behind it, goes too; what it spares whole stays."""
+    given_ = usual()
+    network = given_.network & ~box((4, 16), (8, 12), (28, 30)) & ~box((4, 16), (8, 16), (10, 12))
+    mask = decide(replace(given_, network=network)).mask
+    assert mask[4:16, 10:12, 28:30].all()
+    assert not mask[4:16, 10:16, 10:12].any()
+
+
 def test_a_network_of_which_much_lies_outside_the_zone_is_joined_with_the_geometric_mask() -> None:
     """As when it is moved: what sticks out on one side is missing on the other."""
     given_ = replace(usual(), zone=box((2, 18), (0, 20), (6, 32)))

@@ -3,20 +3,31 @@
 import numpy as np
 import pytest
 
-from ctdeface_worker.domain import BoolArray, Volume
-from ctdeface_worker.phantom.head import SMALL_MM, Phantom, make_head
+from ctdeface_worker.domain import BoolArray, FloatArray, Volume
+from ctdeface_worker.phantom.build import draw
+from ctdeface_worker.phantom.head import SMALL_MM, Phantom, make_head, model
 from ctdeface_worker.phantom.scenes import scene
 from tests.measure.nose import window_by_nose
-from tests.measure.phantoms import window_of_scene, window_of_synthetic
+from tests.measure.phantoms import window_by_construction, window_of_scene, window_of_synthetic
 from tests.measure.skin import SkinResult, Window, facial_skin
 
-STRAIGHT, LEANING = 85, 66
-"""Unseen scenes: one that looks ahead, and one turned by 16° to the right, 22° upward and 25° to the side."""
+STRAIGHT, TILTED, LEANING = 251, 118, 66
+"""Unseen scenes: one that looks ahead with its mouth open; one turned by 22° and 16° in a tilted gantry; one turned by 16°, 22° and 25°."""
+LEAST_RAYS = {STRAIGHT: 1300, TILTED: 1900, LEANING: 2200}
+"""Rays that a window from brow to chin has there."""
 
 
 def without(head: Phantom, mask: BoolArray) -> Volume:
     """Fill a mask with air."""
     return Volume(hu=np.where(mask, np.float32(-1000), head.volume.hu), valid=head.volume.valid, geometry=head.volume.geometry)
+
+
+def at_mm(volume: Volume, mask: BoolArray) -> FloatArray:
+    """LPS mm of the voxels of a mask."""
+    geometry = volume.geometry
+    slices, rows, columns = np.nonzero(mask)
+    in_plane = rows[:, None] * geometry.row_step_lps + columns[:, None] * geometry.column_step_lps
+    return np.asarray(geometry.slice_origins_lps[slices] + in_plane)
 
 
 def gone(head: Phantom, window: Window, mask: BoolArray) -> SkinResult:
@@ -34,15 +45,30 @@ def test_the_drawn_nose_is_where_the_nose_is_found(seed: int) -> None:
     assert drawn.center[2] == pytest.approx(found.center[2], abs=20)
 
 
-@pytest.mark.parametrize("seed", [STRAIGHT, LEANING])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_landmarks_lie_on_drawn_bones(seed: int) -> None:
+    """A short face and a long one with an open mouth: jaw, brow ridges, orbital rims and nose are looked for in the image."""
+    made = draw(seed, unseen=True)
+    head, window = model(made, spacing_mm=(2.0, 2.0, 2.0), reach_mm=(-150.0, 80.0)).volume, window_by_construction(made)
+    bone = at_mm(head, head.hu > 300)
+    x, y, z = (bone / made.scale).T
+    assert window.chin_z == pytest.approx(bone[(y < -55) & (abs(x) < 15)][:, 2].min(), abs=2.5)
+    ridges = bone[(abs(x) > 14) & (abs(x) < 34) & (z > 24) & (z < 60)]
+    assert window.brow_z == pytest.approx(ridges[ridges[:, 1] <= ridges[:, 1].min() + 2][:, 2].mean(), abs=2)
+    outermost = bone[(y < -50) & (abs(z - 16) < 6)][:, 0].max()
+    assert outermost - 8 < window.left_x < outermost
+    assert window.right_x == -window.left_x
+    assert window.nose_y == pytest.approx(at_mm(head, head.hu > -300)[:, 1].min(), abs=3)
+
+
+@pytest.mark.parametrize("seed", [STRAIGHT, TILTED, LEANING])
 def test_the_window_turns_with_the_head(seed: int) -> None:
     """The true face is nearly all that the rays meet, its right half nearly half of it, and with nothing taken all of it stays."""
     head, window = scene(seed, unseen=True), window_of_scene(seed, unseen=True)
-    assert gone(head, window, head.face).removed > 0.99
+    whole = gone(head, window, head.face)
+    assert whole.removed > 0.99
+    assert whole.counted > LEAST_RAYS[seed]
     assert gone(head, window, np.zeros_like(head.face)).removed == 0
-    origin = head.volume.geometry.slice_origins_lps
-    slices, rows, columns = np.nonzero(head.face)
-    at = origin[slices] + rows[:, None] * head.volume.geometry.row_step_lps + columns[:, None] * head.volume.geometry.column_step_lps
     right = head.face.copy()
-    right[slices, rows, columns] = (at - window.center) @ window.axes[:, 0] < 0
-    assert gone(head, window, right).removed == pytest.approx(0.5, abs=0.05)
+    right[head.face] = (at_mm(head.volume, head.face) - window.center) @ window.axes[:, 0] < 0
+    assert gone(head, window, right).removed == pytest.approx(0.5, abs=0.06)

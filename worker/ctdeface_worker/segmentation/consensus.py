@@ -91,7 +91,8 @@ class Decision:
 def decide(opinions: Opinions) -> Decision:
     """Take the network's mask within the safe zone where the two agree, mend or join them where they differ, refuse where they contradict.
 
-    In front of the skin, in the air, the geometric mask is taken in any case: what lies there goes up to the image border.
+    In front of the skin, in the air, the geometric mask is taken in any case: what lies there goes up to the image border. What lies before
+    the network's mask goes as far as is safe.
 
     Raises:
         SegmentersDisagree: the two do not mean the same face.
