@@ -15,8 +15,6 @@ from ctdeface_worker.domain import BoolArray, FloatArray, Geometry, HuArray, Vol
 
 OUTSIDE_HU = -1024.0
 """What canonical voxels outside the field of view hold; `Canonical.valid` tells them from air."""
-
-
 STRAIGHT = 1e-8
 """Directions this near to a patient axis (1 - cosine, a hundredth of a degree) are taken for it."""
 
@@ -73,19 +71,12 @@ def to_canonical(volume: Volume, *, spacing_mm: float = 2.0, within: tuple[Float
 
 
 def mask_to_canonical(mask: BoolArray, geometry: Geometry, *, spacing_mm: float) -> BoolArray:
-    """Bring a mask of stored voxels to the canonical grid of their volume, by the larger part; False outside the stack.
+    """Bring a mask of stored voxels (slice, row, column) to their canonical grid, by the larger part; False outside the stack.
 
-    What is padding is not asked for: at the border of a field of view nothing of the mask is lost to what was not measured.
-
-    Args:
-        mask: stored voxels (slice, row, column).
-        geometry: where they lie.
-        spacing_mm: edge of a canonical voxel.
+    Padding is not asked for: at the border of a field of view a mask loses nothing to what was not measured.
     """
-    everywhere = np.broadcast_to(np.True_, mask.shape)
-    soft = Volume(hu=mask.astype(np.float32), valid=everywhere, geometry=geometry)
-    inside: BoolArray = to_canonical(soft, spacing_mm=spacing_mm).hu >= 0.5
-    return inside
+    soft = Volume(hu=mask.astype(np.float32), valid=np.broadcast_to(np.True_, mask.shape), geometry=geometry)
+    return np.asarray(to_canonical(soft, spacing_mm=spacing_mm).hu >= 0.5, dtype=bool)
 
 
 def _is_even(geometry: Geometry) -> bool:
@@ -127,8 +118,7 @@ def _sample_uneven(hu: HuArray, valid: BoolArray, geometry: Geometry, grid: _Gri
     out_hu: HuArray = np.full(grid.shape, OUTSIDE_HU, dtype=np.float32)
     out_valid: BoolArray = np.zeros(grid.shape, dtype=bool)
     valid_bytes = valid.astype(np.uint8)
-    if not valid_bytes.all():
-        hu = np.where(valid, hu, np.float32(OUTSIDE_HU))  # as in the even case
+    hu = hu if valid.all() else np.where(valid, hu, np.float32(OUTSIDE_HU))  # as in the even case
     for k in range(grid.shape[0]):
         points = np.stack([points_x, points_y, np.full_like(points_x, grid.origin_lps[2] + k * grid.spacing_mm)], axis=-1)
         index = np.moveaxis(stored_index(geometry, points), -1, 0)
@@ -209,8 +199,7 @@ def _sample_upright(soft: HuArray, canonical: Canonical, geometry: Geometry, at:
     down = start[row] + np.arange(rows.start, rows.stop) * geometry.row_step_lps[row] / canonical.spacing_mm
     across = start[column] + np.arange(columns.start, columns.stop) * geometry.column_step_lps[column] / canonical.spacing_mm
     plane = _between(soft.transpose([2 - axis for axis in order]), np.array([start[normal]]))[0]
-    half: BoolArray = _between(_between(plane, down).T, across).T >= 0.5
-    return half
+    return np.asarray(_between(_between(plane, down).T, across).T >= 0.5, dtype=bool)
 
 
 def _between(field: HuArray, index: FloatArray) -> HuArray:
