@@ -80,13 +80,15 @@ def check_user(reports: Path) -> None:
 
     Raises:
         ConfigurationError: what is made there belongs to root, and the folder to somebody else.
+        StorageUnavailable: nothing can be made there, such as on a full disk.
     """
     from tempfile import NamedTemporaryFile  # noqa: PLC0415  `ctdeface replay --help` needs none of this
 
+    from ctdeface_shared import durable  # noqa: PLC0415  as above
     from ctdeface_shared.errors import ConfigurationError  # noqa: PLC0415  as above
 
     owner = reports.stat().st_uid
-    with NamedTemporaryFile(dir=reports, prefix=".") as made:
+    with durable.storage_errors(), NamedTemporaryFile(dir=reports, prefix=".") as made:
         maker = Path(made.name).stat().st_uid
     if maker == 0 and owner != 0:
         message = f"the service's user {owner} could not write what root makes here: run it as that user, with sudo -u '#{owner}'"

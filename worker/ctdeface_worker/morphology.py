@@ -52,6 +52,13 @@ def grown(mask: BoolArray, steps: int) -> BoolArray:
     return out
 
 
+def before(mask: BoolArray) -> BoolArray:
+    """Return what a look from the front (rising y) meets before a mask; nothing on rays that miss it."""
+    first = np.where(mask.any(axis=1), mask.argmax(axis=1), 0)
+    nearer: BoolArray = np.arange(mask.shape[1])[None, :, None] < first[:, None, :]
+    return nearer
+
+
 def holes(mask: BoolArray) -> BoolArray:
     """Return what every section encloses by itself: unset, and not reached from the section's border."""
     labels = sections(~mask)

@@ -118,8 +118,9 @@ def decide(opinions: Opinions) -> Decision:
         beside = ndimage.binary_dilation(mask.any(axis=1) & ~gaps, iterations=ABOVE_MASK)
         wide = ndimage.binary_dilation(gaps & (opinions.core | beside), iterations=AROUND_GAP)
         mask |= opinions.geometric & wide[:, None, :] & (_behind_skin(opinions.body) <= opinions.depth)
-    whole = opinions.network & opinions.reach  # a head that leans has more face above or below the zone
-    mask = mask | _film(mask, opinions) | whole | (_before(whole) & opinions.reach)
+    marked = opinions.network & opinions.reach  # a head that leans has more face above or below the zone
+    before = morphology.before(marked) & opinions.reach  # cloth before skin that goes would keep its shape
+    mask = mask | _film(mask, opinions) | marked | before
     mask |= _bare(mask, opinions)
     return Decision(mask=mask, verdict=verdict, alike=alike, outside=outside, left=left)
 
@@ -131,13 +132,6 @@ def _still_met(mask: BoolArray, opinions: Opinions) -> BoolArray:
     on_bone = np.take_along_axis(opinions.bone, meets[:, None, :], axis=1)[:, 0]
     met: BoolArray = opinions.front & kept.any(axis=1) & (meets - skin < opinions.depth) & ~on_bone
     return met
-
-
-def _before(mask: BoolArray) -> BoolArray:
-    """Return what a look from the front meets before a mask: cloth before skin that goes would keep its shape."""
-    first = np.where(mask.any(axis=1), mask.argmax(axis=1), 0)
-    before: BoolArray = np.arange(mask.shape[1])[None, :, None] < first[:, None, :]
-    return before
 
 
 def _bare(mask: BoolArray, opinions: Opinions) -> BoolArray:

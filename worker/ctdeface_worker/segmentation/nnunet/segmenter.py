@@ -202,8 +202,7 @@ def _largest(seen: BoolArray) -> BoolArray:
 
 def _in_front(piece: BoolArray, head: Head) -> BoolArray:
     """Return what lies in front of a mask up to the border of the view, but for the cavity."""
-    first = np.where(piece.any(axis=1), piece.argmax(axis=1), 0)
-    front: BoolArray = np.arange(piece.shape[1])[None, :, None] < first[:, None, :]
+    front = morphology.before(piece)
     front[head.place] &= ~masks.guard(head.tissue, GRID_MM)
     return front
 
