@@ -1,8 +1,10 @@
 """Asks for known vulnerabilities of everything that is installed, and writes the bill of materials beside the answer.
 
-There are three answers, and the exit code tells them apart: 0, every distribution was asked about and none is vulnerable; 1, something is
-vulnerable; 69, something could not be asked about. pip-audit alone ends with 0 and "No known vulnerabilities found" when its service knows
-none of the packages, so what counts here is the answer for each distribution.
+There are three answers, and the exit code tells them apart: 0, every distribution was asked about
+    and none is vulnerable; 1, something is
+vulnerable; 69, something could not be asked about. pip-audit alone ends with 0 and "No known
+vulnerabilities found" when its service knows none of the packages, so what counts here is the
+answer for each distribution.
 """
 
 import argparse
@@ -25,7 +27,7 @@ _WAIT_SECONDS = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class IntakeResult:
     """What the services said.
 
     Attributes:
@@ -41,45 +43,82 @@ class Answer:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the bill, ask, tell, and return the exit code."""
-    parser = argparse.ArgumentParser(prog="dependency_audit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "build/audit", metavar="FOLDER", help="where bill and answer go")
-    parser.add_argument("--service", choices=SERVICES, action="append", help="whom to ask (default: both)")
+    parser = argparse.ArgumentParser(
+        prog="dependency_audit",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / "build/audit",
+        metavar="FOLDER",
+        help="where bill and answer go",
+    )
+    parser.add_argument(
+        "--service", choices=SERVICES, action="append", help="whom to ask (default: both)"
+    )
     parser.add_argument("--osv-url", metavar="URL", help="a mirror of the OSV service")
     given = parser.parse_args(arguments)
     write_bill(given.out / "sbom.cdx.json")
-    versions = {name: found.version.partition("+")[0] for name, found in installed().items() if name != OURS}
+    versions = {
+        name: found.version.partition("+")[0] for name, found in installed().items() if name != OURS
+    }
     answer = ask(versions, given.service or SERVICES, given.osv_url)
     code, lines = verdict(answer, versions, ignored())
-    told = {"verdict": {CLEAN: "clean", VULNERABLE: "vulnerable", NOT_ASKED: "could not ask"}[code], "told": lines}
+    told = {
+        "verdict": {CLEAN: "clean", VULNERABLE: "vulnerable", NOT_ASKED: "could not ask"}[code],
+        "told": lines,
+    }
     (given.out / "audit.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     print("\n".join(lines), file=sys.stderr if code else sys.stdout)
     return code
 
 
-def ask(versions: Mapping[str, str], services: Iterable[str], osv_url: str | None = None) -> Answer:
+def ask(
+    versions: Mapping[str, str], services: Iterable[str], osv_url: str | None = None
+) -> IntakeResult:
     """Ask each service about all distributions; what one knows, another need not."""
-    answer = Answer()
+    answer = IntakeResult()
     for service in services:
-        _ask(service, versions, ["--osv-url", osv_url] if osv_url and service == "osv" else [], answer)
+        _ask(
+            service,
+            versions,
+            ["--osv-url", osv_url] if osv_url and service == "osv" else [],
+            answer,
+        )
     return answer
 
 
 def ignored() -> Mapping[str, str]:
     """Advisories that do not concern us, by their id, with the reason."""
-    return {item["id"]: item["reason"] for item in tomllib.loads(IGNORED.read_text(encoding="utf-8"))["advisory"]}
+    return {
+        item["id"]: item["reason"]
+        for item in tomllib.loads(IGNORED.read_text(encoding="utf-8"))["advisory"]
+    }
 
 
-def verdict(answer: Answer, versions: Mapping[str, str], passed_over: Mapping[str, str]) -> tuple[int, list[str]]:
+def verdict(
+    answer: IntakeResult, versions: Mapping[str, str], passed_over: Mapping[str, str]
+) -> tuple[int, list[str]]:
     """Decide between the three answers; what is vulnerable weighs more than what could not be asked."""
     lines = [f"{service} could not be asked: {reason}" for service, reason in answer.silent.items()]
     bad = {name: ids - set(passed_over) for name, ids in sorted(answer.found.items())}
     for ids in answer.found.values():
-        lines += [f"ignored: {each}: {passed_over[each]}" for each in sorted(ids & set(passed_over))]
-    lines += [f"VULNERABLE: {name} {versions[name]}: {', '.join(sorted(ids))}" for name, ids in bad.items() if ids]
+        lines += [
+            f"ignored: {each}: {passed_over[each]}" for each in sorted(ids & set(passed_over))
+        ]
+    lines += [
+        f"VULNERABLE: {name} {versions[name]}: {', '.join(sorted(ids))}"
+        for name, ids in bad.items()
+        if ids
+    ]
     unknown = sorted(set(versions) - answer.asked)
     if unknown:
         few = ", ".join(unknown[:5]) + (", …" if len(unknown) > 5 else "")
-        lines.append(f"COULD NOT ASK about {len(unknown)} of {len(versions)} distributions ({few}). This is no clean result.")
+        lines.append(
+            f"COULD NOT ASK about {len(unknown)} of {len(versions)} distributions ({few}). This is no clean result."
+        )
     if any(bad.values()):
         return VULNERABLE, lines
     if unknown:
@@ -87,22 +126,53 @@ def verdict(answer: Answer, versions: Mapping[str, str], passed_over: Mapping[st
     return CLEAN, [*lines, f"clean: no known vulnerability in {len(versions)} distributions"]
 
 
-def _ask(service: str, versions: Mapping[str, str], options: Sequence[str], answer: Answer) -> None:
+def _ask(
+    service: str, versions: Mapping[str, str], options: Sequence[str], answer: IntakeResult
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         wanted, told = Path(folder) / "requirements.txt", Path(folder) / "told.json"
-        wanted.write_text("".join(f"{name}=={version}\n" for name, version in versions.items()), encoding="utf-8")
-        command: list[str | Path] = [sys.executable, "-m", "pip_audit", "--requirement", wanted, "--no-deps", "--disable-pip"]
-        command += ["--progress-spinner", "off", "--timeout", str(_WAIT_SECONDS), "--cache-dir", Path(folder) / "cache"]
-        command += ["--vulnerability-service", service, "--format", "json", "--output", told, *options]
+        wanted.write_text(
+            "".join(f"{name}=={version}\n" for name, version in versions.items()), encoding="utf-8"
+        )
+        command: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "pip_audit",
+            "--requirement",
+            wanted,
+            "--no-deps",
+            "--disable-pip",
+        ]
+        command += [
+            "--progress-spinner",
+            "off",
+            "--timeout",
+            str(_WAIT_SECONDS),
+            "--cache-dir",
+            Path(folder) / "cache",
+        ]
+        command += [
+            "--vulnerability-service",
+            service,
+            "--format",
+            "json",
+            "--output",
+            told,
+            *options,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if not told.is_file():
-            answer.silent[service] = (done.stderr.strip().splitlines() or ["no message"])[-1].rpartition("Caused by ")[2][:200]
+            answer.silent[service] = (done.stderr.strip().splitlines() or ["no message"])[
+                -1
+            ].rpartition("Caused by ")[2][:200]
             return
         for item in json.loads(told.read_text(encoding="utf-8"))["dependencies"]:
             if "skip_reason" not in item:
                 answer.asked.add(item["name"])
                 if item["vulns"]:
-                    answer.found.setdefault(item["name"], set()).update(each["id"] for each in item["vulns"])
+                    answer.found.setdefault(item["name"], set()).update(
+                        each["id"] for each in item["vulns"]
+                    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Sets up .venv beside pyproject.toml: pinned versions, PyTorch as its CPU build, nothing of CUDA.
 
-Runs with the standard library alone and returns at once when nothing changed since the last set-up. Whether PyTorch would be a
-CPU build is decided before anything of it is installed: first with the user's own pip configuration, then with PyTorch's public CPU index.
+Runs with the standard library alone and returns at once when nothing changed since the last set-up.
+Whether PyTorch would be a CPU build is decided before anything of it is installed: first with the
+user's own pip configuration, then with PyTorch's public CPU index.
 """
 
 import hashlib
@@ -55,10 +56,19 @@ def set_up() -> None:
     pip("install", "--quiet", "--constraint", str(CONSTRAINTS), "pip", "setuptools")
     index = cpu_index()
     print("ctdeface: installing the pinned versions (a few minutes the first time)", flush=True)
-    pip("install", "--quiet", "--constraint", str(CONSTRAINTS), *index, "--editable", f"{ROOT}[watcher,worker,traces,dev,docs]")
+    pip(
+        "install",
+        "--quiet",
+        "--constraint",
+        str(CONSTRAINTS),
+        *index,
+        "--editable",
+        f"{ROOT}[watcher,worker,traces,dev,docs]",
+    )
     if found := cuda_packages(item["name"] for item in json.loads(pip("list", "--format=json"))):
-        message = f".venv holds CUDA packages ({', '.join(found)}): `make clean`, then check your pip configuration"
-        raise SetupError(message)
+        raise SetupError(
+            f".venv holds CUDA packages ({', '.join(found)}): `make clean`, then check your pip configuration"
+        )
     STAMP.write_text(fingerprint(), encoding="utf-8")
 
 
@@ -74,11 +84,10 @@ def cpu_index() -> tuple[str, ...]:
         if is_cpu_build(plan):
             return index
         seen = "what it offers needs CUDA"
-    message = (
+    raise SetupError(
         f"pip finds no CPU build of PyTorch ({seen}): name an index that has one, for example "
         f"`pip config set global.extra-index-url {CPU_INDEX[1]}`, and run make again"
     )
-    raise SetupError(message)
 
 
 def planned(requirement: str, index: Iterable[str]) -> list[dict[str, str]]:
@@ -89,9 +98,20 @@ def planned(requirement: str, index: Iterable[str]) -> list[dict[str, str]]:
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        asked = ("install", "--quiet", "--dry-run", "--ignore-installed", "--report", str(report), "--constraint", str(CONSTRAINTS))
+        asked = (
+            "install",
+            "--quiet",
+            "--dry-run",
+            "--ignore-installed",
+            "--report",
+            str(report),
+            "--constraint",
+            str(CONSTRAINTS),
+        )
         pip(*asked, *index, requirement)
-        return [item["metadata"] for item in json.loads(report.read_text(encoding="utf-8"))["install"]]
+        return [
+            item["metadata"] for item in json.loads(report.read_text(encoding="utf-8"))["install"]
+        ]
 
 
 def is_cpu_build(plan: list[dict[str, str]]) -> bool:
@@ -113,11 +133,12 @@ def python() -> Path:
 def pip(*arguments: str) -> str:
     """Run pip in .venv and return its output; its complaint is shown to the person."""
     command = [str(python()), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
-    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
-        message = f"pip {arguments[0]} failed: {' '.join(last) or 'no message'}"
-        raise SetupError(message)
+        raise SetupError(f"pip {arguments[0]} failed: {' '.join(last) or 'no message'}")
     return done.stdout
 
 

@@ -1,7 +1,8 @@
 """Writes what is installed as a CycloneDX bill of materials: every distribution with its version, license and what it needs.
 
-`pip-audit --format cyclonedx-json` leaves out whatever its service could not tell about, all of it on a machine without a network; so the
-bill is made here from the installed distributions themselves, and read back before it counts.
+`pip-audit --format cyclonedx-json` leaves out whatever its service could not tell about, all of it
+on a machine without a network; so the bill is made here from the installed distributions
+themselves, and read back before it counts.
 """
 
 import json
@@ -37,7 +38,8 @@ def write_bill(file: Path) -> None:
     """Write the bill of everything that is installed.
 
     Raises:
-        ValueError: what was written is no valid CycloneDX 1.6, or does not name everything that is installed.
+        ValueError: what was written is no valid CycloneDX 1.6, or does not name everything that is
+            installed.
     """
     there = installed()
     text = JsonV1Dot6(_bill(there)).output_as_string(indent=1)
@@ -54,14 +56,15 @@ def check_bill(file: Path, there: Mapping[str, metadata.Distribution]) -> None:
     """
     text = file.read_text(encoding="utf-8")
     if complaint := JsonStrictValidator(SchemaVersion.V1_6).validate_str(text):
-        message = f"{file.name} is no valid CycloneDX 1.6: {str(complaint).splitlines()[0]}"
-        raise ValueError(message)
+        raise ValueError(f"{file.name} is no valid CycloneDX 1.6: {str(complaint).splitlines()[0]}")
     content = json.loads(text)
-    named = {(item["name"], item["version"]) for item in [content["metadata"]["component"], *content.get("components", [])]}
+    named = {
+        (item["name"], item["version"])
+        for item in [content["metadata"]["component"], *content.get("components", [])]
+    }
     held = {(name, found.version) for name, found in there.items()}
     if named != held:
-        message = f"{file.name} does not name what is installed: {sorted(named ^ held)}"
-        raise ValueError(message)
+        raise ValueError(f"{file.name} does not name what is installed: {sorted(named ^ held)}")
 
 
 def _bill(there: Mapping[str, metadata.Distribution]) -> Bom:
@@ -71,12 +74,21 @@ def _bill(there: Mapping[str, metadata.Distribution]) -> Bom:
     for name, found in there.items():
         extras = found.metadata.get_all("Provides-Extra") or [] if name == OURS else []
         needs = _needed(found.requires or [], extras)
-        bill.register_dependency(components[name], [components[need] for need in sorted(needs) if need in components])
+        bill.register_dependency(
+            components[name], [components[need] for need in sorted(needs) if need in components]
+        )
     return bill
 
 
 def _component(name: str, found: metadata.Distribution) -> Component:
-    stated = next((text for key in ("License-Expression", "License") for text in found.metadata.get_all(key) or []), "")
+    stated = next(
+        (
+            text
+            for key in ("License-Expression", "License")
+            for text in found.metadata.get_all(key) or []
+        ),
+        "",
+    )
     short = stated if "\n" not in stated and len(stated) < _LONGEST_LICENSE_NAME else ""
     return Component(
         name=name,
@@ -93,5 +105,6 @@ def _needed(lines: Iterable[str], extras: Iterable[str]) -> set[str]:
     return {
         normal(each.name)
         for each in wanted
-        if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in ["", *extras])
+        if each.marker is None
+        or any(each.marker.evaluate({"extra": extra}) for extra in ["", *extras])
     }

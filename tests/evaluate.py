@@ -1,7 +1,8 @@
-"""The evaluation of the issues: `ctdeface evaluate` with the figures of the tests' own measure (`tests/measure`) beside the gate's.
+"""The evaluation of the issues: `ctdeface evaluate` with the figures of the tests' own measure (`tests/support/measure`) beside the gate's.
 
-`make evaluate` runs it over the folder that CTDEFACE_REAL_DATA names (what no training reads), 300 phantoms of an unseen kind and 60 scans
-without a face. `tests` figures come from rays that share no code with segmenters and gate.
+`make evaluate` runs it over the folder that CTDEFACE_REAL_DATA names (what no training reads), 300
+phantoms of an unseen kind and 60 scans without a face. `tests` figures come from rays that share no
+code with segmenters and gate.
 """
 
 import argparse
@@ -12,32 +13,42 @@ from pathlib import Path
 
 import numpy as np
 
-from ctdeface_worker.domain import Volume
-from ctdeface_worker.evaluation import command
+from ctdeface_worker.commands import evaluate
 from ctdeface_worker.evaluation.inputs import Input, Kind
-from tests.measure.heads import HEADS
-from tests.measure.nose import window_by_nose
-from tests.measure.phantoms import window_of_scene, window_of_synthetic
-from tests.measure.skin import Window, facial_skin
+from ctdeface_worker.imaging.domain import Volume
+from tests.support.measure.heads import HEADS
+from tests.support.measure.nose import window_by_nose
+from tests.support.measure.phantoms import window_of_scene, window_of_synthetic
+from tests.support.measure.skin import Window, facial_skin
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure everything, or what the options of `ctdeface evaluate` say."""
-    parser = argparse.ArgumentParser(prog="python -m tests.evaluate", description=__doc__, epilog="DATA defaults to CTDEFACE_REAL_DATA.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.evaluate",
+        description=__doc__,
+        epilog="DATA defaults to CTDEFACE_REAL_DATA.",
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings file")
-    command.add_arguments(parser)
+    evaluate.add_arguments(parser)
     chosen = parser.parse_args(arguments)
     if chosen.data is None and os.environ.get("CTDEFACE_REAL_DATA"):
         chosen.data = Path(os.environ["CTDEFACE_REAL_DATA"])
-    return command.evaluate(chosen, by_the_tests)
+    return evaluate.evaluate(chosen, by_the_tests)
 
 
 def by_the_tests(wanted: Input, before: Volume, after: Volume) -> dict[str, float]:
     """Return the share of facial skin that is gone, seen from the front; nothing where no face is in view to measure by."""
-    with np.errstate(invalid="ignore"):  # beyond the border of a view there is no skin to compare with
+    with np.errstate(
+        invalid="ignore"
+    ):  # beyond the border of a view there is no skin to compare with
         window = _window(wanted, before)
     skin = facial_skin(before, after, window, views=("front",)) if window else None
-    return {"tests_skin_removed": skin.removed, "tests_bright": skin.bright} if skin and skin.counted else {}
+    return (
+        {"tests_skin_removed": skin.removed, "tests_bright": skin.bright}
+        if skin and skin.counted
+        else {}
+    )
 
 
 def _window(wanted: Input, before: Volume) -> Window | None:

@@ -1,7 +1,8 @@
 """Makes the passwords of a deployment and RabbitMQ's users with them, once: `python3 deploy/docker/make_secrets.py [FOLDER]`.
 
-Runs with the standard library alone. What is there already stays, so it can be run again. The folder is for its owner only; the files in
-it can be read by everybody, because a container that gets one of them runs under another user.
+Runs with the standard library alone. What is there already stays, so it can be run again. The
+folder is for its owner only; the files in it can be read by everybody, because a container that
+gets one of them runs under another user.
 """
 
 import base64

@@ -13,10 +13,14 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:  # MkDocs loads this file by its path
     sys.path.insert(0, str(ROOT))
 
-from deploy.site import pictures, reference  # noqa: E402  found only now
+from deploy.site import pictures, reference
 
 DOCS = ROOT / "docs"
-MOVED = {ROOT / "CONTRIBUTING.md": "contributing.md", ROOT / "CHANGELOG.md": "changelog.md", ROOT / "README.md": "index.md"}
+MOVED = {
+    ROOT / "CONTRIBUTING.md": "contributing.md",
+    ROOT / "CHANGELOG.md": "changelog.md",
+    ROOT / "README.md": "index.md",
+}
 """Pages that lie outside docs/ and where they are in the site."""
 _LINK = re.compile(r"\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 
@@ -27,7 +31,13 @@ def on_files(files: Files, /, *, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, path, content=content))
     for source, path in MOVED.items():
         if path != "index.md":
-            files.append(File.generated(config, path, content=rewritten(source.read_text(encoding="utf-8"), source, path)))
+            files.append(
+                File.generated(
+                    config,
+                    path,
+                    content=rewritten(source.read_text(encoding="utf-8"), source, path),
+                )
+            )
     files.append(File.generated(config, "decisions/index.md", content=_decisions()))
     for path, file in pictures.made().items():
         files.append(File.generated(config, path, abs_src_path=str(file)))
@@ -54,7 +64,9 @@ def rewritten(markdown: str, source: Path, path: str) -> str:
 
     def lead(found: re.Match[str]) -> str:
         target = (source.parent / found[1]).resolve()
-        if not target.exists() or (target.is_file() and target.is_relative_to(DOCS) and source.is_relative_to(DOCS)):
+        if not target.exists() or (
+            target.is_file() and target.is_relative_to(DOCS) and source.is_relative_to(DOCS)
+        ):
             return found[0]
         up = "../" * path.count("/")
         return f"]({up}{_place(target)}{found[2] or ''})"
@@ -66,7 +78,12 @@ def _linked_from_pages() -> Iterator[Path]:
     for page in (*DOCS.rglob("*.md"), *MOVED):
         for link, _ in _LINK.findall(page.read_text(encoding="utf-8")):
             target = (page.parent / link).resolve()
-            if target.is_file() and target.is_relative_to(ROOT) and not target.is_relative_to(DOCS) and target not in MOVED:
+            if (
+                target.is_file()
+                and target.is_relative_to(ROOT)
+                and not target.is_relative_to(DOCS)
+                and target not in MOVED
+            ):
                 yield target
 
 
@@ -83,6 +100,8 @@ def _place(file: Path) -> str:
 def _decisions() -> str:
     rows = []
     for file in sorted((DOCS / "decisions").glob("0*.md")):
-        number, title = file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ").split(": ", 1)
+        number, title = (
+            file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ").split(": ", 1)
+        )
         rows.append(f"| {number} | [{title}]({file.name}) |")
     return "\n".join(["# Decisions", "", "| number | decision |", "|---|---|", *rows, ""])

@@ -22,13 +22,15 @@ def made() -> Mapping[str, Path]:
 
 def _make() -> None:
     """Run the demo, then the same head with slices taken out of its middle, and keep what a person would look at."""
-    from ctdeface_worker.phantom.head import make_head  # noqa: PLC0415  heavy, and the site usually has its pictures
-    from ctdeface_worker.preview import write_preview  # noqa: PLC0415  the same
+    from ctdeface_worker.phantom.head import make_head
+    from ctdeface_worker.pipeline.preview import write_preview
 
     PLACE.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as folder:
         root = Path(folder)
-        write_preview(make_head(1).volume, PLACE / NAMES[0], title="The synthetic head before: it is nobody")
+        write_preview(
+            make_head(1).volume, PLACE / NAMES[0], title="The synthetic head before: it is nobody"
+        )
         _run("demo", "--folder", root)
         reports = root / "defaced.ctdeface/reports"
         _keep(reports, "*/*/preview/*.png", NAMES[1])
@@ -43,11 +45,14 @@ def _make() -> None:
 
 def _run(*words: str | Path, code: int = 0) -> None:
     command = [sys.executable, "-m", "ctdeface_shared", *map(str, words)]
-    settings = {name: value for name, value in os.environ.items() if not name.startswith("CTDEFACE_")}
+    settings = {
+        name: value for name, value in os.environ.items() if not name.startswith("CTDEFACE_")
+    }
     done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
     if done.returncode != code:
-        message = f"ctdeface {words[0]} ended with {done.returncode} instead of {code}: {done.stderr.strip()[-300:]}"
-        raise RuntimeError(message)
+        raise RuntimeError(
+            f"ctdeface {words[0]} ended with {done.returncode} instead of {code}: {done.stderr.strip()[-300:]}"
+        )
 
 
 def _keep(reports: Path, pattern: str, name: str) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 
-from ctdeface_shared.cli import main
+from ctdeface_shared.commands.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

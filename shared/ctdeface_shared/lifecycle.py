@@ -7,11 +7,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from ctdeface_shared.errors import CtDefaceError, OutOfMemory
 
+Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
@@ -20,8 +22,9 @@ _log = logging.getLogger(__name__)
 def boundary(work: Callable[[], Result]) -> Result | Exception:
     """Run one task and return its result, or its error as a value, so that the loop around it decides what follows.
 
-    Errors of this project come back as they are, a lack of memory as `OutOfMemory`; anything else is a bug, which is logged
-    with its traceback. Used at each process's outermost loop; everywhere else errors are caught by name.
+    Errors of this project come back as they are, a lack of memory as `OutOfMemory`; anything else
+    is a bug, which is logged with its traceback. Used at each process's outermost loop; everywhere
+    else errors are caught by name.
     """
     try:
         return work()
@@ -29,7 +32,7 @@ def boundary(work: Callable[[], Result]) -> Result | Exception:
         return error
     except MemoryError:
         return OutOfMemory("not enough memory for this case")
-    except Exception as error:  # noqa: BLE001  the one broad except: a bug in one case must not end the process
+    except Exception as error:
         _log.error("bug_met", exc_info=error)
         return error
 
@@ -38,7 +41,8 @@ def boundary(work: Callable[[], Result]) -> Result | Exception:
 def stop_on_signals() -> Iterator[threading.Event]:
     """Give an event that the first Ctrl-C or SIGTERM sets; a second signal acts as if nothing had been arranged.
 
-    Works in the main thread only, where Python runs signal handlers. The earlier handlers are back after the block.
+    Works in the main thread only, where Python runs signal handlers. The earlier handlers are back
+    after the block.
     """
     stop = threading.Event()
     earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -63,8 +67,19 @@ def stop_with_parent() -> None:
     """Ask this process to stop when its standard input ends: a pipe of the parent's, which even SIGKILL makes it let go."""
 
     def wait() -> None:
-        while os.read(sys.stdin.fileno(), 1):  # not through Python's buffer, whose lock would be held when the interpreter ends
+        while os.read(
+            sys.stdin.fileno(), 1
+        ):  # not through Python's buffer, whose lock would be held when the interpreter ends
             continue
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
+def never_raises(callback: Callable[Given, None]) -> Callable[Given, None]:
+    """Wrap a callback so that its exceptions are logged instead of raised."""
+
+    def call(*args: Given.args, **named: Given.kwargs) -> None:
+        boundary(partial(callback, *args, **named))
+
+    return call

@@ -1,6 +1,7 @@
 """Logs as JSON lines that cannot name a patient: only keys from an allow-list, and no text of foreign libraries.
 
-Events are past-tense snake_case (`case_published`). Case and file names, UIDs and header values never go here: the report has them.
+Events are past-tense snake_case (`case_published`). Case and file names, UIDs and header values
+never go here: the report has them.
 """
 
 import logging
@@ -45,11 +46,15 @@ def configure(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
         structlog.processors.JSONRenderer(sort_keys=True),
     ]
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=last))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=last)
+    )
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    logging.getLogger("pika").setLevel(max(level, logging.WARNING))  # it tells each step of each connection, none of it in our words
+    logging.getLogger("pika").setLevel(
+        max(level, logging.WARNING)
+    )  # it tells each step of each connection, none of it in our words
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:
@@ -93,6 +98,8 @@ def _places(trace: TracebackType | None) -> list[str]:
     places = []
     while trace is not None:
         code = trace.tb_frame.f_code
-        places.append(f"{trace.tb_frame.f_globals.get('__name__', '?')}:{code.co_name}:{trace.tb_lineno}")
+        places.append(
+            f"{trace.tb_frame.f_globals.get('__name__', '?')}:{code.co_name}:{trace.tb_lineno}"
+        )
         trace = trace.tb_next
     return places

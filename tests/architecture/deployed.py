@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 import pytest
 import yaml
 
-from ctdeface_shared.cli import COMMANDS
-from ctdeface_shared.metrics.section import MetricsSection
-from ctdeface_shared.settings import keys, load, variable_of
+from ctdeface_shared.commands.main import COMMANDS
+from ctdeface_shared.settings.loading import keys, load, variable_of
+from ctdeface_shared.settings.sections import MetricsSection
 from tests.architecture.sources import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -24,7 +24,9 @@ IMAGE = re.compile(r"(?:[a-z0-9-]+/)?[a-z0-9-]+:[a-z]*[0-9][A-Za-z0-9.-]*")
 
 def documents(file: Path) -> Sequence[Document]:
     """Read every document of a YAML file."""
-    return [document for document in yaml.safe_load_all(file.read_text(encoding="utf-8")) if document]
+    return [
+        document for document in yaml.safe_load_all(file.read_text(encoding="utf-8")) if document
+    ]
 
 
 def accepted(variables: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,14 +51,21 @@ def refuse_unknown_command(words: Sequence[str]) -> None:
     assert words[0] in COMMANDS
     page = [str(Path(sys.executable).with_name("ctdeface")), words[0], "--help"]
     told = subprocess.run(page, capture_output=True, text=True, check=True).stdout
-    assert not [word for word in words[1:] if word.startswith("-") and not re.search(rf"{re.escape(word)}\b", told)]
+    assert not [
+        word
+        for word in words[1:]
+        if word.startswith("-") and not re.search(rf"{re.escape(word)}\b", told)
+    ]
 
 
 def stages(dockerfile: Path) -> Mapping[str, str]:
     """Return the instructions of each stage of a Dockerfile, by its name."""
     text = re.sub(r"\\\n\s*", "", dockerfile.read_text(encoding="utf-8"))
     parts = re.split(r"^FROM (\S+) AS (\S+)$", text, flags=re.MULTILINE)
-    return {name: f"FROM {base}\n{body}" for base, name, body in zip(parts[1::3], parts[2::3], parts[3::3], strict=True)}
+    return {
+        name: f"FROM {base}\n{body}"
+        for base, name, body in zip(parts[1::3], parts[2::3], parts[3::3], strict=True)
+    }
 
 
 def lineage(name: str, of: Mapping[str, str]) -> Iterator[str]:

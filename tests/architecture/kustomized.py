@@ -23,10 +23,18 @@ def built(folder: Path) -> Sequence[Object]:
     objects: list[Object] = []
     for name in rules["resources"]:
         place = folder / name
-        objects += built(place) if place.is_dir() else copy.deepcopy([dict(each) for each in documents(place)])
+        objects += (
+            built(place)
+            if place.is_dir()
+            else copy.deepcopy([dict(each) for each in documents(place)])
+        )
     for patch in rules.get("patches", ()):
         for change in documents(folder / patch["path"]):
-            (target,) = [each for each in objects if (each["kind"], each["metadata"]["name"]) == _name(change)]
+            (target,) = [
+                each
+                for each in objects
+                if (each["kind"], each["metadata"]["name"]) == _name(change)
+            ]
             _merge(target, change)
     for each in objects:
         _place(each, rules.get("namespace"))
@@ -69,7 +77,11 @@ def _selectors(each: Object) -> Sequence[dict[str, str]]:
     spec = each.get("spec", {})
     if each["kind"] == "Service":
         return [spec["selector"]]
-    return [spec[key]["matchLabels"] for key in ("selector", "podSelector") if "matchLabels" in spec.get(key, {})]
+    return [
+        spec[key]["matchLabels"]
+        for key in ("selector", "podSelector")
+        if "matchLabels" in spec.get(key, {})
+    ]
 
 
 def _rename(each: Object, rule: Mapping[str, str]) -> None:

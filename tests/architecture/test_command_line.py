@@ -10,7 +10,7 @@ from time import monotonic
 
 import pytest
 
-from ctdeface_shared.cli import COMMANDS
+from ctdeface_shared.commands.main import COMMANDS
 
 CTDEFACE = Path(sys.executable).with_name("ctdeface")
 HEAVY = {
@@ -34,14 +34,18 @@ RUNS = 5
 
 def _loaded_by(*arguments: str) -> set[str]:
     script = (
-        "import json, sys\nfrom ctdeface_shared.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "import json, sys\nfrom ctdeface_shared.commands.main import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
         "print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True
+    )
     return set(json.loads(done.stderr.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], []], ids=["help", "version", "nothing"])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], []], ids=["help", "version", "nothing"]
+)
 def test_help_loads_no_heavy_library(arguments: list[str]) -> None:
     """Help and version come from the standard library alone."""
     assert not _loaded_by(*arguments) & HEAVY
@@ -58,7 +62,9 @@ def _seconds_of_help() -> float:
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, and its figures still there
     seconds = monotonic() - begun
     figures = Path(f"/proc/{process.pid}/schedstat")
-    waited_for_processor = int(figures.read_text(encoding="ascii").split()[1]) / 1e9 if figures.exists() else 0.0
+    waited_for_processor = (
+        int(figures.read_text(encoding="ascii").split()[1]) / 1e9 if figures.exists() else 0.0
+    )
     assert process.wait() == 0
     return seconds - waited_for_processor
 

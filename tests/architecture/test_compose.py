@@ -11,7 +11,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from ctdeface_shared.settings import Settings
+from ctdeface_shared.settings.loading import Settings
 from tests.architecture.deployed import (
     DEPLOY,
     IMAGE,
@@ -38,7 +38,10 @@ def test_the_file_follows_the_compose_specification() -> None:
     """With the schema that check-jsonschema brings; keys that come twice are refused as well."""
     tool = Path(sys.executable).with_name("check-jsonschema")
     done = subprocess.run(
-        [tool, "--builtin-schema", "vendor.compose-spec", DEPLOY / "compose.yaml"], capture_output=True, text=True, check=False
+        [tool, "--builtin-schema", "vendor.compose-spec", DEPLOY / "compose.yaml"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout
 
@@ -46,7 +49,12 @@ def test_the_file_follows_the_compose_specification() -> None:
 def test_the_dockerfile_has_no_known_mistake() -> None:
     """As hadolint knows them; its mere advice counts as well."""
     tool = Path(sys.executable).with_name("hadolint")
-    done = subprocess.run([tool, "--no-color", DEPLOY / "docker/Dockerfile"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [tool, "--no-color", DEPLOY / "docker/Dockerfile"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -63,16 +71,30 @@ def test_what_a_service_refers_to_is_there(name: str) -> None:
     else:
         assert IMAGE.fullmatch(service["image"])
     assert set(service["networks"]) <= set(COMPOSE["networks"])
-    named = {secret if isinstance(secret, str) else secret["source"] for secret in service.get("secrets", [])}
+    named = {
+        secret if isinstance(secret, str) else secret["source"]
+        for secret in service.get("secrets", [])
+    }
     assert named <= set(COMPOSE["secrets"])
-    for source in (volume.rpartition(":/")[0] for volume in (re.sub(r":ro$", "", one) for one in service.get("volumes", []))):
-        assert source in COMPOSE["volumes"] or source.startswith("${CTDEFACE_SPOOL:-") or (DEPLOY / source).exists()
+    for source in (
+        volume.rpartition(":/")[0]
+        for volume in (re.sub(r":ro$", "", one) for one in service.get("volumes", []))
+    ):
+        assert (
+            source in COMPOSE["volumes"]
+            or source.startswith("${CTDEFACE_SPOOL:-")
+            or (DEPLOY / source).exists()
+        )
     assert set(service.get("depends_on", {})) <= set(SERVICES)
 
 
 def test_every_secret_is_one_that_the_script_makes(tmp_path: Path) -> None:
     """Files in deploy/secrets, which git does not keep."""
-    subprocess.run([sys.executable, DEPLOY / "docker/make_secrets.py", tmp_path], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, DEPLOY / "docker/make_secrets.py", tmp_path],
+        check=True,
+        capture_output=True,
+    )
     for secret in COMPOSE["secrets"].values():
         file = DEPLOY / secret["file"]
         assert file.parent == MADE
@@ -81,26 +103,42 @@ def test_every_secret_is_one_that_the_script_makes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(OURS))
-def test_our_services_run_commands_and_settings_that_exist(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_services_run_commands_and_settings_that_exist(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Sub-command, each setting with its value, and the file of the password where the secret is mounted."""
     service = SERVICES[name]
     refuse_unknown_command(service["command"])
     accepted(service["environment"], monkeypatch)
     (secret,) = service["secrets"]
-    assert service["environment"]["CTDEFACE_BROKER__PASSWORD_FILE"] == f"/run/secrets/{secret['target']}"
+    assert (
+        service["environment"]["CTDEFACE_BROKER__PASSWORD_FILE"]
+        == f"/run/secrets/{secret['target']}"
+    )
     users = {user["name"] for user in documents(DEPLOY / "rabbitmq/definitions.json")[0]["users"]}
     assert service["environment"]["CTDEFACE_BROKER__USER"] in users
-    assert re.fullmatch(r"amqp://(\w+):5672", service["environment"]["CTDEFACE_BROKER__URL"])[1] in SERVICES  # type: ignore[index]  # it matches
+    address = re.fullmatch(r"amqp://(\w+):5672", service["environment"]["CTDEFACE_BROKER__URL"])
+    assert address
+    assert address[1] in SERVICES
 
 
-def test_workers_name_their_audit_chains_and_sign_them_once_the_comment_signs_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_name_their_audit_chains_and_sign_them_once_the_comment_signs_are_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Host names of containers do not last; the three lines about the key fit together, and the page counts them."""
     assert SERVICES["worker"]["environment"]["CTDEFACE_AUDIT__WRITER"] == "worker"
-    text, lines = re.subn(r"^( *)# (.*audit_key.*)$", r"\1\2", (DEPLOY / "compose.yaml").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    text, lines = re.subn(
+        r"^( *)# (.*audit_key.*)$",
+        r"\1\2",
+        (DEPLOY / "compose.yaml").read_text(encoding="utf-8"),
+        flags=re.MULTILINE,
+    )
     signing = yaml.safe_load(text)
     worker = signing["services"]["worker"]
     accepted(worker["environment"], monkeypatch)
-    (target,) = [secret["target"] for secret in worker["secrets"] if secret["source"] == "audit_key"]
+    (target,) = [
+        secret["target"] for secret in worker["secrets"] if secret["source"] == "audit_key"
+    ]
     assert worker["environment"]["CTDEFACE_AUDIT__KEY_FILE"] == f"/run/secrets/{target}"
     assert (lines, signing["secrets"]["audit_key"]["file"]) == (3, "./secrets/audit.key")
 
@@ -110,15 +148,25 @@ def test_our_services_may_do_as_little_as_possible(name: str) -> None:
     """Not root, nothing writable but spool, state and /tmp, no capabilities, and no way out of the inner network."""
     service = SERVICES[name]
     assert service["user"] == "${CTDEFACE_UID:-10001}:${CTDEFACE_GID:-10001}"
-    assert (service["read_only"], service["cap_drop"], service["security_opt"]) == (True, ["ALL"], ["no-new-privileges:true"])
+    assert (service["read_only"], service["cap_drop"], service["security_opt"]) == (
+        True,
+        ["ALL"],
+        ["no-new-privileges:true"],
+    )
     assert service["networks"] == ["inside"]
     assert COMPOSE["networks"]["inside"]["internal"] is True
-    assert {volume.rpartition(":")[2] for volume in service.get("volumes", [])} <= {"/spool", "/state"}
+    assert {volume.rpartition(":")[2] for volume in service.get("volumes", [])} <= {
+        "/spool",
+        "/state",
+    }
 
 
 def test_a_worker_has_time_to_hand_its_case_back() -> None:
     """Containers are killed after the grace period of the setting, not within it."""
-    assert float(SERVICES["worker"]["stop_grace_period"].removesuffix("s")) > Settings().work.grace_period
+    assert (
+        float(SERVICES["worker"]["stop_grace_period"].removesuffix("s"))
+        > Settings().work.grace_period
+    )
 
 
 def test_nothing_is_published_beyond_this_machine() -> None:
@@ -128,21 +176,30 @@ def test_nothing_is_published_beyond_this_machine() -> None:
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-@pytest.mark.parametrize(("target", "port", "command"), [("watcher", WATCH_PORT, "watch"), ("worker", WORK_PORT, "work")])
-def test_each_image_runs_as_nobody_and_asks_for_its_health(target: str, port: int, command: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "port", "command"), [("watcher", WATCH_PORT, "watch"), ("worker", WORK_PORT, "work")]
+)
+def test_each_image_runs_as_nobody_and_asks_for_its_health(
+    target: str, port: int, command: str
+) -> None:
     """The last user is 10001, the health check asks /healthz at the port that the program listens at."""
     text = "".join(reversed(list(lineage(target, STAGES))))
     assert re.findall(r"^USER (.*)$", text, re.MULTILINE)[-1] == "10001:10001"
     (check,) = re.findall(r"^HEALTHCHECK (.*)$", text, re.MULTILINE)
     assert f"http://127.0.0.1:{port}/healthz" in check
     assert f"EXPOSE {port}\n" in text
-    assert (re.findall(r"^ENTRYPOINT (.*)$", text, re.MULTILINE), re.findall(r"^CMD (.*)$", text, re.MULTILINE)) == (
+    assert (
+        re.findall(r"^ENTRYPOINT (.*)$", text, re.MULTILINE),
+        re.findall(r"^CMD (.*)$", text, re.MULTILINE),
+    ) == (
         ['["ctdeface"]'],
         [f'["{command}"]'],
     )
 
 
-def test_the_dockerfile_names_settings_files_and_images_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dockerfile_names_settings_files_and_images_that_exist(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Settings of the environment, sources of COPY, which the ignore file lets through, and bases without the host of a registry."""
     text = (DEPLOY / "docker/Dockerfile").read_text(encoding="utf-8")
     accepted(dict(re.findall(r"\b(CTDEFACE_\w+)=(\S+)", text)), monkeypatch)
@@ -160,7 +217,11 @@ def test_torch_comes_from_the_index_that_the_set_up_uses() -> None:
     """PyTorch's own of CPU builds, for the worker alone."""
     text = (DEPLOY / "docker/Dockerfile").read_text(encoding="utf-8")
     index = re.findall(r'"(https://[^"]+)"', (DEPLOY / "setup_venv.py").read_text(encoding="utf-8"))
-    assert re.findall(r"--extra-index-url (\S+)", text) == index == re.findall(r"https://\S+", STAGES["worker-build"])
+    assert (
+        re.findall(r"--extra-index-url (\S+)", text)
+        == index
+        == re.findall(r"https://\S+", STAGES["worker-build"])
+    )
 
 
 def needed(extra: str) -> set[str]:
@@ -171,7 +232,9 @@ def needed(extra: str) -> set[str]:
         name, extras = waiting.pop()
         for line in metadata.requires(name) or []:
             one = Requirement(line)
-            wanted = one.marker is None or any(one.marker.evaluate({"extra": each}) for each in extras)
+            wanted = one.marker is None or any(
+                one.marker.evaluate({"extra": each}) for each in extras
+            )
             if wanted and one.name.lower() not in found:
                 found.add(one.name.lower())
                 waiting.append((one.name, frozenset({"", *one.extras})))
@@ -188,15 +251,29 @@ def test_the_watchers_image_needs_no_imaging_library_and_the_workers_does() -> N
 
 def test_prometheus_and_grafana_find_what_is_mounted() -> None:
     """The configuration, the rules beside it, the data source and the folder of the dashboards."""
-    mounts = {one.split(":")[1]: one.split(":")[0] for name in ("prometheus", "grafana") for one in SERVICES[name]["volumes"]}
+    mounts = {
+        one.split(":")[1]: one.split(":")[0]
+        for name in ("prometheus", "grafana")
+        for one in SERVICES[name]["volumes"]
+    }
     config = SERVICES["prometheus"]["command"][0].removeprefix("--config.file=")
     place = next(place for place in mounts if config.startswith(f"{place}/"))
     assert (DEPLOY / mounts[place] / config.removeprefix(f"{place}/")).is_file()
     (scrapes,) = documents(DEPLOY / "prometheus/compose.yml")
-    ports = {job["job_name"]: re.findall(r"\b94\d\d\b", str(job)) for job in scrapes["scrape_configs"]}
-    assert (ports["ctdeface-watcher"], ports["ctdeface-worker"]) == ([str(WATCH_PORT)], [str(WORK_PORT)])
+    ports = {
+        job["job_name"]: re.findall(r"\b94\d\d\b", str(job)) for job in scrapes["scrape_configs"]
+    }
+    assert (ports["ctdeface-watcher"], ports["ctdeface-worker"]) == (
+        [str(WATCH_PORT)],
+        [str(WORK_PORT)],
+    )
     (provider,) = documents(DEPLOY / "grafana/provisioning/dashboards/ctdeface.yml")[0]["providers"]
     assert list((DEPLOY / mounts[provider["options"]["path"]]).glob("*.json"))
-    (source,) = documents(DEPLOY / "grafana/provisioning/datasources/prometheus.yml")[0]["datasources"]
+    (source,) = documents(DEPLOY / "grafana/provisioning/datasources/prometheus.yml")[0][
+        "datasources"
+    ]
     for board in (DEPLOY / "grafana/dashboards").glob("*.json"):
-        assert set(re.findall(r'"uid": "([\w-]+)"', board.read_text(encoding="utf-8"))) == {source["uid"], documents(board)[0]["uid"]}
+        assert set(re.findall(r'"uid": "([\w-]+)"', board.read_text(encoding="utf-8"))) == {
+            source["uid"],
+            documents(board)[0]["uid"],
+        }

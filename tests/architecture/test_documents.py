@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared.settings import Settings, keys, load, variable_of
+from ctdeface_shared.settings.loading import Settings, keys, load, variable_of
 from deploy.site import pictures
 from tests.architecture.sources import PACKAGES, ROOT
 
@@ -23,12 +23,24 @@ HEADINGS = ["Question", "Options", "Decision", "Consequences", "Checked by"]
 
 def _environment(**more: str) -> dict[str, str]:
     """The environment without settings or make flags of whoever runs the tests, with .venv's commands first on PATH."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("CTDEFACE_", "MAKE", "MFLAGS"))}
-    return {**clean, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **more}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CTDEFACE_", "MAKE", "MFLAGS"))
+    }
+    return {
+        **clean,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        **more,
+    }
 
 
 def _make_lines() -> list[str]:
-    return re.findall(r"^    (make .*)$", "\n".join(file.read_text(encoding="utf-8") for file in DOCUMENTS), re.MULTILINE)
+    return re.findall(
+        r"^    (make .*)$",
+        "\n".join(file.read_text(encoding="utf-8") for file in DOCUMENTS),
+        re.MULTILINE,
+    )
 
 
 def test_the_readme_says_first_what_is_not_done() -> None:
@@ -41,21 +53,34 @@ def test_the_readme_says_first_what_is_not_done() -> None:
 @pytest.mark.parametrize("line", sorted(set(_make_lines())))
 def test_every_make_command_in_the_documents_exists(line: str) -> None:
     """Make knows each target that a document names, with the variables it names."""
-    done = subprocess.run([*shlex.split(line), "--dry-run"], cwd=ROOT, env=_environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*shlex.split(line), "--dry-run"],
+        cwd=ROOT,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_make_help_lists_every_target() -> None:
     """The list that `make` shows has each target of the Makefile."""
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    shown = subprocess.run(["make", "help"], cwd=ROOT, env=_environment(), capture_output=True, text=True, check=True).stdout
+    targets = set(
+        re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    shown = subprocess.run(
+        ["make", "help"], cwd=ROOT, env=_environment(), capture_output=True, text=True, check=True
+    ).stdout
     assert set(re.findall(r"^  make ([a-z]+) ", shown, re.MULTILINE)) == targets
 
 
 def test_make_deface_wants_both_folders() -> None:
     """IN without OUT is a usage error that says what to write."""
     recipe = ["make", "--silent", "--assume-old=setup", "deface", "IN=scans"]
-    done = subprocess.run(recipe, cwd=ROOT, env=_environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        recipe, cwd=ROOT, env=_environment(), capture_output=True, text=True, check=False
+    )
     assert "make deface IN=scans OUT=defaced" in done.stderr
     assert done.returncode == 2
 
@@ -63,7 +88,9 @@ def test_make_deface_wants_both_folders() -> None:
 @pytest.mark.parametrize("key", keys())
 def test_every_setting_is_documented_with_its_default(key: str) -> None:
     """The table of settings has the key, its name in the environment and the default in effect."""
-    (row,) = re.findall(rf"^\| `{re.escape(key)}` \| `{variable_of(key)}` \| (.*?) \|", CONFIGURATION, re.MULTILINE)
+    (row,) = re.findall(
+        rf"^\| `{re.escape(key)}` \| `{variable_of(key)}` \| (.*?) \|", CONFIGURATION, re.MULTILINE
+    )
     value: object = Settings.model_construct()
     for name in key.split("."):
         value = getattr(value, name)
@@ -75,7 +102,9 @@ def test_nothing_undocumented_is_in_the_table_of_settings() -> None:
     assert set(re.findall(r"^\| `([a-z_.]+)` \|", CONFIGURATION, re.MULTILINE)) == set(keys())
 
 
-def test_the_example_settings_file_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_settings_file_is_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The TOML block of the page loads and sets every key."""
     (block,) = re.findall(r"```toml\n(.*?)```", CONFIGURATION, re.DOTALL)
     file = tmp_path / "site.toml"
@@ -89,7 +118,9 @@ def test_the_example_settings_file_is_valid(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
 def test_every_link_inside_the_project_leads_somewhere(document: Path) -> None:
     """No relative link points to a file that is not there; pictures are made when the site is built."""
-    links = set(re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8"))) - {f"pictures/{name}" for name in pictures.NAMES}
+    links = set(re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8"))) - {
+        f"pictures/{name}" for name in pictures.NAMES
+    }
     assert not [link for link in links if not (document.parent / link).exists()]
 
 
@@ -97,10 +128,14 @@ def test_every_module_of_the_worker_is_on_the_map() -> None:
     """The table of the architecture page names each module and sub-package of the worker, and nothing else."""
     page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     named = {
-        name for row in re.findall(r"^\| (`[a-z_/`, ]+`) \|", page, re.MULTILINE) for name in re.findall(r"`((?!ctdeface_)[a-z_/]+)`", row)
+        name
+        for row in re.findall(r"^\| (`[a-z_/`, ]+`) \|", page, re.MULTILINE)
+        for name in re.findall(r"`((?!ctdeface_)[a-z_/]+)`", row)
     }
     there = {file.stem for file in PACKAGES["ctdeface_worker"].glob("*.py")} - {"__init__"}
-    assert named == there | {f"{file.parent.name}/" for file in PACKAGES["ctdeface_worker"].glob("*/__init__.py")}
+    assert named == there | {
+        f"{file.parent.name}/" for file in PACKAGES["ctdeface_worker"].glob("*/__init__.py")
+    }
 
 
 def test_decisions_are_numbered_without_gaps() -> None:

@@ -9,11 +9,11 @@ import pytest
 import tree_sitter_powershell
 from tree_sitter import Language, Node, Parser
 
-from ctdeface_shared.cli import EXIT_CONFIGURATION
-from ctdeface_shared.settings import Settings
+from ctdeface_shared.exit_codes import EXIT_CONFIGURATION
+from ctdeface_shared.settings.loading import Settings
 from tests.architecture.deployed import DEPLOY, WORK_PORT, accepted, refuse_unknown_command
 from tests.architecture.sources import ROOT
-from tests.needed import program
+from tests.support.required import program
 
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 SCRIPTS = sorted((DEPLOY / "windows").glob("*.ps1"))
@@ -34,16 +34,33 @@ def test_a_unit_is_valid(unit: Path, tmp_path: Path) -> None:
     text = unit.read_text(encoding="utf-8")
     assert INSTALLED in text
     (tmp_path / unit.name).write_text(text.replace(INSTALLED, str(CTDEFACE)), encoding="utf-8")
-    done = subprocess.run([program("systemd-analyze"), "verify", tmp_path / unit.name], capture_output=True, text=True, check=False)
-    assert (done.returncode, [line for line in done.stderr.splitlines() if unit.stem.rstrip("@") in line]) == (0, [])
+    done = subprocess.run(
+        [program("systemd-analyze"), "verify", tmp_path / unit.name],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (
+        done.returncode,
+        [line for line in done.stderr.splitlines() if unit.stem.rstrip("@") in line],
+    ) == (0, [])
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_a_unit_is_shut_in(unit: Path) -> None:
     """`systemd-analyze security` finds it little exposed; only the spool and the state can be written."""
-    done = subprocess.run([program("systemd-analyze"), "security", "--offline=yes", unit], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [program("systemd-analyze"), "security", "--offline=yes", unit],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert float(re.findall(r"exposure level for \S+: ([0-9.]+)", done.stdout)[0]) <= MOST_EXPOSED
-    assert (assigned(unit, "ProtectSystem"), assigned(unit, "ReadWritePaths"), assigned(unit, "User")) == (
+    assert (
+        assigned(unit, "ProtectSystem"),
+        assigned(unit, "ReadWritePaths"),
+        assigned(unit, "User"),
+    ) == (
         ["strict"],
         ["/srv/ctdeface"],
         ["ctdeface"],
@@ -51,7 +68,9 @@ def test_a_unit_is_shut_in(unit: Path) -> None:
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
-def test_a_unit_runs_a_command_and_settings_that_exist(unit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_unit_runs_a_command_and_settings_that_exist(
+    unit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And is not started again over a setting that a person must put right, nor killed before a case could be handed back."""
     (start,) = assigned(unit, "ExecStart")
     words = start.partition(f"{INSTALLED} ")[2].strip("'").split()
@@ -69,7 +88,9 @@ def test_workers_of_one_machine_listen_at_ports_of_their_own() -> None:
     (start,) = assigned(DEPLOY / "systemd/ctdeface-work@.service", "ExecStart")
     shell = start.replace("%i", "2").replace("$$", "$").removeprefix("/bin/sh -c ").strip("'")
     asked = shell.replace("exec ", "echo ", 1)
-    told = subprocess.run(["/bin/sh", "-c", asked], capture_output=True, text=True, check=True).stdout.split()
+    told = subprocess.run(
+        ["/bin/sh", "-c", asked], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert told[-2:] == ["--metrics-port", str(WORK_PORT + 1)]
     assert shell.startswith("exec ")
 
@@ -96,7 +117,11 @@ def test_the_batch_script_passes_on_options_that_exist() -> None:
     ]  # fmt: skip
     options = re.findall(r'"(--[\w-]+)", \$|"(--[\w-]+)", "\$', text)
     refuse_unknown_command(["deface", *(one or other for one, other in options)])
-    assert {one or other for one, other in options} >= {"--dicom-root-in", "--dicom-root-out", "--nifti-root-out"}
+    assert {one or other for one, other in options} >= {
+        "--dicom-root-in",
+        "--dicom-root-out",
+        "--nifti-root-out",
+    }
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)

@@ -12,7 +12,15 @@ import pytest
 import yaml
 
 from ctdeface_shared.broker.topology import JOBS
-from tests.architecture.deployed import DEPLOY, WATCH_PORT, WORK_PORT, Document, accepted, documents, refuse_unknown_command
+from tests.architecture.deployed import (
+    DEPLOY,
+    WATCH_PORT,
+    WORK_PORT,
+    Document,
+    accepted,
+    documents,
+    refuse_unknown_command,
+)
 from tests.architecture.kustomized import built
 
 BASE = DEPLOY / "kubernetes/base"
@@ -27,7 +35,11 @@ def named(objects: Iterable[Document]) -> dict[tuple[str, str], Document]:
 
 
 NAMED = named(OBJECTS)
-PODS = {name: each["spec"]["template"]["spec"] for (kind, name), each in NAMED.items() if kind in {"Deployment", "Job"}}
+PODS = {
+    name: each["spec"]["template"]["spec"]
+    for (kind, name), each in NAMED.items()
+    if kind in {"Deployment", "Job"}
+}
 SETTINGS: dict[str, str] = NAMED["ConfigMap", "ctdeface"]["data"]
 PAGE = (DEPLOY.parent / "docs/deployment.md").read_text(encoding="utf-8")
 SECRET_KEYS = set(re.findall(r"--from-(?:file|literal)=([\w-]+)", PAGE))
@@ -54,20 +66,30 @@ def test_the_base_follows_the_schemas(file: str) -> None:
 def test_no_file_is_left_out() -> None:
     """Every file of base and overlay is a resource or a patch."""
     (overlay,) = documents(OVERLAY / "kustomization.yaml")
-    assert {file.name for file in BASE.glob("*.yaml")} == {"kustomization.yaml", *KUSTOMIZATION["resources"]}
-    assert {file.name for file in OVERLAY.glob("*.yaml")} == {"kustomization.yaml", *(patch["path"] for patch in overlay["patches"])}
+    assert {file.name for file in BASE.glob("*.yaml")} == {
+        "kustomization.yaml",
+        *KUSTOMIZATION["resources"],
+    }
+    assert {file.name for file in OVERLAY.glob("*.yaml")} == {
+        "kustomization.yaml",
+        *(patch["path"] for patch in overlay["patches"]),
+    }
     for patch in overlay["patches"]:
         for each in documents(OVERLAY / patch["path"]):
             assert (each["kind"], each["metadata"]["name"]) in NAMED
     assert {image["name"] for image in overlay["images"]} == {"ctdeface-watcher", "ctdeface-worker"}
 
 
-def test_the_overlay_builds_and_follows_the_schemas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_overlay_builds_and_follows_the_schemas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Put together here, and where kubectl is installed `kubectl kustomize`, which needs no cluster, makes the same of it."""
     objects = named(built(OVERLAY))
     tool = shutil.which("kubectl")
     if tool is not None:
-        made = subprocess.run([tool, "kustomize", OVERLAY], capture_output=True, text=True, check=True).stdout
+        made = subprocess.run(
+            [tool, "kustomize", OVERLAY], capture_output=True, text=True, check=True
+        ).stdout
         assert named(yaml.safe_load_all(made)) == objects
     (tmp_path / "built.yaml").write_text(yaml.safe_dump_all(objects.values()), encoding="utf-8")
     validated(tmp_path / "built.yaml")
@@ -83,29 +105,41 @@ def _spec(name: str) -> tuple[Document, Document]:
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_each_pod_runs_a_command_with_settings_that_exist(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_pod_runs_a_command_with_settings_that_exist(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Sub-command, settings of the ConfigMap and its own, user of RabbitMQ, and the file of the password where the secret is mounted."""
     pod, container = _spec(name)
     refuse_unknown_command(container["args"])
     own = {one["name"]: one["value"] for one in container["env"]}
     accepted(SETTINGS | own, monkeypatch)
-    assert own["CTDEFACE_BROKER__USER"] in {user["name"] for user in documents(DEPLOY / "rabbitmq/definitions.json")[0]["users"]}
-    (place,) = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "password"]
+    assert own["CTDEFACE_BROKER__USER"] in {
+        user["name"] for user in documents(DEPLOY / "rabbitmq/definitions.json")[0]["users"]
+    }
+    (place,) = [
+        mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "password"
+    ]
     (secret,) = [volume["secret"] for volume in pod["volumes"] if volume["name"] == "password"]
     assert SETTINGS["CTDEFACE_BROKER__PASSWORD_FILE"] == f"{place}/{secret['items'][0]['path']}"
 
 
-def test_workers_name_their_audit_chains_and_sign_them_once_the_comment_signs_are_gone(tmp_path: Path) -> None:
+def test_workers_name_their_audit_chains_and_sign_them_once_the_comment_signs_are_gone(
+    tmp_path: Path,
+) -> None:
     """Names of pods do not last; the key is mounted where the setting looks for it, closed to everybody else."""
     text = (BASE / "worker.yaml").read_text(encoding="utf-8")
     file = tmp_path / "worker.yaml"
-    file.write_text(re.sub(r"^( *)# ", r"\1", text, flags=re.MULTILINE).partition("\n")[2], encoding="utf-8")
+    file.write_text(
+        re.sub(r"^( *)# ", r"\1", text, flags=re.MULTILINE).partition("\n")[2], encoding="utf-8"
+    )
     validated(file)
     pod = named(documents(file))["Deployment", "worker"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     own = {one["name"]: one["value"] for one in container["env"]}
     assert {"name": "CTDEFACE_AUDIT__WRITER", "value": "worker"} in _spec("worker")[1]["env"]
-    (place,) = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "audit-key"]
+    (place,) = [
+        mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "audit-key"
+    ]
     (secret,) = [volume["secret"] for volume in pod["volumes"] if volume["name"] == "audit-key"]
     assert own["CTDEFACE_AUDIT__KEY_FILE"] == f"{place}/audit.key"
     assert secret["defaultMode"] & 0o007 == 0
@@ -149,8 +183,14 @@ def test_probes_ports_and_selectors_agree(name: str, port: int) -> None:
     deployment, service = NAMED["Deployment", name], NAMED["Service", name]
     _, container = _spec(name)
     assert container["ports"] == [{"name": "metrics", "containerPort": port}]
-    assert str(port) in {SETTINGS["CTDEFACE_METRICS__WATCH_PORT"], SETTINGS["CTDEFACE_METRICS__WORK_PORT"]}
-    asked = {probe: container[probe]["httpGet"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert str(port) in {
+        SETTINGS["CTDEFACE_METRICS__WATCH_PORT"],
+        SETTINGS["CTDEFACE_METRICS__WORK_PORT"],
+    }
+    asked = {
+        probe: container[probe]["httpGet"]
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe")
+    }
     assert {probe: get["path"] for probe, get in asked.items()} == {
         "startupProbe": "/healthz",
         "livenessProbe": "/healthz",
@@ -163,7 +203,9 @@ def test_probes_ports_and_selectors_agree(name: str, port: int) -> None:
     assert service["spec"]["ports"][0]["port"] == port
     (scrapes,) = documents(DEPLOY / "prometheus/kubernetes.yml")
     (job,) = [job for job in scrapes["scrape_configs"] if job["job_name"] == f"ctdeface-{name}"]
-    assert job["dns_sd_configs"][0]["names"] == [f"{name}.{KUSTOMIZATION['namespace']}.svc.cluster.local"]
+    assert job["dns_sd_configs"][0]["names"] == [
+        f"{name}.{KUSTOMIZATION['namespace']}.svc.cluster.local"
+    ]
     assert job["dns_sd_configs"][0]["port"] == port
 
 
@@ -174,8 +216,14 @@ def test_workers_are_scaled_from_none_on_by_the_length_of_the_queue() -> None:
     assert "replicas" not in NAMED["Deployment", scaled["scaleTargetRef"]["name"]]["spec"]
     assert scaled["minReplicaCount"] == 0 < scaled["maxReplicaCount"]
     (trigger,) = scaled["triggers"]
-    assert (trigger["type"], trigger["metadata"]["queueName"], trigger["metadata"]["protocol"]) == ("rabbitmq", JOBS, "http")
-    (reference,) = NAMED["TriggerAuthentication", trigger["authenticationRef"]["name"]]["spec"]["secretTargetRef"]
+    assert (trigger["type"], trigger["metadata"]["queueName"], trigger["metadata"]["protocol"]) == (
+        "rabbitmq",
+        JOBS,
+        "http",
+    )
+    (reference,) = NAMED["TriggerAuthentication", trigger["authenticationRef"]["name"]]["spec"][
+        "secretTargetRef"
+    ]
     assert reference["key"] in SECRET_KEYS
 
 
@@ -193,7 +241,7 @@ def test_one_watcher_is_at_work_at_a_time() -> None:
     assert (spec["replicas"], spec["strategy"]["type"]) == (1, "Recreate")
 
 
-def _ports(rules: Any) -> Iterator[int]:  # noqa: ANN401  as the file says it
+def _ports(rules: Any) -> Iterator[int]:
     for rule in rules:
         yield from (port["port"] for port in rule["ports"])
 

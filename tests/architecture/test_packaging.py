@@ -18,7 +18,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 LARGEST_VENV_GB = 2.5
 
-EXTRA_OF = {"ctdeface_shared": ("audit", "traces", "watcher"), "ctdeface_watcher": ("watcher",), "ctdeface_worker": ("worker",)}
+EXTRA_OF = {
+    "ctdeface_shared": ("audit", "traces", "watcher"),
+    "ctdeface_watcher": ("watcher",),
+    "ctdeface_worker": ("worker",),
+}
 DISTRIBUTION_OF = {
     "PIL": "pillow",
     "gdcm": "python-gdcm",
@@ -37,7 +41,11 @@ def _normal(name: str) -> str:
 
 
 def _locked() -> dict[str, str]:
-    lines = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    lines = [
+        line
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    ]
     return dict(line.split("==") for line in lines)
 
 
@@ -48,7 +56,11 @@ def _declared(*extras: str) -> dict[str, Requirement]:
 
 def test_every_line_of_the_lock_is_one_name_and_one_version() -> None:
     """The lock is `name==version` in order, without a local suffix such as +cpu that some systems do not have."""
-    lines = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    lines = [
+        line
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    ]
     assert not [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[0-9][a-z0-9.]*", line)]
     assert lines == sorted(set(lines))
 
@@ -56,31 +68,48 @@ def test_every_line_of_the_lock_is_one_name_and_one_version() -> None:
 def test_every_declared_dependency_is_locked_to_a_version_that_fits() -> None:
     """What an extra asks for is in the lock, and the locked version satisfies it."""
     locked = _locked()
-    misfits = [name for name, wanted in _declared(*EXTRAS).items() if not wanted.specifier.contains(locked.get(name, "0"))]
+    misfits = [
+        name
+        for name, wanted in _declared(*EXTRAS).items()
+        if not wanted.specifier.contains(locked.get(name, "0"))
+    ]
     assert not misfits
 
 
 def test_what_is_installed_is_what_is_locked() -> None:
     """The suite runs with the versions of the lock, so that is what it proves."""
-    installed = {_normal(found.name): found.version.partition("+")[0] for found in metadata.distributions()}
+    installed = {
+        _normal(found.name): found.version.partition("+")[0] for found in metadata.distributions()
+    }
     locked = _locked()
-    assert not {name: (installed[name], locked[name]) for name in _declared(*EXTRAS) if installed[name] != locked[name]}
+    assert not {
+        name: (installed[name], locked[name])
+        for name in _declared(*EXTRAS)
+        if installed[name] != locked[name]
+    }
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_import_is_declared_by_the_extra_of_its_package(package: str) -> None:
     """A module imports nothing that its extra does not install."""
     files = PACKAGES[package].rglob("*.py")
-    used = set().union(*(foreign_imports(file) - ELSEWHERE.get(file.name, set()) for file in files)) - set(sys.stdlib_module_names)
+    used = set().union(
+        *(foreign_imports(file) - ELSEWHERE.get(file.name, set()) for file in files)
+    ) - set(sys.stdlib_module_names)
     declared = _declared(*EXTRA_OF[package])
     assert not {name for name in used if _normal(DISTRIBUTION_OF.get(name, name)) not in declared}
 
 
 def test_nothing_under_the_gpl_is_installed_with_it() -> None:
     """No locked package states the GPL or AGPL as its license."""
-    stated = {name: " ".join(metadata.metadata(name).get_all("License-Expression") or _classifiers(name)) for name in _installed()}
+    stated = {
+        name: " ".join(metadata.metadata(name).get_all("License-Expression") or _classifiers(name))
+        for name in _installed()
+    }
     assert not {
-        name: license_ for name, license_ in stated.items() if re.search(r"(?<!L)A?GPL|(?<!Lesser )General Public License", license_)
+        name: license_
+        for name, license_ in stated.items()
+        if re.search(r"(?<!L)A?GPL|(?<!Lesser )General Public License", license_)
     }
 
 
@@ -89,15 +118,25 @@ def _installed() -> set[str]:
 
 
 def _classifiers(name: str) -> list[str]:
-    return [line for line in metadata.metadata(name).get_all("Classifier") or [] if line.startswith("License ::")]
+    return [
+        line
+        for line in metadata.metadata(name).get_all("Classifier") or []
+        if line.startswith("License ::")
+    ]
 
 
-def test_the_wheel_holds_the_three_packages_with_their_data_and_nothing_else(tmp_path: Path) -> None:
+def test_the_wheel_holds_the_three_packages_with_their_data_and_nothing_else(
+    tmp_path: Path,
+) -> None:
     """Each source file, template, schema and type marker is in the wheel; tests and tools are not."""
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
     for folder in PACKAGES.values():
-        shutil.copytree(folder, tmp_path / folder.relative_to(ROOT), ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            folder,
+            tmp_path / folder.relative_to(ROOT),
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
     pip: list[str | Path] = [
         sys.executable,
         "-m",
@@ -114,8 +153,18 @@ def test_the_wheel_holds_the_three_packages_with_their_data_and_nothing_else(tmp
     subprocess.run(pip, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    sources = {file for folder in PACKAGES.values() for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts}
-    assert held == {str(file.relative_to(folder.parent)) for folder in PACKAGES.values() for file in sources if file.is_relative_to(folder)}
+    sources = {
+        file
+        for folder in PACKAGES.values()
+        for file in folder.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    assert held == {
+        str(file.relative_to(folder.parent))
+        for folder in PACKAGES.values()
+        for file in sources
+        if file.is_relative_to(folder)
+    }
 
 
 def test_the_environment_stays_small() -> None:

@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.brokers [--jobs 500] [--rabbitmq URL]
 
-Without a URL a RabbitMQ server of our own is started, if one is installed. Everything lies in a temporary folder.
+Without a URL a RabbitMQ server of our own is started, if one is installed. Everything lies in a
+temporary folder.
 """
 
 import argparse
@@ -17,9 +18,9 @@ from ctdeface_shared.broker import open_broker
 from ctdeface_shared.broker.protocols import Broker
 from ctdeface_shared.broker.settlement import Ack
 from ctdeface_shared.broker.target import BrokerTarget, url_of
-from ctdeface_shared.manifest import Manifest, job_id
-from ctdeface_shared.messages import DefaceJob
-from ctdeface_shared.options import DefaceOptions
+from ctdeface_shared.jobs.manifest import Manifest, job_id
+from ctdeface_shared.jobs.messages import DefaceJob
+from ctdeface_shared.jobs.options import DefaceOptions
 from tests.integration.rabbitmq_node import running_node, server_binary
 
 
@@ -28,7 +29,13 @@ def jobs(count: int) -> list[DefaceJob]:
     manifest, options = Manifest(files=200, bytes=10**8, digest="0" * 64), DefaceOptions()
     names = [f"case-{number:05}" for number in range(count)]
     return [
-        DefaceJob(job_id=job_id(name, manifest, options), case=name, manifest=manifest, submitted_at=datetime.now(UTC), options=options)
+        DefaceJob(
+            job_id=job_id(name, manifest, options),
+            case=name,
+            manifest=manifest,
+            submitted_at=datetime.now(UTC),
+            options=options,
+        )
         for name in names
     ]
 
@@ -43,14 +50,15 @@ def rates(broker: Broker, count: int) -> tuple[float, float]:
     for _ in wanted:
         delivery = broker.receive(10)
         if delivery is None or not broker.settle(delivery, Ack()):
-            message = "the queue did not deliver what it confirmed"
-            raise RuntimeError(message)
+            raise RuntimeError("the queue did not deliver what it confirmed")
     return count / (published - start), count / (perf_counter() - published)
 
 
 def main() -> int:
     """Print one line per queue."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--jobs", type=int, default=500)
     parser.add_argument("--rabbitmq", metavar="URL")
     chosen = parser.parse_args()
@@ -58,12 +66,16 @@ def main() -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         urls = {"sqlite": url_of(folder / "queue.sqlite3")}
         if chosen.rabbitmq or server_binary():
-            urls["rabbitmq"] = chosen.rabbitmq or stack.enter_context(running_node(folder / "node")).url
+            urls["rabbitmq"] = (
+                chosen.rabbitmq or stack.enter_context(running_node(folder / "node")).url
+            )
         for name, url in urls.items():
             broker = open_broker(BrokerTarget(url=url))
             published, settled = rates(broker, chosen.jobs)
             broker.close()
-            print(f"{name:9} {published:8.0f} jobs/s published   {settled:8.0f} jobs/s received and acknowledged")
+            print(
+                f"{name:9} {published:8.0f} jobs/s published   {settled:8.0f} jobs/s received and acknowledged"
+            )
     return 0
 
 

@@ -1,7 +1,7 @@
 """What networks cost on a CPU: seconds and peak memory of the segmentation stage, for a tiny, a small and CTA-DEFACE's architecture.
 
-Weights are by chance or by hand, so masks mean nothing here; only time, memory and agreement with nnU-Net's official way are measured.
-Each measurement runs in a process of its own:
+Weights are by chance or by hand, so masks mean nothing here; only time, memory and agreement with
+nnU-Net's official way are measured. Each measurement runs in a process of its own:
 
     .venv/bin/python -m tests.benchmarks.networks tiny small         on visible_human_female of CTDEFACE_REAL_DATA
     .venv/bin/python -m tests.benchmarks.networks long               1 000 slices of 512 x 512 from a phantom
@@ -19,12 +19,12 @@ from time import perf_counter, process_time
 import numpy as np
 
 from ctdeface_shared.errors import CtDefaceError
-from ctdeface_worker.domain import Geometry, Volume
-from ctdeface_worker.segmentation.model_files import model_files
-from ctdeface_worker.segmentation.model_install import Order, install
-from ctdeface_worker.segmentation.models import Model
+from ctdeface_worker.imaging.domain import Geometry, Volume
+from ctdeface_worker.segmentation.models.files import model_files
+from ctdeface_worker.segmentation.models.install import InstallRequest, install
+from ctdeface_worker.segmentation.models.store import Model
 from ctdeface_worker.training.plan import Size
-from tests.networks import TINY, network_of, tiny_plans, write_checkpoint, write_plans
+from tests.support.networks import TINY, network_of, tiny_plans, write_checkpoint, write_plans
 
 SIZES = {"tiny": TINY, "small": Size(), "long": Size()}
 BIG = Size(grid_mm=1.0, patch=(128, 128, 128), features=(32, 64, 128, 256, 320, 320))
@@ -38,7 +38,9 @@ def main() -> int:
         _measure(sys.argv[2])
         return 0
     for name in sys.argv[1:] or ["tiny", "small", "long", "big"]:
-        subprocess.run([sys.executable, "-m", "tests.benchmarks.networks", "--one", name], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "tests.benchmarks.networks", "--one", name], check=True
+        )
     return 0
 
 
@@ -56,14 +58,23 @@ def _segment(name: str, volume: Volume, folder: Path) -> None:
     from ctdeface_worker.segmentation.nnunet.segmenter import GuidedSegmenter, NnunetSegmenter
 
     megabytes = _weights_mb(made := write_plans(folder / "m", tiny_plans(SIZES[name])), SIZES[name])
-    print(f"{name}: volume {volume.hu.shape}, {volume.hu.nbytes / 1e6:.0f} MB; weights {megabytes:.1f} MB; threads {_threads()}")
+    print(
+        f"{name}: volume {volume.hu.shape}, {volume.hu.nbytes / 1e6:.0f} MB; weights {megabytes:.1f} MB; threads {_threads()}"
+    )
     print(f"  before segmenting: peak {_peak_mb():.0f} MB")
     begun, used = perf_counter(), process_time()
     GeometricSegmenter().segment(volume)
-    print(f"  geometric: {perf_counter() - begun:.1f} s ({process_time() - used:.1f} s of CPU), peak {_peak_mb():.0f} MB")
+    print(
+        f"  geometric: {perf_counter() - begun:.1f} s ({process_time() - used:.1f} s of CPU), peak {_peak_mb():.0f} MB"
+    )
     model = Model(name="m", folder=made, sha256=model_files(made).digest(), origin="unverified")
     alone, guided = NnunetSegmenter("nnunet:m", model), GuidedSegmenter("network", model)
-    for what, segmenter in (("alone, with loading", alone), ("alone, warm", alone), ("guided", guided), ("guided, warm", guided)):
+    for what, segmenter in (
+        ("alone, with loading", alone),
+        ("alone, warm", alone),
+        ("guided", guided),
+        ("guided, warm", guided),
+    ):
         begun, used = perf_counter(), process_time()
         try:
             segmenter.segment(volume)
@@ -92,33 +103,50 @@ def _big(folder: Path) -> None:
     given = write_plans(folder / "given", tiny_plans(BIG, ours=False))
     write_checkpoint(given, network_of(tiny_plans(BIG)), "fold_all/checkpoint_final.pth")
     begun = perf_counter()
-    model = install(Order(name="cta-deface", source=str(given)), folder / "store")
-    print(f"big: {model.files().size / 1e6:.0f} MB of weights, installed in {perf_counter() - begun:.1f} s; threads {_threads()}")
+    model = install(InstallRequest(name="cta-deface", source=str(given)), folder / "store")
+    print(
+        f"big: {model.files().size / 1e6:.0f} MB of weights, installed in {perf_counter() - begun:.1f} s; threads {_threads()}"
+    )
     volume = _blobs((90, 120, 120))
     network = load_network(model.verified_files())
     begun = perf_counter()
     found = stored_mask(network, volume, (np.full(3, -1e4), np.full(3, 1e4)))
-    print(f"  one tile of 128 x 128 x 128 through our way: {perf_counter() - begun:.1f} s, peak {_peak_mb():.0f} MB")
+    print(
+        f"  one tile of 128 x 128 x 128 through our way: {perf_counter() - begun:.1f} s, peak {_peak_mb():.0f} MB"
+    )
     del network
     with quiet():
-        official = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)
+        official = nnUNetPredictor(
+            use_mirroring=False,
+            device=torch.device("cpu"),
+            perform_everything_on_device=False,
+            allow_tqdm=False,
+        )
         official.initialize_from_trained_model_folder(str(given), use_folds=("all",))
         begun = perf_counter()
-        labels = official.predict_single_npy_array(volume.hu[None], {"spacing": list(volume.geometry.spacing_mm)})
-    print(f"  the official way: {perf_counter() - begun:.1f} s; marked {found.mean():.1%}; same {np.mean(found == (labels == 1)):.6%}")
+        labels = official.predict_single_npy_array(
+            volume.hu[None], {"spacing": list(volume.geometry.spacing_mm)}
+        )
+    print(
+        f"  the official way: {perf_counter() - begun:.1f} s; marked {found.mean():.1%}; same {np.mean(found == (labels == 1)):.6%}"
+    )
 
 
 def _blobs(shape: tuple[int, int, int]) -> Volume:
     from scipy import ndimage
 
-    hu = (ndimage.gaussian_filter(np.random.default_rng(0).normal(size=shape), 4) * 30_000 - 300).astype(np.float32)
+    hu = (
+        ndimage.gaussian_filter(np.random.default_rng(0).normal(size=shape), 4) * 30_000 - 300
+    ).astype(np.float32)
     affine = np.zeros((4, 4))
     affine[2, 0] = affine[1, 1] = affine[0, 2] = affine[3, 3] = 1.0
-    return Volume(hu=hu, valid=np.ones(shape, dtype=bool), geometry=Geometry.from_affine(shape, affine))
+    return Volume(
+        hu=hu, valid=np.ones(shape, dtype=bool), geometry=Geometry.from_affine(shape, affine)
+    )
 
 
 def _real() -> Volume:
-    from tests.measure.volumes import load
+    from tests.support.measure.volumes import load
 
     return load(Path(os.environ["CTDEFACE_REAL_DATA"]), "visible_human_female")
 
@@ -139,7 +167,11 @@ def _long() -> Volume:
     affine = np.zeros((4, 4))
     affine[2, 0] = affine[1, 1] = affine[0, 2] = 0.9
     affine[3, 3] = 1.0
-    return Volume(hu=hu, valid=np.ones(hu.shape, dtype=bool), geometry=Geometry.from_affine((SLICES, 512, 512), affine))
+    return Volume(
+        hu=hu,
+        valid=np.ones(hu.shape, dtype=bool),
+        geometry=Geometry.from_affine((SLICES, 512, 512), affine),
+    )
 
 
 def _peak_mb() -> float:

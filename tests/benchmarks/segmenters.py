@@ -1,9 +1,11 @@
 """What the default costs for each real case beside geometry alone, and beside CTA-DEFACE's architecture run the official way.
 
-The first two are whole commands as a user runs them, then a case as a warm worker has it: the second of two in one command, by the
-stages of its report. The last is the warm worker's other stages, plus tiles of 128 voxels each way at the step that nnU-Net takes, half
-a tile without mirroring, times the seconds of one tile, measured here: it would run for hours. Tiles are counted on the voxels of the
-case; the grid of the published weights is known only to those who have them.
+The first two are whole commands as a user runs them, then a case as a warm worker has it: the
+    second of two in one command, by the
+stages of its report. The last is the warm worker's other stages, plus tiles of 128 voxels each way
+at the step that nnU-Net takes, half a tile without mirroring, times the seconds of one tile,
+measured here: it would run for hours. Tiles are counted on the voxels of the case; the grid of the
+published weights is known only to those who have them.
 
     .venv/bin/python -m tests.benchmarks.segmenters            on the DICOM cases of CTDEFACE_REAL_DATA
 """
@@ -17,7 +19,7 @@ from statistics import median
 from time import perf_counter
 
 from tests.benchmarks.stages import Run, measure, real_cases
-from tests.networks import network_of, tiny_plans
+from tests.support.networks import network_of, tiny_plans
 
 REPEATS = 2
 PATCH = (128, 128, 128)
@@ -29,17 +31,25 @@ def main() -> int:
     """Print a row for each case."""
     cases = [Path(name) for name in sys.argv[1:]] or real_cases()
     tile = tile_seconds()
-    print(f"one tile of 128 x 128 x 128: {tile:.1f} s, {os.environ.get('OMP_NUM_THREADS', 'all')} threads\n")
+    print(
+        f"one tile of 128 x 128 x 128: {tile:.1f} s, {os.environ.get('OMP_NUM_THREADS', 'all')} threads\n"
+    )
     print(
         "| case | geometric: segment | whole | network: segment | whole | warm: segment | whole "
         "| official: tiles | segment | whole | times the network's whole | times the warm one |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for case in cases:
-        geometric, network = ([measured(case, segmenter) for _ in range(REPEATS)] for segmenter in ("geometric", "network"))
+        geometric, network = (
+            [measured(case, segmenter) for _ in range(REPEATS)]
+            for segmenter in ("geometric", "network")
+        )
         segment, whole = seconds(network)
         if "segment" not in network[0].stages:
-            print(f"| {case.name} ({network[0].outcome}) | | {seconds(geometric)[1]:.1f} | | {whole:.1f} | | | | | | | |", flush=True)
+            print(
+                f"| {case.name} ({network[0].outcome}) | | {seconds(geometric)[1]:.1f} | | {whole:.1f} | | | | | | | |",
+                flush=True,
+            )
             continue
         warm = warmed(case).stages
         tiles = tiles_of(case)
@@ -70,7 +80,9 @@ def warmed(case: Path) -> Run:
 
 def seconds(runs: list[Run]) -> tuple[float, float]:
     """Median seconds of the segmentation stage, with loading, and of the whole command."""
-    return median(run.stages.get("segment", 0.0) for run in runs), median(run.seconds for run in runs)
+    return median(run.stages.get("segment", 0.0) for run in runs), median(
+        run.seconds for run in runs
+    )
 
 
 def tile_seconds() -> float:

@@ -1,10 +1,12 @@
 """What the service costs beside the pipeline, on this machine and with stand-ins for it.
 
-    python -m tests.benchmarks.service [--drops 10] [--jobs 500] [--cases 24] [--rounds 2000000] [--rabbitmq URL]
+    python -m tests.benchmarks.service [--drops 10] [--jobs 500] [--cases 24] [--rounds 2000000]
+    [--rabbitmq URL]
 
-Prints how long after the quiet period a dropped case is in the queue, how many jobs per second each queue takes and gives, and how much
-faster two workers are than one at cases that cost nothing but arithmetic. Everything lies in a temporary folder; without a URL a RabbitMQ
-server of our own is started, if one is installed.
+Prints how long after the quiet period a dropped case is in the queue, how many jobs per second each
+queue takes and gives, and how much faster two workers are than one at cases that cost nothing but
+arithmetic. Everything lies in a temporary folder; without a URL a RabbitMQ server of our own is
+started, if one is installed.
 """
 
 import argparse
@@ -21,23 +23,26 @@ from ctdeface_shared.broker import open_broker
 from ctdeface_shared.broker.target import BrokerTarget, url_of
 from tests.benchmarks.brokers import rates
 from tests.integration.rabbitmq_node import running_node, server_binary
-from tests.service.fleet import Fleet, found_site
-from tests.service.spools import drop, job_for
+from tests.support.service.fleet import LocalService, found_site
+from tests.support.service.spools import drop, job_for
 
 QUIET_SECONDS = 1.0
 CTDEFACE = Path(sys.executable).with_name("ctdeface")
 
 
 @contextmanager
-def watching(folder: Path, mode: str) -> Iterator[Fleet]:
+def watching(folder: Path, mode: str) -> Iterator[LocalService]:
     """A real watcher over a fresh spool with the embedded queue; no worker is started."""
     settings = {"mode": mode, "quiet_period": QUIET_SECONDS, "rescan_interval": QUIET_SECONDS}
-    fleet = Fleet(folder=folder, site=found_site(folder, None, watch=settings))
-    fleet.site.prepare()
+    local_service = LocalService(folder=folder, service=found_site(folder, None, watch=settings))
+    local_service.service.prepare()
     command = [str(CTDEFACE), "watch", "--config", str(folder / "ctdeface.toml")]
-    with (folder / "watcher.log").open("wb") as log, subprocess.Popen(command, stderr=log) as watcher:
+    with (
+        (folder / "watcher.log").open("wb") as log,
+        subprocess.Popen(command, stderr=log) as watcher,
+    ):
         try:
-            yield fleet
+            yield local_service
         finally:
             watcher.terminate()
 
@@ -45,11 +50,16 @@ def watching(folder: Path, mode: str) -> Iterator[Fleet]:
 def latencies(folder: Path, mode: str, drops: int) -> list[float]:
     """Seconds from the end of a dropped case's quiet period to its job in the queue; the first drop, while all starts, does not count."""
     found = []
-    with watching(folder, mode) as fleet, closing(open_broker(fleet.site.queue)) as broker:
+    with (
+        watching(folder, mode) as local_service,
+        closing(open_broker(local_service.service.queue)) as broker,
+    ):
         for number in range(drops + 1):
-            made = drop(fleet.spool, "beside/case").rename(fleet.spool.work / "case")
-            made.rename(fleet.spool.inbox / f"case {number}")
-            (fleet.spool.inbox / "beside").rmdir()
+            made = drop(local_service.spool, "beside/case").rename(
+                local_service.spool.work / "case"
+            )
+            made.rename(local_service.spool.inbox / f"case {number}")
+            (local_service.spool.inbox / "beside").rmdir()
             settled = time.monotonic() + QUIET_SECONDS
             while broker.depth().ready <= number:
                 time.sleep(0.002)
@@ -59,30 +69,34 @@ def latencies(folder: Path, mode: str, drops: int) -> list[float]:
 
 def seconds_for(folder: Path, workers: int, cases: int, rounds: int) -> float:
     """Seconds that so many workers take for the cases, each worker having worked before."""
-    fleet = Fleet(folder=folder, site=found_site(folder, None))
-    fleet.site.prepare()
+    local_service = LocalService(folder=folder, service=found_site(folder, None))
+    local_service.service.prepare()
     try:
-        fleet.start("--processes", str(workers))
-        work_off(fleet, [f"first {number}" for number in range(3 * workers)], rounds)
-        return work_off(fleet, [f"then {number}" for number in range(cases)], rounds)
+        local_service.start("--processes", str(workers))
+        work_off(local_service, [f"first {number}" for number in range(3 * workers)], rounds)
+        return work_off(local_service, [f"then {number}" for number in range(cases)], rounds)
     finally:
-        fleet.stop()
+        local_service.stop()
 
 
-def work_off(fleet: Fleet, cases: list[str], rounds: int) -> float:
+def work_off(local_service: LocalService, cases: list[str], rounds: int) -> float:
     """Drop cases, publish their jobs, and return the seconds until all are released."""
     for case in cases:
-        drop(fleet.spool, case, f"busy {rounds}")
-    jobs = [job_for(fleet.spool, case) for case in cases]
+        drop(local_service.spool, case, f"busy {rounds}")
+    jobs = [job_for(local_service.spool, case) for case in cases]
     begun = time.monotonic()
-    fleet.publish(*jobs)
-    fleet.until(lambda: not any((fleet.spool.inbox / case).exists() for case in cases))
+    local_service.publish(*jobs)
+    local_service.until(
+        lambda: not any((local_service.spool.inbox / case).exists() for case in cases)
+    )
     return time.monotonic() - begun
 
 
 def main() -> int:
     """Print one line per figure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--drops", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=500)
     parser.add_argument("--cases", type=int, default=24)
@@ -98,14 +112,23 @@ def main() -> int:
             )
         urls = {"sqlite": url_of(folder / "queue.sqlite3")}
         if chosen.rabbitmq or server_binary():
-            urls["rabbitmq"] = chosen.rabbitmq or stack.enter_context(running_node(folder / "node")).url
+            urls["rabbitmq"] = (
+                chosen.rabbitmq or stack.enter_context(running_node(folder / "node")).url
+            )
         for name, url in urls.items():
             with closing(open_broker(BrokerTarget(url=url))) as broker:
                 published, settled = rates(broker, chosen.jobs)
-            print(f"queue {name:9} {published:8.0f} jobs/s published {settled:8.0f} jobs/s received and acknowledged")
-        one, two = (seconds_for(folder / f"{workers} workers", workers, chosen.cases, chosen.rounds) for workers in (1, 2))
+            print(
+                f"queue {name:9} {published:8.0f} jobs/s published {settled:8.0f} jobs/s received and acknowledged"
+            )
+        one, two = (
+            seconds_for(folder / f"{workers} workers", workers, chosen.cases, chosen.rounds)
+            for workers in (1, 2)
+        )
         alone, both = chosen.cases / one, chosen.cases / two
-        print(f"scaling {alone:6.2f} cases/s with 1 worker {both:6.2f} cases/s with 2 workers: {both / alone:.2f} times as fast")
+        print(
+            f"scaling {alone:6.2f} cases/s with 1 worker {both:6.2f} cases/s with 2 workers: {both / alone:.2f} times as fast"
+        )
     return 0
 
 

@@ -1,6 +1,7 @@
 """What each real case costs: seconds per stage and peak memory, beside reading, hashing and copying the same files.
 
-Run by `make bench`. The command line is measured from outside, as a user runs it; the stages are those of its reports.
+Run by `make bench`. The command line is measured from outside, as a user runs it; the stages are
+those of its reports.
 """
 
 import argparse
@@ -44,40 +45,78 @@ class Run:
 
 def main() -> int:
     """Measure every case and print one row for each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, help="runs per case; medians are shown (default: 3)")
-    parser.add_argument("cases", nargs="*", type=Path, help="case folders (default: the DICOM cases of CTDEFACE_REAL_DATA)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="runs per case; medians are shown (default: 3)"
+    )
+    parser.add_argument(
+        "cases",
+        nargs="*",
+        type=Path,
+        help="case folders (default: the DICOM cases of CTDEFACE_REAL_DATA)",
+    )
     namespace = parser.parse_args()
     cases = namespace.cases or real_cases()
     if not cases:
         parser.error("name case folders, or set CTDEFACE_REAL_DATA to the folder with real CT")
     console = Console(width=None if sys.stdout.isatty() else 200)
     for case in cases:
-        console.print(table_of(case, [measure(case) for _ in range(namespace.repeats)], namespace.repeats))
+        console.print(
+            table_of(case, [measure(case) for _ in range(namespace.repeats)], namespace.repeats)
+        )
     return 0
 
 
 def real_cases() -> list[Path]:
     """The DICOM cases of the real data, none where there is no real data."""
     named = os.environ.get("CTDEFACE_REAL_DATA")
-    return sorted(folder for folder in Path(named).iterdir() if folder.is_dir() and folder.name != NOT_DICOM) if named else []
+    return (
+        sorted(
+            folder
+            for folder in Path(named).iterdir()
+            if folder.is_dir() and folder.name != NOT_DICOM
+        )
+        if named
+        else []
+    )
 
 
 def measure(case: Path) -> Run:
     """Deface a case, or a folder of cases one after the other, into a folder that is removed afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder, "state")
-        command: list[str | Path] = [CTDEFACE, "deface", "-i", case, "-o", Path(folder, "out"), "--state-root", state]
+        command: list[str | Path] = [
+            CTDEFACE,
+            "deface",
+            "-i",
+            case,
+            "-o",
+            Path(folder, "out"),
+            "--state-root",
+            state,
+        ]
         start = perf_counter()
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         _, status, usage = os.wait4(process.pid, 0)
         seconds = perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
-        reports = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(state.rglob("report.json"))]
+        reports = [
+            json.loads(file.read_text(encoding="utf-8"))
+            for file in sorted(state.rglob("report.json"))
+        ]
     return Run(
         seconds=seconds,
         peak_mb=usage.ru_maxrss * KILOBYTES_PER_UNIT / 1024,
-        outcome=", ".join([f"exit {process.returncode}", *(f"{report['state']} {report['result']['code']}".strip() for report in reports)]),
+        outcome=", ".join(
+            [
+                f"exit {process.returncode}",
+                *(f"{report['state']} {report['result']['code']}".strip() for report in reports),
+            ]
+        ),
         stages=reports[-1]["result"]["seconds"] if reports else {},
     )
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from ctdeface_shared.options import DefaceOptions, HeaderPolicy
-from tests.cases import add_icon, add_overlay, middle_slice, write_small_case
-from tests.runs import Run, run_case
+from ctdeface_shared.jobs.options import DefaceOptions, HeaderPolicy
+from tests.support.cases import add_icon, add_overlay, middle_slice, write_small_case
+from tests.support.runs import Run, run_case
 
 
 @pytest.fixture(scope="session")

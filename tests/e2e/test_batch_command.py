@@ -14,7 +14,7 @@ import pytest
 
 from ctdeface_worker.phantom.dicom import PLAIN
 from ctdeface_worker.report.model import CaseReport, State
-from tests.cases import truncate, write_small_case
+from tests.support.cases import truncate, write_small_case
 
 COMMAND = Path(sys.executable).parent / "ctdeface"
 AWKWARD = os.fsdecode(b"M\xfcller")
@@ -24,7 +24,13 @@ AWKWARD = os.fsdecode(b"M\xfcller")
 def deface(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the command without a terminal."""
     environment = {**os.environ, "CTDEFACE_OUTPUT__MIN_FREE_GB": "0.1"}
-    return subprocess.run([COMMAND, "deface", *arguments], capture_output=True, text=True, check=False, env=environment)
+    return subprocess.run(
+        [COMMAND, "deface", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +49,10 @@ class Folders:
 
     def reports(self, case: str) -> list[CaseReport]:
         """Every report.json of a case."""
-        return [CaseReport.from_json(path.read_bytes()) for path in (self.state / "reports" / case).glob("*/report.json")]
+        return [
+            CaseReport.from_json(path.read_bytes())
+            for path in (self.state / "reports" / case).glob("*/report.json")
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +64,19 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     first.rename(first.with_name(f"{AWKWARD}.dcm"))
     damaged = scans / "site" / "damaged"
     truncate(write_small_case(damaged, replace(PLAIN, patient_id="OTHER"))[3])
-    done = deface("-i", scans, "-o", root / "out", "--case-depth", "2", "--nifti-root-out", root / "nifti", "--keep-work", "--jobs", "2")
+    done = deface(
+        "-i",
+        scans,
+        "-o",
+        root / "out",
+        "--case-depth",
+        "2",
+        "--nifti-root-out",
+        root / "nifti",
+        "--keep-work",
+        "--jobs",
+        "2",
+    )
     return Folders(scans=scans, out=root / "out", nifti=root / "nifti", first=done)
 
 
@@ -64,7 +85,9 @@ def names(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_one_case_is_released_and_the_damaged_one_refused_with_exit_code_1(folders: Folders) -> None:
+def test_one_case_is_released_and_the_damaged_one_refused_with_exit_code_1(
+    folders: Folders,
+) -> None:
     """The batch goes on past a refusal; lines can be searched; nothing of the refused case is in OUT."""
     assert folders.first.returncode == 1, folders.first.stderr
     lines = dict(line.split("\t", 1) for line in folders.first.stdout.splitlines() if "\t" in line)
@@ -72,7 +95,9 @@ def test_one_case_is_released_and_the_damaged_one_refused_with_exit_code_1(folde
     assert lines["site/damaged"].startswith("refused\t")
     (refusal,) = folders.reports("site/damaged")
     assert lines["site/damaged"].endswith(f"\t{refusal.result.code}: {refusal.result.reason}")
-    assert names(folders.out) == names(folders.scans) - {name for name in names(folders.scans) if "damaged" in name}
+    assert names(folders.out) == names(folders.scans) - {
+        name for name in names(folders.scans) if "damaged" in name
+    }
     assert refusal.state is State.REFUSED
     assert [report.state for report in folders.reports(f"site/{AWKWARD}")] == [State.DONE]
 
@@ -101,9 +126,17 @@ def test_the_log_has_a_line_for_each_case_and_no_name(folders: Folders) -> None:
     log = folders.state / "log.jsonl"
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     ended = {line["job_id"]: line["code"] for line in lines if line["event"] == "case_ended"}
-    jobs = {report.job_id: report for case in ("damaged", AWKWARD) for report in folders.reports(f"site/{case}")}
+    jobs = {
+        report.job_id: report
+        for case in ("damaged", AWKWARD)
+        for report in folders.reports(f"site/{case}")
+    }
     assert ended.keys() >= jobs.keys()
-    assert not [word for word in ("ller", "damaged", "site", "PHANTOM") if word in log.read_text(encoding="utf-8")]
+    assert not [
+        word
+        for word in ("ller", "damaged", "site", "PHANTOM")
+        if word in log.read_text(encoding="utf-8")
+    ]
     assert log.stat().st_mode & 0o777 == 0o600
 
 
@@ -131,7 +164,9 @@ def test_a_second_run_skips_what_is_released_and_makes_only_the_nifti_that_is_mi
     assert "\tskipped\t" in skipped.stdout
 
 
-def test_redo_repeats_and_archives_the_earlier_output_under_its_job(folders: Folders, good_case: list[str | Path]) -> None:
+def test_redo_repeats_and_archives_the_earlier_output_under_its_job(
+    folders: Folders, good_case: list[str | Path]
+) -> None:
     """The earlier report stays beside the new one."""
     (before,) = folders.reports(f"site/{AWKWARD}")
     archive = folders.state / "archive" / "outputs" / "site" / AWKWARD
@@ -166,15 +201,32 @@ def test_a_setting_that_cannot_be_is_told_with_exit_code_78(tmp_path: Path) -> N
 def test_ctrl_c_ends_the_batch_and_leaves_nothing_temporary(tmp_path: Path) -> None:
     """Exit code 130; no case is called refused because somebody stopped it."""
     write_small_case(tmp_path / "scans" / "a")
-    command: list[str | Path] = [COMMAND, "deface", "-i", tmp_path / "scans", "-o", tmp_path / "out"]
+    command: list[str | Path] = [
+        COMMAND,
+        "deface",
+        "-i",
+        tmp_path / "scans",
+        "-o",
+        tmp_path / "out",
+    ]
     state = tmp_path / "out.ctdeface"
     environment = {**os.environ, "CTDEFACE_OUTPUT__MIN_FREE_GB": "0.1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, env=environment) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env=environment,
+    ) as process:
         while process.poll() is None and not any((state / "staging").glob("*/dicom/*")):
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGINT)
         said, complaints = process.communicate(timeout=30)
     assert process.returncode == 130, complaints
     assert b"refused" not in said
-    assert [path for name in ("staging", "work", "locks", "reports") for path in (state / name).iterdir()] == []
+    assert [
+        path
+        for name in ("staging", "work", "locks", "reports")
+        for path in (state / name).iterdir()
+    ] == []
     assert list((tmp_path / "out").iterdir()) == []

@@ -1,6 +1,7 @@
 """SIGKILL at random moments of a batch: never a partial case in OUT, never an undefaced pixel there, and the next run completes.
 
-The suite kills a few times; `make chaos` sets CTDEFACE_TEST_KILLS for the full number, with six cases.
+The suite kills a few times; `make chaos` sets CTDEFACE_TEST_KILLS for the full number, with six
+cases.
 """
 
 import hashlib
@@ -14,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared.cli import EXIT_OK, main
-from ctdeface_shared.ownership import UNFINISHED
-from tests.cases import write_small_cases
+from ctdeface_shared.commands.main import main
+from ctdeface_shared.exit_codes import EXIT_OK
+from ctdeface_shared.storage.locks import UNFINISHED
+from tests.support.cases import write_small_cases
 
 KILLS = int(os.environ.get("CTDEFACE_TEST_KILLS", "4"))
 CASES = 6 if KILLS >= 20 else 3
@@ -31,7 +33,12 @@ def start(scans: Path, out: Path) -> subprocess.Popen[bytes]:
     with log_of(out).open("ab") as log:
         environment = {**os.environ, "CTDEFACE_OUTPUT__MIN_FREE_GB": "0.1"}
         return subprocess.Popen(
-            command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
+            command,
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
         )
 
 
@@ -48,7 +55,10 @@ def state_of(out: Path) -> Path:
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below a folder; nothing for a missing folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def shown(out: Path) -> Shown:
@@ -56,7 +66,9 @@ def shown(out: Path) -> Shown:
     return {case.name: digests(case) for case in sorted(out.iterdir())} if out.is_dir() else {}
 
 
-def wait_for_a_moment(process: subprocess.Popen[bytes], out: Path, chance: random.Random, *, while_publishing: bool) -> bool:
+def wait_for_a_moment(
+    process: subprocess.Popen[bytes], out: Path, chance: random.Random, *, while_publishing: bool
+) -> bool:
     """Wait for a random moment, or for one while a case is being published; False when the batch was complete before."""
     deadline = time.monotonic() + (60 if while_publishing else chance.uniform(0.3, LONGEST_SECONDS))
     while process.poll() is None and time.monotonic() < deadline:
@@ -68,11 +80,13 @@ def wait_for_a_moment(process: subprocess.Popen[bytes], out: Path, chance: rando
 
 
 @pytest.mark.timeout(1200)
-def test_a_batch_killed_at_random_moments_never_shows_a_partial_case_and_completes(tmp_path: Path) -> None:
+def test_a_batch_killed_at_random_moments_never_shows_a_partial_case_and_completes(
+    tmp_path: Path,
+) -> None:
     """Kills fall on the parent alone and on the whole group in turn, at any moment and while a case is being published."""
     seed = int(os.environ.get("CTDEFACE_TEST_SEED", "20261121"))
-    print(f"seed {seed}, {KILLS} kills, {CASES} cases")  # noqa: T201  shown when the test fails: needed to repeat it
-    chance = random.Random(seed)  # noqa: S311  moments, not secrets
+    print(f"seed {seed}, {KILLS} kills, {CASES} cases")
+    chance = random.Random(seed)
     scans = tmp_path / "scans"
     write_small_cases(scans, CASES)
     before = shown(scans)
@@ -81,7 +95,9 @@ def test_a_batch_killed_at_random_moments_never_shows_a_partial_case_and_complet
     while done < KILLS:
         process = start(scans, out)
         if wait_for_a_moment(process, out, chance, while_publishing=done % 4 in {1, 2}):
-            kill = os.killpg if done % 2 else os.kill  # with four kills each kind of moment meets each kind of kill
+            kill = (
+                os.killpg if done % 2 else os.kill
+            )  # with four kills each kind of moment meets each kind of kill
             kill(process.pid, signal.SIGKILL)
             done += 1
         else:  # the batch was complete before its kill: begin anew
@@ -94,8 +110,14 @@ def test_a_batch_killed_at_random_moments_never_shows_a_partial_case_and_complet
     final = shown(out)
     assert main(["audit", "verify", "--out", str(out)]) == EXIT_OK
     assert shown(scans) == before
-    assert {case: files.keys() for case, files in final.items()} == {case: files.keys() for case, files in before.items()}
+    assert {case: files.keys() for case, files in final.items()} == {
+        case: files.keys() for case, files in before.items()
+    }
     assert all(final[case] != before[case] for case in final)
-    for earlier in seen:  # whatever was visible at any time is byte for byte what an undisturbed run gives
+    for (
+        earlier
+    ) in seen:  # whatever was visible at any time is byte for byte what an undisturbed run gives
         assert earlier.items() <= final.items()
-    assert [path for name in ("work", "staging", "locks") for path in (state_of(out) / name).iterdir()] == []
+    assert [
+        path for name in ("work", "staging", "locks") for path in (state_of(out) / name).iterdir()
+    ] == []

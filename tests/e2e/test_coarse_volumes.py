@@ -1,6 +1,7 @@
 """A sample of the coarse real volumes, by the code of `make evaluate`, which measures all of them.
 
-The suite tries every other of twelve that lie evenly among the 136; CTDEFACE_TEST_VOLUMES=12 tries all twelve.
+The suite tries every other of twelve that lie evenly among the 136; CTDEFACE_TEST_VOLUMES=12 tries
+all twelve.
 """
 
 import os
@@ -8,22 +9,26 @@ import statistics
 from pathlib import Path
 
 from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
-from tests.measure.heads import HEADS
-from tests.measure.volumes import load, names
-from tests.trial import try_volume
+from tests.support.measure.heads import HEADS
+from tests.support.measure.volumes import load, names
+from tests.support.trial import try_volume
 
 EVENLY, SAMPLE = 12, int(os.environ.get("CTDEFACE_TEST_VOLUMES", "6"))
 REFUSED = {"pt_131", "pt_201"}
 """Of all 136 volumes 11 are refused; these two of them are among the twelve, and in the suite's sample."""
 
 
-def test_a_sample_of_coarse_volumes_is_released_without_facial_skin_and_with_the_whole_brain(real_data: Path) -> None:
+def test_a_sample_of_coarse_volumes_is_released_without_facial_skin_and_with_the_whole_brain(
+    real_data: Path,
+) -> None:
     """All but two known ones are released; where a nose is in view to measure by, at least 98.5 % of the skin is gone, and no brain."""
     coarse = names(real_data)[len(HEADS) :]
     every = EVENLY // SAMPLE
     sample = coarse[:: len(coarse) // EVENLY][:EVENLY][every - 1 :: every]
     segmenter = GeometricSegmenter()
-    trials = [try_volume(name, load(real_data, name), segmenter, views=("front",)) for name in sample]
+    trials = [
+        try_volume(name, load(real_data, name), segmenter, views=("front",)) for name in sample
+    ]
     released = [trial for trial in trials if trial.released]
     shares = [trial.removed for trial in released if trial.removed is not None]
     assert len(sample) == SAMPLE

@@ -27,10 +27,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from ctdeface_shared.options import DefaceOptions, HeaderPolicy, OnSeriesFailure
-from ctdeface_worker.domain import Fate
+from ctdeface_shared.jobs.options import DefaceOptions, HeaderPolicy, OnSeriesFailure
+from ctdeface_worker.imaging.domain import Fate
 from ctdeface_worker.phantom.dicom import PLAIN, uid
-from tests.cases import (
+from tests.support.cases import (
     add_icon,
     add_localizer,
     add_overlay,
@@ -42,8 +42,8 @@ from tests.cases import (
     truncate,
     write_small_case,
 )
-from tests.ct_files import CtFile, put, stack
-from tests.runs import Run, run_case, snapshot, stored
+from tests.support.ct_files import CtFile, put, stack
+from tests.support.runs import Run, run_case, snapshot, stored
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 SYNTAXES = (
@@ -58,11 +58,20 @@ def beside(case: Path, name: str, files: Iterable[CtFile]) -> None:
     """Put a small series of the same patient beside the head."""
     put(
         case / name,
-        [replace(file, series=str(sum(name.encode())), elements={**file.elements, "PatientID": PLAIN.patient_id}) for file in files],
+        [
+            replace(
+                file,
+                series=str(sum(name.encode())),
+                elements={**file.elements, "PatientID": PLAIN.patient_id},
+            )
+            for file in files
+        ],
     )
 
 
-def changed(file: Path, change: Callable[[pydicom.Dataset], None], target: Path | None = None) -> None:
+def changed(
+    file: Path, change: Callable[[pydicom.Dataset], None], target: Path | None = None
+) -> None:
     """Change a file's data set and save it."""
     dataset = pydicom.dcmread(file)
     change(dataset)
@@ -97,7 +106,10 @@ def add_directory(file: Path) -> None:
     """Add a DICOMDIR."""
     made = pydicom.Dataset()
     made.file_meta = FileMetaDataset()
-    made.file_meta.MediaStorageSOPClassUID, made.file_meta.MediaStorageSOPInstanceUID = MediaStorageDirectoryStorage, uid("directory")
+    made.file_meta.MediaStorageSOPClassUID, made.file_meta.MediaStorageSOPInstanceUID = (
+        MediaStorageDirectoryStorage,
+        uid("directory"),
+    )
     made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     made.FileSetID = "ARCHIVE"
     made.save_as(file, enforce_file_format=True)
@@ -117,13 +129,33 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Run:
     add_strangers(case)
     add_directory(case / "DICOMDIR")
     changed(files[50], lambda dataset: unlike(dataset, sop_class="1.2.3.4"), case / "unknown.dcm")
-    changed(files[50], lambda dataset: unlike(dataset, sop_class=EnhancedCTImageStorage, frames=2), case / "enhanced.dcm")
-    beside(case, "dynamic", [*stack(4), *(replace(file, number=file.number + 9, stored=file.stored + 1) for file in stack(4))])
+    changed(
+        files[50],
+        lambda dataset: unlike(dataset, sop_class=EnhancedCTImageStorage, frames=2),
+        case / "enhanced.dcm",
+    )
+    beside(
+        case,
+        "dynamic",
+        [
+            *stack(4),
+            *(replace(file, number=file.number + 9, stored=file.stored + 1) for file in stack(4)),
+        ],
+    )
     beside(case, "gap", [file for file in stack(7) if file.number != 4])
     beside(case, "private", stack(4))
     for file in sorted((case / "private").iterdir())[:1]:
-        changed(file, lambda dataset: dataset.private_block(0x0029, "VENDOR", create=True).add_new(0x10, "OB", b"\x01\x02" * 10000))
-    beside(case, "bits", stack(4, bits_stored=12, stored=np.full((6, 8), 0x8001, np.uint16), intercept=-1100.0))
+        changed(
+            file,
+            lambda dataset: dataset.private_block(0x0029, "VENDOR", create=True).add_new(
+                0x10, "OB", b"\x01\x02" * 10000
+            ),
+        )
+    beside(
+        case,
+        "bits",
+        stack(4, bits_stored=12, stored=np.full((6, 8), 0x8001, np.uint16), intercept=-1100.0),
+    )
     beside(case, "jpeg", stack(4))
     for file in (case / "jpeg").iterdir():
         relabeled(file, JPEGExtended12Bit, b"\xff\xd8\xff\xd9")
@@ -147,7 +179,11 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def compress_lossless(file: Path) -> None:
     """Compress a file in place as JPEG Lossless SV1 with GDCM."""
-    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader, change, writer = (
+        gdcm.ImageReader(),
+        gdcm.ImageChangeTransferSyntax(),
+        gdcm.ImageWriter(),
+    )
     reader.SetFileName(os.fspath(file))
     assert reader.Read()
     change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
@@ -161,7 +197,9 @@ def compress_lossless(file: Path) -> None:
 
 def fates(run: Run, folder: str) -> set[tuple[Fate, str]]:
     """Fates and codes of the files of a folder inside the case."""
-    return {(file.fate, file.code) for file in run.result.files if file.file.startswith(f"{folder}/")}
+    return {
+        (file.fate, file.code) for file in run.result.files if file.file.startswith(f"{folder}/")
+    }
 
 
 def test_the_head_is_released_and_nothing_else_comes_out(archive: Run) -> None:
@@ -196,26 +234,44 @@ def test_what_is_no_slice_is_withheld_with_its_code(archive: Run, name: str, cod
         ("dynamic", Fate.WITHHELD, "RepeatedPositions", "different images lie at one position"),
         ("gap", Fate.FAILED, "MissingSlices", "slices are missing between 4.00 mm and 8.00 mm"),
         ("private", Fate.WITHHELD, "UnsupportedObject", "20000 bytes in (0029,1010)"),
-        ("bits", Fate.WITHHELD, "UnsupportedObject", "unused bits of the pixel data hold something"),
+        (
+            "bits",
+            Fate.WITHHELD,
+            "UnsupportedObject",
+            "unused bits of the pixel data hold something",
+        ),
         ("jpeg", Fate.WITHHELD, "UnsupportedTransferSyntax", "JPEG Extended"),
     ],
 )
-def test_series_that_cannot_be_defaced_are_withheld_whole(archive: Run, folder: str, fate: Fate, code: str, reason: str) -> None:
+def test_series_that_cannot_be_defaced_are_withheld_whole(
+    archive: Run, folder: str, fate: Fate, code: str, reason: str
+) -> None:
     """Repeated positions, a gap, a private copy of a slice, an overlay in unused bits, lossy 12-bit JPEG."""
     assert fates(archive, folder) == {(fate, code)}
-    assert any(reason in file.reason for file in archive.result.files if file.file.startswith(f"{folder}/"))
+    assert any(
+        reason in file.reason for file in archive.result.files if file.file.startswith(f"{folder}/")
+    )
 
 
-def test_icon_and_overlay_are_blanked_and_listed_and_the_rest_of_the_file_stays(archive: Run) -> None:
+def test_icon_and_overlay_are_blanked_and_listed_and_the_rest_of_the_file_stays(
+    archive: Run,
+) -> None:
     """Same length, same place; besides the pixels they are the only bytes that differ."""
     for name, path in (("IM0046.dcm", "(0088,0200)[0].(7FE0,0010)"), ("IM0047.dcm", "(6000,3000)")):
         assert path in {difference.path for difference in archive.file(name).differences}
-        before, after = pydicom.dcmread(archive.source / name), pydicom.dcmread(archive.staged / name)
+        before, after = (
+            pydicom.dcmread(archive.source / name),
+            pydicom.dcmread(archive.staged / name),
+        )
         for dataset in (before, after):
             dataset.PixelData = b""
         assert before != after
         for dataset in (before, after):
-            for element in [dataset.IconImageSequence[0][0x7FE00010]] if "IconImageSequence" in dataset else [dataset[0x60003000]]:
+            for element in (
+                [dataset.IconImageSequence[0][0x7FE00010]]
+                if "IconImageSequence" in dataset
+                else [dataset[0x60003000]]
+            ):
                 assert any(element.value) is (dataset is before)
                 element.value = b""
         assert before == after
@@ -224,7 +280,10 @@ def test_icon_and_overlay_are_blanked_and_listed_and_the_rest_of_the_file_stays(
 
 def test_equal_pixels_at_one_position_are_both_defaced(archive: Run) -> None:
     """The same slice under another SOPInstanceUID is no way around the mask."""
-    one, twin = (next(pair for pair in archive.released() if pair.name == name) for name in ("IM0041.dcm", "twin.dcm"))
+    one, twin = (
+        next(pair for pair in archive.released() if pair.name == name)
+        for name in ("IM0041.dcm", "twin.dcm")
+    )
     assert one.changed.any()
     assert np.array_equal(stored(one.after), stored(twin.after))
     assert one.after.SOPInstanceUID != twin.after.SOPInstanceUID == twin.before.SOPInstanceUID
@@ -234,7 +293,9 @@ def test_equal_pixels_at_one_position_are_both_defaced(archive: Run) -> None:
 def test_every_syntax_is_defaced_and_written_in_kind(mixture: Run, syntax: str) -> None:
     """Exactly the masked voxels change, to one value; uncompressed files keep every other byte, compressed ones every other element."""
     assert mixture.result.released, mixture.result.reason
-    pairs = [pair for pair in mixture.released() if pair.before.file_meta.TransferSyntaxUID == syntax]
+    pairs = [
+        pair for pair in mixture.released() if pair.before.file_meta.TransferSyntaxUID == syntax
+    ]
     assert len(pairs) >= 11
     assert any(pair.changed.any() for pair in pairs)
     for pair in pairs:
@@ -253,20 +314,35 @@ def test_annotated_instances_are_consistent_derived_ones(annotated: Run) -> None
     """New SOP and one new series UID, file meta following; study, frame of reference and identity stay, and are not claimed removed."""
     pairs = list(annotated.released())
     assert len(pairs) == 90
-    assert len({pair.after.SOPInstanceUID for pair in pairs} | {pair.before.SOPInstanceUID for pair in pairs}) == 180
+    assert (
+        len(
+            {pair.after.SOPInstanceUID for pair in pairs}
+            | {pair.before.SOPInstanceUID for pair in pairs}
+        )
+        == 180
+    )
     (series,) = {pair.after.SeriesInstanceUID for pair in pairs}
     assert series != pairs[0].before.SeriesInstanceUID
     for pair in pairs:
         assert pair.after.file_meta.MediaStorageSOPInstanceUID == pair.after.SOPInstanceUID
         assert pair.after.ImageType[0] == "DERIVED"
         assert "PatientIdentityRemoved" not in pair.after
-        for keyword in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID", "PatientName", "ImagePositionPatient", "RescaleIntercept"):
+        for keyword in (
+            "StudyInstanceUID",
+            "FrameOfReferenceUID",
+            "PatientID",
+            "PatientName",
+            "ImagePositionPatient",
+            "RescaleIntercept",
+        ):
             assert pair.after[keyword] == pair.before[keyword]
         listed = {difference.path for difference in annotated.file(pair.name).differences}
         assert {"(0008,0018)", "(0020,000E)", "(0008,0008)", "(0028,0302)"} <= listed
 
 
-def test_an_unreadable_file_of_unknown_series_refuses_even_where_series_may_be_withheld(tmp_path: Path) -> None:
+def test_an_unreadable_file_of_unknown_series_refuses_even_where_series_may_be_withheld(
+    tmp_path: Path,
+) -> None:
     """It could be a slice of the series that would be released."""
     truncate(write_small_case(tmp_path / "case")[-1])
     run = run_case(tmp_path / "case", tmp_path, WITHHOLD)
@@ -296,25 +372,38 @@ def test_a_missing_slice_refuses_the_case(tmp_path: Path) -> None:
 def test_a_hole_in_the_numbers_where_the_gap_is_wider_refuses_the_case(tmp_path: Path) -> None:
     """A slice can be missing where thin slices give way to thick ones; the gap alone would not show it."""
     thin = [replace(file, elements={"SliceThickness": 4}) for file in stack(6, spacing=4.0)]
-    thick = [CtFile(number=8 + k, position=(0, 0, 27.0 + 7.0 * k), elements={"SliceThickness": 7}) for k in range(6)]
+    thick = [
+        CtFile(number=8 + k, position=(0, 0, 27.0 + 7.0 * k), elements={"SliceThickness": 7})
+        for k in range(6)
+    ]
     run = run_case(put(tmp_path / "case", [*thin, *thick]), tmp_path)
     assert (run.result.released, run.result.code, run.outputs) == (False, "MissingSlices", set())
 
 
 def test_an_overlay_in_the_unused_bits_of_compressed_pixels_is_seen(tmp_path: Path) -> None:
     """Run-length coded words keep all their bits; a decoder that hid them would let the overlay through."""
-    put(tmp_path / "case", stack(4, bits_stored=12, stored=np.full((6, 8), 0x4001, np.uint16), intercept=-1100.0))
+    put(
+        tmp_path / "case",
+        stack(4, bits_stored=12, stored=np.full((6, 8), 0x4001, np.uint16), intercept=-1100.0),
+    )
     for file in (tmp_path / "case").iterdir():
         dataset = pydicom.dcmread(file)
         dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
         dataset.save_as(file, enforce_file_format=True)
-        assert {int(value) for value in np.unique(pixel_array(file, raw=True, correct_unused_bits=False))} == {0x4001}
+        assert {
+            int(value)
+            for value in np.unique(pixel_array(file, raw=True, correct_unused_bits=False))
+        } == {0x4001}
     run = run_case(tmp_path / "case", tmp_path)
-    assert {(file.fate, file.code) for file in run.result.files} == {(Fate.WITHHELD, "UnsupportedObject")}
+    assert {(file.fate, file.code) for file in run.result.files} == {
+        (Fate.WITHHELD, "UnsupportedObject")
+    }
     assert (run.result.code, run.outputs) == ("NothingToRelease", set())
 
 
-def test_odd_header_values_are_not_quoted_on_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_odd_header_values_are_not_quoted_on_stderr(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Values that pydicom warns about may name the patient; the suite turns any warning that leaves the pipeline into an error."""
     odd: dict[str, Any] = {"ReferencedImageSequence": [pydicom.Dataset()]}
     put(tmp_path / "case", [replace(file, elements=odd) for file in stack(4)])
@@ -328,7 +417,9 @@ def test_odd_header_values_are_not_quoted_on_stderr(tmp_path: Path, capfd: pytes
     assert capfd.readouterr().err == ""
 
 
-def test_odd_header_values_of_a_released_case_are_not_quoted_either(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_odd_header_values_of_a_released_case_are_not_quoted_either(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Also the gate's reading of the output keeps such warnings to itself."""
     write_small_case(tmp_path / "case")
     for file in (tmp_path / "case").iterdir():

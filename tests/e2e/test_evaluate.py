@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctdeface_shared.cli import main
-from ctdeface_shared.options import Profile
-from ctdeface_worker.domain import Geometry, Volume
+from ctdeface_shared.commands.main import main
+from ctdeface_shared.jobs.options import Profile
 from ctdeface_worker.evaluation import detector, pictures, run
 from ctdeface_worker.evaluation.inputs import Input, Kind, found, load, phantoms, without_faces
 from ctdeface_worker.evaluation.overlap import dice, hausdorff95_mm
 from ctdeface_worker.evaluation.render import VIEWS, renders
 from ctdeface_worker.evaluation.trial import defaced, try_input
-from ctdeface_worker.nifti import write_nifti
+from ctdeface_worker.imaging.domain import Geometry, Volume
+from ctdeface_worker.imaging.nifti import write_nifti
 from ctdeface_worker.phantom import without_face
 from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
-from tests.cases import small_head, write_small_case
 from tests.evaluate import by_the_tests
+from tests.support.cases import small_head, write_small_case
 
 REDUCED, FULL = 12, 60
 
@@ -32,7 +32,9 @@ def cube(shape: tuple[int, int, int] = (30, 30, 30)) -> Volume:
     affine[2, 0] = affine[1, 1] = affine[0, 2] = 2.0
     affine[3, 3] = 1.0
     hu = np.full(shape, 40.0, dtype=np.float32)
-    return Volume(hu=hu, valid=np.ones(shape, dtype=bool), geometry=Geometry.from_affine(shape, affine))
+    return Volume(
+        hu=hu, valid=np.ones(shape, dtype=bool), geometry=Geometry.from_affine(shape, affine)
+    )
 
 
 def test_likeness_of_masks_is_what_a_person_would_count() -> None:
@@ -51,8 +53,14 @@ def test_inputs_are_cases_volumes_and_made_on_the_spot(tmp_path: Path) -> None:
     write_small_case(tmp_path / "b-case")
     write_nifti(cube(), tmp_path / "coarse" / "a-volume.nii.gz")
     given = list(found(tmp_path))
-    assert [(each.name, each.kind) for each in given] == [("b-case", Kind.CASE), ("a-volume", Kind.VOLUME)]
-    assert [load(each).volume.hu.shape for each in given] == [small_head().volume.hu.shape, (30, 30, 30)]
+    assert [(each.name, each.kind) for each in given] == [
+        ("b-case", Kind.CASE),
+        ("a-volume", Kind.VOLUME),
+    ]
+    assert [load(each).volume.hu.shape for each in given] == [
+        small_head().volume.hu.shape,
+        (30, 30, 30),
+    ]
     (made,) = phantoms(1, unseen=True)
     assert (load(made).face_ml or 0) > 0
     assert load(given[0]).face_ml is None
@@ -73,10 +81,21 @@ def test_no_scan_without_a_face_is_released_with_a_mask() -> None:
     assert all(codes.values()), codes
 
 
-def test_the_command_measures_resumes_and_writes_its_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_measures_resumes_and_writes_its_tables(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A case and a scan without face; the second run reads the first one's rows, even behind a line that a stop cut off."""
     write_small_case(tmp_path / "data" / "head")
-    command = ["evaluate", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--segmenter", "geometric", "--no-face", "1"]
+    command = [
+        "evaluate",
+        str(tmp_path / "data"),
+        "--out",
+        str(tmp_path / "out"),
+        "--segmenter",
+        "geometric",
+        "--no-face",
+        "1",
+    ]
     assert main(command) == 0
     results = tmp_path / "out" / "results.jsonl"
     first = results.read_text(encoding="utf-8")
@@ -84,15 +103,24 @@ def test_the_command_measures_resumes_and_writes_its_tables(tmp_path: Path, caps
     assert main(command) == 0
     assert results.read_text(encoding="utf-8").startswith(first)
     assert len(results.read_text(encoding="utf-8").splitlines()) == 3
-    groups = {group["kind"]: group for group in json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))["groups"]}
+    groups = {
+        group["kind"]: group
+        for group in json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))[
+            "groups"
+        ]
+    }
     assert groups[Kind.CASE]["released_with_face"] == 1
     assert groups[Kind.CASE]["skin_removed"]["least"] >= 0.985
     assert groups[Kind.NO_FACE]["released_without_face"] == 0
-    assert "| head | geometric | released |" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert "| head | geometric | released |" in (tmp_path / "out" / "table.md").read_text(
+        encoding="utf-8"
+    )
     assert "2/2" in capsys.readouterr().out
 
 
-def test_rows_are_made_anew_for_other_bytes_code_or_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_made_anew_for_other_bytes_code_or_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A table that shows what an earlier state made would be believed."""
     write_nifti(cube(), tmp_path / "data" / "a.nii.gz")
     plan = run.Plan(segmenters=["geometric"])
@@ -118,7 +146,9 @@ def test_volumes_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
     assert [each.name for each in found(tmp_path)] == ["one--ct.nii.gz", "two--ct.nii.gz", "only"]
 
 
-def test_pictures_are_drawn_anew_when_the_input_or_what_makes_them_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_are_drawn_anew_when_the_input_or_what_makes_them_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Five views before; none of a scan that the segmenter refuses, which is not tried again either."""
     write_nifti(cube(), tmp_path / "data" / "a.nii.gz")
 
@@ -136,10 +166,18 @@ def test_pictures_are_drawn_anew_when_the_input_or_what_makes_them_changes(tmp_p
 
 @pytest.mark.parametrize(
     ("more", "said"),
-    [([], "nothing to measure"), (["data"], "nothing to measure"), (["data", "--only", "typo"], "typo: there is no such input")],
+    [
+        ([], "nothing to measure"),
+        (["data"], "nothing to measure"),
+        (["data", "--only", "typo"], "typo: there is no such input"),
+    ],
 )
 def test_an_evaluation_of_nothing_is_no_success(
-    tmp_path: Path, more: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    more: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """An empty table would pass for a good one."""
     monkeypatch.chdir(tmp_path)
@@ -165,9 +203,14 @@ def test_renders_look_from_five_sides() -> None:
     hu[10:20, 18:28, 10:20], hu[14:16, 2:18, 14:16] = 40.0, 40.0
     seen = renders(Volume(hu=hu, valid=volume.valid, geometry=volume.geometry))
     assert set(seen) == set(VIEWS)
-    off = {view: np.argwhere(picture > 0).mean(axis=0) - (np.array(picture.shape) - 1) / 2 for view, picture in seen.items()}
+    off = {
+        view: np.argwhere(picture > 0).mean(axis=0) - (np.array(picture.shape) - 1) / 2
+        for view, picture in seen.items()
+    }
     assert np.abs(off["front"]).max() < 1.5
-    assert off["yaw+30"][1] < -5 < 5 < off["yaw-30"][1]  # most of what is seen is the box, on the other side of the picture's middle
+    assert (
+        off["yaw+30"][1] < -5 < 5 < off["yaw-30"][1]
+    )  # most of what is seen is the box, on the other side of the picture's middle
     assert off["pitch-20"][0] < -3 < 3 < off["pitch+20"][0]  # rows run downward
 
 
@@ -175,7 +218,10 @@ def test_bulky_leaves_nothing_of_eyes_nose_and_jaw() -> None:
     """At the height of the jaw no bone is left in front of the spine; above it nothing lies as far forward as the eyes."""
     volume = small_head().volume
     left = defaced(volume, GeometricSegmenter().segment(volume, profile=Profile.BULKY).face).hu
-    z, y = (volume.geometry.slice_origins_lps[:, 2], volume.geometry.slice_origins_lps[0, 1] + np.arange(left.shape[1]) * 2.0)
+    z, y = (
+        volume.geometry.slice_origins_lps[:, 2],
+        volume.geometry.slice_origins_lps[0, 1] + np.arange(left.shape[1]) * 2.0,
+    )
     jaw = left[(z > -88) & (z < -40)][:, y < -24]
     assert (volume.hu[(z > -88) & (z < -40)][:, y < -24] > 300).sum() > 1000
     assert not (jaw > 300).any()
@@ -188,12 +234,20 @@ def test_the_detector_runs_in_an_environment_of_its_own(tmp_path: Path) -> None:
     picture = tmp_path / "out" / "renders" / "head" / "before"
     picture.mkdir(parents=True)
     stand_in = tmp_path / "python"
-    said = json.dumps({"head/before/front.png": 0.75, "forgotten/before/front.png": 0.5, "head/old network/front.png": 1})
+    said = json.dumps(
+        {
+            "head/before/front.png": 0.75,
+            "forgotten/before/front.png": 0.5,
+            "head/old network/front.png": 1,
+        }
+    )
     stand_in.write_text(f"#!{sys.executable}\nprint({said!r})\n", encoding="utf-8")
     stand_in.chmod(0o700)
     other = picture.parent.parent / "forgotten" / "before"
     other.mkdir(parents=True)
-    faces: Any = pictures.detect(stand_in, [Input(name="head", kind=Kind.CASE)], [], tmp_path / "out")
+    faces: Any = pictures.detect(
+        stand_in, [Input(name="head", kind=Kind.CASE)], [], tmp_path / "out"
+    )
     assert faces == {"head": {"before": {"front": 0.75}}}
     assert json.loads((tmp_path / "out" / "faces.json").read_text(encoding="utf-8")) == faces
     out = ["evaluate", "--out", str(tmp_path / "none"), "--segmenter", "geometric"]

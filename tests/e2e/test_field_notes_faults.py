@@ -1,6 +1,7 @@
 """The 25 faults found in the published CT defacing pipeline, and for each that ours does the opposite.
 
-The numbers are those of the field notes, section D. Five runs are shared: reformats with a scout, an awkward axial series, an
+The numbers are those of the field notes, section D. Five runs are shared: reformats with a scout,
+    an awkward axial series, an
 annotated case, a batch of three cases, and a batch whose input folder is itself the case.
 """
 
@@ -20,21 +21,28 @@ from numpy.typing import NDArray
 from pydicom.uid import EnhancedCTImageStorage, JPEGLSLossless
 
 from ctdeface_shared.errors import MixedPatients, NotDicom
-from ctdeface_shared.options import FillRule, Profile
-from ctdeface_worker.cases import find_cases
-from ctdeface_worker.defacing import fill_value_hu
+from ctdeface_shared.jobs.options import FillRule, Profile
+from ctdeface_worker.batch.discovery import find_cases
+from ctdeface_worker.case.child_process import WarmChild, WorkerCrashed
 from ctdeface_worker.dicom.reader import read_case
 from ctdeface_worker.dicom.selection import select
-from ctdeface_worker.domain import FaceMask, Fate, Geometry, Volume
-from ctdeface_worker.executor import WarmChild, WorkerCrashed
+from ctdeface_worker.imaging.domain import FaceMask, Fate, Geometry, Volume
 from ctdeface_worker.phantom.dicom import PLAIN, Plane, Variation, reordered, uid
-from ctdeface_worker.pipeline import deface_case
+from ctdeface_worker.pipeline.fill import fill_value_hu
+from ctdeface_worker.pipeline.pipeline import deface_case
+from ctdeface_worker.pipeline.result import CaseResult
+from ctdeface_worker.pipeline.task import CaseTask
 from ctdeface_worker.report.model import CaseReport
-from ctdeface_worker.result import CaseResult
-from ctdeface_worker.task import CaseTask
-from tests.cases import add_localizer, add_private_copy, add_second_patient, small_head, truncate, write_small_case
-from tests.ct_files import put, stack
-from tests.runs import OPTIONS, Run, run_case, snapshot, stored
+from tests.support.cases import (
+    add_localizer,
+    add_private_copy,
+    add_second_patient,
+    small_head,
+    truncate,
+    write_small_case,
+)
+from tests.support.ct_files import put, stack
+from tests.support.runs import OPTIONS, Run, run_case, snapshot, stored
 
 COMMAND = Path(sys.executable).parent / "ctdeface"
 CORONAL, SAGITTAL = str(uid("coronal")), str(uid("sagittal"))
@@ -42,7 +50,9 @@ SCOUT_SERIES = "1.2.3"
 """Sorts before every other series."""
 
 
-def rewrite(file: Path, change: Callable[[pydicom.Dataset], None], target: Path | None = None) -> None:
+def rewrite(
+    file: Path, change: Callable[[pydicom.Dataset], None], target: Path | None = None
+) -> None:
     """Change a file's data set and save it, its file meta information following."""
     dataset = pydicom.dcmread(file)
     change(dataset)
@@ -53,12 +63,17 @@ def rewrite(file: Path, change: Callable[[pydicom.Dataset], None], target: Path 
 
 def overlap(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
     """Dice coefficient."""
-    return float(2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other)))
+    return float(
+        2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other))
+    )
 
 
 def removed(run: Run, series: str | None = None) -> NDArray[np.bool_]:
     """Return which voxels changed, (slice, row, column), in the order of the positions from the phantom's first slice on."""
-    pairs = sorted(run.released(series), key=lambda pair: tuple(float(v) for v in pair.before.ImagePositionPatient))
+    pairs = sorted(
+        run.released(series),
+        key=lambda pair: tuple(float(v) for v in pair.before.ImagePositionPatient),
+    )
     return np.stack([pair.changed for pair in pairs])
 
 
@@ -69,7 +84,9 @@ class EmptyMask:
     digest = "0"
     origin = "built-in"
 
-    def segment(self, volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False) -> FaceMask:
+    def segment(
+        self, volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False
+    ) -> FaceMask:
         """Return a mask without a single voxel."""
         del profile, ears
         return FaceMask(face=np.zeros(volume.geometry.shape, dtype=bool), geometry=volume.geometry)
@@ -82,7 +99,9 @@ class MaskOfAnother:
     digest = "0"
     origin = "built-in"
 
-    def segment(self, volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False) -> FaceMask:
+    def segment(
+        self, volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False
+    ) -> FaceMask:
         """Return the phantom's mask without its last slice."""
         del profile, ears
         slices, rows, columns = volume.geometry.shape
@@ -97,7 +116,9 @@ class Dying:
     digest = "0"
     origin = "built-in"
 
-    def segment(self, volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False) -> FaceMask:
+    def segment(
+        self, volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False
+    ) -> FaceMask:
         """End the process."""
         del volume, profile, ears
         os._exit(3)
@@ -120,7 +141,10 @@ def reformats(tmp_path_factory: pytest.TempPathFactory) -> Run:
         for file in write_small_case(folder / "case" / plane.value, Variation(plane=plane)):
 
             def move(dataset: pydicom.Dataset, series: str = series) -> None:
-                dataset.SeriesInstanceUID, dataset.SOPInstanceUID = series, uid(dataset.SOPInstanceUID, series)
+                dataset.SeriesInstanceUID, dataset.SOPInstanceUID = (
+                    series,
+                    uid(dataset.SOPInstanceUID, series),
+                )
 
             rewrite(file, move)
     scout = add_localizer(folder / "case" / Plane.CORONAL)
@@ -138,16 +162,23 @@ def awkward(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """An axial series numbered from the top, named at random, with padding and a rescale of its own in every other slice."""
     folder = tmp_path_factory.mktemp("awkward")
     files = write_small_case(folder / "case", replace(PLAIN, padding_circle=True))
-    names = random.Random(7).sample(range(1000), len(files))  # noqa: S311  only an order
+    names = random.Random(7).sample(range(1000), len(files))
     for number, file in enumerate(files):
 
         def rescale(dataset: pydicom.Dataset, number: int = number) -> None:
             values = stored(dataset)
-            dataset.InstanceNumber, dataset.BitsStored, dataset.HighBit = len(files) - number, 13, 12
+            dataset.InstanceNumber, dataset.BitsStored, dataset.HighBit = (
+                len(files) - number,
+                13,
+                12,
+            )
             if number % 2:
                 values, dataset.RescaleSlope = values * 2, 0.5
             else:
-                values, dataset.RescaleIntercept = np.where(values == 0, 0, values + 76).astype(np.uint16), -1100
+                values, dataset.RescaleIntercept = (
+                    np.where(values == 0, 0, values + 76).astype(np.uint16),
+                    -1100,
+                )
             dataset.PixelData = values.tobytes()
 
         rewrite(file, rescale, file.with_name(f"{names[number]:03d}"))
@@ -182,9 +213,26 @@ def run_batch(root: Path, *arguments: str) -> Batch:
     (root / "work").mkdir()
     (root / "elsewhere").mkdir()
     (root / "work" / "precious.txt").write_text("mine", encoding="utf-8")
-    command: list[str | Path] = [COMMAND, "deface", "-i", root / "scans", "-o", root / "out", "-w", root / "work", *arguments]
+    command: list[str | Path] = [
+        COMMAND,
+        "deface",
+        "-i",
+        root / "scans",
+        "-o",
+        root / "out",
+        "-w",
+        root / "work",
+        *arguments,
+    ]
     environment = {**os.environ, "CTDEFACE_OUTPUT__MIN_FREE_GB": "0.1"}
-    done = subprocess.run(command, cwd=root / "elsewhere", capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(
+        command,
+        cwd=root / "elsewhere",
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
     return Batch(scans=root / "scans", out=root / "out", work=root / "work", done=done)
 
 
@@ -194,7 +242,10 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
     root = tmp_path_factory.mktemp("batch")
     scans = root / "scans"
     truncate(write_small_case(scans / "a" / "a", replace(PLAIN, patient_id="P-1"))[40])
-    write_small_case(scans / "a" / "b" / "study" / "series", replace(PLAIN, patient_id="P-2", transfer_syntax=JPEGLSLossless))
+    write_small_case(
+        scans / "a" / "b" / "study" / "series",
+        replace(PLAIN, patient_id="P-2", transfer_syntax=JPEGLSLossless),
+    )
     write_small_case(scans / "a__b", replace(PLAIN, patient_id="P-3"))
     return run_batch(root, "--case-depth", "2", "--jobs", "1")
 
@@ -207,7 +258,9 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Batch:
     return run_batch(root)
 
 
-def test_fault_01_every_volume_is_defaced_and_a_scout_that_sorts_first_is_withheld(reformats: Run) -> None:
+def test_fault_01_every_volume_is_defaced_and_a_scout_that_sorts_first_is_withheld(
+    reformats: Run,
+) -> None:
     """Fault 1: only the first series was read, so a localizer could become the output. Ours takes every CT volume."""
     assert reformats.result.released, reformats.result.reason
     assert set(reformats.result.released_series) == {CORONAL, SAGITTAL}
@@ -215,7 +268,9 @@ def test_fault_01_every_volume_is_defaced_and_a_scout_that_sorts_first_is_withhe
     assert [(file.fate, file.code) for file in scouts] == [(Fate.WITHHELD, "Localizer")] * 2
 
 
-def test_fault_02_pixels_are_bound_to_their_instance_and_patients_are_never_mixed(reformats: Run, tmp_path: Path) -> None:
+def test_fault_02_pixels_are_bound_to_their_instance_and_patients_are_never_mixed(
+    reformats: Run, tmp_path: Path
+) -> None:
     """Fault 2: the target series was found by its number of slices. Ours binds by instance, and refuses two patients."""
     counts = [sum(1 for _ in reformats.released(series)) for series in (CORONAL, SAGITTAL)]
     assert counts == [128, 128]
@@ -234,7 +289,10 @@ def test_fault_03_as_many_slices_as_columns_leave_sagittal_images_sagittal(refor
     files = list(reformats.released(SAGITTAL))
     assert len(files) == files[0].before.Columns
     expected = reordered(small_head().face, Plane.SAGITTAL)
-    assert overlap(removed(reformats, SAGITTAL), expected) > overlap(removed(reformats, SAGITTAL).transpose(2, 1, 0), expected) + 0.3
+    assert (
+        overlap(removed(reformats, SAGITTAL), expected)
+        > overlap(removed(reformats, SAGITTAL).transpose(2, 1, 0), expected) + 0.3
+    )
 
 
 def test_fault_04_instance_numbers_against_the_positions_change_nothing(awkward: Run) -> None:
@@ -249,7 +307,9 @@ def test_fault_05_each_instance_is_filled_through_its_own_inverse_rescale(awkwar
     """Fault 5: Hounsfield units were cast into stored words. Ours goes back by each instance's own slope and intercept."""
     values = set()
     for pair in awkward.released():
-        inside = stored(pair.after)[pair.changed] * float(pair.after.RescaleSlope) + float(pair.after.RescaleIntercept)
+        inside = stored(pair.after)[pair.changed] * float(pair.after.RescaleSlope) + float(
+            pair.after.RescaleIntercept
+        )
         if inside.size:
             assert np.ptp(inside) == 0
             values.add((float(pair.after.RescaleSlope), float(inside[0])))
@@ -270,7 +330,11 @@ def test_fault_07_a_mask_that_removes_nothing_is_never_released(tmp_path: Path) 
     """Fault 7: the guard against unchanged volumes was swallowed. Ours refuses, and stages nothing."""
     write_small_case(tmp_path / "case")
     run = run_case(tmp_path / "case", tmp_path, segmenter=EmptyMask())
-    assert (run.result.released, run.result.code, run.outputs) == (False, "VerificationFailed", set())
+    assert (run.result.released, run.result.code, run.outputs) == (
+        False,
+        "VerificationFailed",
+        set(),
+    )
     assert "empty" in run.result.reason
 
 
@@ -278,10 +342,16 @@ def test_fault_08_a_prediction_that_fails_or_does_not_fit_is_a_failure(tmp_path:
     """Fault 8: a failed prediction's leftover mask was written as CT. Ours fails the series, or the attempt when the process dies."""
     write_small_case(tmp_path / "case")
     run = run_case(tmp_path / "case", tmp_path / "shape", segmenter=MaskOfAnother())
-    assert (run.result.released, run.result.code, run.outputs) == (False, "InconsistentGeometry", set())
+    assert (run.result.released, run.result.code, run.outputs) == (
+        False,
+        "InconsistentGeometry",
+        set(),
+    )
     staged = tmp_path / "staged"
     staged.mkdir()
-    task = CaseTask(source=tmp_path / "case", staged=staged, work=tmp_path / "work", options=OPTIONS)
+    task = CaseTask(
+        source=tmp_path / "case", staged=staged, work=tmp_path / "work", options=OPTIONS
+    )
     child: WarmChild[CaseTask, CaseResult] = WarmChild(prepare_dying)
     with pytest.raises(WorkerCrashed):
         child.run(task, notify=lambda _: None, timeout_seconds=120)
@@ -291,7 +361,9 @@ def test_fault_08_a_prediction_that_fails_or_does_not_fit_is_a_failure(tmp_path:
 
 def test_fault_09_only_released_instances_come_out_and_each_with_its_pixels(reformats: Run) -> None:
     """Fault 9: files were "copied unchanged", without their pixels (and with the face, had it worked). Ours copies nothing."""
-    assert reformats.outputs == {file.file for file in reformats.result.files if file.fate is Fate.RELEASED}
+    assert reformats.outputs == {
+        file.file for file in reformats.result.files if file.fate is Fate.RELEASED
+    }
     assert not any("SCOUT" in name for name in reformats.outputs)
     for pair in reformats.released():
         assert len(pair.after.PixelData) == pair.after.Rows * pair.after.Columns * 2
@@ -301,8 +373,13 @@ def test_fault_10_no_rotation_or_flip_is_guessed(reformats: Run) -> None:
     """Fault 10: a rotation was chosen by comparing images. Ours goes by the geometry: turned or flipped, the mask would not fit."""
     for series, plane in ((CORONAL, Plane.CORONAL), (SAGITTAL, Plane.SAGITTAL)):
         changed, truth = removed(reformats, series), reordered(small_head().face, plane)
-        front = (0, 1) if plane is Plane.CORONAL else (1, 2)  # axes along which a head is not symmetric
-        assert overlap(changed, truth) > max(overlap(np.flip(changed, axis), truth) for axis in front) + 0.15
+        front = (
+            (0, 1) if plane is Plane.CORONAL else (1, 2)
+        )  # axes along which a head is not symmetric
+        assert (
+            overlap(changed, truth)
+            > max(overlap(np.flip(changed, axis), truth) for axis in front) + 0.15
+        )
         assert np.count_nonzero(changed & truth) > 0.85 * np.count_nonzero(truth)
         assert not np.any(changed & reordered(small_head().brain, plane))
 
@@ -313,7 +390,9 @@ def test_fault_11_what_else_lies_in_the_work_folder_stays(single: Batch) -> None
     assert (single.work / "precious.txt").read_text(encoding="utf-8") == "mine"
 
 
-def test_fault_12_nothing_of_the_patient_is_left_in_the_work_folder(single: Batch, batch: Batch) -> None:
+def test_fault_12_nothing_of_the_patient_is_left_in_the_work_folder(
+    single: Batch, batch: Batch
+) -> None:
     """Fault 12: undefaced volumes named by SeriesInstanceUID stayed behind. Ours leaves work and staging empty."""
     for run in (single, batch):
         assert snapshot(run.work) == {"precious.txt": b"mine"}
@@ -328,13 +407,21 @@ def test_fault_13_text_is_no_dicom(tmp_path: Path) -> None:
     with pytest.raises(NotDicom):
         select(read_case(tmp_path / "notes"))
     (tmp_path / "notes" / "b.dcm").write_text("not an image\n" * 100, encoding="utf-8")
-    assert {fate.file: fate.fate for fate in select(read_case(tmp_path / "notes")).others} == {"a.txt": Fate.WITHHELD, "b.dcm": Fate.FAILED}
+    assert {fate.file: fate.fate for fate in select(read_case(tmp_path / "notes")).others} == {
+        "a.txt": Fate.WITHHELD,
+        "b.dcm": Fate.FAILED,
+    }
 
 
 def test_fault_14_trees_of_any_depth_are_searched(batch: Batch) -> None:
     """Fault 14: only first-level folders were looked into. Ours finds a case's files wherever they lie in it, and keeps the tree."""
-    files = {path.relative_to(batch.scans / "a" / "b") for path in (batch.scans / "a" / "b").rglob("*.dcm")}
-    assert {path.relative_to(batch.out / "a" / "b") for path in (batch.out / "a" / "b").rglob("*.dcm")} == files
+    files = {
+        path.relative_to(batch.scans / "a" / "b")
+        for path in (batch.scans / "a" / "b").rglob("*.dcm")
+    }
+    assert {
+        path.relative_to(batch.out / "a" / "b") for path in (batch.out / "a" / "b").rglob("*.dcm")
+    } == files
     assert {path.parent.as_posix() for path in files} == {"study/series"}
 
 
@@ -370,7 +457,9 @@ def test_fault_17_a_bad_case_costs_itself_only_and_nothing_partial_is_visible(ba
         assert snapshot(batch.out / case).keys() == outputs.keys()
 
 
-def test_fault_18_no_other_picture_of_the_face_stays_and_derived_instances_say_so(annotated: Run, tmp_path: Path) -> None:
+def test_fault_18_no_other_picture_of_the_face_stays_and_derived_instances_say_so(
+    annotated: Run, tmp_path: Path
+) -> None:
     """Fault 18: icon, overlays and private copies stayed, UIDs and ImageType too. Ours blanks or withholds, and annotates on request."""
     assert annotated.result.released, annotated.result.reason
     (pair,) = (pair for pair in annotated.released() if "IconImageSequence" in pair.before)
@@ -378,12 +467,19 @@ def test_fault_18_no_other_picture_of_the_face_stays_and_derived_instances_say_s
     assert any(pair.before[0x6000, 0x3000].value)
     assert not any(pair.after.IconImageSequence[0].PixelData)
     assert not any(pair.after[0x6000, 0x3000].value)
-    assert pair.after.SOPInstanceUID != pair.before.SOPInstanceUID == pair.before.file_meta.MediaStorageSOPInstanceUID
+    assert (
+        pair.after.SOPInstanceUID
+        != pair.before.SOPInstanceUID
+        == pair.before.file_meta.MediaStorageSOPInstanceUID
+    )
     assert pair.after.file_meta.MediaStorageSOPInstanceUID == pair.after.SOPInstanceUID
     assert pair.after.ImageType[0] == "DERIVED"
     assert pair.after.RecognizableVisualFeatures == "NO"
     assert pair.after.DeidentificationMethodCodeSequence[-1].CodeValue == "113102"
-    put(tmp_path / "case", [replace(file, stored=np.zeros((128, 128), np.uint16)) for file in stack(4)])
+    put(
+        tmp_path / "case",
+        [replace(file, stored=np.zeros((128, 128), np.uint16)) for file in stack(4)],
+    )
     add_private_copy_of(tmp_path / "case" / "1-0002.dcm")
     run = run_case(tmp_path / "case", tmp_path)
     assert {file.code for file in run.result.files} == {"UnsupportedObject"}
@@ -407,14 +503,18 @@ def test_fault_19_multi_frame_objects_are_withheld(awkward: Run) -> None:
     assert "enhanced" not in awkward.outputs
 
 
-def test_fault_20_every_series_and_every_case_gets_its_own_mask(reformats: Run, batch: Batch) -> None:
+def test_fault_20_every_series_and_every_case_gets_its_own_mask(
+    reformats: Run, batch: Batch
+) -> None:
     """Fault 20: only the last prediction was processed. Ours removes the face from each series of a case and each case of a batch."""
     assert all(series.mask_ml > 100 for series in reformats.result.series)
     assert all(removed(reformats, series).any() for series in (CORONAL, SAGITTAL))
     assert all(batch.report(case).result.series[0].mask_ml > 100 for case in ("a/b", "a__b"))
 
 
-def test_fault_21_the_current_folder_does_not_matter_and_errors_name_no_patient(batch: Batch) -> None:
+def test_fault_21_the_current_folder_does_not_matter_and_errors_name_no_patient(
+    batch: Batch,
+) -> None:
     """Fault 21: the model was found relative to the current folder, and output quoted paths. Ours runs anywhere, stderr is silent."""
     assert snapshot(batch.out.with_name("elsewhere")) == {}
     assert batch.report("a__b").result.model_digest
@@ -435,12 +535,17 @@ def test_fault_22_the_fill_is_air_and_never_padding(awkward: Run) -> None:
     hu[:, :40], hu[:, 40:80] = -3024, -1000
     valid = hu != -3024
     volume = Volume(hu=hu, valid=valid, geometry=head.geometry)
-    assert all(-1100 <= fill_value_hu(volume, FillRule.parse(rule)) <= -900 for rule in ("air", "p10"))
+    assert all(
+        -1100 <= fill_value_hu(volume, FillRule.parse(rule)) <= -900 for rule in ("air", "p10")
+    )
 
 
 def test_fault_23_case_names_never_collide(batch: Batch) -> None:
     """Fault 23: a/b and a__b shared a label and overwrote each other. Ours keeps the names as folders."""
-    patients = {case: {pydicom.dcmread(file).PatientID for file in (batch.out / case).rglob("*.dcm")} for case in ("a/b", "a__b")}
+    patients = {
+        case: {pydicom.dcmread(file).PatientID for file in (batch.out / case).rglob("*.dcm")}
+        for case in ("a/b", "a__b")
+    }
     assert patients == {"a/b": {"P-2"}, "a__b": {"P-3"}}
     assert batch.report("a/b").job_id != batch.report("a__b").job_id
 
@@ -450,9 +555,14 @@ def test_fault_24_images_need_not_be_square(reformats: Run) -> None:
     assert {(pair.after.Rows, pair.after.Columns) for pair in reformats.released()} == {(90, 128)}
 
 
-def test_fault_25_images_of_several_sizes_in_one_series_are_volumes_of_their_own(tmp_path: Path) -> None:
+def test_fault_25_images_of_several_sizes_in_one_series_are_volumes_of_their_own(
+    tmp_path: Path,
+) -> None:
     """Fault 25: mixed sizes in one series ended the whole batch. Ours splits them; too few to be a volume are withheld."""
-    small = [replace(file, number=file.number + 10, stored=np.zeros((4, 4), np.uint16)) for file in stack(4)]
+    small = [
+        replace(file, number=file.number + 10, stored=np.zeros((4, 4), np.uint16))
+        for file in stack(4)
+    ]
     odd = [replace(stack(1)[0], number=30, stored=np.zeros((2, 9), np.uint16))]
     selection = select(read_case(put(tmp_path, [*stack(5), *small, *odd])))
     assert sorted(len(series.instances) for series in selection.series) == [4, 5]

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from ctdeface_shared.errors import FaceNotFound, UntrustedGeometry
-from ctdeface_shared.options import Profile
-from ctdeface_worker.canonical import mask_to_stored, to_canonical
-from ctdeface_worker.domain import BoolArray, FaceMask, Geometry, Volume
+from ctdeface_shared.jobs.options import Profile
+from ctdeface_worker.imaging.canonical import mask_to_stored, to_canonical
+from ctdeface_worker.imaging.domain import BoolArray, FaceMask, Geometry, Volume
 from ctdeface_worker.phantom.scenes import scene
 from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
 from ctdeface_worker.verification.cavity import find_cavity
 from ctdeface_worker.verification.gate import verify_volume
-from tests.cases import small_head
-from tests.trial import defaced
+from tests.support.cases import small_head
+from tests.support.trial import defaced
 
 SWAPPED = [order for order in permutations(range(3)) if order != (0, 1, 2)]
 
@@ -77,8 +77,12 @@ def refused(volume: Volume, face: BoolArray) -> list[str]:
     return [check.name for check in checks if not check.passed]
 
 
-@pytest.mark.parametrize("order", SWAPPED, ids=["".join("xyz"[axis] for axis in order) for order in SWAPPED])
-def test_a_head_whose_tags_swap_axes_is_never_defaced_at_the_wrong_place(order: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize(
+    "order", SWAPPED, ids=["".join("xyz"[axis] for axis in order) for order in SWAPPED]
+)
+def test_a_head_whose_tags_swap_axes_is_never_defaced_at_the_wrong_place(
+    order: tuple[int, int, int],
+) -> None:
     """Whatever patient axes the tags exchange: either the anatomy contradicts them at once, or the gate refuses what came of it."""
     volume = small_head().volume
     affine = volume.geometry.affine_lps.copy()

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from ctdeface_shared.errors import FaceNotFound, UntrustedGeometry
-from ctdeface_shared.options import Profile
-from ctdeface_worker.canonical import mask_to_stored
-from ctdeface_worker.domain import BoolArray, FaceMask, Geometry, HuArray, Volume
+from ctdeface_shared.jobs.options import Profile
+from ctdeface_worker.imaging.canonical import mask_to_stored
+from ctdeface_worker.imaging.domain import BoolArray, FaceMask, Geometry, HuArray, Volume
 from ctdeface_worker.phantom import faceless, variants
 from ctdeface_worker.phantom.dicom import Plane
 from ctdeface_worker.phantom.head import SMALL_MM, Phantom, make_head
@@ -19,7 +19,7 @@ from ctdeface_worker.segmentation.geometric import mask as masks
 from ctdeface_worker.segmentation.geometric.head import GRID_MM, Head, find_face, find_head
 from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
 from ctdeface_worker.verification.gate import verify_volume
-from tests.cases import small_head
+from tests.support.cases import small_head
 
 FILL_HU = -1000.0
 TISSUE_HU = -300.0
@@ -41,7 +41,9 @@ def cut_head(*, bottom_mm: float = -124.0, top_mm: float = 146.0) -> Phantom:
 
 def turned(*, yaw: float = 0, pitch: float = 0, roll: float = 0) -> Phantom:
     """Return a head that does not look straight ahead."""
-    return variants.cropped(variants.turned(tall_head(), yaw=yaw, pitch=pitch, roll=roll), bottom_mm=-150, top_mm=160)
+    return variants.cropped(
+        variants.turned(tall_head(), yaw=yaw, pitch=pitch, roll=roll), bottom_mm=-150, top_mm=160
+    )
 
 
 def tilted(degrees: float) -> Phantom:
@@ -75,7 +77,9 @@ TURNED: dict[str, Callable[[], Phantom]] = {
 }
 
 
-def segmented(volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False) -> FaceMask:
+def segmented(
+    volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False
+) -> FaceMask:
     """Return the mask of a volume."""
     return GeometricSegmenter().segment(volume, profile=profile, ears=ears)
 
@@ -84,7 +88,9 @@ def test_a_head_that_is_cut_on_three_sides_has_all_its_cavity_and_an_orbit() -> 
     """At the border of a narrow field the cut counts as bone; of no more than the top of a cavity the orbits lie far below."""
     head = scene(112, unseen=True)
     found = find_head(head.volume)
-    cavity = mask_to_stored(np.pad(found.tissue.cavity, around(found)), found.whole, head.volume.geometry)
+    cavity = mask_to_stored(
+        np.pad(found.tissue.cavity, around(found)), found.whole, head.volume.geometry
+    )
     assert dice(cavity, head.brain) >= 0.85
     assert find_face(found).brow < found.skull.highest
 
@@ -118,14 +124,23 @@ def around(found: Head) -> list[tuple[int, int]]:
     """Return how many voxels of the whole grid lie before and behind the part around the body."""
     starts = [part.start or 0 for part in found.place]
     return [
-        (start, whole - start - part) for start, whole, part in zip(starts, found.whole.hu.shape, found.canonical.hu.shape, strict=True)
+        (start, whole - start - part)
+        for start, whole, part in zip(
+            starts, found.whole.hu.shape, found.canonical.hu.shape, strict=True
+        )
     ]
 
 
 def positions(volume: Volume) -> tuple[HuArray, HuArray, HuArray]:
     """LPS mm (z, y, x) of the voxels of an axial volume, broadcastable."""
-    start, counts, steps = volume.geometry.slice_origins_lps[0], volume.geometry.shape, volume.geometry.spacing_mm
-    z, y, x = ((start[2 - a] + np.arange(counts[a]) * steps[a]).astype(np.float32) for a in range(3))
+    start, counts, steps = (
+        volume.geometry.slice_origins_lps[0],
+        volume.geometry.shape,
+        volume.geometry.spacing_mm,
+    )
+    z, y, x = (
+        (start[2 - a] + np.arange(counts[a]) * steps[a]).astype(np.float32) for a in range(3)
+    )
     return z[:, None, None], y[None, :, None], x[None, None, :]
 
 
@@ -134,7 +149,9 @@ def dice(one: BoolArray, other: BoolArray) -> float:
     return float(2 * (one & other).sum() / (one.sum() + other.sum()))
 
 
-def refusals(volume: Volume, face: BoolArray, *, profile: Profile = Profile.SOFT_TISSUE) -> list[str]:
+def refusals(
+    volume: Volume, face: BoolArray, *, profile: Profile = Profile.SOFT_TISSUE
+) -> list[str]:
     """Deface a volume and return what the gate says against it."""
     hu = np.where(face, np.float32(FILL_HU), volume.hu)
     after = Volume(hu=hu, valid=volume.valid, geometry=volume.geometry)
@@ -163,7 +180,11 @@ def test_the_face_is_found_wherever_the_head_looks(name: str) -> None:
     check(TURNED[name](), TURNED_DICE)
 
 
-@pytest.mark.parametrize("dressed", [small_head, lambda: variants.with_tubes(small_head())], ids=["bare", "tube and mask"])
+@pytest.mark.parametrize(
+    "dressed",
+    [small_head, lambda: variants.with_tubes(small_head())],
+    ids=["bare", "tube and mask"],
+)
 def test_everything_in_front_of_the_face_goes(dressed: Callable[[], Phantom]) -> None:
     """From the border of the image to the first skin nothing is left, tubes and masks included; a voxel beside the nose may."""
     head = dressed()
@@ -185,8 +206,12 @@ def test_arms_beside_the_head_stay() -> None:
     assert not (face & tissue & ~head_alone).any()
 
 
-@pytest.mark.parametrize("make", [small_head, partial(turned, yaw=20, pitch=-10)], ids=["straight", "turned"])
-def test_the_bulky_profile_takes_orbits_and_facial_skeleton_too(make: Callable[[], Phantom]) -> None:
+@pytest.mark.parametrize(
+    "make", [small_head, partial(turned, yaw=20, pitch=-10)], ids=["straight", "turned"]
+)
+def test_the_bulky_profile_takes_orbits_and_facial_skeleton_too(
+    make: Callable[[], Phantom],
+) -> None:
     """Half as much again as the soft tissue, with much bone, and never brain."""
     head = make()
     thin, bulky = segmented(head.volume).face, segmented(head.volume, profile=Profile.BULKY).face
@@ -250,9 +275,17 @@ def test_no_face_is_found_where_there_is_none(make: Callable[[], Volume]) -> Non
         segmented(make())
 
 
-@pytest.mark.parametrize("turn", [(-1, 1, -1), (-1, -1, 1), (1, 1, -1)], ids=["upside down", "back to front", "upside down and mirrored"])
-@pytest.mark.parametrize("cut", [{"bottom_mm": -50.0}, {"top_mm": 60.0}], ids=["chin cut off", "top cut off"])
-def test_wrong_axes_are_told_by_the_anatomy(turn: tuple[int, int, int], cut: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "turn",
+    [(-1, 1, -1), (-1, -1, 1), (1, 1, -1)],
+    ids=["upside down", "back to front", "upside down and mirrored"],
+)
+@pytest.mark.parametrize(
+    "cut", [{"bottom_mm": -50.0}, {"top_mm": 60.0}], ids=["chin cut off", "top cut off"]
+)
+def test_wrong_axes_are_told_by_the_anatomy(
+    turn: tuple[int, int, int], cut: dict[str, float]
+) -> None:
     """Even where the field of view holds a part of the head only, nothing is removed at the wrong place."""
     volume = cut_head(**cut).volume
     affine = np.diag([*turn, 1.0]) @ volume.geometry.affine_lps
@@ -260,7 +293,11 @@ def test_wrong_axes_are_told_by_the_anatomy(turn: tuple[int, int, int], cut: dic
     if np.prod(turn) < 0:
         affine[:3, 3] += affine[:3, 0] * (volume.hu.shape[0] - 1)
         affine[:3, 0] *= -1
-    wrong = Volume(hu=volume.hu[flip], valid=volume.valid[flip], geometry=Geometry.from_affine(volume.geometry.shape, affine))
+    wrong = Volume(
+        hu=volume.hu[flip],
+        valid=volume.valid[flip],
+        geometry=Geometry.from_affine(volume.geometry.shape, affine),
+    )
     with pytest.raises(UntrustedGeometry, match="cannot be trusted"):
         segmented(wrong)
 

@@ -7,28 +7,38 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctdeface_shared.cli import main
+from ctdeface_shared.commands.main import main
 from ctdeface_shared.errors import FaceNotFound, SegmentersDisagree
-from ctdeface_shared.options import Profile
-from ctdeface_worker.canonical import mask_to_stored
-from ctdeface_worker.domain import BoolArray, Geometry, Volume
+from ctdeface_shared.jobs.options import Profile
+from ctdeface_worker.imaging.canonical import mask_to_stored
+from ctdeface_worker.imaging.domain import BoolArray, Geometry, Volume
 from ctdeface_worker.phantom.head import Phantom
 from ctdeface_worker.phantom.scenes import scene
 from ctdeface_worker.segmentation.choice import segmenter_named
 from ctdeface_worker.segmentation.consensus import Verdict, decide
 from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
-from ctdeface_worker.segmentation.model_files import model_files
-from ctdeface_worker.segmentation.models import Model
-from tests.cases import small_head, write_small_case
-from tests.measure.wrong_masks import wrong_masks
-from tests.networks import COARSE, fitted_model, network_of, tiny_model, tiny_plans, write_checkpoint, write_plans
-from tests.runs import OPTIONS, run_case
-from tests.trial import try_volume
+from ctdeface_worker.segmentation.models.files import model_files
+from ctdeface_worker.segmentation.models.store import Model
+from tests.support.cases import small_head, write_small_case
+from tests.support.measure.wrong_masks import wrong_masks
+from tests.support.networks import (
+    COARSE,
+    fitted_model,
+    network_of,
+    tiny_model,
+    tiny_plans,
+    write_checkpoint,
+    write_plans,
+)
+from tests.support.runs import OPTIONS, run_case
+from tests.support.trial import try_volume
 
 
 def model_of(folder: Path) -> Model:
     """A model that needs no store."""
-    return Model(name="test", folder=folder, sha256=model_files(folder).digest(), origin="unverified")
+    return Model(
+        name="test", folder=folder, sha256=model_files(folder).digest(), origin="unverified"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +75,10 @@ def test_a_network_of_others_gives_to_the_voxel_what_the_official_way_gives(
 
     with quiet():
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-    made = tiny_plans(ours=False) | {"transpose_forward": transposed, "transpose_backward": [int(n) for n in np.argsort(transposed)]}
+    made = tiny_plans(ours=False) | {
+        "transpose_forward": transposed,
+        "transpose_backward": [int(n) for n in np.argsort(transposed)],
+    }
     made["configurations"]["3d_fullres"]["spacing"] = [2.5, 1.5, 2.0]
     for fold in range(folds):
         network = network_of(made)
@@ -75,10 +88,19 @@ def test_a_network_of_others_gives_to_the_voxel_what_the_official_way_gives(
         write_checkpoint(write_plans(tmp_path, made), network, f"fold_{fold}/checkpoint_final.pth")
     volume = cube((30, 44, 52))
     with quiet():
-        official = nnUNetPredictor(use_mirroring=mirrored, device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)
+        official = nnUNetPredictor(
+            use_mirroring=mirrored,
+            device=torch.device("cpu"),
+            perform_everything_on_device=False,
+            allow_tqdm=False,
+        )
         official.initialize_from_trained_model_folder(str(tmp_path), use_folds=tuple(range(folds)))
-        labels = official.predict_single_npy_array(volume.hu[None], {"spacing": list(volume.geometry.spacing_mm)})
-    found = stored_mask(load_network(model_files(tmp_path), mirrored=mirrored), volume, everywhere(volume))
+        labels = official.predict_single_npy_array(
+            volume.hu[None], {"spacing": list(volume.geometry.spacing_mm)}
+        )
+    found = stored_mask(
+        load_network(model_files(tmp_path), mirrored=mirrored), volume, everywhere(volume)
+    )
     assert 0.02 < found.mean() < 0.98
     assert (found == (labels == 1)).all()
 
@@ -91,11 +113,15 @@ def cube(shape: tuple[int, int, int]) -> Volume:
     hu = (ndimage.gaussian_filter(noise, 3) * 20_000 - 300).astype(np.float32)
     affine = np.zeros((4, 4))
     affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = 3.0, 2.0, 1.5, 1.0
-    return Volume(hu=hu, valid=np.ones(shape, dtype=bool), geometry=Geometry.from_affine(shape, affine))
+    return Volume(
+        hu=hu, valid=np.ones(shape, dtype=bool), geometry=Geometry.from_affine(shape, affine)
+    )
 
 
 @pytest.mark.parametrize(
-    ("axes", "flips"), [((1, 0, 2), (1,)), ((2, 1, 0), (0,)), ((0, 2, 1), (2,))], ids=["coronal", "sagittal", "turned"]
+    ("axes", "flips"),
+    [((1, 0, 2), (1,)), ((2, 1, 0), (0,)), ((0, 2, 1), (2,))],
+    ids=["coronal", "sagittal", "turned"],
 )
 def test_slices_of_another_direction_are_shown_to_the_network_upright(
     tmp_path: Path, axes: tuple[int, int, int], flips: tuple[int, ...]
@@ -112,7 +138,9 @@ def test_slices_of_another_direction_are_shown_to_the_network_upright(
     assert (np.flip(found, flips).transpose(np.argsort(axes)) == expected).all()
 
 
-def stored_differently(volume: Volume, axes: tuple[int, int, int], flips: tuple[int, ...]) -> Volume:
+def stored_differently(
+    volume: Volume, axes: tuple[int, int, int], flips: tuple[int, ...]
+) -> Volume:
     """The same voxels at the same places, stored in other slices."""
     steps = volume.geometry.affine_lps[:3, :3][:, axes].copy()
     hu = np.flip(volume.hu.transpose(axes), flips).copy()
@@ -122,7 +150,9 @@ def stored_differently(volume: Volume, axes: tuple[int, int, int], flips: tuple[
         steps[:, axis] *= -1
     affine = np.eye(4)
     affine[:3, :3], affine[:3, 3] = steps, origin
-    return Volume(hu=hu, valid=np.ones(hu.shape, dtype=bool), geometry=Geometry.from_affine(hu.shape, affine))
+    return Volume(
+        hu=hu, valid=np.ones(hu.shape, dtype=bool), geometry=Geometry.from_affine(hu.shape, affine)
+    )
 
 
 def test_only_the_part_where_a_head_can_be_is_looked_at(tmp_path: Path) -> None:
@@ -148,7 +178,9 @@ def test_a_poor_network_by_itself_is_refused_by_the_gate(phantom: Phantom, poor:
     assert "of what is removed is bone" in trial.reason
 
 
-def test_a_network_that_knows_no_chin_is_refused_by_the_gate(tmp_path: Path, phantom: Phantom) -> None:
+def test_a_network_that_knows_no_chin_is_refused_by_the_gate(
+    tmp_path: Path, phantom: Phantom
+) -> None:
     """It learned the same head without the lower third of its face: skin is left."""
     from ctdeface_worker.segmentation.nnunet.segmenter import NnunetSegmenter
 
@@ -160,7 +192,9 @@ def test_a_network_that_knows_no_chin_is_refused_by_the_gate(tmp_path: Path, pha
     assert "of the facial skin in view is gone" in trial.reason
 
 
-def test_the_same_network_with_geometry_over_it_is_repaired_and_released(tmp_path: Path, poor: Model) -> None:
+def test_the_same_network_with_geometry_over_it_is_repaired_and_released(
+    tmp_path: Path, poor: Model
+) -> None:
     """The whole pipeline on a DICOM case: released, and the report names network, digest and origin."""
     from ctdeface_worker.segmentation.nnunet.segmenter import GuidedSegmenter
 
@@ -169,27 +203,57 @@ def test_the_same_network_with_geometry_over_it_is_repaired_and_released(tmp_pat
     write_small_case(case)
     result = run_case(case, tmp_path / "work", OPTIONS, segmenter).result
     assert result.released, result.reason
-    assert (result.segmenter, result.model_digest, result.model_origin) == ("network", poor.sha256, "unverified")
+    assert (result.segmenter, result.model_digest, result.model_origin) == (
+        "network",
+        poor.sha256,
+        "unverified",
+    )
 
 
 def test_in_thick_slices_the_skin_between_them_is_gone_as_well() -> None:
     """A look between two of 5.4 mm met the bone that the network that ships leaves in one of them, too gray for bone: 6 % of one level."""
-    trial = try_volume("thick", scene(6072, unseen=True, clinical=True).volume, segmenter_named("network"))
+    trial = try_volume(
+        "thick", scene(6072, unseen=True, clinical=True).volume, segmenter_named("network")
+    )
     assert (trial.code, trial.reason) == ("", "")
 
 
-def test_an_installed_network_runs_in_the_warm_child_of_the_command(tmp_path: Path, poor: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_network_runs_in_the_warm_child_of_the_command(
+    tmp_path: Path, poor: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Install, choose, deface: with the bulky rules over it even a poor one is released, and the report names it."""
     monkeypatch.setenv("CTDEFACE_MODELS__FOLDER", str(tmp_path / "models"))
     monkeypatch.setenv("CTDEFACE_DEFACE__SEGMENTER", "nnunet:poor")
     assert main(["model", "install", "poor", "--from", str(poor.folder)]) == 0
     write_small_case(tmp_path / "in" / "case")
-    assert main(["deface", "-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--profile", "bulky"]) == 0
-    (report,) = (json.loads(file.read_text()) for file in tmp_path.glob("out.ctdeface/reports/case/*/report.json"))
-    assert [report["result"][key] for key in ("segmenter", "model_digest", "model_origin")] == ["nnunet:poor", poor.sha256, "unverified"]
+    assert (
+        main(
+            [
+                "deface",
+                "-i",
+                str(tmp_path / "in"),
+                "-o",
+                str(tmp_path / "out"),
+                "--profile",
+                "bulky",
+            ]
+        )
+        == 0
+    )
+    (report,) = (
+        json.loads(file.read_text())
+        for file in tmp_path.glob("out.ctdeface/reports/case/*/report.json")
+    )
+    assert [report["result"][key] for key in ("segmenter", "model_digest", "model_origin")] == [
+        "nnunet:poor",
+        poor.sha256,
+        "unverified",
+    ]
 
 
-def test_wrong_proposals_are_repaired_or_refused_and_never_taken_as_they_are(phantom: Phantom, poor: Model) -> None:
+def test_wrong_proposals_are_repaired_or_refused_and_never_taken_as_they_are(
+    phantom: Phantom, poor: Model
+) -> None:
     """Each deliberately wrong mask as the network's opinion: what comes out takes all that geometry takes, or nothing comes out."""
     from ctdeface_worker.segmentation.nnunet.segmenter import GuidedSegmenter, weighed
 
@@ -205,13 +269,21 @@ def test_wrong_proposals_are_repaired_or_refused_and_never_taken_as_they_are(pha
             continue
         verdicts[name] = made.decision.verdict
         assert not (made.opinions.geometric & ~made.decision.mask).any(), name
-        assert not (made.decision.mask & ~(made.opinions.reach | made.opinions.geometric)).any(), name
+        assert not (made.decision.mask & ~(made.opinions.reach | made.opinions.geometric)).any(), (
+            name
+        )
     assert set(verdicts.values()) == {"refused", Verdict.REPAIRED}
-    assert {name for name, verdict in verdicts.items() if verdict == "refused"} >= {"empty", "everything", "mirrored front to back"}
+    assert {name for name, verdict in verdicts.items() if verdict == "refused"} >= {
+        "empty",
+        "everything",
+        "mirrored front to back",
+    }
     assert decide(replace(opinions, network=opinions.geometric)).verdict is Verdict.AGREED
 
 
-def test_a_network_says_where_a_turned_face_looks_unless_the_difference_is_small_or_the_place_absurd(phantom: Phantom, poor: Model) -> None:
+def test_a_network_says_where_a_turned_face_looks_unless_the_difference_is_small_or_the_place_absurd(
+    phantom: Phantom, poor: Model
+) -> None:
     """Twenty degrees that geometry is wrong by are put right, five are not, and nothing on the side of the head is followed."""
     from ctdeface_worker.segmentation.geometric import mask as masks
     from ctdeface_worker.segmentation.nnunet.segmenter import GuidedSegmenter
@@ -268,7 +340,9 @@ def test_a_network_that_finds_nothing_makes_no_mask(tmp_path: Path, phantom: Pha
         GuidedSegmenter("network", model_of(tmp_path)).segment(phantom.volume)
 
 
-def test_a_network_is_loaded_once_for_many_cases(phantom: Phantom, poor: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_is_loaded_once_for_many_cases(
+    phantom: Phantom, poor: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The second case finds it ready, even if the files are gone by then."""
     from ctdeface_worker.segmentation.nnunet.segmenter import NnunetSegmenter
 
@@ -278,16 +352,20 @@ def test_a_network_is_loaded_once_for_many_cases(phantom: Phantom, poor: Model, 
     assert (segmenter.segment(phantom.volume).face == first).all()
 
 
-def test_the_canonical_mask_follows_the_probabilities_between_the_voxels(phantom: Phantom, poor: Model) -> None:
+def test_the_canonical_mask_follows_the_probabilities_between_the_voxels(
+    phantom: Phantom, poor: Model
+) -> None:
     """A coarse network's border runs between its voxels: the stored mask is finer than the 3 mm blocks of its nearest neighbors."""
     from ctdeface_worker.segmentation.geometric.head import find_head, where_a_face_can_be
     from ctdeface_worker.segmentation.nnunet.network import load_network
     from ctdeface_worker.segmentation.nnunet.prediction import canonical_probability
 
-    field, grid = canonical_probability(load_network(poor.files()), phantom.volume, where_a_face_can_be(find_head(phantom.volume)))
+    field, grid = canonical_probability(
+        load_network(poor.files()), phantom.volume, where_a_face_can_be(find_head(phantom.volume))
+    )
     assert ((field > 0.05) & (field < 0.95)).any()
     hard = mask_to_stored(field >= 0.5, grid, phantom.volume.geometry)
-    from ctdeface_worker.canonical import field_to_stored
+    from ctdeface_worker.imaging.canonical import field_to_stored
 
     soft = field_to_stored(field, grid, phantom.volume.geometry)
     assert 0 < (soft ^ hard).sum() < 0.1 * soft.sum()

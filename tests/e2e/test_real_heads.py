@@ -18,9 +18,9 @@ from pydicom.dataelem import RawDataElement
 
 from ctdeface_worker.dicom import reader, selection
 from ctdeface_worker.dicom import volume as volumes
-from ctdeface_worker.domain import Volume
-from tests.measure.heads import HEADS
-from tests.measure.skin import facial_skin
+from ctdeface_worker.imaging.domain import Volume
+from tests.support.measure.heads import HEADS
+from tests.support.measure.skin import facial_skin
 
 PHANTOM = "dcm_qa_ct_philips"
 LEAST_REMOVED = {"dcm_qa_ct_ge": 0.985}
@@ -37,7 +37,9 @@ class Batch:
 
     def report(self, case: str) -> dict[str, Any]:
         """Read the report of a case."""
-        (file,) = (self.root_out.with_name(f"{self.root_out.name}.ctdeface") / "reports" / case).glob("*/report.json")
+        (file,) = (
+            self.root_out.with_name(f"{self.root_out.name}.ctdeface") / "reports" / case
+        ).glob("*/report.json")
         content: dict[str, Any] = json.loads(file.read_bytes())
         return content
 
@@ -45,7 +47,11 @@ class Batch:
         """Yield input, output and report entry of every released file."""
         for entry in self.report(case)["result"]["files"]:
             if entry["fate"] == "released":
-                yield self.root_in / case / entry["file"], self.root_out / case / entry["file"], entry
+                yield (
+                    self.root_in / case / entry["file"],
+                    self.root_out / case / entry["file"],
+                    entry,
+                )
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +60,17 @@ def batch(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Batch:
     root = tmp_path_factory.mktemp("heads")
     for case in (*HEADS, PHANTOM):
         shutil.copytree(real_data / case, root / "in" / case)  # links out of IN are not followed
-    command: list[str | Path] = [Path(sys.executable).with_name("ctdeface"), "deface", "-i", root / "in", "-o", root / "out"]
-    usual = {name: value for name, value in os.environ.items() if name != "CTDEFACE_DEFACE__SEGMENTER"}
+    command: list[str | Path] = [
+        Path(sys.executable).with_name("ctdeface"),
+        "deface",
+        "-i",
+        root / "in",
+        "-o",
+        root / "out",
+    ]
+    usual = {
+        name: value for name, value in os.environ.items() if name != "CTDEFACE_DEFACE__SEGMENTER"
+    }
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=usual)
     return Batch(root_in=root / "in", root_out=root / "out", exit_code=done.returncode)
 
@@ -72,7 +87,11 @@ def test_the_heads_are_released_and_the_phantom_without_soft_tissue_is_not(batch
     refused = batch.report(PHANTOM)
     assert refused["state"] == "refused"
     assert refused["result"]["code"] == "NothingToRelease"
-    there = {path.relative_to(batch.root_in / PHANTOM).as_posix() for path in (batch.root_in / PHANTOM).rglob("*") if path.is_file()}
+    there = {
+        path.relative_to(batch.root_in / PHANTOM).as_posix()
+        for path in (batch.root_in / PHANTOM).rglob("*")
+        if path.is_file()
+    }
     assert {entry["file"] for entry in refused["result"]["files"]} == there
     assert all(entry["code"] and entry["reason"] for entry in refused["result"]["files"])
 
@@ -80,7 +99,12 @@ def test_the_heads_are_released_and_the_phantom_without_soft_tissue_is_not(batch
 @pytest.mark.parametrize("case", HEADS)
 def test_facial_skin_is_gone_by_the_measure_of_the_tests(batch: Batch, case: str) -> None:
     """At least 99 % of the rays from the front meet no old skin any more, and few are too bright to count."""
-    skin = facial_skin(volume_of(batch.root_in / case), volume_of(batch.root_out / case), HEADS[case], views=("front",))
+    skin = facial_skin(
+        volume_of(batch.root_in / case),
+        volume_of(batch.root_out / case),
+        HEADS[case],
+        views=("front",),
+    )
     assert skin.counted > 1000
     assert skin.removed >= LEAST_REMOVED.get(case, 0.99)
     assert skin.bright <= 0.05
@@ -91,12 +115,16 @@ def test_header_bytes_are_identical_but_for_the_listed_differences(batch: Batch,
     """Without its pixel data each file is byte for byte the input; none of these cases needs another difference."""
     for before, after, entry in batch.pairs(case):
         assert hashlib.sha256(after.read_bytes()).hexdigest() == entry["output_sha256"]
-        assert {(each["path"], each["kind"]) for each in entry["differences"]} <= {("(7FE0,0010)", "changed")}
+        assert {(each["path"], each["kind"]) for each in entry["differences"]} <= {
+            ("(7FE0,0010)", "changed")
+        }
         assert head_and_tail(after) == head_and_tail(before)
 
 
 @pytest.mark.parametrize("case", HEADS)
-def test_stored_values_change_to_the_fill_and_the_brain_is_untouched(batch: Batch, case: str) -> None:
+def test_stored_values_change_to_the_fill_and_the_brain_is_untouched(
+    batch: Batch, case: str
+) -> None:
     """Whatever changed holds one value per slice, far below tissue, and no voxel of the cavity is among it."""
     changed = 0
     for before, after, _ in batch.pairs(case):

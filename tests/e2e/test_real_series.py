@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctdeface_shared.options import HIGHEST_FILL_HU, FillRule
-from ctdeface_worker.defacing import fill_stored, fill_value_hu
+from ctdeface_shared.jobs.options import HIGHEST_FILL_HU, FillRule
 from ctdeface_worker.dicom.reader import read_case
 from ctdeface_worker.dicom.selection import Selection, select
 from ctdeface_worker.dicom.volume import LoadedSeries, load
 from ctdeface_worker.dicom.writer import write_series
-from ctdeface_worker.domain import FaceMask
-from ctdeface_worker.nifti import is_approximate
+from ctdeface_worker.imaging.domain import FaceMask
+from ctdeface_worker.imaging.nifti import is_approximate
+from ctdeface_worker.pipeline.fill import fill_stored, fill_value_hu
 
 
 def selection(real_data: Path, case: str) -> Selection:
@@ -66,11 +66,17 @@ def test_every_file_of_a_scanner_s_study_gets_its_fate(real_data: Path) -> None:
     """Localizer, captures and directory files are withheld, each with its code; the volume is one of 28 slices."""
     selected = selection(real_data, "dcm_qa_ct_philips")
     assert [len(series.instances) for series in selected.series] == [28]
-    assert Counter(other.code for other in selected.others) == {"DicomDir": 3, "Localizer": 1, "UnsupportedObject": 6}
+    assert Counter(other.code for other in selected.others) == {
+        "DicomDir": 3,
+        "Localizer": 1,
+        "UnsupportedObject": 6,
+    }
 
 
 @pytest.mark.parametrize("case", ["vtk_headsq", "dcm_qa_ct_ge"])
-def test_real_files_are_written_back_with_nothing_but_masked_pixels_changed(real_data: Path, tmp_path: Path, case: str) -> None:
+def test_real_files_are_written_back_with_nothing_but_masked_pixels_changed(
+    real_data: Path, tmp_path: Path, case: str
+) -> None:
     """Compared byte by byte: only bytes of masked, valid voxels differ, and the fill is this case's air."""
     loaded = only_series(real_data, case)
     face = np.zeros(loaded.volume.geometry.shape, dtype=bool)

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from ctdeface_worker.segmentation.model_files import OUR_WEIGHTS
-from ctdeface_worker.segmentation.models import SHIPPED_FOLDER
+from ctdeface_worker.segmentation.models.files import OUR_WEIGHTS
+from ctdeface_worker.segmentation.models.store import SHIPPED_FOLDER
 from ctdeface_worker.training.plan import Size
-from tests.networks import network_of, tiny_plans
+from tests.support.networks import network_of, tiny_plans
 
 CTDEFACE = Path(sys.executable).with_name("ctdeface")
 EPOCHS, ITERATIONS, PHANTOMS = 7, 40, 4
@@ -38,13 +38,21 @@ def train(root: Path, *more: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the documented command with everything small."""
     sizes = ["--phantoms", str(PHANTOMS), "--epochs", str(EPOCHS), "--iterations", str(ITERATIONS)]
     command: list[str | Path] = [CTDEFACE, "train", root, "--small", *sizes, *more]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
 def losses(root: Path) -> list[float]:
     """The training losses that nnU-Net logged, over all sittings."""
     logs = sorted(root.glob("results/*/*/fold_0/training_log_*.txt"))
-    return [float(value) for log in logs for value in re.findall(r"train_loss (\S+)", log.read_text())]
+    return [
+        float(value) for log in logs for value in re.findall(r"train_loss (\S+)", log.read_text())
+    ]
 
 
 def test_the_loss_falls_over_two_sittings(trained: Path) -> None:
@@ -60,14 +68,20 @@ def test_stock_nnunet_runs_the_model_and_it_has_learned_its_phantoms(trained: Pa
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)
+    predictor = nnUNetPredictor(
+        device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False
+    )
     predictor.initialize_from_trained_model_folder(str(trained / "model"), use_folds=(0,))
     assert predictor.trainer_name == "nnUNetTrainer"
     scores = []
     for label in sorted(trained.glob("raw/*/labelsTr/*.nii.gz")):
-        image = sitk.ReadImage(str(label).replace("labelsTr", "imagesTr").replace(".nii.gz", "_0000.nii.gz"))
+        image = sitk.ReadImage(
+            str(label).replace("labelsTr", "imagesTr").replace(".nii.gz", "_0000.nii.gz")
+        )
         hu = sitk.GetArrayFromImage(image)[None].astype(np.float32)
-        found = predictor.predict_single_npy_array(hu, {"spacing": list(image.GetSpacing())[::-1]}) > 0
+        found = (
+            predictor.predict_single_npy_array(hu, {"spacing": list(image.GetSpacing())[::-1]}) > 0
+        )
         truth = sitk.GetArrayFromImage(sitk.ReadImage(label)) > 0
         if truth.any():
             scores.append(2 * (found & truth).sum() / (found.sum() + truth.sum()))
@@ -87,7 +101,9 @@ def test_safetensors_hold_the_same_weights_once(trained: Path) -> None:
     """Every tensor of the checkpoint is in the file, under its own name or the one that the metadata says."""
     import torch
 
-    weights = torch.load(trained / "model/fold_0/checkpoint_final.pth", weights_only=True)["network_weights"]
+    weights = torch.load(trained / "model/fold_0/checkpoint_final.pth", weights_only=True)[
+        "network_weights"
+    ]
     written = (trained / "model/fold_0/weights.safetensors").read_bytes()
     (length,) = struct.unpack("<Q", written[:8])
     header = json.loads(written[8 : 8 + length])
@@ -96,8 +112,12 @@ def test_safetensors_hold_the_same_weights_once(trained: Path) -> None:
     assert set(weights) == set(header) | set(same)
     for name, tensor in weights.items():
         start, end = header[same.get(name, name)]["data_offsets"]
-        assert np.array_equal(np.frombuffer(written[8 + length :][start:end], "<f4"), tensor.numpy().ravel())
-    assert len(written) < 1.1 * sum(end - start for start, end in (entry["data_offsets"] for entry in header.values()))
+        assert np.array_equal(
+            np.frombuffer(written[8 + length :][start:end], "<f4"), tensor.numpy().ravel()
+        )
+    assert len(written) < 1.1 * sum(
+        end - start for start, end in (entry["data_offsets"] for entry in header.values())
+    )
 
 
 def test_the_record_says_what_the_model_was_made_from(trained: Path) -> None:
@@ -113,7 +133,9 @@ def test_the_record_says_what_the_model_was_made_from(trained: Path) -> None:
 def test_a_training_begins_with_the_weights_of_another(trained: Path, tmp_path: Path) -> None:
     """Its first epoch is about as good as the last of those, and the record names them by their digest."""
     weights = trained / "model/fold_0/weights.safetensors"
-    done = train(tmp_path / "work", "--begin-with", weights, "--learning-rate", "0.001", "--stop-after", "1")
+    done = train(
+        tmp_path / "work", "--begin-with", weights, "--learning-rate", "0.001", "--stop-after", "1"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     (first,) = losses(tmp_path / "work")
     assert first < losses(trained)[0] - 0.3
@@ -127,7 +149,9 @@ def test_a_wider_network_begins_with_the_answers_of_the_narrow_one() -> None:
 
     from ctdeface_worker.training.widen import widened
 
-    narrow, wide = (network_of(tiny_plans(Size(features=features))) for features in ((4, 6, 8), (6, 6, 12)))
+    narrow, wide = (
+        network_of(tiny_plans(Size(features=features))) for features in ((4, 6, 8), (6, 6, 12))
+    )
     before = widened(narrow.state_dict(), wide.state_dict())
     wide.load_state_dict(before)
     head = torch.rand(1, 1, 16, 16, 16)
@@ -157,9 +181,9 @@ def test_augmentation_leaves_hu_and_stretches_heads_along_each_axis() -> None:
 
     from ctdeface_worker.training.trainer import FaceTrainer
 
-    np.random.seed(1)  # noqa: NPY002  the augmentation draws from the global generators
+    np.random.seed(1)
     torch.manual_seed(1)
-    change = FaceTrainer.get_training_transforms((48, 48, 48), (0.0, 0.0), None, (2,), False)  # noqa: FBT003  nnU-Net's own call
+    change = FaceTrainer.get_training_transforms((48, 48, 48), (0.0, 0.0), None, (2,), False)
     image, label = torch.zeros(1, 64, 64, 64), torch.zeros(1, 64, 64, 64)
     image[:, 20:44, 20:44, 20:44] = 2.0
     label[:, 20:44, 20:44, 20:44] = 1.0
@@ -194,7 +218,9 @@ def test_another_sitting_keeps_to_the_recipe(trained: Path) -> None:
     assert (trained / "model/training.json").read_bytes() == before
 
 
-def test_a_finished_training_that_is_made_longer_goes_on_in_sittings(trained: Path, tmp_path: Path) -> None:
+def test_a_finished_training_that_is_made_longer_goes_on_in_sittings(
+    trained: Path, tmp_path: Path
+) -> None:
     """Each sitting begins where the one before ended, and exports what it reached, also behind a line of the list that was cut off."""
     root = tmp_path / "work"
     for part in ("raw", "preprocessed"):
@@ -240,13 +266,20 @@ def test_layers_compute_in_bfloat16_and_weights_stay_float32() -> None:
         (["--seed", "0"], 2, "from 1 on"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_in_words(tmp_path: Path, options: list[str], code: int, said: str) -> None:
+def test_what_cannot_be_trained_is_refused_in_words(
+    tmp_path: Path, options: list[str], code: int, said: str
+) -> None:
     """Not with a traceback, and before hours are spent."""
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "damaged.nii.gz").write_bytes(b"no image")
     command: list[str | Path] = [CTDEFACE, "train", "work", "--small", *options]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
     )
     assert said in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
@@ -255,7 +288,13 @@ def test_what_cannot_be_trained_is_refused_in_words(tmp_path: Path, options: lis
 
 def test_training_without_data_is_refused_in_words(tmp_path: Path) -> None:
     """A folder of volumes that is not there is named, with exit code 78."""
-    command: list[str | Path] = [CTDEFACE, "train", tmp_path / "work", "--volumes", tmp_path / "nowhere"]
+    command: list[str | Path] = [
+        CTDEFACE,
+        "train",
+        tmp_path / "work",
+        "--volumes",
+        tmp_path / "nowhere",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 78
     assert "no folder of volumes" in done.stderr

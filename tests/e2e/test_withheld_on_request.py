@@ -6,12 +6,12 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from ctdeface_shared.options import DefaceOptions
-from ctdeface_worker.domain import Fate
+from ctdeface_shared.jobs.options import DefaceOptions
+from ctdeface_worker.imaging.domain import Fate
 from ctdeface_worker.phantom.dicom import PLAIN
-from tests.cases import write_small_case
-from tests.ct_files import put, stack
-from tests.runs import run_case, snapshot
+from tests.support.cases import write_small_case
+from tests.support.ct_files import put, stack
+from tests.support.runs import run_case, snapshot
 
 
 @pytest.fixture
@@ -20,7 +20,10 @@ def case(tmp_path: Path) -> Path:
     folder = tmp_path / "case"
     write_small_case(folder)
     gap = [file for file in stack(7) if file.number != 4]
-    files = [replace(file, series="77", elements={**file.elements, "PatientID": PLAIN.patient_id}) for file in gap]
+    files = [
+        replace(file, series="77", elements={**file.elements, "PatientID": PLAIN.patient_id})
+        for file in gap
+    ]
     put(folder / "gap", files)
     return folder
 
@@ -30,15 +33,23 @@ def series_of(file: Path) -> str:
     return str(pydicom.dcmread(file, stop_before_pixels=True).SeriesInstanceUID)
 
 
-def test_a_series_that_is_left_out_no_longer_holds_back_the_others(case: Path, tmp_path: Path) -> None:
+def test_a_series_that_is_left_out_no_longer_holds_back_the_others(
+    case: Path, tmp_path: Path
+) -> None:
     """The head is released, every file of the other series is withheld on request, and none of it is staged."""
-    done = run_case(case, tmp_path / "out", DefaceOptions(withhold=(series_of(next((case / "gap").iterdir())),)))
+    done = run_case(
+        case, tmp_path / "out", DefaceOptions(withhold=(series_of(next((case / "gap").iterdir())),))
+    )
     assert done.result.released, done.result.reason
     assert done.outputs == {path.name for path in case.glob("*.dcm")}
-    assert {(file.fate, file.code) for file in done.result.files if file.file.startswith("gap/")} == {(Fate.WITHHELD, "WithheldOnRequest")}
+    assert {
+        (file.fate, file.code) for file in done.result.files if file.file.startswith("gap/")
+    } == {(Fate.WITHHELD, "WithheldOnRequest")}
 
 
-def test_a_case_of_which_everything_is_left_out_releases_nothing(case: Path, tmp_path: Path) -> None:
+def test_a_case_of_which_everything_is_left_out_releases_nothing(
+    case: Path, tmp_path: Path
+) -> None:
     """It is refused, and the staging folder is empty."""
     series = {series_of(path) for path in case.rglob("*.dcm")}
     done = run_case(case, tmp_path / "out", DefaceOptions(withhold=tuple(series)))

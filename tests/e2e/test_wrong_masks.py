@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctdeface_shared.options import Profile
-from ctdeface_worker.domain import BoolArray, FaceMask, Volume
+from ctdeface_shared.jobs.options import Profile
+from ctdeface_worker.imaging.domain import BoolArray, FaceMask, Volume
 from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
 from ctdeface_worker.verification.gate import Examined, examine, judge
-from tests.cases import small_head
-from tests.measure.covers import TISSUE_HU, draped, hung, under_cover
-from tests.measure.heads import HEADS
-from tests.measure.volumes import load
-from tests.measure.wrong_masks import coarser, moved_to, wrong_masks
-from tests.trial import defaced
+from tests.support.cases import small_head
+from tests.support.measure.covers import TISSUE_HU, draped, hung, under_cover
+from tests.support.measure.heads import HEADS
+from tests.support.measure.volumes import load
+from tests.support.measure.wrong_masks import coarser, moved_to, wrong_masks
+from tests.support.trial import defaced
 
 ALL = slice(None)
 PARTS = {
@@ -41,26 +41,37 @@ class Head:
 @pytest.fixture(scope="module")
 def heads(real_data: Path) -> dict[str, Head]:
     """All heads, segmented once."""
-    volumes = {name: coarser(load(real_data, name), PARTS[name]) for name in HEADS} | {SYNTHETIC: small_head().volume}
+    volumes = {name: coarser(load(real_data, name), PARTS[name]) for name in HEADS} | {
+        SYNTHETIC: small_head().volume
+    }
     segmenter = GeometricSegmenter()
-    return {name: Head(volume=volume, face=segmenter.segment(volume).face, seen=examine(volume)) for name, volume in volumes.items()}
+    return {
+        name: Head(volume=volume, face=segmenter.segment(volume).face, seen=examine(volume))
+        for name, volume in volumes.items()
+    }
 
 
 def failures(head: Head, face: BoolArray) -> list[str]:
     """Names of the checks that do not pass."""
-    after = defaced(head.volume, FaceMask(face=face, geometry=head.volume.geometry, orientation="verified"))
+    after = defaced(
+        head.volume, FaceMask(face=face, geometry=head.volume.geometry, orientation="verified")
+    )
     checks = judge(head.seen, after, face, profile=Profile.SOFT_TISSUE)
     return [check.name for check in checks if not check.passed]
 
 
 @pytest.mark.parametrize("name", [*HEADS, SYNTHETIC])
-def test_the_right_mask_passes_and_every_wrong_one_is_refused(heads: dict[str, Head], name: str) -> None:
+def test_the_right_mask_passes_and_every_wrong_one_is_refused(
+    heads: dict[str, Head], name: str
+) -> None:
     """Shifted in six directions, mirrored, halved, without chin, thin, peeled, empty, everything, and every other patient's."""
     head = heads[name]
     assert failures(head, head.face) == []
     wrong = dict(wrong_masks(head.volume, head.face))
     for other in set(heads) - {name}:
-        wrong[f"mask of {other}"] = moved_to(head.volume, head.face, heads[other].volume, heads[other].face)
+        wrong[f"mask of {other}"] = moved_to(
+            head.volume, head.face, heads[other].volume, heads[other].face
+        )
     if name == SYNTHETIC:
         del wrong["mirrored left to right"]  # it is its own mirror image
     assert len(wrong) >= 20
@@ -69,17 +80,25 @@ def test_the_right_mask_passes_and_every_wrong_one_is_refused(heads: dict[str, H
 
 @pytest.mark.parametrize(("gap", "thick"), [(0, 1), (0, 2), (0, 3), (2, 1), (2, 2)])
 @pytest.mark.parametrize("name", ["stanford_cthead", "vtk_headsq", SYNTHETIC])
-def test_a_face_under_a_cloth_goes_with_it_or_the_mask_is_refused(heads: dict[str, Head], name: str, gap: int, thick: int) -> None:
+def test_a_face_under_a_cloth_goes_with_it_or_the_mask_is_refused(
+    heads: dict[str, Head], name: str, gap: int, thick: int
+) -> None:
     """Whether it lies on the skin, where it is the first surface from the front and the face the next, or is held off it."""
     bare = heads[name]
     volume, right = draped(bare.volume, bare.face, gap=gap, thick=thick)
     head = Head(volume=volume, face=right, seen=examine(volume))
     assert failures(head, right) == []
-    assert [what for what, face in under_cover(bare.volume, bare.face, right) if not failures(head, face)] == []
+    assert [
+        what
+        for what, face in under_cover(bare.volume, bare.face, right)
+        if not failures(head, face)
+    ] == []
 
 
 @pytest.mark.parametrize("gap", [1, 2, 4])
-def test_behind_a_cloth_that_is_joined_to_the_head_nothing_can_be_proven(heads: dict[str, Head], gap: int) -> None:
+def test_behind_a_cloth_that_is_joined_to_the_head_nothing_can_be_proven(
+    heads: dict[str, Head], gap: int
+) -> None:
     """Such a cloth is the patient to the gate: what lies behind it is seen by the air before it, and its bone is too far."""
     bare = heads[SYNTHETIC]
     volume, right = hung(bare.volume, bare.face, gap=gap, thick=2)
@@ -89,7 +108,9 @@ def test_behind_a_cloth_that_is_joined_to_the_head_nothing_can_be_proven(heads: 
         assert {"facial_bone_found", "no_skin_left_behind_a_cover"} <= set(failures(head, face))
 
 
-def test_scalp_that_hangs_together_with_the_face_through_the_air_around_the_head_is_another_piece(heads: dict[str, Head]) -> None:
+def test_scalp_that_hangs_together_with_the_face_through_the_air_around_the_head_is_another_piece(
+    heads: dict[str, Head],
+) -> None:
     """Only air between two parts of a mask, as seen from the front, joins them."""
     bare = heads[SYNTHETIC]
     tissue = bare.volume.hu > TISSUE_HU

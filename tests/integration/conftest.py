@@ -7,10 +7,10 @@ import pytest
 
 from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.broker.target import BrokerTarget
-from ctdeface_shared.options import Originals
-from ctdeface_shared.spool import ServiceSpool
+from ctdeface_shared.jobs.options import Originals
+from ctdeface_shared.storage.spool import ServiceSpool
 from tests.integration.rabbitmq_node import RabbitNode, forget_everything, running_node
-from tests.service.watcher import RunningWatcher
+from tests.support.service.watcher import RunningWatcher
 
 
 @pytest.fixture(scope="session")

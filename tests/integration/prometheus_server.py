@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from tests.needed import program
-from tests.service.scrapes import HOST, free_port, get
+from tests.support.required import program
+from tests.support.service.scrapes import HOST, free_port, get
 
 SHIPPED = Path(__file__).parents[2] / "deploy/prometheus"
 EVERY = "1s"
@@ -34,7 +34,7 @@ class Prometheus:
 
     port: int
 
-    def ask(self, path: str, **parameters: str) -> Any:  # noqa: ANN401  as the API answers
+    def ask(self, path: str, **parameters: str) -> Any:
         """Ask its API and return the data.
 
         Raises:
@@ -53,7 +53,11 @@ class Prometheus:
 
     def firing(self) -> set[str]:
         """Names of the alerts that fire now."""
-        return {alert["labels"]["alertname"] for alert in self.ask("alerts")["alerts"] if alert["state"] == "firing"}
+        return {
+            alert["labels"]["alertname"]
+            for alert in self.ask("alerts")["alerts"]
+            if alert["state"] == "firing"
+        }
 
     def until(self, holds: Callable[[set[str]], bool]) -> None:
         """Wait until something holds of the firing alerts."""
@@ -65,15 +69,24 @@ class Prometheus:
     def figures(self, expression: str, seconds: float) -> Sequence[float]:
         """Return every figure, NaN excepted, that an expression had within so many seconds, over all its series."""
         now = time.time()
-        found = self.ask("query_range", query=expression, start=str(now - seconds), end=str(now), step=EVERY)["result"]
-        return [float(value) for series in found for _, value in series["values"] if not math.isnan(float(value))]
+        found = self.ask(
+            "query_range", query=expression, start=str(now - seconds), end=str(now), step=EVERY
+        )["result"]
+        return [
+            float(value)
+            for series in found
+            for _, value in series["values"]
+            if not math.isnan(float(value))
+        ]
 
 
 def quick_rules(folder: Path) -> None:
     """Copy the shipped rules; alerts wait a second where they wait for minutes, and the expressions stay as they are."""
     for file in sorted((SHIPPED / "rules").glob("*.yml")):
         text = file.read_text(encoding="utf-8")
-        (folder / file.name).write_text(re.sub(r"(?m)^( +for:) \w+$", rf"\1 {EVERY}", text), encoding="utf-8")
+        (folder / file.name).write_text(
+            re.sub(r"(?m)^( +for:) \w+$", rf"\1 {EVERY}", text), encoding="utf-8"
+        )
 
 
 @contextmanager
@@ -89,8 +102,15 @@ def running_prometheus(folder: Path, targets: Mapping[str, Sequence[int]]) -> It
     quick_rules(folder)
     shipped = yaml.safe_load((SHIPPED / "compose.yml").read_text(encoding="utf-8"))
     assert set(targets) < {job["job_name"] for job in shipped["scrape_configs"]}
-    jobs = [{"job_name": job, "static_configs": [{"targets": [f"{HOST}:{port}" for port in ports]}]} for job, ports in targets.items()]
-    config = {"global": {"scrape_interval": EVERY, "evaluation_interval": EVERY}, "rule_files": ["*.yml"], "scrape_configs": jobs}
+    jobs = [
+        {"job_name": job, "static_configs": [{"targets": [f"{HOST}:{port}" for port in ports]}]}
+        for job, ports in targets.items()
+    ]
+    config = {
+        "global": {"scrape_interval": EVERY, "evaluation_interval": EVERY},
+        "rule_files": ["*.yml"],
+        "scrape_configs": jobs,
+    }
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     server = Prometheus(port=free_port())
     options = [

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.broker.target import BrokerTarget
-from tests.needed import INSTALLER, missing
+from tests.support.required import INSTALLER, missing
 
 STARTS_WITHIN_SECONDS = 90.0
 PORTS = range(20_000, 32_000)
@@ -74,12 +74,21 @@ class RabbitNode:
         """Choose ports and write the configuration."""
         self.port, self.tls_port, distribution, epmd = free_ports(4)
         self.folder.mkdir(parents=True, exist_ok=True)
-        lines = [f"listeners.tcp.1 = 127.0.0.1:{self.port}", "log.console = false", f"log.file = {self.folder}/node.log", *self.settings]
+        lines = [
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}",
+            "log.console = false",
+            f"log.file = {self.folder}/node.log",
+            *self.settings,
+        ]
         text = "\n".join(lines).replace("{tls_port}", str(self.tls_port))
         (self.folder / "rabbitmq.conf").write_text(text + "\n", encoding="utf-8")
-        (self.folder / "advanced.config").write_text("[{rabbit, [{channel_tick_interval, 1000}]}].\n", encoding="utf-8")  # ms
+        (self.folder / "advanced.config").write_text(
+            "[{rabbit, [{channel_tick_interval, 1000}]}].\n", encoding="utf-8"
+        )  # ms
         (self.folder / "plugins").write_text("[].\n", encoding="utf-8")
-        kept = {name: value for name, value in os.environ.items() if name in {"PATH", "LANG", "TMPDIR"}}
+        kept = {
+            name: value for name, value in os.environ.items() if name in {"PATH", "LANG", "TMPDIR"}
+        }
         self._environment = kept | {
             "HOME": str(self.folder),
             "RABBITMQ_NODENAME": f"ctdeface-{os.getpid()}-{self.port}@localhost",
@@ -99,7 +108,9 @@ class RabbitNode:
     def start(self) -> None:
         """Start it and wait until it lets clients in."""
         epmd = shutil.which("epmd") or "epmd"
-        self._epmd = self._epmd or subprocess.Popen([epmd], env=self._environment, stderr=subprocess.DEVNULL)
+        self._epmd = self._epmd or subprocess.Popen(
+            [epmd], env=self._environment, stderr=subprocess.DEVNULL
+        )
         with (self.folder / "output").open("ab") as output:
             self._process = subprocess.Popen(
                 [require_server()],
@@ -112,14 +123,18 @@ class RabbitNode:
         deadline = time.monotonic() + STARTS_WITHIN_SECONDS
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"RabbitMQ did not start: {(self.folder / 'output').read_text(encoding='utf-8')[-2000:]}")
+                pytest.fail(
+                    f"RabbitMQ did not start: {(self.folder / 'output').read_text(encoding='utf-8')[-2000:]}"
+                )
             time.sleep(0.1)
 
     def control(self, *arguments: str | Path) -> str:
         """Run rabbitmqctl on it and return what it says."""
         tool = Path(require_server()).with_name("rabbitmqctl")
         command = [tool, "--quiet", "-n", self._environment["RABBITMQ_NODENAME"], *arguments]
-        return subprocess.run(command, env=self._environment, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(
+            command, env=self._environment, check=True, capture_output=True, text=True
+        ).stdout
 
     def kill(self) -> None:
         """End it like a power cut would, and keep its data."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.needed import missing
+from tests.support.required import missing
 
 NOT_ROOT = "only root can mount the small file system that this test fills up"
 

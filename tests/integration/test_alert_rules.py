@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.needed import program
+from tests.support.required import program
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy/prometheus"
@@ -19,7 +19,7 @@ TESTS = sorted((PROMETHEUS / "tests").glob("*.yml"))
 OF_EVERY_PROCESS = {"process_start_time_seconds", "up"}
 
 
-def content(file: str | Path) -> Any:  # noqa: ANN401  whatever the file holds
+def content(file: str | Path) -> Any:
     """Read a file of Prometheus."""
     return yaml.safe_load((PROMETHEUS / file).read_text(encoding="utf-8"))
 
@@ -35,7 +35,9 @@ RECORDED = {rule["record"] for rule in rules("recording")}
 
 def promtool(*arguments: str | Path) -> str:
     """Run promtool, which must be content, and return what it says."""
-    done = subprocess.run([program("promtool"), *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program("promtool"), *arguments], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -49,7 +51,9 @@ def test_the_configuration_is_valid(name: str) -> None:
 @pytest.mark.parametrize("name", ["alerts", "recording"])
 def test_the_rules_are_valid(name: str) -> None:
     """`promtool check rules`, whose advice counts as well."""
-    assert f"{len(rules(name))} rules found" in promtool("check", "rules", "--lint=all", "--lint-fatal", PROMETHEUS / f"rules/{name}.yml")
+    assert f"{len(rules(name))} rules found" in promtool(
+        "check", "rules", "--lint=all", "--lint-fatal", PROMETHEUS / f"rules/{name}.yml"
+    )
 
 
 def test_every_alert_fires_when_it_should_and_not_otherwise() -> None:
@@ -60,7 +64,12 @@ def test_every_alert_fires_when_it_should_and_not_otherwise() -> None:
 @pytest.mark.parametrize("alert", ALERTS)
 def test_every_alert_has_tests_in_which_it_fires_and_clears(alert: str) -> None:
     """Looked at before, during and after."""
-    tests = [test for file in TESTS for test in content(file.relative_to(PROMETHEUS))["tests"] if test["name"] == alert]
+    tests = [
+        test
+        for file in TESTS
+        for test in content(file.relative_to(PROMETHEUS))["tests"]
+        if test["name"] == alert
+    ]
     looks = [look for test in tests for look in test["alert_rule_test"]]
     assert {look["alertname"] for look in looks} == {alert}
     assert [bool(look["exp_alerts"]) for look in looks][:3] == [False, True, False]
@@ -70,7 +79,9 @@ def test_every_alert_has_tests_in_which_it_fires_and_clears(alert: str) -> None:
 def test_every_alert_has_an_entry_in_the_runbook(alert: str) -> None:
     """A heading with its name, to which the alert leads, and something to do below it."""
     rule = ALERTS[alert]
-    (entry,) = re.findall(rf"^### {alert}\n\n(.*?)(?=\n\n###|\Z)", RUNBOOK, re.MULTILINE | re.DOTALL)
+    (entry,) = re.findall(
+        rf"^### {alert}\n\n(.*?)(?=\n\n###|\Z)", RUNBOOK, re.MULTILINE | re.DOTALL
+    )
     assert entry.strip()
     assert rule["annotations"]["runbook"] == f"docs/monitoring.md#{alert.lower()}"
     assert rule["labels"]["severity"] in {"critical", "warning"}
@@ -81,7 +92,11 @@ def test_the_runbook_knows_no_other_alert() -> None:
     assert set(re.findall(r"\bCtdeface[A-Z]\w+", RUNBOOK)) == set(ALERTS)
 
 
-@pytest.mark.parametrize("rule", [*rules("alerts"), *rules("recording")], ids=lambda rule: str(rule.get("alert") or rule.get("record")))
+@pytest.mark.parametrize(
+    "rule",
+    [*rules("alerts"), *rules("recording")],
+    ids=lambda rule: str(rule.get("alert") or rule.get("record")),
+)
 def test_every_rule_asks_for_metrics_that_exist(rule: dict[str, Any]) -> None:
     """Each name is on the page about metrics or recorded."""
     names = set(re.findall(r"\b(?:ctdeface|process|up)[a-z0-9_:]*(?=[\s{\[)]|$)", rule["expr"]))
@@ -92,5 +107,10 @@ def test_every_rule_asks_for_metrics_that_exist(rule: dict[str, Any]) -> None:
 
 def test_no_alert_shows_a_case() -> None:
     """Alerts leave the service: they may hold labels of metrics only, and none of those is a case."""
-    shown = {name for rule in ALERTS.values() for text in rule["annotations"].values() for name in re.findall(r"\$labels\.(\w+)", text)}
+    shown = {
+        name
+        for rule in ALERTS.values()
+        for text in rule["annotations"].values()
+        for name in re.findall(r"\$labels\.(\w+)", text)
+    }
     assert shown == {"instance", "job", "code", "place", "result"}

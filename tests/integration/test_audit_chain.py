@@ -9,7 +9,7 @@ import pytest
 from ctdeface_shared.audit.entry import Entry
 from ctdeface_shared.audit.inspection import Head, missing_heads
 from ctdeface_shared.audit.keys import PrivateKey, load_public_keys, make_key_pair
-from tests.service.audited import lines_of, problems, rewrite, seen, trusting, write
+from tests.support.service.audited import lines_of, problems, rewrite, seen, trusting, write
 
 JOBS = ("job-1", "job-2", "job-3", "job-4")
 
@@ -32,20 +32,40 @@ def _changed(line: bytes) -> bytes:
 
 
 ATTACKS: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
-    "alter one": (lambda lines: [lines[0], _changed(lines[1]), *lines[2:]], "entry 3 does not continue the entry before it"),
-    "alter the last": (lambda lines: [*lines[:3], _changed(lines[3])], "the signature of entry 4 is wrong"),
-    "damage one": (lambda lines: [lines[0], lines[1][:-9] + b"\n", *lines[2:]], "the lines before entry 3 are not what its writer found"),
-    "damage the last": (lambda lines: [*lines[:3], lines[3][:-9] + b"\n"], "the last line is damaged"),
+    "alter one": (
+        lambda lines: [lines[0], _changed(lines[1]), *lines[2:]],
+        "entry 3 does not continue the entry before it",
+    ),
+    "alter the last": (
+        lambda lines: [*lines[:3], _changed(lines[3])],
+        "the signature of entry 4 is wrong",
+    ),
+    "damage one": (
+        lambda lines: [lines[0], lines[1][:-9] + b"\n", *lines[2:]],
+        "the lines before entry 3 are not what its writer found",
+    ),
+    "damage the last": (
+        lambda lines: [*lines[:3], lines[3][:-9] + b"\n"],
+        "the last line is damaged",
+    ),
     "delete one": (lambda lines: [lines[0], *lines[2:]], "entry 3 follows entry 1"),
     "delete the first": (lambda lines: lines[1:], "entry 2 follows entry 0"),
-    "reorder two": (lambda lines: [lines[0], lines[2], lines[1], lines[3]], "entry 3 follows entry 1"),
+    "reorder two": (
+        lambda lines: [lines[0], lines[2], lines[1], lines[3]],
+        "entry 3 follows entry 1",
+    ),
     "repeat one": (lambda lines: [*lines[:2], *lines[1:]], "entry 2 follows entry 2"),
-    "insert an empty line": (lambda lines: [lines[0], b"\n", *lines[1:]], "the lines before entry 2 are not what its writer found"),
+    "insert an empty line": (
+        lambda lines: [lines[0], b"\n", *lines[1:]],
+        "the lines before entry 2 are not what its writer found",
+    ),
 }
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_whatever_is_done_to_a_signed_chain_is_found(attack: str, key: PrivateKey, tmp_path: Path) -> None:
+def test_whatever_is_done_to_a_signed_chain_is_found(
+    attack: str, key: PrivateKey, tmp_path: Path
+) -> None:
     """Altered, damaged, deleted, reordered, repeated and inserted lines are each told with their number."""
     write(tmp_path, *JOBS, key=key)
     assert problems(tmp_path, trusting(key.public)) == []
@@ -54,10 +74,14 @@ def test_whatever_is_done_to_a_signed_chain_is_found(attack: str, key: PrivateKe
     assert said in " | ".join(problems(tmp_path, trusting(key.public)))
 
 
-def test_a_rebuilt_chain_needs_the_key(key: PrivateKey, other_key: PrivateKey, tmp_path: Path) -> None:
+def test_a_rebuilt_chain_needs_the_key(
+    key: PrivateKey, other_key: PrivateKey, tmp_path: Path
+) -> None:
     """Whoever writes all entries anew, so that each continues the one before, fails at the signatures."""
     write(tmp_path, *JOBS, key=other_key)
-    assert [said.split(" is signed")[0] for said in problems(tmp_path, trusting(key.public))] == [f"entry {n}" for n in (1, 2, 3, 4)]
+    assert [said.split(" is signed")[0] for said in problems(tmp_path, trusting(key.public))] == [
+        f"entry {n}" for n in (1, 2, 3, 4)
+    ]
     assert problems(tmp_path, trusting(key.public, other_key.public)) == []
 
 
@@ -69,7 +93,9 @@ def test_a_signature_of_another_entry_does_not_count(key: PrivateKey, tmp_path: 
     assert problems(tmp_path, trusting(key.public)) == ["the signature of entry 2 is wrong"]
 
 
-def test_unsigned_entries_do_not_count_where_a_key_is_known(key: PrivateKey, tmp_path: Path) -> None:
+def test_unsigned_entries_do_not_count_where_a_key_is_known(
+    key: PrivateKey, tmp_path: Path
+) -> None:
     """Unless somebody says that they do, as for those from before there was a key; they stay counted as what they are."""
     write(tmp_path, "job-1")
     write(tmp_path, "job-2", key=key)
@@ -85,12 +111,18 @@ def test_a_chain_that_was_cut_is_found_by_a_head_that_was_published(tmp_path: Pa
     assert list(missing_heads(seen(tmp_path), published)) == []
     rewrite(tmp_path, lines_of(tmp_path)[:2])
     assert problems(tmp_path) == []
-    assert list(missing_heads(seen(tmp_path), published)) == ["host.1: entry 4 was published and is gone: the chain was cut"]
+    assert list(missing_heads(seen(tmp_path), published)) == [
+        "host.1: entry 4 was published and is gone: the chain was cut"
+    ]
     write(tmp_path, "job-5", "job-6", "job-7")
     assert problems(tmp_path) == []
-    assert list(missing_heads(seen(tmp_path), published)) == ["host.1: entry 4 is not the one that was published"]
+    assert list(missing_heads(seen(tmp_path), published)) == [
+        "host.1: entry 4 is not the one that was published"
+    ]
     gone = [Head(chain="host.9", seq=2, digest="d")]
-    assert list(missing_heads(seen(tmp_path), gone)) == ["the chain host.9 is gone: it was published with 2 entries"]
+    assert list(missing_heads(seen(tmp_path), gone)) == [
+        "the chain host.9 is gone: it was published with 2 entries"
+    ]
 
 
 def test_a_long_chain_goes_on_in_the_next_segment_and_none_may_be_missing(tmp_path: Path) -> None:
@@ -117,7 +149,9 @@ def test_an_entry_of_another_chain_is_found(tmp_path: Path) -> None:
     assert problems(tmp_path) == ["entry 1 is one of the chain host.1"]
 
 
-def test_one_file_holds_the_present_key_and_the_earlier_ones(key: PrivateKey, other_key: PrivateKey, tmp_path: Path) -> None:
+def test_one_file_holds_the_present_key_and_the_earlier_ones(
+    key: PrivateKey, other_key: PrivateKey, tmp_path: Path
+) -> None:
     """A key is changed by adding the new public key to the file."""
     write(tmp_path, "job-1", key=key)
     write(tmp_path, "job-2", key=other_key)

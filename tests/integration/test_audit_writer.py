@@ -13,34 +13,44 @@ import pytest
 
 from ctdeface_shared.audit.chain import TORN, Tail
 from ctdeface_shared.audit.entry import CaseEnd, Entry, Outcome
-from ctdeface_shared.audit.section import AuditSection
 from ctdeface_shared.audit.writer import AuditLog, audit_log
 from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.broker.settlement import Ack, Retry
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_shared.options import Originals
-from ctdeface_shared.spool import ServiceSpool, Spool
-from ctdeface_worker.attestation import attest
-from ctdeface_worker.batch_case import bring
-from ctdeface_worker.cases import Case
-from ctdeface_worker.executor import WarmChild
-from ctdeface_worker.publishing import publish, recover, resume
+from ctdeface_shared.jobs.options import Originals
+from ctdeface_shared.settings.sections import AuditSection
+from ctdeface_shared.storage.spool import ServiceSpool, Spool
+from ctdeface_worker.batch.case import bring
+from ctdeface_worker.batch.discovery import Case
+from ctdeface_worker.case.child_process import WarmChild
+from ctdeface_worker.publishing.audit_entry import attest
+from ctdeface_worker.publishing.commit import publish, recover, resume
 from ctdeface_worker.report.model import State
-from ctdeface_worker.service import Station, handle
+from ctdeface_worker.service.consumer import WorkerSlot, handle
 from tests.integration.test_batch_case import batch_of, never
 from tests.integration.test_publishing import NEWEST, STEPS, Killed, kill_after, mark_dead, stage
 from tests.integration.test_worker_service import RULE, make_station
-from tests.service.audited import an_end, lines_of, log_in, problems, release, rewrite, rules_with, seen, write
-from tests.service.spools import drop, job_for
+from tests.support.service.audited import (
+    an_end,
+    lines_of,
+    log_in,
+    problems,
+    release,
+    rewrite,
+    rules_with,
+    seen,
+    write,
+)
+from tests.support.service.spools import drop, job_for
 
 ENDLESS = """
 import sys
 from itertools import count
 from pathlib import Path
 from ctdeface_shared.audit.entry import CaseEnd, Outcome
-from ctdeface_shared.audit.writer import AuditLog, Desk
+from ctdeface_shared.audit.writer import AuditLog, AuditTarget
 root = Path(sys.argv[1])
-with AuditLog(Desk(folder=root / "audit", locks=root / "locks", writer="host", segment_bytes=20_000)) as log:
+with AuditLog(AuditTarget(folder=root / "audit", locks=root / "locks", writer="host", segment_bytes=20_000)) as log:
     for number in count():
         job = f"{sys.argv[2]}-{number}"
         log.record(CaseEnd(job_id=job, submitted_at="2026-01-02", outcome=Outcome.RELEASED, report="r", program="p"))
@@ -66,7 +76,9 @@ def _killed(process: "subprocess.Popen[bytes]", after: int) -> int:
     return last
 
 
-def test_killed_writers_lose_nothing_that_they_said_was_entered_and_their_chains_go_on(tmp_path: Path) -> None:
+def test_killed_writers_lose_nothing_that_they_said_was_entered_and_their_chains_go_on(
+    tmp_path: Path,
+) -> None:
     """Two processes write at once, each a chain of its own; both are killed, twice; the chains stay whole and hold every job said."""
     said: dict[str, int] = {}
     for folder in ("audit", "locks"):
@@ -82,20 +94,30 @@ def test_killed_writers_lose_nothing_that_they_said_was_entered_and_their_chains
     assert problems(tmp_path) == []
     entered = [end.job_id for chain in chains for end in chain.ends]
     assert len(set(entered)) == len(entered)
-    assert {f"{name}-{number}" for name, last in said.items() for number in range(last + 1)} <= set(entered)
+    assert {f"{name}-{number}" for name, last in said.items() for number in range(last + 1)} <= set(
+        entered
+    )
 
 
 @pytest.mark.parametrize("cut", [1, 40, -1])
-def test_a_line_that_a_killed_writer_left_unfinished_is_told_and_the_chain_goes_on(tmp_path: Path, cut: int) -> None:
+def test_a_line_that_a_killed_writer_left_unfinished_is_told_and_the_chain_goes_on(
+    tmp_path: Path, cut: int
+) -> None:
     """Nothing is removed: the next entry names what it found, the job is entered anew, and changing those bytes is found."""
     write(tmp_path, "job-1", "job-2")
     lines = lines_of(tmp_path)
     rewrite(tmp_path, [lines[0], lines[1][:cut]])
     (chain,) = seen(tmp_path)
-    assert (chain.problems, chain.notes) == ([], ["the last line is unfinished: its writer was killed, or is writing"])
+    assert (chain.problems, chain.notes) == (
+        [],
+        ["the last line is unfinished: its writer was killed, or is writing"],
+    )
     write(tmp_path, "job-2", "job-3")
     (chain,) = seen(tmp_path)
-    assert (chain.problems, chain.notes) == ([], ["a line before entry 2 is unfinished: its writer was killed"])
+    assert (chain.problems, chain.notes) == (
+        [],
+        ["a line before entry 2 is unfinished: its writer was killed"],
+    )
     assert [end.job_id for end in chain.ends] == ["job-1", "job-2", "job-3"]
     later = lines_of(tmp_path)
     assert b"".join(later).startswith(b"".join([lines[0], lines[1][:cut]]))
@@ -121,10 +143,14 @@ def test_what_is_cut_off_under_a_living_writer_is_found_without_a_head(tmp_path:
         rewrite(tmp_path, lines_of(tmp_path)[:1])
         log.record(an_end("job-4"))
         log.record(an_end("job-5"))
-    assert problems(tmp_path) == ["entry 4 follows entry 1: entries are missing, repeated or out of order"]
+    assert problems(tmp_path) == [
+        "entry 4 follows entry 1: entries are missing, repeated or out of order"
+    ]
 
 
-def test_two_writers_of_one_machine_have_a_chain_each_and_enter_no_end_twice(tmp_path: Path) -> None:
+def test_two_writers_of_one_machine_have_a_chain_each_and_enter_no_end_twice(
+    tmp_path: Path,
+) -> None:
     """The second one takes the next number; what the first one entered it finds; later the first chain is taken again."""
     with log_in(tmp_path) as one, log_in(tmp_path) as other:
         assert one.record(an_end("job-1"))
@@ -132,7 +158,10 @@ def test_two_writers_of_one_machine_have_a_chain_each_and_enter_no_end_twice(tmp
         assert not other.record(an_end("job-1"))
         assert other.record(an_end("job-1", submitted_at=NEWEST))
     write(tmp_path, "job-3")
-    assert [[end.job_id for end in chain.ends] for chain in seen(tmp_path)] == [["job-1", "job-3"], ["job-2", "job-1"]]
+    assert [[end.job_id for end in chain.ends] for chain in seen(tmp_path)] == [
+        ["job-1", "job-3"],
+        ["job-2", "job-1"],
+    ]
     assert list((tmp_path / "locks").iterdir()) == []
 
 
@@ -146,7 +175,10 @@ def test_a_writer_whose_lock_was_taken_over_goes_on_in_another_chain(tmp_path: P
             other.record(an_end("job-2"))
             frozen.record(an_end("job-3"))
             other.record(an_end("job-4"))
-    assert [[end.job_id for end in chain.ends] for chain in seen(tmp_path)] == [["job-1", "job-2", "job-4"], ["job-3"]]
+    assert [[end.job_id for end in chain.ends] for chain in seen(tmp_path)] == [
+        ["job-1", "job-2", "job-4"],
+        ["job-3"],
+    ]
     assert problems(tmp_path) == []
 
 
@@ -184,7 +216,9 @@ def _entries(root: Path) -> list[CaseEnd]:
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("again", [resume, recover])
-def test_a_publication_killed_at_any_step_is_entered_exactly_once(spool: Spool, tmp_path: Path, step: str, again: object) -> None:
+def test_a_publication_killed_at_any_step_is_entered_exactly_once(
+    spool: Spool, tmp_path: Path, step: str, again: object
+) -> None:
     """Whether the job is met again or found by the next start: one output, one entry, and no entry before the output is there."""
     state = tmp_path / "state"
     with log_in(state) as log:
@@ -194,12 +228,23 @@ def test_a_publication_killed_at_any_step_is_entered_exactly_once(spool: Spool, 
         assert len(_entries(state)) == (1 if step in {"before done", "done"} else 0)
         mark_dead(staged)
         prepared = replace(report, state=State.PREPARED, staged=staged.name)
-        there = recover(spool, rules_with(log, spool)) if again is recover else resume(spool, prepared, rules_with(log, spool))
-        if step == "staged" and again is recover:  # nothing says yet that it was proven: the job is worked on again
+        there = (
+            recover(spool, rules_with(log, spool))
+            if again is recover
+            else resume(spool, prepared, rules_with(log, spool))
+        )
+        if (
+            step == "staged" and again is recover
+        ):  # nothing says yet that it was proven: the job is worked on again
             assert (there, _entries(state)) == ((), [])
             return
     (end,) = _entries(state)
-    assert (end.job_id, end.outcome, end.files, end.outputs) == ("job", Outcome.RELEASED, 2, report.outputs_digest)
+    assert (end.job_id, end.outcome, end.files, end.outputs) == (
+        "job",
+        Outcome.RELEASED,
+        2,
+        report.outputs_digest,
+    )
 
 
 def test_an_entry_names_the_outputs_that_it_replaces(spool: Spool, tmp_path: Path) -> None:
@@ -221,14 +266,21 @@ def test_a_job_is_not_done_before_its_entry_is_on_the_disk(spool: Spool, tmp_pat
             publish(spool, report, staged, rules_with(log, spool))
         (state / "audit").unlink()
         (state / "audit").mkdir()
-        (final,) = recover(spool, rules_with(log, spool)) or (resume(spool, replace(report, staged=staged.name), rules_with(log, spool)),)
+        (final,) = recover(spool, rules_with(log, spool)) or (
+            resume(spool, replace(report, staged=staged.name), rules_with(log, spool)),
+        )
     assert final is not None
     assert final.state is State.DONE
     assert len(_entries(state)) == 1
 
 
-def _quarantining(station: Station, log: AuditLog) -> Station:
-    return replace(station, bench=replace(station.bench, attest=partial(attest, log, station.spool, Outcome.QUARANTINED)))
+def _quarantining(slot: WorkerSlot, log: AuditLog) -> WorkerSlot:
+    return replace(
+        slot,
+        resources=replace(
+            slot.resources, attest=partial(attest, log, slot.spool, Outcome.QUARANTINED)
+        ),
+    )
 
 
 def test_a_refused_job_is_entered_before_it_is_settled_and_once(tmp_path: Path) -> None:
@@ -245,16 +297,21 @@ def test_a_refused_job_is_entered_before_it_is_settled_and_once(tmp_path: Path) 
     assert delivery is not None
     last = replace(delivery, attempt=RULE.max_attempts)
     with log_in(tmp_path) as log:
-        station = _quarantining(make_station(spool, broker), log)
+        slot = _quarantining(make_station(spool, broker), log)
         spool.audit.rmdir()
         spool.audit.write_text("a file where the folder was", encoding="utf-8")
-        assert isinstance(handle(station, last).settlement, Retry)
+        assert isinstance(handle(slot, last).settlement, Retry)
         spool.audit.unlink()
         spool.audit.mkdir()
-        assert handle(station, last).settlement == Ack()
-        assert handle(station, last).settlement == Ack()
+        assert handle(slot, last).settlement == Ack()
+        assert handle(slot, last).settlement == Ack()
     (end,) = _entries(tmp_path)
-    assert (end.job_id, end.outcome, end.code, end.outputs) == (job.job_id, Outcome.QUARANTINED, "InputChanged", "")
+    assert (end.job_id, end.outcome, end.code, end.outputs) == (
+        job.job_id,
+        Outcome.QUARANTINED,
+        "InputChanged",
+        "",
+    )
 
 
 def test_a_batch_enters_what_it_refuses_and_nothing_that_a_person_broke_off(tmp_path: Path) -> None:
@@ -263,7 +320,9 @@ def test_a_batch_enters_what_it_refuses_and_nothing_that_a_person_broke_off(tmp_
     gone = Case(name="gone", folder=tmp_path / "gone")
     with log_in(tmp_path / "state") as log:
         stop = Event()
-        batch = replace(batch, stop=stop, attest=partial(attest, log, batch.spool, Outcome.REJECTED))
+        batch = replace(
+            batch, stop=stop, attest=partial(attest, log, batch.spool, Outcome.REJECTED)
+        )
         stop.set()
         bring(batch, gone, WarmChild(never), lambda _: None)
         assert _entries(tmp_path / "state") == []
@@ -273,17 +332,28 @@ def test_a_batch_enters_what_it_refuses_and_nothing_that_a_person_broke_off(tmp_
     assert (end.outcome, end.code, end.inputs) == (Outcome.REJECTED, "UnexpectedError", "")
 
 
-def test_a_key_that_cannot_be_used_ends_the_program_before_any_job(spool: Spool, tmp_path: Path) -> None:
+def test_a_key_that_cannot_be_used_ends_the_program_before_any_job(
+    spool: Spool, tmp_path: Path
+) -> None:
     """No key, no other kind of key, none that everybody may read."""
     file = tmp_path / "audit.key"
-    with pytest.raises(ConfigurationError, match="cannot be read"), audit_log(spool, AuditSection(key_file=file), stale_seconds=1):
+    with (
+        pytest.raises(ConfigurationError, match="cannot be read"),
+        audit_log(spool, AuditSection(key_file=file), stale_seconds=1),
+    ):
         pytest.fail("written without the key")
     file.write_text("no key", encoding="utf-8")
     file.chmod(0o600)
-    with pytest.raises(ConfigurationError, match="ctdeface audit key"), audit_log(spool, AuditSection(key_file=file), stale_seconds=1):
+    with (
+        pytest.raises(ConfigurationError, match="ctdeface audit key"),
+        audit_log(spool, AuditSection(key_file=file), stale_seconds=1),
+    ):
         pytest.fail("written without a key")
     file.chmod(0o644)
-    with pytest.raises(ConfigurationError, match="chmod 600"), audit_log(spool, AuditSection(key_file=file), stale_seconds=1):
+    with (
+        pytest.raises(ConfigurationError, match="chmod 600"),
+        audit_log(spool, AuditSection(key_file=file), stale_seconds=1),
+    ):
         pytest.fail("written with a key that everybody knows")
 
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_shared.options import DefaceOptions
-from ctdeface_shared.settings import Settings
-from ctdeface_shared.spool import Spool
-from ctdeface_worker.attempt import Child
-from ctdeface_worker.batch_case import Batch, bring
-from ctdeface_worker.cases import Case, find_cases
-from ctdeface_worker.executor import Run, WarmChild
-from ctdeface_worker.journal import find_report
-from ctdeface_worker.result import CaseResult
-from ctdeface_worker.task import CaseTask
+from ctdeface_shared.jobs.options import DefaceOptions
+from ctdeface_shared.settings.loading import Settings
+from ctdeface_shared.storage.spool import Spool
+from ctdeface_worker.batch.case import Batch, bring
+from ctdeface_worker.batch.discovery import Case, find_cases
+from ctdeface_worker.case.child_process import Run, WarmChild
+from ctdeface_worker.case.run import Child
+from ctdeface_worker.pipeline.result import CaseResult
+from ctdeface_worker.pipeline.task import CaseTask
+from ctdeface_worker.publishing.journal import find_report
 
 NOBODY = 65534
 
@@ -46,7 +46,15 @@ def batch_of(root: Path) -> Batch:
     spool = Spool.beside(root / "out", root / "state")
     spool.prepare(outbox_mode=0o750)
     stop = threading.Event()
-    return Batch(spool=spool, options=DefaceOptions(), settings=Settings(), nifti_root=None, keep_work=False, redo=False, stop=stop)
+    return Batch(
+        spool=spool,
+        options=DefaceOptions(),
+        settings=Settings(),
+        nifti_root=None,
+        keep_work=False,
+        redo=False,
+        stop=stop,
+    )
 
 
 def test_a_case_that_cannot_be_looked_into_is_found_all_the_same() -> None:
@@ -58,7 +66,11 @@ def test_a_case_that_cannot_be_looked_into_is_found_all_the_same() -> None:
         Path(name).chmod(0o755)
         shut.chmod(0)
         with without_privileges():
-            assert find_cases(Path(name)) == find_cases(Path(name), depth=2) == (Case(name="shut", folder=shut),)
+            assert (
+                find_cases(Path(name))
+                == find_cases(Path(name), depth=2)
+                == (Case(name="shut", folder=shut),)
+            )
             with pytest.raises(ConfigurationError, match="cannot be read"):
                 find_cases(shut)
         shut.chmod(0o700)

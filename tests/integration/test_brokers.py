@@ -15,12 +15,12 @@ import pytest
 from ctdeface_shared.broker import open_broker
 from ctdeface_shared.broker.memory import MemoryBroker, MemoryQueue
 from ctdeface_shared.broker.protocols import Broker, Delivery, Depth
-from ctdeface_shared.broker.settlement import Ack, Bury, HandBack, Retry
+from ctdeface_shared.broker.settlement import Ack, Reject, Requeue, Retry
 from ctdeface_shared.broker.target import BrokerTarget
 from ctdeface_shared.errors import InvalidMessage
-from ctdeface_shared.manifest import Manifest, job_id
-from ctdeface_shared.messages import CaseEvent, DefaceJob, EventKind, decode_job
-from ctdeface_shared.options import DefaceOptions
+from ctdeface_shared.jobs.manifest import Manifest, job_id
+from ctdeface_shared.jobs.messages import CaseEvent, DefaceJob, EventKind, decode_job
+from ctdeface_shared.jobs.options import DefaceOptions
 
 DELAY_SECONDS = 0.4
 LEASE_SECONDS = 1.0
@@ -41,9 +41,9 @@ import sys
 from datetime import UTC, datetime
 from ctdeface_shared.broker import open_broker
 from ctdeface_shared.broker.target import BrokerTarget
-from ctdeface_shared.manifest import Manifest, job_id
-from ctdeface_shared.messages import DefaceJob
-from ctdeface_shared.options import DefaceOptions
+from ctdeface_shared.jobs.manifest import Manifest, job_id
+from ctdeface_shared.jobs.messages import DefaceJob
+from ctdeface_shared.jobs.options import DefaceOptions
 broker = open_broker(BrokerTarget(url=sys.argv[1], retry_delays=(float(sys.argv[3]),)))
 manifest = Manifest(files=1, bytes=1, digest="0" * 64)
 for number in range(100_000):
@@ -58,7 +58,7 @@ import sys
 from ctdeface_shared.broker import open_broker
 from ctdeface_shared.broker.settlement import Ack
 from ctdeface_shared.broker.target import BrokerTarget
-from ctdeface_shared.messages import decode_job
+from ctdeface_shared.jobs.messages import decode_job
 broker = open_broker(BrokerTarget(url=sys.argv[1], lease_seconds=60, retry_delays=(float(sys.argv[3]),)))
 while delivery := broker.receive(1.0):
     assert broker.settle(delivery, Ack())
@@ -96,10 +96,10 @@ def put_raw(target: BrokerTarget, *bodies: bytes) -> None:
     broker = open_broker(target)
     for number in range(len(bodies)):
         broker.publish(job(f"raw {number}"))
-        assert broker.settle(received(broker), Bury("Raw"))
+        assert broker.settle(received(broker), Reject("Raw"))
     wait_for(lambda: broker.depth().dead == len(bodies))
     for letter, body in zip(broker.dead_letters(), bodies, strict=True):
-        assert broker.revive(letter.tag, body)
+        assert broker.requeue(letter.tag, body)
     broker.close()
 
 
@@ -107,7 +107,13 @@ def job(name: str) -> DefaceJob:
     """A job about a case of this name."""
     manifest = Manifest(files=1, bytes=1, digest="0" * 64)
     options = DefaceOptions()
-    return DefaceJob(job_id=job_id(name, manifest, options), case=name, manifest=manifest, submitted_at=datetime.now(UTC), options=options)
+    return DefaceJob(
+        job_id=job_id(name, manifest, options),
+        case=name,
+        manifest=manifest,
+        submitted_at=datetime.now(UTC),
+        options=options,
+    )
 
 
 def received(broker: Broker) -> Delivery:
@@ -134,7 +140,11 @@ def target_of(kind: str, folder: Path, request: pytest.FixtureRequest) -> Broker
     """How to reach a fresh queue of a kind."""
     if kind == "memory":
         return None
-    url = f"sqlite://{folder}/queue.sqlite3" if kind == "sqlite" else request.getfixturevalue("clean_rabbitmq").url
+    url = (
+        f"sqlite://{folder}/queue.sqlite3"
+        if kind == "sqlite"
+        else request.getfixturevalue("clean_rabbitmq").url
+    )
     return BrokerTarget(url=url, lease_seconds=LEASE_SECONDS, retry_delays=(DELAY_SECONDS,))
 
 
@@ -157,7 +167,9 @@ def durable_queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Op
 def process(script: str, target: BrokerTarget) -> subprocess.Popen[str]:
     """Start one of the scripts above on a queue."""
     arguments = [target.url, str(target.lease_seconds), str(DELAY_SECONDS)]
-    return subprocess.Popen([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, text=True
+    )
 
 
 def test_a_published_job_is_delivered_once_and_gone_after_its_ack(queue: Opened) -> None:
@@ -165,11 +177,15 @@ def test_a_published_job_is_delivered_once_and_gone_after_its_ack(queue: Opened)
     sender, worker = queue(), queue()
     sender.publish(job("a"))
     delivery = received(worker)
-    assert decode_job(delivery.body) == replace(job("a"), submitted_at=decode_job(delivery.body).submitted_at)
+    assert decode_job(delivery.body) == replace(
+        job("a"), submitted_at=decode_job(delivery.body).submitted_at
+    )
     assert delivery.attempt == 1
     assert worker.settle(delivery, Ack())
     assert worker.receive(NOTHING_SECONDS) is None
-    wait_for(lambda: (sender.depth().ready, sender.depth().delayed, sender.depth().dead) == (0, 0, 0))
+    wait_for(
+        lambda: (sender.depth().ready, sender.depth().delayed, sender.depth().dead) == (0, 0, 0)
+    )
 
 
 def test_a_worker_holds_one_job_and_leaves_the_rest_to_others(queue: Opened) -> None:
@@ -225,7 +241,7 @@ def test_a_job_that_is_handed_back_keeps_its_attempt(queue: Opened) -> None:
     leaving.publish(job("a"))
     assert leaving.settle(received(leaving), Retry(DELAY_SECONDS))
     delivery = received(leaving)
-    assert leaving.settle(delivery, HandBack())
+    assert leaving.settle(delivery, Requeue())
     leaving.close()
     again = received(staying)
     assert (case_of(again), again.attempt) == ("a", delivery.attempt)
@@ -247,14 +263,17 @@ def test_a_dead_letter_is_listed_and_can_be_revived(queue: Opened) -> None:
     broker.publish(job("a"))
     broker.publish(job("b"))
     for _ in range(2):
-        assert broker.settle(received(broker), Bury("EscapingPath"))
+        assert broker.settle(received(broker), Reject("EscapingPath"))
     wait_for(lambda: broker.depth().dead == 2)
     for _ in range(2):
         letters = broker.dead_letters()
-        assert [(decode_job(letter.body).case, letter.code) for letter in letters] == [("a", "EscapingPath"), ("b", "EscapingPath")]
+        assert [(decode_job(letter.body).case, letter.code) for letter in letters] == [
+            ("a", "EscapingPath"),
+            ("b", "EscapingPath"),
+        ]
     assert broker.dead_letters(1) == letters[:1]
-    assert broker.revive(letters[1].tag)
-    assert not broker.revive(letters[1].tag)
+    assert broker.requeue(letters[1].tag)
+    assert not broker.requeue(letters[1].tag)
     delivery = received(broker)
     assert (case_of(delivery), delivery.attempt) == ("b", 1)
     wait_for(lambda: broker.depth().dead == 1)
@@ -267,10 +286,12 @@ def test_a_message_that_is_no_job_can_be_buried(queue: Opened) -> None:
     delivery = received(broker)
     with pytest.raises(InvalidMessage):
         decode_job(delivery.body)
-    assert broker.settle(delivery, Bury("InvalidMessage"))
+    assert broker.settle(delivery, Reject("InvalidMessage"))
     broker.publish(job("a"))
     assert case_of(received(broker)) == "a"
-    assert [(letter.body, letter.code) for letter in broker.dead_letters()] == [(b"\xff no job", "InvalidMessage")]
+    assert [(letter.body, letter.code) for letter in broker.dead_letters()] == [
+        (b"\xff no job", "InvalidMessage")
+    ]
 
 
 def test_publishing_twice_is_harmless(queue: Opened) -> None:
@@ -295,13 +316,15 @@ def test_every_listener_hears_every_event_from_its_start_on(queue: Opened) -> No
     now = datetime(2026, 1, 1, tzinfo=UTC)
     told = [
         CaseEvent(kind=EventKind.RELEASED, job_id=job("a").job_id, finished_at=now),
-        CaseEvent(kind=EventKind.REFUSED, job_id=job("b").job_id, code="FaceNotFound", finished_at=now),
+        CaseEvent(
+            kind=EventKind.REFUSED, job_id=job("b").job_id, code="FaceNotFound", finished_at=now
+        ),
     ]
     for event in told:
         worker.announce(event)
-    for listener in (early, other):
-        assert [listener.listen(PATIENCE_SECONDS) for _ in told] == told
-        assert listener.listen(0) is None
+    for observer in (early, other):
+        assert [observer.listen(PATIENCE_SECONDS) for _ in told] == told
+        assert observer.listen(0) is None
     assert queue().listen(NOTHING_SECONDS) is None
 
 
@@ -321,9 +344,13 @@ def test_a_job_outlives_its_worker_process(durable_queue: Opened) -> None:
     assert broker.settle(delivery, Ack())
 
 
-def test_a_job_of_a_process_that_was_killed_is_free_long_before_its_lease_ends(tmp_path: Path) -> None:
+def test_a_job_of_a_process_that_was_killed_is_free_long_before_its_lease_ends(
+    tmp_path: Path,
+) -> None:
     """The embedded queue sees that the holder of a lease is gone, and takes nothing from one that lives."""
-    target = BrokerTarget(url=f"sqlite://{tmp_path}/queue.sqlite3", lease_seconds=600, retry_delays=(DELAY_SECONDS,))
+    target = BrokerTarget(
+        url=f"sqlite://{tmp_path}/queue.sqlite3", lease_seconds=600, retry_delays=(DELAY_SECONDS,)
+    )
     broker = open_broker(target)
     broker.publish(job("a"))
     holder = process(CONSUMER, target)
@@ -349,7 +376,9 @@ def test_a_job_that_runs_for_long_stays_with_its_worker(durable_queue: Opened) -
         assert working.tend(0.1)
         assert waiting.receive(0) is None
     assert working.settle(delivery, Ack())
-    assert waiting.depth() == replace(Depth(ready=0, held=0, delayed=0, dead=0), held=waiting.depth().held)
+    assert waiting.depth() == replace(
+        Depth(ready=0, held=0, delayed=0, dead=0), held=waiting.depth().held
+    )
 
 
 def test_what_was_published_outlives_its_sender(durable_queue: Opened) -> None:
@@ -366,14 +395,20 @@ def test_what_was_published_outlives_its_sender(durable_queue: Opened) -> None:
     assert names == ["a", "b", "c"]
 
 
-def test_nothing_confirmed_is_lost_and_nothing_goes_to_two_of_several_processes(durable_queue: Opened) -> None:
+def test_nothing_confirmed_is_lost_and_nothing_goes_to_two_of_several_processes(
+    durable_queue: Opened,
+) -> None:
     """A sender is killed while it publishes; three processes then share all that was confirmed, each job once."""
     assert durable_queue.target
     sender = process(SENDER, durable_queue.target)
     assert sender.stdout
     first = [sender.stdout.readline() for _ in range(60)]
     os.kill(sender.pid, signal.SIGKILL)
-    confirmed = {line.strip() for line in [*first, *sender.communicate()[0].splitlines(keepends=True)] if line.endswith("\n")}
+    confirmed = {
+        line.strip()
+        for line in [*first, *sender.communicate()[0].splitlines(keepends=True)]
+        if line.endswith("\n")
+    }
     eaters = [process(EATER, durable_queue.target) for _ in range(3)]
     eaten = [line for eater in eaters for line in eater.communicate()[0].splitlines()]
     assert not [eater.returncode for eater in eaters if eater.returncode]

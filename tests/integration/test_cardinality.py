@@ -1,7 +1,8 @@
 """The number of metric series does not grow with the number of cases: as many after many as after ten, and the same ones.
 
-Watcher and worker are processes around an embedded queue; the worker's pipeline is the declared stand-in, which makes its figures up. The
-suite works on 120 cases; `make soak` sets CTDEFACE_TEST_CASES to 1000.
+Watcher and worker are processes around an embedded queue; the worker's pipeline is the declared
+stand-in, which makes its figures up. The suite works on 120 cases; `make soak` sets
+CTDEFACE_TEST_CASES to 1000.
 """
 
 import os
@@ -14,15 +15,22 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared.options import Originals
-from ctdeface_shared.spool import ServiceSpool
-from tests.service.chaos import COMMAND, ROOT
-from tests.service.scrapes import Series, by_label, free_port, scrape, value
-from tests.service.spools import drop, ends
+from ctdeface_shared.jobs.options import Originals
+from ctdeface_shared.storage.spool import ServiceSpool
+from tests.support.service.chaos import COMMAND, ROOT
+from tests.support.service.scrapes import Series, by_label, free_port, scrape, value
+from tests.support.service.spools import drop, ends
 
 FEW, MANY = 10, int(os.environ.get("CTDEFACE_TEST_CASES", "120"))
 PATIENCE_SECONDS = 120.0 + 2 * MANY  # on a machine that is busy otherwise
-PLANS = ("refuse", "raise MissingSlices", "raise once InputChanged", "raise KeyError", "once crash", "release")
+PLANS = (
+    "refuse",
+    "raise MissingSlices",
+    "raise once InputChanged",
+    "raise KeyError",
+    "once crash",
+    "release",
+)
 """What becomes of cases, in turn."""
 SETTINGS = {
     "WATCH__QUIET_PERIOD": "0.4",
@@ -53,7 +61,9 @@ class Service:
         """Drop cases, wait until all have ended, and return what the metrics say then."""
         for number in range(first, last):
             plan = PLANS[number % len(PLANS)] if number < FEW or number % 20 == 0 else "release"
-            prepared = drop(ServiceSpool.under(self.spool.work / "prepared"), f"case {number:04d}", plan)
+            prepared = drop(
+                ServiceSpool.under(self.spool.work / "prepared"), f"case {number:04d}", plan
+            )
             prepared.rename(self.spool.inbox / prepared.name)
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not self._is_over():
@@ -65,7 +75,9 @@ class Service:
         if ends(self.spool).inbox:
             return False
         scraped = self.scraped()
-        busy = value(scraped["worker"], "ctdeface_worker_jobs_in_progress") + value(scraped["watcher"], "ctdeface_watcher_open_jobs")
+        busy = value(scraped["worker"], "ctdeface_worker_jobs_in_progress") + value(
+            scraped["watcher"], "ctdeface_watcher_open_jobs"
+        )
         return not busy
 
 
@@ -77,11 +89,22 @@ def service(tmp_path: Path) -> Iterator[Service]:
     spool.prepare_inbox(Originals.ARCHIVE)
     ports = {"watcher": free_port(), "worker": free_port()}
     settings = {**SETTINGS, "SPOOL__ROOT": str(spool.inbox.parent)}
-    settings |= {"METRICS__WATCH_PORT": str(ports["watcher"]), "METRICS__WORK_PORT": str(ports["worker"])}
-    environment = {**os.environ, **{f"CTDEFACE_{name}": setting for name, setting in settings.items()}}
-    commands: tuple[list[str | Path], ...] = ([COMMAND, "watch"], [sys.executable, "-m", "tests.service.telling", "--processes", "2"])
+    settings |= {
+        "METRICS__WATCH_PORT": str(ports["watcher"]),
+        "METRICS__WORK_PORT": str(ports["worker"]),
+    }
+    environment = {
+        **os.environ,
+        **{f"CTDEFACE_{name}": setting for name, setting in settings.items()},
+    }
+    commands: tuple[list[str | Path], ...] = (
+        [COMMAND, "watch"],
+        [sys.executable, "-m", "tests.support.service.telling", "--processes", "2"],
+    )
     with (tmp_path / "log").open("wb") as log:
-        processes = [subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log) for command in commands]
+        processes = [
+            subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log) for command in commands
+        ]
     yield Service(spool=spool, ports=ports)
     for process in processes:
         process.terminate()
@@ -99,7 +122,7 @@ def test_there_are_as_many_series_after_many_cases_as_after_ten(service: Service
     few = service.work_on(0, FEW)
     many = service.work_on(FEW, MANY)
     for name in service.ports:
-        print(f"{name}: {len(few[name])} series after {FEW} cases, {len(many[name])} after {MANY}")  # noqa: T201  `make soak` shows it
+        print(f"{name}: {len(few[name])} series after {FEW} cases, {len(many[name])} after {MANY}")
         assert few[name].keys() == many[name].keys()
         assert len(many[name]) > 50
     ended = by_label(many["worker"], "ctdeface_worker_jobs_total")

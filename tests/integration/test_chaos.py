@@ -1,6 +1,7 @@
 """Everything is killed at random while cases are dropped, and each case still comes to exactly one end.
 
-The suite runs it small; `make chaos` sets CTDEFACE_TEST_CHAOS=full: 200 cases and 30 kills per queue, and ten real heads.
+The suite runs it small; `make chaos` sets CTDEFACE_TEST_CHAOS=full: 200 cases and 30 kills per
+queue, and ten real heads.
 """
 
 import os
@@ -19,20 +20,26 @@ from ctdeface_shared.broker import open_broker
 from ctdeface_shared.broker.protocols import Depth
 from ctdeface_shared.broker.target import BrokerTarget, url_of
 from ctdeface_shared.errors import BrokerUnavailable
-from ctdeface_shared.spool import ServiceSpool
-from tests.cases import write_small_cases
+from ctdeface_shared.storage.spool import ServiceSpool
 from tests.integration.rabbitmq_node import RabbitNode, running_node
-from tests.service import chaos
-from tests.service.spools import drop, reports
-from tests.service.standin import turned
-from tests.service.watcher import wait_for
+from tests.support.cases import write_small_cases
+from tests.support.service import chaos
+from tests.support.service.spools import drop, reports
+from tests.support.service.standin import turned
+from tests.support.service.watcher import wait_for
 
 FULL = os.environ.get("CTDEFACE_TEST_CHAOS") == "full"
 CASES, KILLS = (200, 30) if FULL else (20, 6)
 REAL_KILLS = 12 if FULL else 2
 SEED = int(os.environ.get("CTDEFACE_TEST_SEED", "20261121"))
 DELAYS = (0.5, 1.0)
-HEADS = ("visible_human_female", "stanford_cthead", "vtk_headsq", "dcm_qa_ct_ge", "dcm_qa_ct_philips")
+HEADS = (
+    "visible_human_female",
+    "stanford_cthead",
+    "vtk_headsq",
+    "dcm_qa_ct_ge",
+    "dcm_qa_ct_philips",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +56,9 @@ class Queue:
 
 
 @pytest.fixture(params=["sqlite", "rabbitmq"])
-def queue(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue]:
+def queue(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Queue]:
     """Both queues; the server is one of its own, because it is killed."""
     if request.param == "sqlite":
         yield Queue(url=None, restart=None)
@@ -93,12 +102,19 @@ def environment(queue: Queue) -> dict[str, str]:
     return {**os.environ, **{f"CTDEFACE_{name}": value for name, value in settings.items()}}
 
 
-def members(spool: ServiceSpool, queue: Queue, worker: Callable[[Path], tuple[str, ...]], workers: int) -> list[chaos.Member]:
+def members(
+    spool: ServiceSpool, queue: Queue, worker: Callable[[Path], tuple[str, ...]], workers: int
+) -> list[chaos.Member]:
     """One watcher and the workers."""
     root = spool.inbox.parent
-    commands = {"watcher": chaos.watcher(root)} | {f"worker-{number}": worker(root) for number in range(1, workers + 1)}
+    commands = {"watcher": chaos.watcher(root)} | {
+        f"worker-{number}": worker(root) for number in range(1, workers + 1)
+    }
     surroundings = environment(queue)
-    return [chaos.Member(name, command, root.parent / f"{name}.log", surroundings) for name, command in commands.items()]
+    return [
+        chaos.Member(name, command, root.parent / f"{name}.log", surroundings)
+        for name, command in commands.items()
+    ]
 
 
 def is_over(spool: ServiceSpool, queue: Queue, cases: int) -> bool:
@@ -115,7 +131,12 @@ def is_over(spool: ServiceSpool, queue: Queue, cases: int) -> bool:
 
 def depth_of(spool: ServiceSpool, queue: Queue) -> Depth:
     """Count what lies in the queue."""
-    broker = open_broker(BrokerTarget(url=queue.url or url_of(spool.inbox.parent / "state" / "queue.sqlite3"), retry_delays=DELAYS))
+    broker = open_broker(
+        BrokerTarget(
+            url=queue.url or url_of(spool.inbox.parent / "state" / "queue.sqlite3"),
+            retry_delays=DELAYS,
+        )
+    )
     depth = broker.depth()
     broker.close()
     return depth
@@ -131,17 +152,32 @@ def assert_nothing_is_left(spool: ServiceSpool, queue: Queue) -> None:
 
 def logs(of: Sequence[chaos.Member]) -> str:
     """The last that each process said, for a failure."""
-    return "\n".join(f"--- {member.name}\n{member.log.read_text()[-2000:]}" for member in of if member.log.exists())
+    return "\n".join(
+        f"--- {member.name}\n{member.log.read_text()[-2000:]}"
+        for member in of
+        if member.log.exists()
+    )
 
 
 @pytest.mark.timeout(1200)
-def test_every_case_comes_to_exactly_one_end_whatever_is_killed(spool: ServiceSpool, queue: Queue, tmp_path: Path) -> None:
+def test_every_case_comes_to_exactly_one_end_whatever_is_killed(
+    spool: ServiceSpool, queue: Queue, tmp_path: Path
+) -> None:
     """Watcher, workers and server die at random moments: nothing lost, nothing twice, nothing partial, nothing undefaced."""
-    chance = random.Random(SEED)  # noqa: S311  moments, not secrets
-    plans = {f"case-{number:03d}": chance.choice(["short", "release", "release", "refuse"]) for number in range(CASES)}
+    chance = random.Random(SEED)
+    plans = {
+        f"case-{number:03d}": chance.choice(["short", "release", "release", "refuse"])
+        for number in range(CASES)
+    }
     prepared = ServiceSpool.under(tmp_path / "prepared")
-    inputs = {case: chaos.contents(drop(prepared, case, plan, files=3)) for case, plan in plans.items()}
-    expected = {case: {name: turned(content) for name, content in inputs[case].items()} for case, plan in plans.items() if plan != "refuse"}
+    inputs = {
+        case: chaos.contents(drop(prepared, case, plan, files=3)) for case, plan in plans.items()
+    }
+    expected = {
+        case: {name: turned(content) for name, content in inputs[case].items()}
+        for case, plan in plans.items()
+        if plan != "refuse"
+    }
     lookout = chaos.Lookout(spool.outbox, lambda case, files: expected.get(case) == files)
     crowd = members(spool, queue, chaos.stand_in_worker, workers=3)
     plan = chaos.Plan(
@@ -151,11 +187,13 @@ def test_every_case_comes_to_exactly_one_end_whatever_is_killed(spool: ServiceSp
         settle_seconds=240,
         chance=chance,
     )
-    print(f"seed {SEED}, {CASES} cases, at least {KILLS} kills")  # noqa: T201  shown when the test fails: needed to repeat it
+    print(f"seed {SEED}, {CASES} cases, at least {KILLS} kills")
     begun = time.monotonic()
     with lookout:
         killed = chaos.rage(plan, crowd, queue.restart, partial(is_over, spool, queue, CASES))
-    print(f"{dict(killed)} killed in {time.monotonic() - begun:.0f} s, {lookout.looks} looks at the outbox")  # noqa: T201  as above
+    print(
+        f"{dict(killed)} killed in {time.monotonic() - begun:.0f} s, {lookout.looks} looks at the outbox"
+    )
 
     assert killed.total() >= KILLS
     assert lookout.wrong == [], logs(crowd)
@@ -191,11 +229,11 @@ def test_the_real_pipeline_gives_the_same_files_whatever_is_killed(
         kills=REAL_KILLS,
         pause_seconds=(4.0, 25.0) if FULL else (2.0, 5.0),
         settle_seconds=1200,
-        chance=random.Random(SEED),  # noqa: S311  moments, not secrets
+        chance=random.Random(SEED),
     )
     with lookout:
         killed = chaos.rage(plan, crowd, queue.restart, partial(is_over, spool, queue, len(cases)))
-    print(f"seed {SEED}: {dict(killed)} killed, {lookout.looks} looks at the outbox")  # noqa: T201  shown when the test fails
+    print(f"seed {SEED}: {dict(killed)} killed, {lookout.looks} looks at the outbox")
 
     assert lookout.wrong == [], logs(crowd)
     assert chaos.names(spool.outbox) == expected.keys(), logs(crowd)
@@ -211,11 +249,18 @@ def test_a_lookout_that_died_is_no_proof(tmp_path: Path) -> None:
     def fails(_case: str, _files: chaos.Contents) -> bool:
         raise PermissionError
 
-    with pytest.raises(AssertionError, match="the lookout died"), chaos.Lookout(tmp_path, fails) as lookout:
+    with (
+        pytest.raises(AssertionError, match="the lookout died"),
+        chaos.Lookout(tmp_path, fails) as lookout,
+    ):
         wait_for(lambda: lookout.looks > 0)
 
 
 def undisturbed(scans: Path, out: Path) -> Mapping[str, chaos.Contents]:
     """What the batch command releases of the same cases."""
-    subprocess.run([chaos.COMMAND, "deface", "-i", scans, "-o", out], env=environment(Queue(url=None, restart=None)), check=False)
+    subprocess.run(
+        [chaos.COMMAND, "deface", "-i", scans, "-o", out],
+        env=environment(Queue(url=None, restart=None)),
+        check=False,
+    )
     return {case: chaos.contents(out / case) for case in chaos.names(out)}

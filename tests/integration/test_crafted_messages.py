@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from ctdeface_shared.messages import encode_job
+from ctdeface_shared.jobs.messages import encode_job
 from tests.integration.test_brokers import put_raw
-from tests.service.fleet import Fleet, found_site
-from tests.service.spools import Ends, drop, ends, job_for, reports
+from tests.support.service.fleet import LocalService, found_site
+from tests.support.service.spools import Ends, drop, ends, job_for, reports
 
 
 @pytest.fixture(params=["sqlite", "rabbitmq"])
-def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
+def local_service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LocalService]:
     """Workers that are yet to be started, on a fresh queue of each kind; a stranger's case lies beside their folder."""
     drop_outside(tmp_path)
     url = None if request.param == "sqlite" else request.getfixturevalue("clean_rabbitmq").url
-    made = Fleet(folder=tmp_path / "service", site=found_site(tmp_path / "service", url))
-    made.site.prepare()
+    made = LocalService(folder=tmp_path / "service", service=found_site(tmp_path / "service", url))
+    made.service.prepare()
     yield made
     made.stop()
 
@@ -76,7 +76,10 @@ def crafted(valid: dict[str, Any], outside: Path) -> dict[str, tuple[bytes, str]
         "no version": (about(schema_version=None), "InvalidMessage"),
         "job": (about(job_id="../../../etc"), "InvalidMessage"),
         "option": (about(options={**valid["options"], "keep_face": True}), "InvalidMessage"),
-        "segmenter": (about(options={**valid["options"], "segmenter": "../../evil"}), "InvalidMessage"),
+        "segmenter": (
+            about(options={**valid["options"], "segmenter": "../../evil"}),
+            "InvalidMessage",
+        ),
         "no json": (b"\x80\x04\x95pickle", "InvalidMessage"),
         "empty": (b"", "InvalidMessage"),
         "list": (b"[]", "InvalidMessage"),
@@ -85,23 +88,30 @@ def crafted(valid: dict[str, Any], outside: Path) -> dict[str, tuple[bytes, str]
     }
 
 
-def test_crafted_messages_are_dead_letters_and_touch_nothing_outside_the_spool(fleet: Fleet, tmp_path: Path) -> None:
+def test_crafted_messages_are_dead_letters_and_touch_nothing_outside_the_spool(
+    local_service: LocalService, tmp_path: Path
+) -> None:
     """Each gets its code, the worker goes on with what is a job, and the queue is empty afterwards."""
-    drop(fleet.spool, "a")
-    (fleet.spool.inbox / "link").symlink_to(tmp_path / "etc")
+    drop(local_service.spool, "a")
+    (local_service.spool.inbox / "link").symlink_to(tmp_path / "etc")
     (tmp_path / "etc" / "below").mkdir()
-    job = job_for(fleet.spool, "a")
+    job = job_for(local_service.spool, "a")
     bodies = crafted(json.loads(encode_job(job)), tmp_path / "etc")
     before = seen(tmp_path)
-    put_raw(fleet.site.queue, *(body for body, _ in bodies.values()))
-    fleet.publish(job)
-    fleet.start()
-    fleet.until(lambda: fleet.depth().dead == len(bodies) and ends(fleet.spool).inbox == ["link"])
+    put_raw(local_service.service.queue, *(body for body, _ in bodies.values()))
+    local_service.publish(job)
+    local_service.start()
+    local_service.until(
+        lambda: (
+            local_service.depth().dead == len(bodies)
+            and ends(local_service.spool).inbox == ["link"]
+        )
+    )
     wanted = dict(bodies.values())
-    assert {letter.body: letter.code for letter in fleet.dead_letters()} == wanted
+    assert {letter.body: letter.code for letter in local_service.dead_letters()} == wanted
     assert seen(tmp_path) == before
-    assert ends(fleet.spool) == Ends(inbox=["link"], outbox=["a"], quarantine=[])
-    assert [path.name for path in fleet.spool.reports.iterdir()] == ["a"]
-    assert len(reports(fleet.spool, "a")) == 1
-    depth = fleet.depth()
-    assert (depth.ready, depth.delayed, fleet.restarts) == (0, 0, 0)
+    assert ends(local_service.spool) == Ends(inbox=["link"], outbox=["a"], quarantine=[])
+    assert [path.name for path in local_service.spool.reports.iterdir()] == ["a"]
+    assert len(reports(local_service.spool, "a")) == 1
+    depth = local_service.depth()
+    assert (depth.ready, depth.delayed, local_service.restarts) == (0, 0, 0)

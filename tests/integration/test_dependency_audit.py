@@ -12,7 +12,16 @@ from typing import Any
 
 import pytest
 
-from deploy.dependency_audit import CLEAN, IGNORED, NOT_ASKED, VULNERABLE, ask, ignored, main, verdict
+from deploy.dependency_audit import (
+    CLEAN,
+    IGNORED,
+    NOT_ASKED,
+    VULNERABLE,
+    ask,
+    ignored,
+    main,
+    verdict,
+)
 from deploy.software_bill import OURS, check_bill, installed, normal, write_bill
 
 Told = Callable[[str], dict[str, Any] | None]
@@ -50,8 +59,23 @@ def _service(told: Told) -> Iterator[str]:
 def _advisory(name: str, id_: str) -> dict[str, Any]:
     """One advisory in OSV's form that meets every version of a package."""
     ranges = [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}]}]
-    affected = [{"package": {"name": name, "ecosystem": "PyPI"}, "ranges": ranges, "versions": [metadata.version(name)]}]
-    return {"vulns": [{"id": id_, "summary": "an invented flaw", "modified": "2026-01-01T00:00:00Z", "affected": affected}]}
+    affected = [
+        {
+            "package": {"name": name, "ecosystem": "PyPI"},
+            "ranges": ranges,
+            "versions": [metadata.version(name)],
+        }
+    ]
+    return {
+        "vulns": [
+            {
+                "id": id_,
+                "summary": "an invented flaw",
+                "modified": "2026-01-01T00:00:00Z",
+                "affected": affected,
+            }
+        ]
+    }
 
 
 def _verdict(url: str) -> tuple[int, str]:
@@ -61,7 +85,9 @@ def _verdict(url: str) -> tuple[int, str]:
     return code, "\n".join(lines)
 
 
-def test_an_audit_of_everything_without_findings_is_clean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_audit_of_everything_without_findings_is_clean(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Every distribution was asked about, the exit code is 0, and answer and bill of materials are written."""
     asked: list[str] = []
 
@@ -71,7 +97,10 @@ def test_an_audit_of_everything_without_findings_is_clean(tmp_path: Path, capsys
 
     with _service(keep) as url:
         assert main(["--out", str(tmp_path), "--service", "osv", "--osv-url", url]) == CLEAN
-    assert f"clean: no known vulnerability in {len(installed()) - 1} distributions" in capsys.readouterr().out
+    assert (
+        f"clean: no known vulnerability in {len(installed()) - 1} distributions"
+        in capsys.readouterr().out
+    )
     assert set(asked) == set(installed()) - {OURS}
     assert json.loads((tmp_path / "audit.json").read_text(encoding="utf-8"))["verdict"] == "clean"
     check_bill(tmp_path / "sbom.cdx.json", installed())
@@ -79,7 +108,9 @@ def test_an_audit_of_everything_without_findings_is_clean(tmp_path: Path, capsys
 
 def test_a_vulnerable_dependency_fails_the_audit_and_is_named() -> None:
     """The package, its version and the advisory are shown."""
-    with _service(lambda name: _advisory("urllib3", "OSV-2026-1") if name == "urllib3" else {}) as url:
+    with _service(
+        lambda name: _advisory("urllib3", "OSV-2026-1") if name == "urllib3" else {}
+    ) as url:
         code, shown = _verdict(url)
     assert code == VULNERABLE
     assert f"VULNERABLE: urllib3 {metadata.version('urllib3')}: OSV-2026-1" in shown
@@ -98,15 +129,28 @@ def test_a_service_that_fails_is_never_clean() -> None:
     with _service(lambda _: None) as url:
         code, shown = _verdict(url)
     assert code == NOT_ASKED
-    assert "COULD NOT ASK about 3 of 3 distributions (pip, py, urllib3). This is no clean result." in shown
+    assert (
+        "COULD NOT ASK about 3 of 3 distributions (pip, py, urllib3). This is no clean result."
+        in shown
+    )
     assert "clean: no known" not in shown
 
 
-def test_without_any_service_the_audit_says_so_and_writes_the_bill(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_any_service_the_audit_says_so_and_writes_the_bill(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Exit code 69 on a machine without a network, never 0."""
-    assert main(["--out", str(tmp_path), "--service", "osv", "--osv-url", "http://127.0.0.1:1/v1/query"]) == NOT_ASKED
+    assert (
+        main(
+            ["--out", str(tmp_path), "--service", "osv", "--osv-url", "http://127.0.0.1:1/v1/query"]
+        )
+        == NOT_ASKED
+    )
     assert f"COULD NOT ASK about {len(installed()) - 1}" in capsys.readouterr().err
-    assert json.loads((tmp_path / "audit.json").read_text(encoding="utf-8"))["verdict"] == "could not ask"
+    assert (
+        json.loads((tmp_path / "audit.json").read_text(encoding="utf-8"))["verdict"]
+        == "could not ask"
+    )
     check_bill(tmp_path / "sbom.cdx.json", installed())
 
 
@@ -123,11 +167,19 @@ def test_the_bill_of_materials_is_valid_and_names_every_installed_distribution(b
     content = json.loads(bill.read_text(encoding="utf-8"))
     assert {item["name"] for item in content["components"]} | {OURS} == set(installed())
     (ours,) = [item for item in content["dependencies"] if item["ref"] == OURS]
-    assert {"torch", "pydicom", "pika", "pydantic", "mkdocs", "cyclonedx-python-lib"} <= set(ours["dependsOn"])
+    assert {"torch", "pydicom", "pika", "pydantic", "mkdocs", "cyclonedx-python-lib"} <= set(
+        ours["dependsOn"]
+    )
 
 
-@pytest.mark.parametrize("damage", [('"library"', '"librarian"'), ('"name": "urllib3"', '"name": "urllib4"')], ids=["schema", "name"])
-def test_a_bill_that_is_wrong_is_not_accepted(damage: tuple[str, str], bill: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [('"library"', '"librarian"'), ('"name": "urllib3"', '"name": "urllib4"')],
+    ids=["schema", "name"],
+)
+def test_a_bill_that_is_wrong_is_not_accepted(
+    damage: tuple[str, str], bill: Path, tmp_path: Path
+) -> None:
     """Neither one that breaks the schema nor one that misses a distribution."""
     file = tmp_path / "sbom.cdx.json"
     file.write_text(bill.read_text(encoding="utf-8").replace(*damage), encoding="utf-8")
@@ -138,4 +190,8 @@ def test_a_bill_that_is_wrong_is_not_accepted(damage: tuple[str, str], bill: Pat
 def test_every_ignored_advisory_has_a_reason_and_a_package_that_is_installed() -> None:
     """An entry goes when its package goes, and its package is the one that the advisory database named."""
     entries = tomllib.loads(IGNORED.read_text(encoding="utf-8"))["advisory"]
-    assert not [entry for entry in entries if len(entry["reason"]) < 40 or entry["package"] not in installed()]
+    assert not [
+        entry
+        for entry in entries
+        if len(entry["reason"]) < 40 or entry["package"] not in installed()
+    ]

@@ -8,22 +8,24 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.broker.sqlite import SqliteBroker
-from ctdeface_shared.cli import main
-from ctdeface_shared.diagnosis import Grade
-from ctdeface_shared.site import find_site
-from ctdeface_shared.spool_diagnosis import judge_clock
+from ctdeface_shared.commands.main import main
+from ctdeface_shared.doctor.finding import Grade
+from ctdeface_shared.doctor.storage import judge_clock
+from ctdeface_shared.settings.service import find_service
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """The spool of a service that was started once."""
-    site = find_site(None, tmp_path / "spool")
-    site.prepare()
-    SqliteBroker(site.state_dir / "queue.sqlite3").close()
+    service = find_service(None, tmp_path / "spool")
+    service.prepare()
+    SqliteBroker(service.state_dir / "queue.sqlite3").close()
     return tmp_path / "spool"
 
 
-def examined(root: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, dict[str, list[str]]]:
+def examined(
+    root: Path, capsys: pytest.CaptureFixture[str], *more: str
+) -> tuple[int, dict[str, list[str]]]:
     """Exit code, and what is not ok, by what was looked at."""
     code = main(["doctor", "--json", "--spool", str(root), *more])
     findings = json.loads(capsys.readouterr().out)["findings"]
@@ -42,7 +44,9 @@ def umask() -> Iterator[None]:
     os.umask(before)
 
 
-def test_a_service_that_was_started_is_healthy(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_that_was_started_is_healthy(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing is told but what is fine, and nothing is left behind."""
     monkeypatch.setenv("CTDEFACE_OUTPUT__MIN_FREE_GB", "0")
     before = sorted(root.rglob("*"))
@@ -50,13 +54,21 @@ def test_a_service_that_was_started_is_healthy(root: Path, capsys: pytest.Captur
     assert sorted(root.rglob("*")) == before
 
 
-def test_the_lines_for_a_person_begin_with_the_grade(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_lines_for_a_person_begin_with_the_grade(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """So that one can grep for problems."""
     main(["doctor", "--spool", str(root)])
-    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} <= {"ok", "warning", "problem"}
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} <= {
+        "ok",
+        "warning",
+        "problem",
+    }
 
 
-def test_before_the_first_start_missing_folders_are_no_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_before_the_first_start_missing_folders_are_no_problem(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """They will be made; the command makes none."""
     code, told = examined(tmp_path / "new", capsys)
     assert code == 0
@@ -64,13 +76,17 @@ def test_before_the_first_start_missing_folders_are_no_problem(tmp_path: Path, c
     assert not (tmp_path / "new").exists()
 
 
-def test_something_else_in_the_place_of_a_folder_is_a_problem(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_something_else_in_the_place_of_a_folder_is_a_problem(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The service could not start."""
     (root / "staging").rmdir()
     (root / "staging").write_text("no folder", encoding="utf-8")
     code, told = examined(root, capsys)
     assert code == 78
-    assert any(line.startswith(f"problem: staging at {root / 'staging'}") for line in told["folders"])
+    assert any(
+        line.startswith(f"problem: staging at {root / 'staging'}") for line in told["folders"]
+    )
 
 
 def test_an_inbox_on_another_file_system_is_a_problem_unless_originals_are_kept(
@@ -80,7 +96,10 @@ def test_an_inbox_on_another_file_system_is_a_problem_unless_originals_are_kept(
     monkeypatch.setenv("CTDEFACE_SPOOL__INBOX", "/proc/self/fdinfo")
     code, told = examined(root, capsys)
     assert code == 78
-    assert [line.split(" lie")[0] for line in told["disks"]] == ["problem: inbox and archive", "problem: inbox and quarantine"]
+    assert [line.split(" lie")[0] for line in told["disks"]] == [
+        "problem: inbox and archive",
+        "problem: inbox and quarantine",
+    ]
     assert "it to the user" in told["folders"][0]
     monkeypatch.setenv("CTDEFACE_SPOOL__ORIGINALS", "keep")
     assert examined(root, capsys)[1].keys().isdisjoint({"disks", "folders"})
@@ -96,14 +115,18 @@ def test_folders_that_lie_in_each_other_are_a_problem(
     assert told["layout"][0].startswith("problem: inbox and outbox lie in each other")
 
 
-def test_a_queue_that_cannot_be_reached_is_a_problem(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_queue_that_cannot_be_reached_is_a_problem(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Its password is not shown."""
     code, told = examined(root, capsys, "--broker", "amqp://me:secret@127.0.0.1:1")
     assert code == 78
     assert "secret" not in told["queue"][0]
 
 
-def test_a_disk_that_is_nearly_full_is_told(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_nearly_full_is_told(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Measured against the setting that stops the service."""
     monkeypatch.setenv("CTDEFACE_OUTPUT__MIN_FREE_GB", "1e9")
     code, told = examined(root, capsys)
@@ -115,12 +138,16 @@ def test_only_the_folders_above_the_cases_are_counted_as_watched(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the watcher listens to them; a case may have many folders."""
-    for site in ("one", "two"):
-        (root / "inbox" / site / "case" / "series" / "deep").mkdir(parents=True)
+    for service in ("one", "two"):
+        (root / "inbox" / service / "case" / "series" / "deep").mkdir(parents=True)
     for depth, watched in (("1", 1), ("2", 3), ("3", 5)):
         monkeypatch.setenv("CTDEFACE_WATCH__CASE_DEPTH", depth)
         main(["doctor", "--json", "--spool", str(root)])
-        (said,) = [one["said"] for one in json.loads(capsys.readouterr().out)["findings"] if one["about"] == "events"]
+        (said,) = [
+            one["said"]
+            for one in json.loads(capsys.readouterr().out)["findings"]
+            if one["about"] == "events"
+        ]
         assert said.startswith(f"{watched} folders to watch")
 
 
@@ -144,7 +171,9 @@ def test_a_segmenter_that_is_not_there_is_a_problem(
     assert "nonesuch" in told["worker"][0]
 
 
-def test_more_threads_than_cores_are_told(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_threads_than_cores_are_told(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Slower, but no reason to stop."""
     monkeypatch.setenv("CTDEFACE_WORK__JOBS", "4096")
     code, told = examined(root, capsys)
@@ -153,7 +182,9 @@ def test_more_threads_than_cores_are_told(root: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.usefixtures("umask")
-def test_a_umask_that_locks_the_owner_out_is_a_problem(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_umask_that_locks_the_owner_out_is_a_problem(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Looking at it does not change it."""
     os.umask(0o277)
     code, told = examined(root, capsys)
@@ -162,7 +193,9 @@ def test_a_umask_that_locks_the_owner_out_is_a_problem(root: Path, capsys: pytes
     assert told["umask"][0].startswith("problem: 0277")
 
 
-def test_a_group_that_is_not_there_is_a_problem(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_that_is_not_there_is_a_problem(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The workers could not give released cases to it."""
     monkeypatch.setenv("CTDEFACE_OUTPUT__OUTBOX_GROUP", "no-such-group")
     code, told = examined(root, capsys)
@@ -171,7 +204,14 @@ def test_a_group_that_is_not_there_is_a_problem(root: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
-    ("written", "grade"), [(100.0, Grade.OK), (104.0, Grade.OK), (110.0, Grade.WARNING), (90.0, Grade.WARNING), (1000.0, Grade.PROBLEM)]
+    ("written", "grade"),
+    [
+        (100.0, Grade.OK),
+        (104.0, Grade.OK),
+        (110.0, Grade.WARNING),
+        (90.0, Grade.WARNING),
+        (1000.0, Grade.PROBLEM),
+    ],
 )
 def test_clocks_are_compared_through_the_time_of_a_new_file(written: float, grade: Grade) -> None:
     """Machines that share a spool judge each other's life by such times."""

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared.site import find_site
-from tests.cases import write_small_case
-from tests.documents import ROOT, Block, Way, blocks, pages, read
+from ctdeface_shared.settings.service import find_service
 from tests.integration.rabbitmq_node import RabbitNode, free_ports
+from tests.support.cases import write_small_case
+from tests.support.documents import ROOT, Block, Way, blocks, pages, read
 
 SHOWN = {str(page.relative_to(ROOT)): tuple(blocks(page)) for page in pages()}
 HERE = {Way.RUN, Way.STAYS, Way.ALONE}
@@ -45,20 +45,42 @@ def _environment() -> dict[str, str]:
     """What a user has: no settings, and nothing of the `make test` that may have started us."""
     foreign = ("CTDEFACE_", "MAKE", "MFLAGS", "ARGS")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    return {**clean, **QUICK, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return {
+        **clean,
+        **QUICK,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
 
 
 def _shell(command: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     script = ["bash", "-euc", command]
-    return subprocess.run(script, cwd=folder, env=_environment(), capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        script,
+        cwd=folder,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 def _start_and_end(command: str, folder: Path) -> int:
     """Start a service, wait until it answers or tells something, and end it like a person would."""
     (port,) = free_ports(1)
-    told = {"CTDEFACE_METRICS__WATCH_PORT": str(port)} if " watch" in command else {"CTDEFACE_METRICS__WORK_PORT": str(port)}
+    told = (
+        {"CTDEFACE_METRICS__WATCH_PORT": str(port)}
+        if " watch" in command
+        else {"CTDEFACE_METRICS__WORK_PORT": str(port)}
+    )
     environment = _environment() | ({} if " up" in command else told)
-    running = subprocess.Popen(["bash", "-c", f"exec {command}"], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        ["bash", "-c", f"exec {command}"],
+        cwd=folder,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     with running:
         assert running.stderr is not None
         if " up" in command:
@@ -72,7 +94,10 @@ def _start_and_end(command: str, folder: Path) -> int:
 
 def _is_alive(port: int) -> bool:
     """Whether a service answers at its page for that."""
-    with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+    with (
+        suppress(OSError),
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer,
+    ):
         return bool(answer.status == 200)
     return False
 
@@ -82,16 +107,24 @@ def _run(block: Block, world: Path, queue: str) -> None:
     commands = [_moved(command, world, queue) for command in block.commands]
     if block.way is Way.STAYS:
         for command in commands:
-            code = _start_and_end(command, world) if STAYING.search(command) else _shell(command, world).returncode
+            code = (
+                _start_and_end(command, world)
+                if STAYING.search(command)
+                else _shell(command, world).returncode
+            )
             assert code in ENDED, f"{block.page}:{block.line}: {command} ended with {code}"
         return
-    for number, together in enumerate(commands if block.way is Way.ALONE else ["\n".join(commands)]):
+    for number, together in enumerate(
+        commands if block.way is Way.ALONE else ["\n".join(commands)]
+    ):
         folder = world
         if block.way is Way.ALONE:
             folder = world.with_name(f"{world.name}-{block.line}-{number}")
             shutil.copytree(world, folder, symlinks=True)
         done = _shell(together.replace(str(world), str(folder)), folder)
-        assert done.returncode == block.exit_code, f"{block.page}:{block.line}: {done.returncode}\n{together}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == block.exit_code, (
+            f"{block.page}:{block.line}: {done.returncode}\n{together}\n{done.stdout}\n{done.stderr}"
+        )
 
 
 def _moved(command: str, world: Path, queue: str) -> str:
@@ -132,20 +165,32 @@ PREPARED: dict[str, Callable[[Path], object]] = {
     "docs/drills.md": lambda world: write_small_case(world / "srv/drill/inbox/synthetic-head-1"),
     "docs/operating.md": _refused_case,
     "docs/operations.md": lambda world: _letter(world / "scans/no-image"),
-    "docs/upgrading.md": lambda world: find_site(None, world / "srv/ctdeface").prepare(),
+    "docs/upgrading.md": lambda world: find_service(None, world / "srv/ctdeface").prepare(),
 }
 """What a page takes for granted, beside a folder `scans` with a case."""
 
 SEEN: dict[str, tuple[str, ...]] = {
-    "docs/backup.md": ("restored/ctdeface/outbox/case-0001/*.dcm", "restored/ctdeface/outbox/case-0002/*.dcm"),
-    "docs/drills.md": ("srv/drill/outbox/synthetic-head-1/*.dcm", "srv/drill/quarantine/no-image/*/report.json"),
-    "docs/first-case.md": ("demo/defaced/synthetic-head-1/*.dcm", "defaced/case-1/*.dcm", "spool/inbox"),
+    "docs/backup.md": (
+        "restored/ctdeface/outbox/case-0001/*.dcm",
+        "restored/ctdeface/outbox/case-0002/*.dcm",
+    ),
+    "docs/drills.md": (
+        "srv/drill/outbox/synthetic-head-1/*.dcm",
+        "srv/drill/quarantine/no-image/*/report.json",
+    ),
+    "docs/first-case.md": (
+        "demo/defaced/synthetic-head-1/*.dcm",
+        "defaced/case-1/*.dcm",
+        "spool/inbox",
+    ),
 }
 """What must lie there at the end of a page."""
 
 
 @pytest.mark.parametrize("page", RUN)
-def test_every_command_of_a_page_runs(page: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_every_command_of_a_page_runs(
+    page: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """In the order of the page, in one folder, with the exit codes that the page names."""
     world = tmp_path / "world"
     world.mkdir()
@@ -174,7 +219,10 @@ def test_a_command_that_is_not_run_says_why(block: Block) -> None:
     assert len(block.reason.split()) > 2
 
 
-@pytest.mark.parametrize("text", ["<!-- not run -->\n\n    ctdeface up\n", "<!-- not run: needs root -->\n\nNothing here.\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["<!-- not run -->\n\n    ctdeface up\n", "<!-- not run: needs root -->\n\nNothing here.\n"],
+)
 def test_a_comment_that_is_misspelled_is_noticed(text: str) -> None:
     """Neither a wrong word nor a comment before no command is passed over."""
     with pytest.raises(ValueError, match=r"page\.md:3"):

@@ -10,67 +10,82 @@ import pytest
 
 from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.broker.settlement import Ack
-from ctdeface_shared.messages import DefaceJob, encode_job
-from ctdeface_shared.options import Originals
-from ctdeface_shared.spool import ServiceSpool
+from ctdeface_shared.jobs.messages import DefaceJob, encode_job
+from ctdeface_shared.jobs.options import Originals
+from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_worker.report.model import State
-from ctdeface_worker.service import Station, handle
+from ctdeface_worker.service.consumer import WorkerSlot, handle
 from tests.integration.test_brokers import received
 from tests.integration.test_worker_service import make_station
-from tests.service.spools import Ends, drop, ends, job_for
+from tests.support.service.spools import Ends, drop, ends, job_for
 
 
 @pytest.fixture
-def station(tmp_path: Path) -> Iterator[Station]:
+def slot(tmp_path: Path) -> Iterator[WorkerSlot]:
     """A slot with a queue in memory."""
     spool = ServiceSpool.under(tmp_path)
     spool.prepare(outbox_mode=0o750)
     spool.prepare_inbox(Originals.ARCHIVE)
     made = make_station(spool, MemoryBroker())
     yield made
-    made.bench.child.close()
+    made.resources.child.close()
 
 
-def dropped_again(station: Station, name: str, plan: str, job: DefaceJob, times: int) -> DefaceJob:
+def dropped_again(slot: WorkerSlot, name: str, plan: str, job: DefaceJob, times: int) -> DefaceJob:
     """Put the very same files into the inbox as before; the same job, submitted later."""
-    for path in (folder := drop(station.spool, name, plan), *folder.iterdir()):
+    for path in (folder := drop(slot.spool, name, plan), *folder.iterdir()):
         os.utime(path, ns=(times, times))
-    again = job_for(station.spool, name, 0, job.submitted_at + timedelta(seconds=1))
+    again = job_for(slot.spool, name, 0, job.submitted_at + timedelta(seconds=1))
     assert again.job_id == job.job_id
     return again
 
 
-@pytest.mark.parametrize(("plan", "collected"), [("refuse", False), ("release", False), ("release", True)])
-def test_the_same_drop_that_comes_again_is_answered_and_put_away_again(station: Station, plan: str, *, collected: bool) -> None:
+@pytest.mark.parametrize(
+    ("plan", "collected"), [("refuse", False), ("release", False), ("release", True)]
+)
+def test_the_same_drop_that_comes_again_is_answered_and_put_away_again(
+    slot: WorkerSlot, plan: str, *, collected: bool
+) -> None:
     """With a number beside the earlier one; when the output was collected the case is worked on and shown once more."""
-    for path in (folder := drop(station.spool, "a", plan), *folder.iterdir()):
+    for path in (folder := drop(slot.spool, "a", plan), *folder.iterdir()):
         os.utime(path, ns=(10**18, 10**18))
-    job = job_for(station.spool, "a", 0, datetime.now(UTC) - timedelta(hours=1))
-    station.broker.publish(job)
-    delivery = received(station.broker)
-    assert handle(station, delivery).settlement == Ack()
+    job = job_for(slot.spool, "a", 0, datetime.now(UTC) - timedelta(hours=1))
+    slot.broker.publish(job)
+    delivery = received(slot.broker)
+    assert handle(slot, delivery).settlement == Ack()
     if collected:
-        (station.spool.outbox / "a").rename(station.spool.work / "collected")
-    again = dropped_again(station, "a", plan, job, 10**18)
-    assert handle(station, replace(delivery, body=encode_job(again))).settlement == Ack()
+        (slot.spool.outbox / "a").rename(slot.spool.work / "collected")
+    again = dropped_again(slot, "a", plan, job, 10**18)
+    assert handle(slot, replace(delivery, body=encode_job(again))).settlement == Ack()
     refused = plan == "refuse"
-    assert ends(station.spool) == Ends(inbox=[], outbox=[] if refused else ["a"], quarantine=["a"] if refused else [])
-    put_away = station.spool.quarantine / "a" / job.job_id if refused else station.spool.archive / "originals" / "a"
+    assert ends(slot.spool) == Ends(
+        inbox=[], outbox=[] if refused else ["a"], quarantine=["a"] if refused else []
+    )
+    put_away = (
+        slot.spool.quarantine / "a" / job.job_id
+        if refused
+        else slot.spool.archive / "originals" / "a"
+    )
     name = "originals" if refused else job.job_id
     assert {path.name for path in put_away.iterdir() if path.is_dir()} == {name, f"{name}-2"}
 
 
-def test_originals_of_a_job_that_a_newer_one_replaced_are_never_deleted(station: Station) -> None:
+def test_originals_of_a_job_that_a_newer_one_replaced_are_never_deleted(
+    slot: WorkerSlot,
+) -> None:
     """Nothing was released of them, so they are archived where others are deleted."""
-    drop(station.spool, "a")
+    drop(slot.spool, "a")
     now = datetime.now(UTC)
-    newer, older = job_for(station.spool, "a", 1, now), job_for(station.spool, "a", 0, now - timedelta(hours=1))
-    deleting = replace(station, originals=Originals.DELETE)
-    station.broker.publish(newer)
-    delivery = received(station.broker)
+    newer, older = (
+        job_for(slot.spool, "a", 1, now),
+        job_for(slot.spool, "a", 0, now - timedelta(hours=1)),
+    )
+    deleting = replace(slot, originals=Originals.DELETE)
+    slot.broker.publish(newer)
+    delivery = received(slot.broker)
     handle(deleting, delivery)
-    (station.spool.archive / "originals" / "a" / newer.job_id).rename(station.spool.inbox / "a")
+    (slot.spool.archive / "originals" / "a" / newer.job_id).rename(slot.spool.inbox / "a")
     ending = handle(deleting, replace(delivery, body=encode_job(older)))
     assert ending.report is not None
     assert ending.report.state is State.SUPERSEDED
-    assert (station.spool.archive / "originals" / "a" / older.job_id / "plan.txt").exists()
+    assert (slot.spool.archive / "originals" / "a" / older.job_id / "plan.txt").exists()

@@ -11,7 +11,7 @@ from time import monotonic
 
 import pytest
 
-from ctdeface_watcher.events import Wakeups, wakeups
+from ctdeface_watcher.inbox.events import Wakeups, wakeups
 
 
 @pytest.fixture
@@ -86,14 +86,16 @@ def test_without_watches_of_the_kernel_time_goes_on_and_it_is_logged_once(tmp_pa
 import sys, threading
 from pathlib import Path
 from ctdeface_shared import logs
-from ctdeface_watcher.events import wakeups
+from ctdeface_watcher.inbox.events import wakeups
 logs.configure()
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 events = wakeups(Path(sys.argv[1]), polling=False)
 print([events.wait(0.01, threading.Event()) for _ in range(3)], threading.active_count())
 """
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[False, False, False] 1"
     assert [line.count("events_unavailable") for line in done.stderr.splitlines()] == [1]
     assert "EMFILE" in done.stderr
@@ -101,7 +103,11 @@ print([events.wait(0.01, threading.Event()) for _ in range(3)], threading.active
 
 def _watches() -> int:
     """Count the watches that this process holds."""
-    return sum(line.startswith("inotify ") for file in Path("/proc/self/fdinfo").iterdir() for line in _lines(file))
+    return sum(
+        line.startswith("inotify ")
+        for file in Path("/proc/self/fdinfo").iterdir()
+        for line in _lines(file)
+    )
 
 
 def _lines(file: Path) -> list[str]:

@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.errors import MissingSlices, OutOfMemory
-from ctdeface_worker.executor import UnexpectedError, WarmChild, WorkerCrashed, WorkerTimedOut
+from ctdeface_worker.case.child_process import (
+    UnexpectedError,
+    WarmChild,
+    WorkerCrashed,
+    WorkerTimedOut,
+)
 
 MINUTE = 60.0
 
@@ -21,8 +26,7 @@ def _prepare() -> Callable[[str, Callable[[str], None]], int]:
         notify(f"starting {task}")
         match task:
             case "refuse":
-                message = "slice 4 is missing"
-                raise MissingSlices(message)
+                raise MissingSlices("slice 4 is missing")
             case "bug":
                 raise KeyError(task)
             case "memory":
@@ -50,9 +54,13 @@ def child() -> Iterator[WarmChild[str, int]]:
     warm.close()
 
 
-def ask(child: WarmChild[str, int], task: str, heard: list[str] | None = None, timeout: float = MINUTE) -> int:
+def ask(
+    child: WarmChild[str, int], task: str, heard: list[str] | None = None, timeout: float = MINUTE
+) -> int:
     """Run one task."""
-    return child.run(task, notify=(heard if heard is not None else []).append, timeout_seconds=timeout)
+    return child.run(
+        task, notify=(heard if heard is not None else []).append, timeout_seconds=timeout
+    )
 
 
 def test_one_child_answers_many_tasks_and_tells_its_stages(child: WarmChild[str, int]) -> None:
@@ -75,7 +83,13 @@ def test_children_that_died_leave_no_file_open(child: WarmChild[str, int]) -> No
 
 @pytest.mark.parametrize(
     ("task", "error"),
-    [("refuse", MissingSlices), ("bug", UnexpectedError), ("memory", OutOfMemory), ("die", WorkerCrashed), ("killed", OutOfMemory)],
+    [
+        ("refuse", MissingSlices),
+        ("bug", UnexpectedError),
+        ("memory", OutOfMemory),
+        ("die", WorkerCrashed),
+        ("killed", OutOfMemory),
+    ],
 )
 def test_every_way_to_fail_comes_back_as_its_error_and_the_next_task_works(
     child: WarmChild[str, int], task: str, error: type[Exception]
@@ -97,11 +111,20 @@ def test_a_task_that_hangs_is_ended_at_its_timeout(child: WarmChild[str, int]) -
 def test_a_task_that_needs_too_much_memory_is_ended(child: WarmChild[str, int]) -> None:
     """The limit is seen while the task runs, and the next task works."""
     with pytest.raises(OutOfMemory, match="memory_limit_gb"):
-        child.run("greedy", notify=lambda _: None, timeout_seconds=MINUTE, memory_limit_bytes=400_000_000)
-    assert child.run("next", notify=lambda _: None, timeout_seconds=MINUTE, memory_limit_bytes=400_000_000) > 0
+        child.run(
+            "greedy", notify=lambda _: None, timeout_seconds=MINUTE, memory_limit_bytes=400_000_000
+        )
+    assert (
+        child.run(
+            "next", notify=lambda _: None, timeout_seconds=MINUTE, memory_limit_bytes=400_000_000
+        )
+        > 0
+    )
 
 
-def test_a_child_knows_how_often_it_was_started_again_and_what_memory_it_held(child: WarmChild[str, int]) -> None:
+def test_a_child_knows_how_often_it_was_started_again_and_what_memory_it_held(
+    child: WarmChild[str, int],
+) -> None:
     """The first start is none; the peak is that of a Python process, and grows with what a task holds."""
     ask(child, "a")
     assert (child.restarts, child.peak_bytes > 5_000_000) == (0, True)
@@ -109,7 +132,9 @@ def test_a_child_knows_how_often_it_was_started_again_and_what_memory_it_held(ch
         with pytest.raises(WorkerCrashed):
             ask(child, "die")
     with pytest.raises(OutOfMemory):
-        child.run("greedy", notify=lambda _: None, timeout_seconds=MINUTE, memory_limit_bytes=400_000_000)
+        child.run(
+            "greedy", notify=lambda _: None, timeout_seconds=MINUTE, memory_limit_bytes=400_000_000
+        )
     assert child.restarts == 2
     assert child.peak_bytes > 400_000_000
 
@@ -124,7 +149,9 @@ def test_a_busy_child_exits_when_its_parent_is_killed() -> None:
         "    print(t.ask(c, 'first'), flush=True)\n"
         "    t.ask(c, 'hang')\n"
     )
-    with subprocess.Popen([sys.executable, "-c", script, os.path.dirname(__file__)], stdout=subprocess.PIPE, text=True) as parent:  # noqa: PTH120  the string is passed on
+    with subprocess.Popen(
+        [sys.executable, "-c", script, os.path.dirname(__file__)], stdout=subprocess.PIPE, text=True
+    ) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         time.sleep(0.3)
@@ -140,5 +167,5 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123  a line of the kernel's
+    with open(f"/proc/{pid}/stat") as stat:
         return stat.read().split(")")[1].split()[0] != "Z"

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.broker import open_broker
-from ctdeface_shared.cli import EXIT_CONFIGURATION, EXIT_OK, main
-from ctdeface_shared.site import Site
-from tests.service.audited import make_batch, spool_in
-from tests.service.bound import BOUND
-from tests.service.chaos import COMMAND, ROOT
-from tests.service.fleet import found_site
-from tests.service.watcher import fill, wait_for
+from ctdeface_shared.commands.main import main
+from ctdeface_shared.exit_codes import EXIT_CONFIGURATION, EXIT_OK
+from ctdeface_shared.settings.service import ServiceConfig
+from tests.support.service.audited import make_batch, spool_in
+from tests.support.service.bound import BOUND
+from tests.support.service.chaos import COMMAND, ROOT
+from tests.support.service.fleet import found_site
+from tests.support.service.watcher import fill, wait_for
 
 SHUT = ("locked", "ward/half/series", "ward/shut")
 """A folder above cases, a folder in a case, and a case."""
@@ -24,10 +25,12 @@ PATIENCE_SECONDS = 60.0
 
 
 @contextmanager
-def watching(site: Site, config: Path, log: Path) -> Iterator[None]:
+def watching(service: ServiceConfig, config: Path, log: Path) -> Iterator[None]:
     """Run the watcher, bound by the modes of files, for the time of the block."""
     with log.open("wb") as stream:
-        process = subprocess.Popen([*BOUND, COMMAND, "watch", "--config", config], cwd=ROOT, stderr=stream)
+        process = subprocess.Popen(
+            [*BOUND, COMMAND, "watch", "--config", config], cwd=ROOT, stderr=stream
+        )
     try:
         yield
         assert process.poll() is None, log.read_text(encoding="utf-8")
@@ -35,18 +38,20 @@ def watching(site: Site, config: Path, log: Path) -> Iterator[None]:
         process.terminate()
         process.wait(60)
         for name in SHUT:
-            (site.spool.inbox / name).chmod(0o700)
+            (service.spool.inbox / name).chmod(0o700)
 
 
 def bound(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     """Run a command, bound by the modes of files."""
     command: list[str | Path] = [*BOUND, COMMAND, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+    )
 
 
-def published(site: Site) -> int:
+def published(service: ServiceConfig) -> int:
     """Count the jobs that wait in the queue."""
-    broker = open_broker(site.queue)
+    broker = open_broker(service.queue)
     ready = broker.depth().ready
     broker.close()
     return ready
@@ -56,27 +61,36 @@ def test_folders_of_the_inbox_that_cannot_be_read_are_told_and_the_others_are_ta
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`ctdeface status` names each with the reason, above a case, in one or one itself, and counts it as waiting; the log names none."""
-    site = found_site(tmp_path, None, watch={"quiet_period": 0.5, "rescan_interval": 0.5, "case_depth": 2})
-    site.prepare()
-    site.spool.inbox.mkdir(exist_ok=True)
+    service = found_site(
+        tmp_path, None, watch={"quiet_period": 0.5, "rescan_interval": 0.5, "case_depth": 2}
+    )
+    service.prepare()
+    service.spool.inbox.mkdir(exist_ok=True)
     for name in ("ward/open", "ward/half/series", "ward/shut", "locked/inside"):
-        fill(site.spool.inbox / name)
+        fill(service.spool.inbox / name)
     for name in SHUT:
-        (site.spool.inbox / name).chmod(0)
+        (service.spool.inbox / name).chmod(0)
     config, log = tmp_path / "ctdeface.toml", tmp_path / "watcher.log"
 
     def told() -> list[str]:
         capsys.readouterr()
         assert main(["status", "--config", str(config)]) == EXIT_OK
-        return re.findall(r"(\S+) \(it cannot be read: Permission denied\)", capsys.readouterr().out)
+        return re.findall(
+            r"(\S+) \(it cannot be read: Permission denied\)", capsys.readouterr().out
+        )
 
-    with watching(site, config, log):
-        wait_for(lambda: published(site) == 1 and sorted(told()) == ["locked", "ward/half", "ward/shut"], PATIENCE_SECONDS)
+    with watching(service, config, log):
+        wait_for(
+            lambda: (
+                published(service) == 1 and sorted(told()) == ["locked", "ward/half", "ward/shut"]
+            ),
+            PATIENCE_SECONDS,
+        )
         seen = json.loads(bound("status", "--config", config, "--json").stdout)
         assert (seen["waiting"], seen["is_idle"]) == (len(SHUT) + 1, False)
         for name in SHUT:
-            (site.spool.inbox / name).chmod(0o700)
-        wait_for(lambda: published(site) == 4 and told() == [], PATIENCE_SECONDS)
+            (service.spool.inbox / name).chmod(0o700)
+        wait_for(lambda: published(service) == 4 and told() == [], PATIENCE_SECONDS)
     said = log.read_text(encoding="utf-8")
     assert said.count('"event": "case_unusable"') == 3
     assert not [name for name in SHUT if name in said]
@@ -86,7 +100,11 @@ def test_an_outbox_that_cannot_be_read_is_never_called_intact(tmp_path: Path) ->
     """The audit ends with 78 and names the folder: what nobody could look at is neither right nor wrong."""
     folder = spool_in(make_batch(tmp_path)).outbox / "group/b"
     folder.chmod(0)
-    done = bound("audit", "verify", "--out", tmp_path / "out", "--public-key", tmp_path / "audit.key.pub")
+    done = bound(
+        "audit", "verify", "--out", tmp_path / "out", "--public-key", tmp_path / "audit.key.pub"
+    )
     folder.chmod(0o700)
     assert (done.returncode, done.stdout) == (EXIT_CONFIGURATION, "")
-    assert f"{folder} cannot be read: run this as a user who may read the whole spool" in done.stderr
+    assert (
+        f"{folder} cannot be read: run this as a user who may read the whole spool" in done.stderr
+    )

@@ -8,34 +8,34 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.broker.memory import MemoryBroker
-from ctdeface_shared.options import Originals
-from ctdeface_watcher import late
-from ctdeface_worker.originals import archive
-from ctdeface_worker.outbox import OutputRules
+from ctdeface_shared.jobs.options import Originals
+from ctdeface_watcher.inbox import late_files
+from ctdeface_worker.publishing.originals import archive
+from ctdeface_worker.publishing.outbox import OutputRules
 from ctdeface_worker.report.model import CaseReport, State
-from ctdeface_worker.service import Station, handle
+from ctdeface_worker.service.consumer import WorkerSlot, handle
 from tests.integration.test_worker_service import make_station
-from tests.service.spools import drop, reports
-from tests.service.standin import turned
-from tests.service.watcher import RunningWatcher, wait_for
+from tests.support.service.spools import drop, reports
+from tests.support.service.standin import turned
+from tests.support.service.watcher import RunningWatcher, wait_for
 
 
 @contextmanager
-def worker_of(watcher: RunningWatcher) -> Iterator[Station]:
+def worker_of(watcher: RunningWatcher) -> Iterator[WorkerSlot]:
     """A slot of a worker that shares the watcher's queue and spool."""
     made = make_station(watcher.spool, MemoryBroker(watcher.broker.queue))
     rule = watcher.originals
     rules = OutputRules(before_done=lambda report: archive(watcher.spool, report, rule))
-    yield replace(made, originals=rule, bench=replace(made.bench, rules=rules))
-    made.bench.child.close()
+    yield replace(made, originals=rule, resources=replace(made.resources, rules=rules))
+    made.resources.child.close()
 
 
-def work(station: Station, jobs: int = 1) -> None:
+def work(slot: WorkerSlot, jobs: int = 1) -> None:
     """Bring so many jobs to their end."""
     for _ in range(jobs):
-        delivery = station.broker.receive(30.0)
+        delivery = slot.broker.receive(30.0)
         assert delivery is not None
-        station.broker.settle(delivery, handle(station, delivery).settlement)
+        slot.broker.settle(delivery, handle(slot, delivery).settlement)
 
 
 def released(watcher: RunningWatcher, case: str) -> dict[str, bytes]:
@@ -44,7 +44,9 @@ def released(watcher: RunningWatcher, case: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.exists() else {}
 
 
-def drop_late(watcher: RunningWatcher, case: str, name: str = "late.dcm", content: bytes = b"late") -> Path:
+def drop_late(
+    watcher: RunningWatcher, case: str, name: str = "late.dcm", content: bytes = b"late"
+) -> Path:
     """Drop one more file under the name of a case."""
     (watcher.spool.inbox / case).mkdir(exist_ok=True)
     (watcher.spool.inbox / case / name).write_bytes(content)
@@ -57,7 +59,9 @@ def last_report(watcher: RunningWatcher, case: str) -> CaseReport:
 
 
 @pytest.mark.parametrize("originals", [Originals.KEEP, Originals.ARCHIVE])
-def test_a_late_slice_leads_to_a_second_job_over_the_whole_case(watcher: RunningWatcher, originals: Originals) -> None:
+def test_a_late_slice_leads_to_a_second_job_over_the_whole_case(
+    watcher: RunningWatcher, originals: Originals
+) -> None:
     """Kept originals are there still, archived ones are put back; the archive stays as it was."""
     watcher.originals = originals
     plan = (drop(watcher.spool, "a") / "plan.txt").read_bytes()
@@ -74,12 +78,18 @@ def test_a_late_slice_leads_to_a_second_job_over_the_whole_case(watcher: Running
     if originals is Originals.ARCHIVE:
         kept = watcher.spool.archive / "originals" / "a"
         assert {path.name for path in (kept / first.job_id).iterdir()} == {"0.dcm", "plan.txt"}
-        assert {path.name for path in (kept / second.job_id).iterdir()} == {"0.dcm", "plan.txt", "late.dcm"}
+        assert {path.name for path in (kept / second.job_id).iterdir()} == {
+            "0.dcm",
+            "plan.txt",
+            "late.dcm",
+        }
         assert not list(watcher.spool.inbox.iterdir())
     assert not watcher.jobs
 
 
-def test_a_late_slice_whose_originals_were_deleted_is_quarantined_and_the_output_stays(watcher: RunningWatcher) -> None:
+def test_a_late_slice_whose_originals_were_deleted_is_quarantined_and_the_output_stays(
+    watcher: RunningWatcher,
+) -> None:
     """Twice, for the second one is no better than the first; the whole case dropped again is a new job."""
     watcher.originals = Originals.DELETE
     drop(watcher.spool, "a")
@@ -91,8 +101,14 @@ def test_a_late_slice_whose_originals_were_deleted_is_quarantined_and_the_output
             file = drop_late(watcher, "a", name)
             wait_for(lambda gone=file: not gone.exists())  # type: ignore[misc]  # bound at once: a new one each time
         assert released(watcher, "a") == before
-        assert {path.name for path in watcher.spool.quarantine.glob("a/*/originals/*")} == {"late.dcm", "later.dcm"}
-        refusals = [CaseReport.from_json(path.read_bytes()) for path in watcher.spool.quarantine.glob("a/*/report.json")]
+        assert {path.name for path in watcher.spool.quarantine.glob("a/*/originals/*")} == {
+            "late.dcm",
+            "later.dcm",
+        }
+        refusals = [
+            CaseReport.from_json(path.read_bytes())
+            for path in watcher.spool.quarantine.glob("a/*/report.json")
+        ]
         assert [report.result.code for report in refusals] == ["LateFiles", "LateFiles"]
         assert not watcher.jobs
         drop(watcher.spool, "a", files=3)
@@ -101,7 +117,9 @@ def test_a_late_slice_whose_originals_were_deleted_is_quarantined_and_the_output
 
 
 @pytest.mark.parametrize("originals", [Originals.ARCHIVE, Originals.DELETE])
-def test_a_second_patient_under_the_same_folder_and_file_names_is_a_job_of_its_own(watcher: RunningWatcher, originals: Originals) -> None:
+def test_a_second_patient_under_the_same_folder_and_file_names_is_a_job_of_its_own(
+    watcher: RunningWatcher, originals: Originals
+) -> None:
     """Also one with fewer files; nothing of the first patient comes with it."""
     watcher.originals = originals
     drop(watcher.spool, "a", files=4)
@@ -110,13 +128,17 @@ def test_a_second_patient_under_the_same_folder_and_file_names_is_a_job_of_its_o
         work(worker)
         hidden = drop(watcher.spool, ".a")
         hidden.rename(watcher.spool.inbox / "a")
-        other = {path.name: turned(path.read_bytes()) for path in (watcher.spool.inbox / "a").iterdir()}
+        other = {
+            path.name: turned(path.read_bytes()) for path in (watcher.spool.inbox / "a").iterdir()
+        }
         work(worker)
     assert released(watcher, "a") == other
     assert last_report(watcher, "a").manifest.files == 2
 
 
-def test_a_late_slice_of_a_refused_case_is_added_to_its_quarantined_originals(watcher: RunningWatcher) -> None:
+def test_a_late_slice_of_a_refused_case_is_added_to_its_quarantined_originals(
+    watcher: RunningWatcher,
+) -> None:
     """The case that was incomplete is whole now."""
     drop(watcher.spool, "a", "refuse")
     watcher.start()
@@ -158,7 +180,9 @@ def test_a_case_changed_while_its_job_ran_is_published_again(watcher: RunningWat
 
 
 @pytest.mark.parametrize("moved", [0, 1, 2])
-def test_a_watcher_killed_while_it_puts_a_case_together_goes_on(watcher: RunningWatcher, moved: int) -> None:
+def test_a_watcher_killed_while_it_puts_a_case_together_goes_on(
+    watcher: RunningWatcher, moved: int
+) -> None:
     """Wherever it stopped: after copying, between two late files, or just before the case was to be shown."""
     drop(watcher.spool, "a")
     watcher.start()
@@ -167,7 +191,7 @@ def test_a_watcher_killed_while_it_puts_a_case_together_goes_on(watcher: Running
         watcher.end()
         drop_late(watcher, "a", "b.dcm")
         folder = drop_late(watcher, "a", "c.dcm").parent
-        together = late.together_of(folder)
+        together = late_files.together_of(folder)
         together.mkdir()
         (originals,) = (watcher.spool.archive / "originals/a").iterdir()
         (together / "plan.txt").write_bytes((originals / "plan.txt").read_bytes())
@@ -179,7 +203,9 @@ def test_a_watcher_killed_while_it_puts_a_case_together_goes_on(watcher: Running
     assert not list(watcher.spool.inbox.iterdir())
 
 
-def test_what_a_dropper_writes_into_a_case_put_together_does_not_reach_the_archive(watcher: RunningWatcher) -> None:
+def test_what_a_dropper_writes_into_a_case_put_together_does_not_reach_the_archive(
+    watcher: RunningWatcher,
+) -> None:
     """The archived files are copied, not linked."""
     drop(watcher.spool, "a")
     watcher.start()

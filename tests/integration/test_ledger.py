@@ -10,14 +10,20 @@ from uuid import NAMESPACE_URL, uuid5
 import pytest
 
 from ctdeface_shared.errors import StorageUnavailable
-from ctdeface_shared.spool import ServiceSpool
-from ctdeface_watcher.ledger import Entry, Ledger
-from ctdeface_watcher.rebuild import rebuild
+from ctdeface_shared.storage.spool import ServiceSpool
+from ctdeface_watcher.jobs.ledger import Entry, Ledger
+from ctdeface_watcher.jobs.rebuild_ledger import rebuild
 
 
 def entry(number: int, case: str = "a") -> Entry:
     """Make an entry published at second `number`."""
-    return Entry(job_id=f"job-{number}", case=case, digest=f"digest-{number}", generation=0, published_at=float(number))
+    return Entry(
+        job_id=f"job-{number}",
+        case=case,
+        digest=f"digest-{number}",
+        generation=0,
+        published_at=float(number),
+    )
 
 
 def test_open_jobs_are_remembered_across_restarts_oldest_first(tmp_path: Path) -> None:
@@ -53,7 +59,13 @@ def test_of_the_ended_jobs_only_the_newest_are_remembered(tmp_path: Path) -> Non
         ledger.forget_oldest(20)
         assert len(ledger.of_case("a")) == 10
         ledger.forget_oldest(3)
-        assert [one.job_id for one in ledger.of_case("a")] == ["job-0", "job-1", "job-7", "job-8", "job-9"]
+        assert [one.job_id for one in ledger.of_case("a")] == [
+            "job-0",
+            "job-1",
+            "job-7",
+            "job-8",
+            "job-9",
+        ]
         ledger.forget_oldest(0)
         assert [one.job_id for one in ledger.of_case("a")] == ["job-0", "job-1", "job-9"]
 
@@ -124,16 +136,33 @@ def test_zip_files_are_remembered_until_forgotten(tmp_path: Path) -> None:
 def test_an_empty_ledger_is_filled_from_the_reports(tmp_path: Path) -> None:
     """What has ended, what is under way; foreign and damaged reports, and names that are no text, are left out."""
     spool = ServiceSpool.under(tmp_path)
-    for case, state in (("a", "done"), ("group/b", "refused"), ("c", "prepared"), (os.fsdecode(b"\xff"), "done")):
+    for case, state in (
+        ("a", "done"),
+        ("group/b", "refused"),
+        ("c", "prepared"),
+        (os.fsdecode(b"\xff"), "done"),
+    ):
         folder = spool.reports / case / str(uuid5(NAMESPACE_URL, state + str(os.fsencode(case))))
         folder.mkdir(parents=True)
-        report = {"job_id": folder.name, "state": state, "manifest": {"digest": "d"}, "generation": 0}
+        report = {
+            "job_id": folder.name,
+            "state": state,
+            "manifest": {"digest": "d"},
+            "generation": 0,
+        }
         report |= {"created_at": "1970-01-01T00:00:05+00:00", "result": {"code": "", "reason": ""}}
         (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
     (spool.reports / "d" / str(uuid5(NAMESPACE_URL, "d"))).mkdir(parents=True)
-    (spool.reports / "d" / str(uuid5(NAMESPACE_URL, "d")) / "report.json").write_text("{", encoding="utf-8")
+    (spool.reports / "d" / str(uuid5(NAMESPACE_URL, "d")) / "report.json").write_text(
+        "{", encoding="utf-8"
+    )
     with Ledger(tmp_path) as ledger:
         rebuild(ledger, spool)
-        assert [(one.case, one.published_at, one.closed) for one in ledger.open_jobs()] == [("c", 5.0, None)]
-        assert [one.closed for case in ("a", "group/b") for one in ledger.of_case(case)] == ["done", "refused"]
+        assert [(one.case, one.published_at, one.closed) for one in ledger.open_jobs()] == [
+            ("c", 5.0, None)
+        ]
+        assert [one.closed for case in ("a", "group/b") for one in ledger.of_case(case)] == [
+            "done",
+            "refused",
+        ]
         assert not ledger.of_case("d")

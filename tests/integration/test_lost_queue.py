@@ -8,10 +8,10 @@ import pytest
 
 from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.broker.protocols import DeadLetter, Depth
-from ctdeface_shared.broker.settlement import Ack, Bury
+from ctdeface_shared.broker.settlement import Ack, Reject
 from ctdeface_shared.errors import BrokerUnavailable
-from ctdeface_worker.tries import begin, claimed, hand_back
-from tests.service.watcher import QUIET, RunningWatcher, fill, wait_for
+from ctdeface_worker.service.attempts import begin, claimed, hand_back
+from tests.support.service.watcher import QUIET, RunningWatcher, fill, wait_for
 
 
 def test_jobs_of_a_lost_queue_are_published_again_from_the_inbox(watcher: RunningWatcher) -> None:
@@ -27,11 +27,15 @@ def test_jobs_of_a_lost_queue_are_published_again_from_the_inbox(watcher: Runnin
     (watcher.spool.inbox / "gone").rename(watcher.spool.archive / "gone")
     watcher.start()
     wait_for(lambda: len(watcher.jobs) == 2)
-    assert {job.case: job.job_id for job in watcher.jobs} == {name: before[name].job_id for name in ("a", "b")}
+    assert {job.case: job.job_id for job in watcher.jobs} == {
+        name: before[name].job_id for name in ("a", "b")
+    }
     wait_for(lambda: watcher.seen.open_jobs == 2)
 
 
-def test_jobs_that_wait_are_held_or_were_given_up_are_not_published_again(watcher: RunningWatcher) -> None:
+def test_jobs_that_wait_are_held_or_were_given_up_are_not_published_again(
+    watcher: RunningWatcher,
+) -> None:
     """One dead letter, one in the hands of a worker, one waiting, all for much longer than the patience."""
     watcher.lost_seconds = 0.2
     fill(watcher.spool.inbox / "dead")
@@ -39,7 +43,7 @@ def test_jobs_that_wait_are_held_or_were_given_up_are_not_published_again(watche
     wait_for(lambda: len(watcher.jobs) == 1)
     delivery = watcher.broker.receive(5.0)
     assert delivery is not None
-    watcher.broker.settle(delivery, Bury("Bug"))
+    watcher.broker.settle(delivery, Reject("Bug"))
     fill(watcher.spool.inbox / "held")
     wait_for(lambda: len(watcher.jobs) == 1)
     held = watcher.broker.receive(5.0)
@@ -58,8 +62,7 @@ class ForbiddenLetters(MemoryBroker):
 
     def dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
         """Refuse."""
-        message = f"the queue cannot be used (ACCESS_REFUSED to {limit} letters)"
-        raise BrokerUnavailable(message)
+        raise BrokerUnavailable(f"the queue cannot be used (ACCESS_REFUSED to {limit} letters)")
 
 
 def test_jobs_of_a_lost_queue_are_found_by_a_watcher_that_may_not_read_dead_letters(
@@ -78,7 +81,7 @@ def test_jobs_of_a_lost_queue_are_found_by_a_watcher_that_may_not_read_dead_lett
     wait_for(lambda: len(watcher.jobs) == 1)
     given_up = watcher.broker.receive(5.0)
     assert given_up is not None
-    watcher.broker.settle(given_up, Bury("Bug"))
+    watcher.broker.settle(given_up, Reject("Bug"))
     wait_for(lambda: told() == 1)
     time.sleep(4 * QUIET)
     assert (watcher.jobs, told()) == ([], 1)
@@ -94,7 +97,9 @@ class SilentBroker(MemoryBroker):
         return replace(super().depth(), held=None)
 
 
-def test_a_job_that_a_worker_has_in_hand_is_not_lost_where_the_queue_cannot_tell(watcher: RunningWatcher) -> None:
+def test_a_job_that_a_worker_has_in_hand_is_not_lost_where_the_queue_cannot_tell(
+    watcher: RunningWatcher,
+) -> None:
     """While its claim lives, and while its attempt may still last; handed back and nowhere in the queue it is lost."""
     watcher.broker, watcher.lost_seconds = SilentBroker(), 0.2
     fill(watcher.spool.inbox / "a")

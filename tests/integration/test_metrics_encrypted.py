@@ -13,17 +13,19 @@ from pydantic import ValidationError
 
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.metrics.endpoint import Address, served
-from ctdeface_shared.metrics.section import MetricsSection
+from ctdeface_shared.settings.sections import MetricsSection
 from tests.integration.test_metrics_endpoint import nothing
 from tests.integration.test_rabbitmq import CERTIFICATES
-from tests.service.scrapes import HOST
+from tests.support.service.scrapes import HOST
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An authority of our own, and a server's and a client's certificate."""
     made = tmp_path_factory.mktemp("certificates")
-    subprocess.run(["sh", "-e"], input=CERTIFICATES, text=True, cwd=made, check=True, capture_output=True)
+    subprocess.run(
+        ["sh", "-e"], input=CERTIFICATES, text=True, cwd=made, check=True, capture_output=True
+    )
     return made
 
 
@@ -53,7 +55,10 @@ def test_pages_are_served_by_https_only(folder: Path) -> None:
     client = ssl.create_default_context(cafile=str(folder / "ca.pem"))
     old = ssl.create_default_context(cafile=str(folder / "ca.pem"))
     old.maximum_version = ssl.TLSVersion.TLSv1_2
-    with served(HOST, 0, CollectorRegistry(), nothing, tls) as port, socket.create_connection((HOST, port)):
+    with (
+        served(HOST, 0, CollectorRegistry(), nothing, tls) as port,
+        socket.create_connection((HOST, port)),
+    ):
         assert _status(port, client) == 200
         assert _status(port, old) == 200
         assert _in_the_clear(port) == b""

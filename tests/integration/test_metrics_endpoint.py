@@ -14,14 +14,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from ctdeface_shared.broker import open_broker
 from ctdeface_shared.broker.target import BrokerTarget
 from ctdeface_shared.errors import ConfigurationError
+from ctdeface_shared.metrics.dependencies import Dependencies, new_registry
 from ctdeface_shared.metrics.endpoint import Address, exported, served
 from ctdeface_shared.metrics.probe import Probe
-from ctdeface_shared.metrics.section import OFF
-from ctdeface_shared.metrics.surroundings import Surroundings, new_registry
-from ctdeface_shared.site import Site, find_site
+from ctdeface_shared.settings.sections import OFF
+from ctdeface_shared.settings.service import ServiceConfig, find_service
 from tests.integration.rabbitmq_node import RabbitNode
-from tests.service.scrapes import HOST, free_port, get
-from tests.service.spools import drop, job_for
+from tests.support.service.scrapes import HOST, free_port, get
+from tests.support.service.spools import drop, job_for
 
 
 class Faulty:
@@ -44,10 +44,10 @@ def nothing() -> Mapping[str, str]:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServiceConfig:
     """A service with its folders and an embedded queue."""
     monkeypatch.setenv("CTDEFACE_OUTPUT__MIN_FREE_GB", "0")
-    made = find_site(None, tmp_path / "spool")
+    made = find_service(None, tmp_path / "spool")
     made.prepare()
     return made
 
@@ -80,7 +80,9 @@ def test_other_pages_and_methods_are_refused() -> None:
         assert get(port, "/metrics", "POST")[0] == 405
 
 
-def test_a_faulty_collector_costs_its_request_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_faulty_collector_costs_its_request_and_nothing_else(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     """500 without a traceback on the terminal; the next page is served."""
     registry, faulty = CollectorRegistry(), Faulty()
     registry.register(faulty)  # type: ignore[arg-type]  # it only has to fail
@@ -91,7 +93,9 @@ def test_a_faulty_collector_costs_its_request_and_nothing_else(capfd: pytest.Cap
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_clients_that_say_nothing_or_hang_up_hold_up_nobody(capfd: pytest.CaptureFixture[str]) -> None:
+def test_clients_that_say_nothing_or_hang_up_hold_up_nobody(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     """Ten open connections and one that breaks off."""
     with served(HOST, 0, new_registry(), nothing) as port:
         silent = [socket.create_connection((HOST, port)) for _ in range(10)]
@@ -108,11 +112,17 @@ def test_a_port_that_is_taken_is_told_with_what_to_do() -> None:
     """And an address of another machine as well."""
     with (
         served(HOST, 0, CollectorRegistry(), nothing) as port,
-        pytest.raises(ConfigurationError, match=rf"port {port} at {HOST} is taken: choose a free one with --metrics-port"),
+        pytest.raises(
+            ConfigurationError,
+            match=rf"port {port} at {HOST} is taken: choose a free one with --metrics-port",
+        ),
         served(HOST, port, CollectorRegistry(), nothing),
     ):
         pytest.fail("two servers at one port")
-    with pytest.raises(ConfigurationError, match=r"correct metrics\.host"), served("192.0.2.1", 0, CollectorRegistry(), nothing):
+    with (
+        pytest.raises(ConfigurationError, match=r"correct metrics\.host"),
+        served("192.0.2.1", 0, CollectorRegistry(), nothing),
+    ):
         pytest.fail("served at an address of the documentation")
 
 
@@ -138,32 +148,46 @@ def wait_for(condition: Callable[[], bool]) -> None:
     assert condition()
 
 
-def test_the_surroundings_are_looked_at_again_and_again(site: Site) -> None:
+def test_the_surroundings_are_looked_at_again_and_again(service: ServiceConfig) -> None:
     """Ready; not without the inbox; ready again when it is back; the queue's messages are counted."""
     registry = new_registry()
-    surroundings = Surroundings(site, registry, counts_messages=True)
+    surroundings = Dependencies(service, registry, counts_messages=True)
     probe = Probe(surroundings.checks(), close=surroundings.close, period_seconds=0.05)
-    assert probe.problems().keys() == {"disk", "inbox", "queue"}  # nothing is ready before it was looked at
+    assert probe.problems().keys() == {
+        "disk",
+        "inbox",
+        "queue",
+    }  # nothing is ready before it was looked at
     with probe:
         wait_until_ready(probe, ready=True)
         assert registry.get_sample_value("ctdeface_queue_up") == 1
         assert registry.get_sample_value("ctdeface_queue_messages", {"state": "ready"}) == 0
-        drop(site.spool, "a")
-        open_broker(site.queue).publish(job_for(site.spool, "a"))
-        wait_for(lambda: registry.get_sample_value("ctdeface_queue_messages", {"state": "ready"}) == 1)
-        assert (registry.get_sample_value("ctdeface_disk_free_bytes", {"place": "outbox"}) or 0) > 1e6
-        site.spool.inbox.rename(site.spool.inbox.with_name("gone"))
-        assert wait_until_ready(probe, ready=False) == {"inbox": "the inbox cannot be read: No such file or directory"}
-        site.spool.inbox.mkdir()
+        drop(service.spool, "a")
+        open_broker(service.queue).publish(job_for(service.spool, "a"))
+        wait_for(
+            lambda: registry.get_sample_value("ctdeface_queue_messages", {"state": "ready"}) == 1
+        )
+        assert (
+            registry.get_sample_value("ctdeface_disk_free_bytes", {"place": "outbox"}) or 0
+        ) > 1e6
+        service.spool.inbox.rename(service.spool.inbox.with_name("gone"))
+        assert wait_until_ready(probe, ready=False) == {
+            "inbox": "the inbox cannot be read: No such file or directory"
+        }
+        service.spool.inbox.mkdir()
         wait_until_ready(probe, ready=True)
 
 
-def test_rabbitmq_is_counted_and_its_absence_told(site: Site, clean_rabbitmq: RabbitNode) -> None:
+def test_rabbitmq_is_counted_and_its_absence_told(
+    service: ServiceConfig, clean_rabbitmq: RabbitNode
+) -> None:
     """Messages while it is there; none and a reason where nobody listens, and where we are not let in."""
 
     def looked(url: str) -> tuple[str | None, float | None, float | None]:
         registry = new_registry()
-        surroundings = Surroundings(replace(site, queue=BrokerTarget(url=url)), registry, counts_messages=True)
+        surroundings = Dependencies(
+            replace(service, queue=BrokerTarget(url=url)), registry, counts_messages=True
+        )
         problem = surroundings.queue()
         surroundings.close()
         return (
@@ -174,7 +198,9 @@ def test_rabbitmq_is_counted_and_its_absence_told(site: Site, clean_rabbitmq: Ra
 
     assert looked(clean_rabbitmq.url) == (None, 1, 0)
     assert looked(f"amqp://127.0.0.1:{free_port()}") == ("the queue cannot be reached", 0, None)
-    problem, up, ready = looked(clean_rabbitmq.url.replace("amqp://", "amqp://nobody:wrong@").replace("@guest:guest@", "@"))
+    problem, up, ready = looked(
+        clean_rabbitmq.url.replace("amqp://", "amqp://nobody:wrong@").replace("@guest:guest@", "@")
+    )
     assert problem is not None
     assert problem.startswith("the queue does not let us in")
     assert (up, ready) == (0, None)

@@ -10,19 +10,19 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ctdeface_shared.manifest import Manifest
-from ctdeface_shared.metrics.surroundings import Surroundings, new_registry
-from ctdeface_shared.options import DefaceOptions
-from ctdeface_shared.site import Site, find_site
+from ctdeface_shared.jobs.manifest import Manifest
+from ctdeface_shared.jobs.options import DefaceOptions
+from ctdeface_shared.metrics.dependencies import Dependencies, new_registry
+from ctdeface_shared.settings.service import ServiceConfig, find_service
 from ctdeface_watcher.metrics import WatcherMetrics
-from ctdeface_worker.domain import Fate
-from ctdeface_worker.listener import Outcome
-from ctdeface_worker.metrics import WorkerMetrics
+from ctdeface_worker.imaging.domain import Fate
+from ctdeface_worker.pipeline.result import CaseResult, SeriesResult
 from ctdeface_worker.report.model import describe
-from ctdeface_worker.result import CaseResult, SeriesResult
 from ctdeface_worker.segmentation.choice import segmenter_named
+from ctdeface_worker.service.metrics import WorkerMetrics
+from ctdeface_worker.service.observer import Outcome
 from ctdeface_worker.verification.check import Check
-from tests.needed import program
+from tests.support.required import program
 
 PAGE = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
 
@@ -36,24 +36,24 @@ class Child:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+def service(tmp_path_factory: pytest.TempPathFactory) -> ServiceConfig:
     """A service with its folders and an embedded queue."""
-    made = find_site(None, tmp_path_factory.mktemp("spool"))
+    made = find_service(None, tmp_path_factory.mktemp("spool"))
     made.prepare()
     return made
 
 
 @pytest.fixture(scope="module")
-def watcher(site: Site) -> CollectorRegistry:
+def watcher(service: ServiceConfig) -> CollectorRegistry:
     """What a watcher shows."""
     registry = new_registry()
     WatcherMetrics(registry)
-    look_at(Surroundings(site, registry, counts_messages=True))
+    look_at(Dependencies(service, registry, counts_messages=True))
     return registry
 
 
 @pytest.fixture(scope="module")
-def worker(site: Site) -> CollectorRegistry:
+def worker(service: ServiceConfig) -> CollectorRegistry:
     """What a worker shows that has seen a case."""
     registry = new_registry()
     metrics = WorkerMetrics(registry)
@@ -63,12 +63,14 @@ def worker(site: Site) -> CollectorRegistry:
     series = SeriesResult(series="1.2.3", fate=Fate.RELEASED, slices=2, checks=checks)
     result = CaseResult(released=True, series=(series,), seconds={"read": 1.0})
     manifest = Manifest(files=1, bytes=1, digest="d" * 64)
-    metrics.listener().ended(Outcome.RELEASED, describe("job", "case", manifest, DefaceOptions(), result), 1.0)
-    look_at(Surroundings(site, registry, counts_messages=False))
+    metrics.observer().ended(
+        Outcome.RELEASED, describe("job", "case", manifest, DefaceOptions(), result), 1.0
+    )
+    look_at(Dependencies(service, registry, counts_messages=False))
     return registry
 
 
-def look_at(surroundings: Surroundings) -> None:
+def look_at(surroundings: Dependencies) -> None:
     """Make every check once."""
     for check in surroundings.checks().values():
         check()
@@ -77,17 +79,24 @@ def look_at(surroundings: Surroundings) -> None:
 
 def rows(watcher: CollectorRegistry, worker: CollectorRegistry) -> Iterator[str]:
     """Yield the row of each metric of ours, as it stands on the page."""
-    told = {who: {family.name: family for family in registry.collect()} for who, registry in (("watcher", watcher), ("worker", worker))}
+    told = {
+        who: {family.name: family for family in registry.collect()}
+        for who, registry in (("watcher", watcher), ("worker", worker))
+    }
     for name in dict.fromkeys((*told["watcher"], *told["worker"])):
         if name.startswith("ctdeface_"):
             who = [one for one in told if name in told[one]]
             family = told[who[0]][name]
-            labels = sorted({label for sample in family.samples for label in sample.labels} - {"le"})
+            labels = sorted(
+                {label for sample in family.samples for label in sample.labels} - {"le"}
+            )
             shown = name + {"counter": "_total", "info": "_info"}.get(family.type, "")
             yield f"| `{shown}` | {family.type} | {', '.join(labels) or '–'} | {' and '.join(who)} | {family.documentation} |"
 
 
-def test_the_page_explains_every_metric_and_no_other(watcher: CollectorRegistry, worker: CollectorRegistry) -> None:
+def test_the_page_explains_every_metric_and_no_other(
+    watcher: CollectorRegistry, worker: CollectorRegistry
+) -> None:
     """The table is what the registries say: name, kind, labels, who shows it, meaning."""
     assert re.findall(r"^\| `ctdeface_.*$", PAGE, re.MULTILINE) == sorted(rows(watcher, worker))
 
@@ -95,12 +104,16 @@ def test_the_page_explains_every_metric_and_no_other(watcher: CollectorRegistry,
 @pytest.mark.parametrize("who", ["watcher", "worker"])
 def test_names_are_in_snake_case_with_base_units(who: str, request: pytest.FixtureRequest) -> None:
     """Counters end in `_total`, times are seconds, sizes bytes, shares ratios; the library's own parser reads all."""
-    families = list(text_string_to_metric_families(generate_latest(request.getfixturevalue(who)).decode()))
+    families = list(
+        text_string_to_metric_families(generate_latest(request.getfixturevalue(who)).decode())
+    )
     ours = [family for family in families if family.name.startswith("ctdeface_")]
     assert len(ours) > 10
     for family in ours:
         assert re.fullmatch(r"ctdeface(_[a-z]+)+", family.name)
-        assert not re.search(r"_(ms|milliseconds|minutes|hours|kb|mb|gb|percent|timer)(_|$)", family.name)
+        assert not re.search(
+            r"_(ms|milliseconds|minutes|hours|kb|mb|gb|percent|timer)(_|$)", family.name
+        )
         assert family.type != "unknown"
         if family.type == "histogram":
             assert family.name.endswith(("_seconds", "_ratio"))
@@ -111,7 +124,9 @@ def test_promtool_has_nothing_to_say(who: str, request: pytest.FixtureRequest) -
     """`promtool check metrics`."""
     promtool = program("promtool")
     page = generate_latest(request.getfixturevalue(who))
-    done = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, check=False)
+    done = subprocess.run(
+        [promtool, "check", "metrics"], input=page, capture_output=True, check=False
+    )
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 

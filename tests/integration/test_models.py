@@ -12,20 +12,32 @@ from shutil import copytree
 
 import pytest
 
-from ctdeface_shared.cli import main
+from ctdeface_shared.commands.main import main
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_worker.segmentation import model_install, models
 from ctdeface_worker.segmentation.choice import segmenter_named
-from ctdeface_worker.segmentation.model_files import model_files, sha256_of
-from ctdeface_worker.segmentation.model_install import Order, install
-from ctdeface_worker.segmentation.model_packing import pack
-from tests.networks import network_of, tiny_model, tiny_plans, write_checkpoint, write_plans, write_safetensors
+from ctdeface_worker.segmentation.models import install as install_module
+from ctdeface_worker.segmentation.models import store as models_store
+from ctdeface_worker.segmentation.models.files import model_files, sha256_of
+from ctdeface_worker.segmentation.models.install import InstallRequest, install
+from ctdeface_worker.segmentation.models.packing import pack
+from tests.support.networks import (
+    network_of,
+    tiny_model,
+    tiny_plans,
+    write_checkpoint,
+    write_plans,
+    write_safetensors,
+)
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder as somebody may hand it over: some levels deep, with files that are not needed."""
-    root = tiny_model(tmp_path_factory.mktemp("given") / "results/Dataset001_Face/nnUNetTrainer__nnUNetPlans__3d_fullres", ours=False)
+    root = tiny_model(
+        tmp_path_factory.mktemp("given")
+        / "results/Dataset001_Face/nnUNetTrainer__nnUNetPlans__3d_fullres",
+        ours=False,
+    )
     (root / "fold_0/progress.png").write_bytes(b"a picture")
     (root / "debug.json").write_text("{}")
     return root
@@ -74,30 +86,39 @@ def test_a_model_goes_through_list_install_verify_and_use(
     assert "as installed" in capsys.readouterr().out
 
 
-def test_a_zip_file_and_its_folder_are_the_same_model(tiny: Path, store: Path, tmp_path: Path) -> None:
+def test_a_zip_file_and_its_folder_are_the_same_model(
+    tiny: Path, store: Path, tmp_path: Path
+) -> None:
     """Both have one digest; installing again replaces."""
     archive = zipped(tiny.parents[2], tmp_path / "given.zip")
-    from_zip = install(Order(name="mine", source=str(archive)), store)
-    from_folder = install(Order(name="mine", source=str(tiny)), store)
+    from_zip = install(InstallRequest(name="mine", source=str(archive)), store)
+    from_folder = install(InstallRequest(name="mine", source=str(tiny)), store)
     assert from_zip.sha256 == from_folder.sha256
     assert (from_zip.source, from_folder.source) == ("given.zip", tiny.name)
-    assert [model.name for model in models.installed(store)] == ["mine"]
+    assert [model.name for model in models_store.installed(store)] == ["mine"]
     assert not list(store.glob(".*"))
 
 
-def test_the_right_digest_makes_the_origin_verified_and_a_wrong_one_installs_nothing(tiny: Path, store: Path, tmp_path: Path) -> None:
+def test_the_right_digest_makes_the_origin_verified_and_a_wrong_one_installs_nothing(
+    tiny: Path, store: Path, tmp_path: Path
+) -> None:
     """The digest of the zip file will do, and so will that of the model; any other refuses."""
     archive = zipped(tiny, tmp_path / "given.zip")
     for digest in (sha256_of(archive), model_files(tiny).digest().upper()):
-        assert install(Order(name="mine", source=str(archive), sha256=digest), store).origin == "verified"
+        assert (
+            install(InstallRequest(name="mine", source=str(archive), sha256=digest), store).origin
+            == "verified"
+        )
     with pytest.raises(ConfigurationError, match="another digest"):
-        install(Order(name="other", source=str(archive), sha256="0" * 64), store)
-    assert [model.name for model in models.installed(store)] == ["mine"]
+        install(InstallRequest(name="other", source=str(archive), sha256="0" * 64), store)
+    assert [model.name for model in models_store.installed(store)] == ["mine"]
 
 
-def test_a_model_that_was_changed_is_not_used(tiny: Path, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_was_changed_is_not_used(
+    tiny: Path, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """One byte less in the plans: choosing it is an error with exit code 78, and verify says which one is wrong."""
-    model = install(Order(name="mine", source=str(tiny)), store)
+    model = install(InstallRequest(name="mine", source=str(tiny)), store)
     plans = model.folder / "plans.json"
     plans.write_text(plans.read_text().replace(" ", "", 1))
     with pytest.raises(ConfigurationError, match="not those that were installed"):
@@ -106,20 +127,26 @@ def test_a_model_that_was_changed_is_not_used(tiny: Path, store: Path, capsys: p
     assert "mine   WRONG" in capsys.readouterr().out
 
 
-def test_a_model_that_is_changed_between_choice_and_first_case_is_not_loaded(tiny: Path, store: Path) -> None:
+def test_a_model_that_is_changed_between_choice_and_first_case_is_not_loaded(
+    tiny: Path, store: Path
+) -> None:
     """The digest is held against the files again when the network is loaded."""
-    segmenter = segmenter_named("nnunet:mine", install(Order(name="mine", source=str(tiny)), store).folder.parent)
+    segmenter = segmenter_named(
+        "nnunet:mine", install(InstallRequest(name="mine", source=str(tiny)), store).folder.parent
+    )
     (store / "mine/fold_0/checkpoint_final.pth").write_bytes(b"something else")
     with pytest.raises(ConfigurationError, match="not those that were installed"):
-        segmenter._network  # type: ignore[attr-defined]  # noqa: B018, SLF001  what the first case loads
+        segmenter._network  # type: ignore[attr-defined]
 
 
 def test_choosing_a_network_loads_no_torch(tiny: Path, store: Path) -> None:
     """The parent of the warm child holds the files against their digest and leaves the rest to the child."""
-    install(Order(name="mine", source=str(tiny)), store)
+    install(InstallRequest(name="mine", source=str(tiny)), store)
     script = "import sys; from pathlib import Path; from ctdeface_worker.segmentation.choice import segmenter_named as named; "
     script += "named('nnunet:mine', Path(sys.argv[1])); print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script, store], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, store], capture_output=True, text=True, check=True
+    )
     assert done.stdout == "False\n"
 
 
@@ -128,7 +155,7 @@ def test_a_checkpoint_with_a_program_is_not_installed(tmp_path: Path, store: Pat
     made = tiny_plans()
     write_checkpoint(write_plans(tmp_path / "bad", made), network_of(made), extra=pytest.fail)
     with pytest.raises(ConfigurationError, match="nothing in it was run"):
-        install(Order(name="bad", source=str(tmp_path / "bad")), store)
+        install(InstallRequest(name="bad", source=str(tmp_path / "bad")), store)
     assert not list(store.iterdir())
 
 
@@ -137,9 +164,9 @@ def test_a_model_of_another_digest_is_not_even_read(tmp_path: Path, store: Path)
     damaged = tiny_model(tmp_path / "damaged")
     (damaged / "fold_0/checkpoint_final.pth").write_bytes(b"no checkpoint")
     with pytest.raises(ConfigurationError, match="another digest"):
-        install(Order(name="mine", source=str(damaged), sha256="0" * 64), store)
+        install(InstallRequest(name="mine", source=str(damaged), sha256="0" * 64), store)
     with pytest.raises(ConfigurationError, match="nothing in it was run"):
-        install(Order(name="mine", source=str(damaged)), store)
+        install(InstallRequest(name="mine", source=str(damaged)), store)
 
 
 def test_names_in_a_zip_file_lead_nowhere(tiny: Path, store: Path, tmp_path: Path) -> None:
@@ -154,17 +181,21 @@ def test_names_in_a_zip_file_lead_nowhere(tiny: Path, store: Path, tmp_path: Pat
             "../fold_0/checkpoint_best.pth",
         ):
             packed.writestr(name, "x")
-    install(Order(name="mine", source=str(archive)), store)
+    install(InstallRequest(name="mine", source=str(archive)), store)
     assert not list(tmp_path.rglob("escaped"))
     assert {path.name for path in store.iterdir()} == {"mine"}
     assert not (tmp_path / "fold_0").exists()
 
 
-def test_a_zip_file_that_unpacks_to_too_much_is_refused(tiny: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zip_file_that_unpacks_to_too_much_is_refused(
+    tiny: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The bytes are counted while they are unpacked; nothing is left of it."""
-    monkeypatch.setattr(model_install, "LARGEST_BYTES", 1 << 10)
+    monkeypatch.setattr(install_module, "LARGEST_BYTES", 1 << 10)
     with pytest.raises(ConfigurationError, match="which no model does"):
-        install(Order(name="mine", source=str(zipped(tiny, tmp_path / "given.zip"))), store)
+        install(
+            InstallRequest(name="mine", source=str(zipped(tiny, tmp_path / "given.zip"))), store
+        )
     assert not list(store.iterdir())
 
 
@@ -178,11 +209,13 @@ def test_a_zip_file_that_unpacks_to_too_much_is_refused(tiny: Path, store: Path,
         ("mine", "empty", "no nnU-Net v2 model"),
     ],
 )
-def test_what_cannot_be_installed_is_refused_with_a_reason(tmp_path: Path, store: Path, name: str, source: str | None, why: str) -> None:
+def test_what_cannot_be_installed_is_refused_with_a_reason(
+    tmp_path: Path, store: Path, name: str, source: str | None, why: str
+) -> None:
     """Names that are paths, sources that are not there, folders without a model."""
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigurationError, match=why):
-        install(Order(name=name, source=source and str(tmp_path / source)), store)
+        install(InstallRequest(name=name, source=source and str(tmp_path / source)), store)
 
 
 def test_a_folder_with_several_models_names_them(tiny: Path, store: Path, tmp_path: Path) -> None:
@@ -190,9 +223,14 @@ def test_a_folder_with_several_models_names_them(tiny: Path, store: Path, tmp_pa
     for name in ("one", "two"):
         copytree(tiny, tmp_path / "many" / name)
     with pytest.raises(ConfigurationError, match="one, two"):
-        install(Order(name="mine", source=str(tmp_path / "many")), store)
+        install(InstallRequest(name="mine", source=str(tmp_path / "many")), store)
     with pytest.raises(ConfigurationError, match="holds 2 nnU-Net v2 models"):
-        install(Order(name="mine", source=str(zipped(tmp_path / "many", tmp_path / "many.zip"))), store)
+        install(
+            InstallRequest(
+                name="mine", source=str(zipped(tmp_path / "many", tmp_path / "many.zip"))
+            ),
+            store,
+        )
 
 
 class _Server(BaseHTTPRequestHandler):
@@ -202,7 +240,7 @@ class _Server(BaseHTTPRequestHandler):
     asked: tuple[str | None, ...] = ()
 
     def do_GET(self) -> None:
-        """Answer."""
+        """IntakeResult."""
         wanted = self.headers.get("Range")
         type(self).asked += (wanted,)
         start = int(wanted.removeprefix("bytes=").partition("-")[0]) if wanted else 0
@@ -210,7 +248,9 @@ class _Server(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(self.content) - start))
         self.send_header("Accept-Ranges", "bytes")
         if wanted:
-            self.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
+            self.send_header(
+                "Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}"
+            )
         self.end_headers()
         self.wfile.write(self.content[start:] if wanted else self.content[: len(self.content) // 2])
         self.close_connection = True
@@ -246,7 +286,7 @@ def large_zip(tiny: Path, tmp_path: Path) -> bytes:
 def test_a_download_that_breaks_off_goes_on_where_it_stood(large_zip: bytes, store: Path) -> None:
     """The first answer ends in the middle, the next request asks for the rest; nothing but the model stays."""
     with served(large_zip) as (link, server):
-        model = install(Order(name="mine", source=link), store)
+        model = install(InstallRequest(name="mine", source=link), store)
         assert server.asked[0] is None
         assert all(server.asked[1:])
         assert len(server.asked) > 1
@@ -255,26 +295,36 @@ def test_a_download_that_breaks_off_goes_on_where_it_stood(large_zip: bytes, sto
     assert [path.name for path in store.iterdir()] == ["mine"]
 
 
-def test_a_download_that_came_whole_and_is_no_good_is_fetched_anew(large_zip: bytes, store: Path) -> None:
+def test_a_download_that_came_whole_and_is_no_good_is_fetched_anew(
+    large_zip: bytes, store: Path
+) -> None:
     """A wrong digest leaves no file behind that the next try would take for the model."""
     with served(large_zip) as (link, _):
         with pytest.raises(ConfigurationError, match="another digest"):
-            install(Order(name="mine", source=link, sha256="0" * 64), store)
+            install(InstallRequest(name="mine", source=link, sha256="0" * 64), store)
         assert not list(store.iterdir())
 
 
 def test_without_a_way_to_the_link_the_error_says_what_to_do(store: Path) -> None:
     """One line: it cannot be fetched, and how to install it without a network."""
     with pytest.raises(ConfigurationError, match=r"cannot be fetched .* --from PATH"):
-        install(Order(name="mine", source="http://127.0.0.1:9/model.zip"), store)
+        install(InstallRequest(name="mine", source="http://127.0.0.1:9/model.zip"), store)
 
 
 def test_names_of_segmenters_that_lead_nowhere_are_refused(store: Path) -> None:
     """No such kind, no such model, a path for a name; and `network` where none ships says what to do instead."""
-    for name in ("magic", "nnunet", "nnunet:", "nnunet:none", "nnunet:../x", "nnunet:none:twice", "network:x"):
+    for name in (
+        "magic",
+        "nnunet",
+        "nnunet:",
+        "nnunet:none",
+        "nnunet:../x",
+        "nnunet:none:twice",
+        "network:x",
+    ):
         with pytest.raises(ConfigurationError):
             segmenter_named(name, store)
-    if models.shipped() is None:
+    if models_store.shipped() is None:
         with pytest.raises(ConfigurationError, match="without a network"):
             segmenter_named("network", store)
     else:
@@ -284,13 +334,15 @@ def test_names_of_segmenters_that_lead_nowhere_are_refused(store: Path) -> None:
 def test_what_ships_is_small_whole_and_without_pickles(tmp_path: Path) -> None:
     """Packing makes a model with digest and record; the one in this build, if any, has at most 10 MB."""
     made = tiny_plans()
-    write_safetensors(write_plans(tmp_path / "trained", made) / "fold_0/weights.safetensors", network_of(made))
+    write_safetensors(
+        write_plans(tmp_path / "trained", made) / "fold_0/weights.safetensors", network_of(made)
+    )
     (tmp_path / "trained/training.json").write_text('{"epochs": 3}')
-    model = models.shipped(pack(tmp_path / "trained", tmp_path / "model"))
+    model = models_store.shipped(pack(tmp_path / "trained", tmp_path / "model"))
     assert model is not None
     assert model.origin == "shipped"
     assert [file.name for file in model.verified_files().weights] == ["model.safetensors"]
-    in_this_build = models.shipped()
+    in_this_build = models_store.shipped()
     if in_this_build is not None:
         assert in_this_build.verified_files().size <= 10_000_000
 

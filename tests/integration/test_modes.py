@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared import durable
 from ctdeface_shared.broker import open_broker
-from ctdeface_shared.options import Originals
-from ctdeface_shared.ownership import locked
-from ctdeface_shared.site import Site, find_site
-from ctdeface_watcher.ledger import Ledger
-from ctdeface_worker import tries
-from ctdeface_worker.originals import archive, quarantine
-from ctdeface_worker.publishing import publish
+from ctdeface_shared.jobs.options import Originals
+from ctdeface_shared.settings.service import ServiceConfig, find_service
+from ctdeface_shared.storage import atomic
+from ctdeface_shared.storage.locks import locked
+from ctdeface_watcher.jobs.ledger import Ledger
+from ctdeface_worker.publishing.commit import publish
+from ctdeface_worker.publishing.originals import archive, quarantine
 from ctdeface_worker.report.model import State
+from ctdeface_worker.service import attempts
 from tests.integration.test_publishing import report_of, stage
-from tests.service.audited import log_in, rules_with
-from tests.service.spools import drop, job_for
+from tests.support.service.audited import log_in, rules_with
+from tests.support.service.spools import drop, job_for
 
 OTHERS, GROUP = 0o007, 0o070
 
@@ -36,27 +36,31 @@ def umask(value: int) -> Iterator[None]:
         os.umask(before)
 
 
-def used_site(root: Path) -> Site:
+def used_site(root: Path) -> ServiceConfig:
     """A service that has released one case and refused another, with everything that watcher and worker leave on the disk."""
-    site = find_site(None, root)
-    site.prepare()
-    spool = site.spool
+    service = find_service(None, root)
+    service.prepare()
+    spool = service.spool
     for name in ("a", "b"):
         drop(spool, name)
-    broker = open_broker(site.queue)
+    broker = open_broker(service.queue)
     broker.publish(job_for(spool, "a"))
     broker.close()
-    with Ledger(site.state_dir), log_in(root) as log, locked(spool.locks, "0" * 32, stale_seconds=1.0):
+    with (
+        Ledger(service.state_dir),
+        log_in(root) as log,
+        locked(spool.locks, "0" * 32, stale_seconds=1.0),
+    ):
         report, staged = stage(spool, "job", "new", case="a")
         publish(spool, report, staged, rules_with(log, spool))
         archive(spool, report, Originals.ARCHIVE)
-        tries.begin(spool.reports / "a" / "job")
+        attempts.begin(spool.reports / "a" / "job")
         refused = replace(report_of("other", {"1.dcm": "x"}, case="b"), state=State.REFUSED)
-        durable.make_folder(spool.reports / "b" / "other", mode=0o700)
+        atomic.make_folder(spool.reports / "b" / "other", mode=0o700)
         for name in ("report.html", "report.json"):
-            durable.write_file(spool.reports / "b" / "other" / name, refused.to_json())
+            atomic.write_file(spool.reports / "b" / "other" / name, refused.to_json())
         quarantine(spool, refused, Originals.ARCHIVE)
-    return site
+    return service
 
 
 def mode_of(path: Path) -> int:
@@ -68,24 +72,26 @@ def mode_of(path: Path) -> int:
 def test_nobody_else_can_reach_a_patient_whatever_the_umask(given: int, tmp_path: Path) -> None:
     """Everything but inbox and outbox is the owner's alone; others reach nothing; the group reads the outbox and may drop."""
     with umask(given):
-        site = used_site(tmp_path / "spool")
-    spool = site.spool
-    assert {mode_of(folder) for folder in (*spool.private, site.state_dir)} == {0o700}
+        service = used_site(tmp_path / "spool")
+    spool = service.spool
+    assert {mode_of(folder) for folder in (*spool.private, service.state_dir)} == {0o700}
     assert mode_of(spool.inbox) == 0o770
     outbox = [spool.outbox, *spool.outbox.rglob("*")]
     assert {mode_of(path) for path in outbox if path.is_dir()} == {0o750}
     assert {mode_of(path) for path in outbox if path.is_file()} == {0o640}
     assert mode_of(spool.outbox.parent) & OTHERS == 0
-    assert [path for path in site.state_dir.iterdir() if mode_of(path) & (GROUP | OTHERS)] == []
+    assert [path for path in service.state_dir.iterdir() if mode_of(path) & (GROUP | OTHERS)] == []
     written = [path for folder in (spool.reports, spool.audit) for path in folder.rglob("*")]
     assert len(written) >= 8
     assert [path for path in written if mode_of(path) & (GROUP | OTHERS)] == []
 
 
 @pytest.mark.parametrize("given", [0o000, 0o077])
-def test_what_is_handed_out_beside_the_outbox_has_exactly_its_mode(given: int, tmp_path: Path) -> None:
+def test_what_is_handed_out_beside_the_outbox_has_exactly_its_mode(
+    given: int, tmp_path: Path
+) -> None:
     """NIfTI files are copied with the mode of released files."""
     (tmp_path / "one.nii.gz").write_bytes(b"voxels")
     with umask(given):
-        durable.copy_file(tmp_path / "one.nii.gz", tmp_path / "two.nii.gz", mode=0o640)
+        atomic.copy_file(tmp_path / "one.nii.gz", tmp_path / "two.nii.gz", mode=0o640)
     assert mode_of(tmp_path / "two.nii.gz") == 0o640

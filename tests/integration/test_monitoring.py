@@ -1,8 +1,9 @@
 """The processes that deploy/compose.yaml describes, without containers: what dashboards and alerts show of them.
 
-RabbitMQ with the shipped settings and users, `setup`, a watcher and two workers with the commands and settings of the file, and Prometheus
-with the shipped rules. Hosts, ports and folders are this machine's; the workers' pipeline is a stand-in that makes its figures up. Alerts
-wait for a second where the shipped rules wait for minutes; their expressions are the shipped ones.
+RabbitMQ with the shipped settings and users, `setup`, a watcher and two workers with the commands
+and settings of the file, and Prometheus with the shipped rules. Hosts, ports and folders are this
+machine's; the workers' pipeline is a stand-in that makes its figures up. Alerts wait for a second
+where the shipped rules wait for minutes; their expressions are the shipped ones.
 """
 
 import json
@@ -20,17 +21,20 @@ import pytest
 from ctdeface_shared.broker.rabbitmq import RabbitBroker
 from ctdeface_shared.broker.target import BrokerTarget
 from ctdeface_shared.broker.topology import DEAD
-from ctdeface_shared.spool import ServiceSpool
+from ctdeface_shared.storage.spool import ServiceSpool
 from tests.integration.prometheus_server import Prometheus, running_prometheus
 from tests.integration.rabbitmq_node import RabbitNode, running_node
 from tests.integration.small_disk import fill_up, small_disk
-from tests.service.composed import Places, command_of, make_secrets, rabbitmq_settings
-from tests.service.scrapes import free_port, get, scrape, value
-from tests.service.spools import drop, ends, job_for
+from tests.support.service.composed import Places, command_of, make_secrets, rabbitmq_settings
+from tests.support.service.scrapes import free_port, get, scrape, value
+from tests.support.service.spools import drop, ends, job_for
 
 ROOT = Path(__file__).parents[2]
 DASHBOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
-PLANS = {f"case {number:02}": "short" for number in range(10)} | {"case 10": "refuse", "case 11": "once crash"}
+PLANS = {f"case {number:02}": "short" for number in range(10)} | {
+    "case 10": "refuse",
+    "case 11": "once crash",
+}
 DISK_MEGABYTES = 64
 RETRY_SECONDS = 6.0
 QUICK = {
@@ -68,15 +72,21 @@ class Service:
         """Start processes: `watcher`, `worker 1`, `worker 2`."""
         for name in names:
             service = name.partition(" ")[0]
-            port = {f"CTDEFACE_METRICS__{one}_PORT": str(self.ports[name]) for one in ("WATCH", "WORK")}
+            port = {
+                f"CTDEFACE_METRICS__{one}_PORT": str(self.ports[name]) for one in ("WATCH", "WORK")
+            }
             environment = {**self.places.environment_of(service), **QUICK, **port}
             with (self.places.state / f"{name}.log").open("ab") as log:
-                self._processes[name] = subprocess.Popen(command_of(service), cwd=ROOT, env=environment, stderr=log)
+                self._processes[name] = subprocess.Popen(
+                    command_of(service), cwd=ROOT, env=environment, stderr=log
+                )
 
     def set_up(self) -> None:
         """Declare the queues, as the service `setup` does before the others begin."""
         environment = {**self.places.environment_of("setup"), **QUICK}
-        subprocess.run(command_of("setup"), env=environment, check=True, capture_output=True, timeout=60)
+        subprocess.run(
+            command_of("setup"), env=environment, check=True, capture_output=True, timeout=60
+        )
 
     def stop(self, *names: str) -> None:
         """Ask processes to end, and wait until they have."""
@@ -97,7 +107,10 @@ class Service:
 
     def is_over(self) -> bool:
         """Whether every case has ended and the watcher knows it."""
-        return not ends(self.spool).inbox and value(scrape(self.ports["watcher"]), "ctdeface_watcher_open_jobs") == 0
+        return (
+            not ends(self.spool).inbox
+            and value(scrape(self.ports["watcher"]), "ctdeface_watcher_open_jobs") == 0
+        )
 
     def is_scraped(self) -> bool:
         """Whether Prometheus has seen every release: what a worker counts is gone with it."""
@@ -117,17 +130,29 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """All processes, after twelve cases."""
     folder = tmp_path_factory.mktemp("monitoring")
     with ExitStack() as stack:
-        places = Places(spool=folder / "disk/spool", state=folder / "state", secrets=folder / "secrets", queue_port=0)
+        places = Places(
+            spool=folder / "disk/spool",
+            state=folder / "state",
+            secrets=folder / "secrets",
+            queue_port=0,
+        )
         places.state.mkdir()
         make_secrets(places.secrets)
         stack.enter_context(small_disk(folder / "disk", DISK_MEGABYTES))
         ports = {name: free_port() for name in ("watcher", "worker 1", "worker 2")}
-        targets = {"ctdeface-watcher": [ports["watcher"]], "ctdeface-worker": [ports["worker 1"], ports["worker 2"]]}
+        targets = {
+            "ctdeface-watcher": [ports["watcher"]],
+            "ctdeface-worker": [ports["worker 1"], ports["worker 2"]],
+        }
         prometheus = stack.enter_context(running_prometheus(folder / "prometheus", targets))
-        rabbitmq = stack.enter_context(running_node(folder / "rabbitmq", *rabbitmq_settings(places.secrets)))
+        rabbitmq = stack.enter_context(
+            running_node(folder / "rabbitmq", *rabbitmq_settings(places.secrets))
+        )
         places = replace(places, queue_port=rabbitmq.port)
         spool = ServiceSpool.under(places.spool)
-        made = Service(spool=spool, rabbitmq=rabbitmq, prometheus=prometheus, ports=ports, places=places)
+        made = Service(
+            spool=spool, rabbitmq=rabbitmq, prometheus=prometheus, ports=ports, places=places
+        )
         stack.callback(made.stop_all)
         made.set_up()
         made.start(*ports)
@@ -143,7 +168,9 @@ def test_all_cases_have_ended_and_only_the_small_disk_is_complained_about(servic
     """Eleven released, one refused; 64 MB are fewer than the 25 GB below which the alert warns, and a trend over seconds is none."""
     found = ends(service.spool)
     assert (len(found.outbox), found.quarantine) == (11, ["case 10"])
-    service.prometheus.until(lambda firing: firing - {"CtdefaceDiskFullTomorrow"} == {"CtdefaceDiskLow"})
+    service.prometheus.until(
+        lambda firing: firing - {"CtdefaceDiskFullTomorrow"} == {"CtdefaceDiskLow"}
+    )
 
 
 def test_stopped_workers_are_told_and_the_alerts_clear_when_they_are_back(service: Service) -> None:
@@ -177,13 +204,21 @@ def test_poison_is_told_while_it_is_tried_and_when_it_is_given_up(service: Servi
     (spool.inbox / "link").symlink_to(spool.outbox)
     password = (service.places.secrets / "watcher-password").read_text(encoding="utf-8")
     url = f"amqp://127.0.0.1:{service.rabbitmq.port}"
-    broker = RabbitBroker(BrokerTarget(url=url, user="ctdeface-watcher", password=password, retry_delays=(RETRY_SECONDS,)))
-    broker.publish(replace(job_for(spool, "../outbox/case 00"), job_id=str(uuid.uuid4()), case="link"))
+    broker = RabbitBroker(
+        BrokerTarget(
+            url=url, user="ctdeface-watcher", password=password, retry_delays=(RETRY_SECONDS,)
+        )
+    )
+    broker.publish(
+        replace(job_for(spool, "../outbox/case 00"), job_id=str(uuid.uuid4()), case="link")
+    )
     broker.close()
     service.prometheus.until(lambda firing: firing >= passing)
     (spool.inbox / "link").unlink()
     service.rabbitmq.control("purge_queue", DEAD)
-    service.prometheus.until(lambda firing: "CtdefaceCaseGivenUp" in firing and not firing & passing)
+    service.prometheus.until(
+        lambda firing: "CtdefaceCaseGivenUp" in firing and not firing & passing
+    )
     assert ends(spool).quarantine == ["case 10", "poison"]
 
 
@@ -207,7 +242,9 @@ def queries() -> Sequence[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize(("dashboard", "panel", "expression"), queries())
-def test_every_query_of_the_dashboards_has_data(service: Service, dashboard: str, panel: str, expression: str) -> None:
+def test_every_query_of_the_dashboards_has_data(
+    service: Service, dashboard: str, panel: str, expression: str
+) -> None:
     """Run by Prometheus itself, with Grafana's variables filled in."""
     asked = expression.replace("$__rate_interval", "30s").replace("$__range", f"{WINDOW_SECONDS}s")
     assert "$" not in asked
@@ -218,7 +255,11 @@ def test_every_query_of_the_dashboards_has_data(service: Service, dashboard: str
 def test_recorded_figures_agree_with_the_outbox(service: Service) -> None:
     """One model and one version; no more is counted as released, over restarts, than lies in the outbox."""
     prometheus = service.prometheus
-    assert prometheus.figures("ctdeface:models:count", 5)[-1] == prometheus.figures("ctdeface:versions:count", 5)[-1] == 1
+    assert (
+        prometheus.figures("ctdeface:models:count", 5)[-1]
+        == prometheus.figures("ctdeface:versions:count", 5)[-1]
+        == 1
+    )
     (total,) = prometheus.figures(RELEASED, 0)
     assert 0 < total <= len(ends(service.spool).outbox)
 

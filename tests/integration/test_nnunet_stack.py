@@ -42,10 +42,25 @@ PLANS: dict[str, Any] = {
             "use_mask_for_norm": [False],
             "resampling_fn_data": "resample_data_or_seg_to_shape",
             "resampling_fn_seg": "resample_data_or_seg_to_shape",
-            "resampling_fn_data_kwargs": {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None},
-            "resampling_fn_seg_kwargs": {"is_seg": True, "order": 0, "order_z": 0, "force_separate_z": None},
+            "resampling_fn_data_kwargs": {
+                "is_seg": False,
+                "order": 1,
+                "order_z": 0,
+                "force_separate_z": None,
+            },
+            "resampling_fn_seg_kwargs": {
+                "is_seg": True,
+                "order": 0,
+                "order_z": 0,
+                "force_separate_z": None,
+            },
             "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
-            "resampling_fn_probabilities_kwargs": {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None},
+            "resampling_fn_probabilities_kwargs": {
+                "is_seg": False,
+                "order": 1,
+                "order_z": 0,
+                "force_separate_z": None,
+            },
             "architecture": {
                 "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
                 "arch_kwargs": {
@@ -71,7 +86,11 @@ PLANS: dict[str, Any] = {
     },
 }
 
-DATASET = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "face": 1}, "file_ending": ".nii.gz"}
+DATASET = {
+    "channel_names": {"0": "CT"},
+    "labels": {"background": 0, "face": 1},
+    "file_ending": ".nii.gz",
+}
 
 
 def test_a_random_tiny_network_predicts_a_mask_of_the_input_shape() -> None:
@@ -86,12 +105,23 @@ def test_a_random_tiny_network_predicts_a_mask_of_the_input_shape() -> None:
     configuration = plans.get_configuration("3d_fullres")
     architecture = PLANS["configurations"]["3d_fullres"]["architecture"]
     network = get_network_from_plans(
-        architecture["network_class_name"], architecture["arch_kwargs"], architecture["_kw_requires_import"], 1, 2, deep_supervision=False
+        architecture["network_class_name"],
+        architecture["arch_kwargs"],
+        architecture["_kw_requires_import"],
+        1,
+        2,
+        deep_supervision=False,
     )
     predictor = nnUNetPredictor(
-        use_mirroring=False, perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False, verbose_preprocessing=False
+        use_mirroring=False,
+        perform_everything_on_device=False,
+        device=torch.device("cpu"),
+        allow_tqdm=False,
+        verbose_preprocessing=False,
     )
-    predictor.manual_initialization(network, plans, configuration, [network.state_dict()], DATASET, "nnUNetTrainer", None)
+    predictor.manual_initialization(
+        network, plans, configuration, [network.state_dict()], DATASET, "nnUNetTrainer", None
+    )
     hu = np.random.default_rng(0).normal(0, 300, (1, 20, 24, 28)).astype(np.float32)
     labels = predictor.predict_single_npy_array(hu, {"spacing": list(SPACING_MM)})
     assert labels.shape == hu.shape[1:]

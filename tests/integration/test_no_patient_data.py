@@ -12,9 +12,23 @@ from stat import S_IMODE
 import pytest
 
 from tests.integration.rabbitmq_node import RabbitNode, running_node
-from tests.service.marked_run import PLANS, Ran, run_batch, run_failing_stand_in, run_real_pipeline
-from tests.service.marks import CASES, EVERYTHING, FOLDER, HEADERS, NAMES, contents, found_in
-from tests.service.spools import ends, reports
+from tests.support.service.marked_run import (
+    PLANS,
+    Ran,
+    run_batch,
+    run_failing_stand_in,
+    run_real_pipeline,
+)
+from tests.support.service.marks import (
+    CASES,
+    EVERYTHING,
+    FOLDER,
+    HEADERS,
+    NAMES,
+    contents,
+    found_in,
+)
+from tests.support.service.spools import ends, reports
 
 UIDS = {"uid": EVERYTHING["uid"]}
 STATE = ("watcher.json", "ledger.sqlite3")
@@ -42,26 +56,34 @@ def failing(tmp_path_factory: pytest.TempPathFactory, node: RabbitNode) -> Ran:
 
 def codes(ran: Ran) -> Mapping[str, str]:
     """Return what the reports say about each case."""
-    there = ends(ran.site.spool)
-    return {name: report.result.code for name in (*there.outbox, *there.quarantine) for report in reports(ran.site.spool, name)}
+    there = ends(ran.service.spool)
+    return {
+        name: report.result.code
+        for name in (*there.outbox, *there.quarantine)
+        for report in reports(ran.service.spool, name)
+    }
 
 
 def logs(ran: Ran) -> Iterator[tuple[str, bytes]]:
     """Yield every log of a run."""
     yield from contents([ran.log])
-    if (ran.site.state_dir / "logs").exists():
-        yield from contents([ran.site.state_dir / "logs"])
+    if (ran.service.state_dir / "logs").exists():
+        yield from contents([ran.service.state_dir / "logs"])
 
 
 def logs_of_server(node: RabbitNode) -> Sequence[bytes]:
     """Return what RabbitMQ itself wrote down and printed."""
-    return [path.read_bytes() for path in (*sorted(node.folder.glob("*.log*")), node.folder / "output")]
+    return [
+        path.read_bytes() for path in (*sorted(node.folder.glob("*.log*")), node.folder / "output")
+    ]
 
 
 def test_the_real_pipeline_met_every_kind_of_case(real: Ran) -> None:
     """Each ended as it should, the damaged zip file too, and the marks are where they belong: in what was released."""
-    assert codes(real) == {name: code for name, (code, _) in CASES.items()} | {FOLDER: "UnsafeArchive"}
-    released = b"".join(content for _, content in contents([real.site.spool.outbox]))
+    assert codes(real) == {name: code for name, (code, _) in CASES.items()} | {
+        FOLDER: "UnsafeArchive"
+    }
+    released = b"".join(content for _, content in contents([real.service.spool.outbox]))
     assert set(found_in(released)) == set(EVERYTHING)
 
 
@@ -77,7 +99,14 @@ def test_logs_hold_no_mark(run: str, request: pytest.FixtureRequest) -> None:
     ran: Ran = request.getfixturevalue(run)
     written = dict(logs(ran))
     said = b"".join(written.values())
-    assert len(re.findall(rb'"event": "(?:attempt_begun|stage_begun|job_settled|attempt_failed)"', said)) > 20
+    assert (
+        len(
+            re.findall(
+                rb'"event": "(?:attempt_begun|stage_begun|job_settled|attempt_failed)"', said
+            )
+        )
+        > 20
+    )
     assert {path: found_in(content) for path, content in written.items() if found_in(content)} == {}
 
 
@@ -93,17 +122,21 @@ def test_the_log_of_the_queue_server_holds_no_mark(node: RabbitNode) -> None:
 def test_pages_events_and_audit_log_hold_no_mark(run: str, request: pytest.FixtureRequest) -> None:
     """Metrics, readiness, events as they travel, audit chains, and the files that count attempts."""
     ran: Ran = request.getfixturevalue(run)
-    spool = ran.site.spool
+    spool = ran.service.spool
     assert any("ctdeface_worker_jobs_total" in page for page in ran.pages)
     assert found_in("".join(ran.pages).encode()) == []
-    events = ran.events or list(events_of(ran.site.state_dir / "queue.sqlite3"))
+    events = ran.events or list(events_of(ran.service.state_dir / "queue.sqlite3"))
     assert len(events) >= len(ends(spool).outbox)
     assert found_in(b"".join(events)) == []
     chains = dict(contents([spool.inbox.parent / "audit"]))
     assert sum(content.count(b"\n") for content in chains.values()) >= len(codes(ran)) - 1
     attempts = {str(path): path.read_bytes() for path in spool.reports.rglob("attempts.log")}
     assert len(attempts) >= len(ends(spool).outbox)
-    assert {path: found_in(content) for path, content in (chains | attempts).items() if found_in(content)} == {}
+    assert {
+        path: found_in(content)
+        for path, content in (chains | attempts).items()
+        if found_in(content)
+    } == {}
 
 
 def events_of(file: Path) -> Iterator[bytes]:
@@ -113,48 +146,67 @@ def events_of(file: Path) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("run", ["real", "failing"])
-def test_state_and_queue_hold_names_of_cases_and_nothing_of_their_headers(run: str, request: pytest.FixtureRequest) -> None:
+def test_state_and_queue_hold_names_of_cases_and_nothing_of_their_headers(
+    run: str, request: pytest.FixtureRequest
+) -> None:
     """`watcher.json`, ledger and embedded queue name cases, as the page says; only the owner can read them."""
     ran: Ran = request.getfixturevalue(run)
-    state = [path for path in ran.site.state_dir.iterdir() if path.is_file()]
+    state = [path for path in ran.service.state_dir.iterdir() if path.is_file()]
     everything = b"".join(path.read_bytes() for path in state)
     assert found_in(everything, NAMES)
     assert found_in(everything, {**HEADERS, **UIDS}) == []
-    private = [ran.site.state_dir, *ran.site.spool.private, ran.site.spool.inbox.parent / "audit"]
+    private = [
+        ran.service.state_dir,
+        *ran.service.spool.private,
+        ran.service.spool.inbox.parent / "audit",
+    ]
     assert {S_IMODE(folder.stat().st_mode) for folder in private} == {0o700}
 
 
 def test_reports_hold_names_and_uids_and_nothing_else_of_the_headers(real: Ran) -> None:
     """Names of cases and files, and UIDs, but no patient."""
-    told = b"".join(content for _, content in contents([real.site.spool.reports]))
+    told = b"".join(content for _, content in contents([real.service.spool.reports]))
     assert set(found_in(told)) == {*NAMES, *UIDS}
 
 
 @pytest.mark.usefixtures("failing")
 def test_the_page_says_where_names_and_numbers_are(real: Ran, node: RabbitNode) -> None:
     """Its table is what is found, row by row."""
-    spool, state = real.site.spool, real.site.state_dir
+    spool, state = real.service.spool, real.service.state_dir
     places: Mapping[str, Sequence[bytes]] = {
         "logs of watcher, workers and `up`": [content for _, content in logs(real)],
         "`/metrics`, `/readyz`, `/healthz`": [page.encode() for page in real.pages],
         "events of the queue": list(events_of(state / "queue.sqlite3")),
         "RabbitMQ's own log": logs_of_server(node),
         "audit log": [content for _, content in contents([spool.inbox.parent / "audit"])],
-        "`reports/…/attempts.log`": [path.read_bytes() for path in spool.reports.rglob("attempts.log")],
-        **{f"`state/{name}`": [path.read_bytes() for path in state.glob(f"{name}*")] for name in STATE},
+        "`reports/…/attempts.log`": [
+            path.read_bytes() for path in spool.reports.rglob("attempts.log")
+        ],
+        **{
+            f"`state/{name}`": [path.read_bytes() for path in state.glob(f"{name}*")]
+            for name in STATE
+        },
         "`state/queue.sqlite3`, while a job waits": list(real.queued),
         "reports": [content for _, content in contents([spool.reports])],
         "outbox": [content for _, content in contents([spool.outbox])],
     }
-    rows = [[cell.strip() for cell in line.split("|")[1:5]] for line in PAGE.splitlines() if line.startswith("| ")][1:]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:5]]
+        for line in PAGE.splitlines()
+        if line.startswith("| ")
+    ][1:]
     assert [row[0] for row in rows] == list(places)
     for place, *said in rows:
         whole = b"\0".join(places[place])
         assert whole, place
-        assert said == ["yes" if found_in(whole, marks) else "no" for marks in (NAMES, UIDS, HEADERS)], place
+        assert said == [
+            "yes" if found_in(whole, marks) else "no" for marks in (NAMES, UIDS, HEADERS)
+        ], place
 
 
-def test_the_batch_command_logs_no_mark_and_names_cases_to_whoever_started_it(real: Ran, tmp_path: Path) -> None:
+def test_the_batch_command_logs_no_mark_and_names_cases_to_whoever_started_it(
+    real: Ran, tmp_path: Path
+) -> None:
     """JSON lines hold nothing; the lines for a person name case and file, and nothing of the headers."""
     done = run_batch(tmp_path, real.log.parent / "batch")
     lines = (done.stdout + done.stderr).splitlines()
@@ -167,7 +219,15 @@ def test_the_batch_command_logs_no_mark_and_names_cases_to_whoever_started_it(re
 def test_a_mark_is_found_however_it_is_written() -> None:
     """Quoted, escaped, in other encodings, in base64; and what looks a little like one is none."""
     name = EVERYTHING["foreign name"]
-    written = (json.dumps(name).encode(), name.encode("latin-1").upper(), f"x{name}".encode("utf-16-le"), repr(name.encode()).encode())
-    for content in (*written, *(base64.b64encode(bytes(before) + name.encode() + b"tail") for before in range(3))):
+    written = (
+        json.dumps(name).encode(),
+        name.encode("latin-1").upper(),
+        f"x{name}".encode("utf-16-le"),
+        repr(name.encode()).encode(),
+    )
+    for content in (
+        *written,
+        *(base64.b64encode(bytes(before) + name.encode() + b"tail") for before in range(3)),
+    ):
         assert found_in(b"..." + content + b"...") == ["foreign name"]
     assert found_in(b"Qzm QZ 1853-09-17 9182736455463728") == []

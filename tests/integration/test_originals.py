@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared.manifest import Manifest
-from ctdeface_shared.options import DefaceOptions, Originals
-from ctdeface_shared.spool import ServiceSpool
-from ctdeface_worker.domain import Fate
-from ctdeface_worker.originals import archive, quarantine
-from ctdeface_worker.publishing import record
-from ctdeface_worker.refusal import refuse
+from ctdeface_shared.jobs.manifest import Manifest
+from ctdeface_shared.jobs.options import DefaceOptions, Originals
+from ctdeface_shared.storage.spool import ServiceSpool
+from ctdeface_worker.imaging.domain import Fate
+from ctdeface_worker.pipeline.result import CaseResult, FileResult
+from ctdeface_worker.publishing.commit import record
+from ctdeface_worker.publishing.originals import archive, quarantine
+from ctdeface_worker.publishing.quarantine import refuse
 from ctdeface_worker.report.model import CaseReport, State, describe
-from ctdeface_worker.result import CaseResult, FileResult
 
 PutAway = Callable[[ServiceSpool, CaseReport, Originals], bool]
 
@@ -59,7 +59,11 @@ def report_of(spool: ServiceSpool, *, released: bool) -> CaseReport:
 
 def names(folder: Path) -> list[str]:
     """Every file below a folder."""
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) if folder.exists() else []
+    return (
+        sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        if folder.exists()
+        else []
+    )
 
 
 def test_originals_of_a_released_case_are_archived_under_their_job(spool: ServiceSpool) -> None:
@@ -80,10 +84,17 @@ def test_originals_are_deleted_or_kept_when_asked(spool: ServiceSpool) -> None:
     assert names(spool.inbox) == names(spool.archive) == []
 
 
-def test_a_refused_case_lies_in_quarantine_with_its_report_and_originals(spool: ServiceSpool) -> None:
+def test_a_refused_case_lies_in_quarantine_with_its_report_and_originals(
+    spool: ServiceSpool,
+) -> None:
     """A person finds the reason beside the files."""
     quarantine(spool, report_of(spool, released=False), Originals.DELETE)
-    assert names(spool.quarantine / "a/job-1") == ["originals/1.dcm", "originals/sub/2.dcm", "report.html", "report.json"]
+    assert names(spool.quarantine / "a/job-1") == [
+        "originals/1.dcm",
+        "originals/sub/2.dcm",
+        "report.html",
+        "report.json",
+    ]
     assert names(spool.inbox) == []
 
 
@@ -94,9 +105,13 @@ def test_a_refused_case_stays_in_a_kept_inbox(spool: ServiceSpool) -> None:
     assert names(spool.inbox / "a") == ["1.dcm", "sub/2.dcm"]
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EXDEV, errno.EBUSY, errno.EROFS])
+@pytest.mark.parametrize(
+    "number", [errno.EACCES, errno.EPERM, errno.EXDEV, errno.EBUSY, errno.EROFS]
+)
 @pytest.mark.parametrize("rule", [Originals.ARCHIVE, Originals.DELETE])
-def test_originals_that_may_not_be_moved_stay_in_the_inbox(spool: ServiceSpool, number: int, rule: Originals) -> None:
+def test_originals_that_may_not_be_moved_stay_in_the_inbox(
+    spool: ServiceSpool, number: int, rule: Originals
+) -> None:
     """A folder that belongs to somebody else, or a mount point: the step ends, nothing is lost, and a refusal shows its report."""
 
     def fail(_source: Path, _place: Path) -> None:
@@ -123,7 +138,9 @@ def test_the_report_says_that_originals_are_left(spool: ServiceSpool, released: 
         record(spool, replace(report, state=State.DONE, originals_left=left))
         folder = spool.reports / "a/job-1"
     else:
-        assert refuse(spool, report, Originals.ARCHIVE, stale_seconds=60, rename=rename).originals_left
+        assert refuse(
+            spool, report, Originals.ARCHIVE, stale_seconds=60, rename=rename
+        ).originals_left
         folder = spool.quarantine / "a/job-1"
     assert CaseReport.from_json((folder / "report.json").read_bytes()).originals_left
     assert "the service may not move them" in (folder / "report.html").read_text(encoding="utf-8")
@@ -139,7 +156,9 @@ def test_late_files_stay_in_the_inbox(spool: ServiceSpool, put_away: PutAway) ->
 
 
 @pytest.mark.parametrize("put_away", [archive, quarantine])
-def test_another_patient_under_the_same_names_stays_in_the_inbox(spool: ServiceSpool, put_away: PutAway) -> None:
+def test_another_patient_under_the_same_names_stays_in_the_inbox(
+    spool: ServiceSpool, put_away: PutAway
+) -> None:
     """Files are told apart by content, not by name."""
     report = report_of(spool, released=put_away is archive)
     write(spool.inbox / "a" / "1.dcm", "ONE")

@@ -11,14 +11,18 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from ctdeface_shared.broker.sqlite import SqliteBroker
-from ctdeface_shared.options import Originals
-from ctdeface_shared.spool import ServiceSpool
-from tests.service.watcher import fill, wait_for
+from ctdeface_shared.jobs.options import Originals
+from ctdeface_shared.storage.spool import ServiceSpool
+from tests.support.service.watcher import fill, wait_for
 
 LIMIT = Path("/proc/sys/fs/inotify/max_queued_events")
 IN_ALL_EVENTS, IN_Q_OVERFLOW, IN_NONBLOCK = 0xFFF, 0x4000, 0o4000
 HEADER_BYTES = 16
-ENVIRONMENT = {"CTDEFACE_WATCH__QUIET_PERIOD": "0.5", "CTDEFACE_WATCH__RESCAN_INTERVAL": "1", "CTDEFACE_OUTPUT__MIN_FREE_GB": "0"}
+ENVIRONMENT = {
+    "CTDEFACE_WATCH__QUIET_PERIOD": "0.5",
+    "CTDEFACE_WATCH__RESCAN_INTERVAL": "1",
+    "CTDEFACE_OUTPUT__MIN_FREE_GB": "0",
+}
 
 
 def test_events_that_the_kernel_dropped_cost_no_case(tmp_path: Path) -> None:
@@ -26,7 +30,16 @@ def test_events_that_the_kernel_dropped_cost_no_case(tmp_path: Path) -> None:
     spool = ServiceSpool.under(tmp_path)
     spool.prepare_inbox(Originals.KEEP)
     queue = tmp_path / "queue.sqlite3"
-    command = [sys.executable, "-m", "ctdeface_shared", "watch", "--spool", str(tmp_path), "--broker", f"sqlite:///{queue}"]
+    command = [
+        sys.executable,
+        "-m",
+        "ctdeface_shared",
+        "watch",
+        "--spool",
+        str(tmp_path),
+        "--broker",
+        f"sqlite:///{queue}",
+    ]
     with unread_listener(spool.inbox) as overflowed, closing(SqliteBroker(queue)) as broker:
         process = subprocess.Popen(command, env={**os.environ, **ENVIRONMENT})
         try:
@@ -66,7 +79,9 @@ def unread_listener(folder: Path) -> Iterator[Callable[[], bool]]:
             except BlockingIOError:
                 return found
             while events:
-                mask, length = (int.from_bytes(events[at : at + 4], sys.byteorder) for at in (4, 12))
+                mask, length = (
+                    int.from_bytes(events[at : at + 4], sys.byteorder) for at in (4, 12)
+                )
                 found |= bool(mask & IN_Q_OVERFLOW)
                 events = events[HEADER_BYTES + length :]
 

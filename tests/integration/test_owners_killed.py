@@ -5,14 +5,14 @@ import sys
 import time
 from pathlib import Path
 
-from ctdeface_shared.ownership import sweep
+from ctdeface_shared.storage.locks import sweep
 
 KILLS = 12
 AN_HOUR_SECONDS = 3600.0
 BUSY = """
 import sys
 from pathlib import Path
-from ctdeface_shared.ownership import claim_name, locked, owned_folder
+from ctdeface_shared.storage.locks import claim_name, locked, owned_folder
 parent = Path(sys.argv[1])
 print(flush=True)
 while True:
@@ -24,7 +24,10 @@ while True:
 def test_nothing_is_left_of_owners_that_are_killed(tmp_path: Path) -> None:
     """Two at a time die at whatever they are doing; the folders are far from stale."""
     for number in range(KILLS):
-        crowd = [subprocess.Popen([sys.executable, "-c", BUSY, tmp_path], stdout=subprocess.PIPE) for _ in range(2)]
+        crowd = [
+            subprocess.Popen([sys.executable, "-c", BUSY, tmp_path], stdout=subprocess.PIPE)
+            for _ in range(2)
+        ]
         for member in crowd:
             assert member.stdout is not None
             member.stdout.readline()

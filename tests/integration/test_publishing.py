@@ -14,21 +14,25 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared import durable, ownership
 from ctdeface_shared.errors import ConfigurationError, StorageUnavailable, VerificationFailed
-from ctdeface_shared.manifest import Manifest
-from ctdeface_shared.options import DefaceOptions
-from ctdeface_shared.spool import Spool
-from ctdeface_worker.domain import Fate
-from ctdeface_worker.journal import find_report, record, report_folder
-from ctdeface_worker.outbox import OutputRules
-from ctdeface_worker.publishing import publish, recover, resume
+from ctdeface_shared.jobs.manifest import Manifest
+from ctdeface_shared.jobs.options import DefaceOptions
+from ctdeface_shared.storage import atomic, locks
+from ctdeface_shared.storage.spool import Spool
+from ctdeface_worker.imaging.domain import Fate
+from ctdeface_worker.pipeline.result import CaseResult, FileResult
+from ctdeface_worker.publishing.commit import publish, recover, resume
+from ctdeface_worker.publishing.journal import find_report, record, report_folder
+from ctdeface_worker.publishing.outbox import OutputRules
 from ctdeface_worker.report.model import CaseReport, State, describe
-from ctdeface_worker.result import CaseResult, FileResult
 
 STEPS = ("staged", "marked", "prepared", "renamed", "published", "before done", "done")
 OVER_AN_EARLIER_OUTPUT = (*STEPS[:3], "set aside", *STEPS[3:])
-OLD, NEW, NEWEST = "2026-01-01T00:00:00.000+00:00", "2026-01-02T00:00:00.000+00:00", "2026-01-03T00:00:00.000+00:00"
+OLD, NEW, NEWEST = (
+    "2026-01-01T00:00:00.000+00:00",
+    "2026-01-02T00:00:00.000+00:00",
+    "2026-01-03T00:00:00.000+00:00",
+)
 RULES = OutputRules()
 
 
@@ -44,7 +48,9 @@ def spool(tmp_path: Path) -> Spool:
     return made
 
 
-def stage(spool: Spool, job: str, text: str, created_at: str = NEW, case: str = "group/a") -> tuple[CaseReport, Path]:
+def stage(
+    spool: Spool, job: str, text: str, created_at: str = NEW, case: str = "group/a"
+) -> tuple[CaseReport, Path]:
     """Stage a case of two files, as a process would that is gone since."""
     staged = spool.staging / hashlib.sha256(f"{job} {created_at}".encode()).hexdigest()[:16]
     shutil.rmtree(staged, ignore_errors=True)
@@ -52,15 +58,22 @@ def stage(spool: Spool, job: str, text: str, created_at: str = NEW, case: str = 
     for name, content in contents.items():
         (staged / "dicom" / name).parent.mkdir(parents=True, exist_ok=True)
         (staged / "dicom" / name).write_text(content, encoding="utf-8")
-    (staged / ownership.OWNER_FILE).write_text("{}", encoding="utf-8")
+    (staged / locks.OWNER_FILE).write_text("{}", encoding="utf-8")
     mark_dead(staged)
     return report_of(job, contents, created_at, case), staged
 
 
-def report_of(job: str, contents: dict[str, str], created_at: str = NEW, case: str = "group/a") -> CaseReport:
+def report_of(
+    job: str, contents: dict[str, str], created_at: str = NEW, case: str = "group/a"
+) -> CaseReport:
     """Describe what was proven."""
-    digests = {name: hashlib.sha256(content.encode()).hexdigest() for name, content in contents.items()}
-    files = tuple(FileResult(file=name, size=9, sha256="", fate=Fate.RELEASED, output_sha256=digests[name]) for name in digests)
+    digests = {
+        name: hashlib.sha256(content.encode()).hexdigest() for name, content in contents.items()
+    }
+    files = tuple(
+        FileResult(file=name, size=9, sha256="", fate=Fate.RELEASED, output_sha256=digests[name])
+        for name in digests
+    )
     result = CaseResult(released=True, files=files)
     made = describe(job, case, Manifest(files=2, bytes=18, digest="d"), DefaceOptions(), result)
     return replace(made, created_at=created_at)
@@ -69,7 +82,11 @@ def report_of(job: str, contents: dict[str, str], created_at: str = NEW, case: s
 def shown(spool: Spool, case: str = "group/a") -> dict[str, str]:
     """Content of every file that a user sees of a case."""
     folder = spool.outbox / case
-    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def content(text: str) -> dict[str, str]:
@@ -95,13 +112,15 @@ def state_of(spool: Spool, job: str) -> State | None:
 
 def mark_dead(staged: Path) -> None:
     """Make a staging folder look as its dead process left it long ago."""
-    for path in (staged, staged / ownership.OWNER_FILE):
+    for path in (staged, staged / locks.OWNER_FILE):
         if path.exists():
             os.utime(path, (0, 0))
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_job_killed_after_any_step_is_published_once_by_the_next_process(spool: Spool, step: str) -> None:
+def test_a_job_killed_after_any_step_is_published_once_by_the_next_process(
+    spool: Spool, step: str
+) -> None:
     """Nothing partial is ever there; what was staged only is swept, what was marked is finished."""
     report, staged = stage(spool, "job", "new")
     with pytest.raises(Killed):
@@ -109,7 +128,7 @@ def test_a_job_killed_after_any_step_is_published_once_by_the_next_process(spool
     assert shown(spool) in ({}, content("new"))
     mark_dead(staged)
     recover(spool, RULES)
-    ownership.sweep(spool.staging, stale_seconds=10)
+    locks.sweep(spool.staging, stale_seconds=10)
     if step == "staged":
         assert shown(spool) == {}
     else:
@@ -175,7 +194,12 @@ def test_a_later_drop_replaces_what_a_replay_published(spool: Spool) -> None:
 def test_a_refusal_never_replaces_the_report_of_a_published_job(spool: Spool) -> None:
     """It is kept beside it, and the next publication takes it away."""
     done = publish(spool, *stage(spool, "job", "old", OLD), RULES)
-    refused = replace(done, state=State.REFUSED, created_at=NEW, result=CaseResult(released=False, code="VerificationFailed"))
+    refused = replace(
+        done,
+        state=State.REFUSED,
+        created_at=NEW,
+        result=CaseResult(released=False, code="VerificationFailed"),
+    )
     record(spool, refused)
     folder = report_folder(spool, done)
     assert find_report(spool, "group/a", "job") == done
@@ -189,9 +213,14 @@ def test_a_repeated_job_keeps_each_earlier_output_and_report(spool: Spool) -> No
     for text, at in (("first", OLD), ("second", NEW), ("third", NEWEST)):
         publish(spool, *stage(spool, "job", text, at), RULES)
     archive = spool.archive / "outputs/group/a"
-    assert {path.name: (path / "1.dcm").read_text() for path in archive.iterdir()} == {"job": "first one", "job-2": "second one"}
+    assert {path.name: (path / "1.dcm").read_text() for path in archive.iterdir()} == {
+        "job": "first one",
+        "job-2": "second one",
+    }
     folder = spool.reports / "group/a/job"
-    assert [CaseReport.from_json((folder / f"earlier-{n}.json").read_bytes()).created_at for n in (1, 2)] == [OLD, NEW]
+    assert [
+        CaseReport.from_json((folder / f"earlier-{n}.json").read_bytes()).created_at for n in (1, 2)
+    ] == [OLD, NEW]
     assert shown(spool) == content("third")
 
 
@@ -206,7 +235,9 @@ def test_a_job_that_two_workers_finish_is_published_once(spool: Spool) -> None:
 
 
 @pytest.mark.parametrize("step", ["published", "done"])
-def test_of_two_workers_with_different_outputs_the_faster_one_is_shown_and_told(spool: Spool, step: str) -> None:
+def test_of_two_workers_with_different_outputs_the_faster_one_is_shown_and_told(
+    spool: Spool, step: str
+) -> None:
     """Another processor may round otherwise; what is reported and written down for good must be what lies in the outbox."""
     told: list[CaseReport] = []
 
@@ -225,7 +256,7 @@ def test_of_two_workers_with_different_outputs_the_faster_one_is_shown_and_told(
     assert found.outputs == final.outputs != late.outputs
     assert all(report.outputs == found.outputs for report in told)
     assert (found.state, final.state) == (State.DONE, State.DONE)
-    assert not (staged / ownership.UNFINISHED).exists()
+    assert not (staged / locks.UNFINISHED).exists()
 
 
 def test_staged_files_that_changed_after_the_proof_are_not_published(spool: Spool) -> None:
@@ -236,7 +267,7 @@ def test_staged_files_that_changed_after_the_proof_are_not_published(spool: Spoo
         publish(spool, report, staged, RULES)
     mark_dead(staged)
     assert recover(spool, RULES) == ()
-    assert ownership.sweep(spool.staging, stale_seconds=10) == 1
+    assert locks.sweep(spool.staging, stale_seconds=10) == 1
     assert shown(spool) == {}
 
 
@@ -246,11 +277,13 @@ def test_staging_outlives_storage_that_fails_while_publishing(spool: Spool, tmp_
     def fail(_: CaseReport) -> None:
         raise OSError(5, "Input/output error")
 
-    with ownership.owned_folder(spool.staging) as staged:
+    with locks.owned_folder(spool.staging) as staged:
         shutil.move(stage(spool, "job", "new")[1] / "dicom", staged / "dicom")
         with pytest.raises(StorageUnavailable, match="Input/output"):
-            publish(spool, report_of("job", content("new")), staged, replace(RULES, before_done=fail))
-    assert ownership.sweep(spool.staging, stale_seconds=-1) == 1  # the empty folder only
+            publish(
+                spool, report_of("job", content("new")), staged, replace(RULES, before_done=fail)
+            )
+    assert locks.sweep(spool.staging, stale_seconds=-1) == 1  # the empty folder only
     assert staged.is_dir()
     found = find_report(spool, "group/a", "job")
     assert found is not None
@@ -258,10 +291,12 @@ def test_staging_outlives_storage_that_fails_while_publishing(spool: Spool, tmp_
     assert final is not None
     assert final.state is State.DONE
     assert not staged.exists()
-    assert list(tmp_path.rglob(ownership.UNFINISHED)) == []
+    assert list(tmp_path.rglob(locks.UNFINISHED)) == []
 
 
-def test_staging_of_a_living_process_or_of_another_outbox_is_left_alone(spool: Spool, tmp_path: Path) -> None:
+def test_staging_of_a_living_process_or_of_another_outbox_is_left_alone(
+    spool: Spool, tmp_path: Path
+) -> None:
     """Only what dead processes left for this outbox is finished."""
     report, staged = stage(spool, "job", "new")
     with pytest.raises(Killed):
@@ -276,7 +311,9 @@ def test_staging_of_a_living_process_or_of_another_outbox_is_left_alone(spool: S
 
 @pytest.mark.parametrize("step", ["renamed", "published", "before done"])
 @pytest.mark.parametrize("redelivered", [False, True])
-def test_a_case_that_was_collected_before_its_job_was_done_is_not_published_again(spool: Spool, step: str, redelivered: bool) -> None:
+def test_a_case_that_was_collected_before_its_job_was_done_is_not_published_again(
+    spool: Spool, step: str, redelivered: bool
+) -> None:
     """Downstream moves the output away between the death of a process and the next one, which only records that the job is done."""
     report, staged = stage(spool, "job", "new")
     with pytest.raises(Killed):
@@ -293,7 +330,9 @@ def test_a_case_that_was_collected_before_its_job_was_done_is_not_published_agai
     assert not (spool.outbox / "group/a").exists()
 
 
-def test_a_job_that_ends_after_a_newer_or_the_same_one_was_collected_is_not_published(spool: Spool) -> None:
+def test_a_job_that_ends_after_a_newer_or_the_same_one_was_collected_is_not_published(
+    spool: Spool,
+) -> None:
     """An older output must not take the place of a newer one that downstream has already; nor the same one come twice."""
     publish(spool, *stage(spool, "newer", "newest", NEWEST), RULES)
     shutil.rmtree(spool.outbox / "group/a")
@@ -303,7 +342,9 @@ def test_a_job_that_ends_after_a_newer_or_the_same_one_was_collected_is_not_publ
 
 
 @pytest.mark.parametrize("earlier", [False, True])
-def test_a_case_that_was_marked_and_then_refused_by_a_later_attempt_is_not_published(spool: Spool, earlier: bool) -> None:
+def test_a_case_that_was_marked_and_then_refused_by_a_later_attempt_is_not_published(
+    spool: Spool, earlier: bool
+) -> None:
     """It lies in the quarantine, also when the same job had been released before; what was staged is gone."""
     if earlier:
         publish(spool, *stage(spool, "job", "old", OLD), RULES)
@@ -311,14 +352,23 @@ def test_a_case_that_was_marked_and_then_refused_by_a_later_attempt_is_not_publi
     report, staged = stage(spool, "job", "new")
     with pytest.raises(Killed):
         publish(spool, report, staged, RULES, step=kill_after("marked"))
-    record(spool, replace(report, state=State.REFUSED, result=CaseResult(released=False, code="VerificationFailed")))
+    record(
+        spool,
+        replace(
+            report,
+            state=State.REFUSED,
+            result=CaseResult(released=False, code="VerificationFailed"),
+        ),
+    )
     mark_dead(staged)
     assert recover(spool, RULES) == ()
     assert shown(spool) == {}
     assert not staged.exists()
 
 
-def test_a_case_that_cannot_be_finished_does_not_keep_the_others_from_being_finished(spool: Spool) -> None:
+def test_a_case_that_cannot_be_finished_does_not_keep_the_others_from_being_finished(
+    spool: Spool,
+) -> None:
     """A worker that starts meets an error of the system with one dead case, keeps it for later and finishes the next one."""
 
     def fail_for_one(report: CaseReport) -> None:
@@ -338,8 +388,15 @@ def test_a_case_that_cannot_be_finished_does_not_keep_the_others_from_being_fini
 
 def test_nested_cases_get_the_outbox_mode_on_every_folder(spool: Spool) -> None:
     """The parent folders of a case too, whatever the umask."""
-    publish(spool, *stage(spool, "job", "new", case="site/day/a"), replace(RULES, folder_mode=0o755, file_mode=0o644))
-    modes = {name: (spool.outbox / name).stat().st_mode & 0o777 for name in ("site", "site/day", "site/day/a", "site/day/a/sub")}
+    publish(
+        spool,
+        *stage(spool, "job", "new", case="site/day/a"),
+        replace(RULES, folder_mode=0o755, file_mode=0o644),
+    )
+    modes = {
+        name: (spool.outbox / name).stat().st_mode & 0o777
+        for name in ("site", "site/day", "site/day/a", "site/day/a/sub")
+    }
     assert set(modes.values()) == {0o755}
     assert (spool.outbox / "site/day/a/1.dcm").stat().st_mode & 0o777 == 0o644
 
@@ -348,13 +405,18 @@ def test_every_folder_of_a_nested_case_gets_the_outbox_group(spool: Spool) -> No
     """A group that does not exist is a configuration error, and nothing stays in staging for it."""
     group = grp.getgrgid(os.getgid()).gr_name
     publish(spool, *stage(spool, "job", "new", case="site/day/a"), replace(RULES, group=group))
-    assert {(spool.outbox / name).group() for name in ("site", "site/day", "site/day/a", "site/day/a/1.dcm")} == {group}
+    assert {
+        (spool.outbox / name).group()
+        for name in ("site", "site/day", "site/day/a", "site/day/a/1.dcm")
+    } == {group}
     with pytest.raises(ConfigurationError, match="no-such-group"):
         publish(spool, *stage(spool, "job", "newer", NEWEST), replace(RULES, group="no-such-group"))
-    assert list(spool.staging.glob(f"*/{ownership.UNFINISHED}")) == []
+    assert list(spool.staging.glob(f"*/{locks.UNFINISHED}")) == []
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS])
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS]
+)
 def test_storage_that_is_full_or_lost_is_worth_another_attempt(spool: Spool, number: int) -> None:
     """Whatever step it happens at; any other error of the system stays what it is."""
 
@@ -364,7 +426,7 @@ def test_storage_that_is_full_or_lost_is_worth_another_attempt(spool: Spool, num
 
     with pytest.raises(StorageUnavailable, match="as the system says"):
         publish(spool, *stage(spool, "job", "new"), RULES, step=fail)
-    with pytest.raises(PermissionError), durable.storage_errors():
+    with pytest.raises(PermissionError), atomic.storage_errors():
         raise PermissionError(errno.EACCES, "forbidden")
 
 
@@ -384,23 +446,28 @@ def test_names_that_are_no_utf_8_are_published_and_reported(spool: Spool) -> Non
 HOLD = """
 import sys, time
 from pathlib import Path
-from ctdeface_shared.ownership import locked
+from ctdeface_shared.storage.locks import locked
 with locked(Path(sys.argv[1]), "case", stale_seconds=4000):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
-def test_two_processes_never_hold_the_lock_of_a_case_together_and_a_dead_one_loses_it(tmp_path: Path) -> None:
+def test_two_processes_never_hold_the_lock_of_a_case_together_and_a_dead_one_loses_it(
+    tmp_path: Path,
+) -> None:
     """While the other lives our patience ends; as soon as it is killed the lock is ours."""
     with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(StorageUnavailable), ownership.locked(tmp_path, "case", stale_seconds=4000, patience_seconds=0.2):
+        with (
+            pytest.raises(StorageUnavailable),
+            locks.locked(tmp_path, "case", stale_seconds=4000, patience_seconds=0.2),
+        ):
             pytest.fail("the lock was held twice")
         other.kill()
         other.wait()
         begun = time.monotonic()
-        with ownership.locked(tmp_path, "case", stale_seconds=4000, patience_seconds=5):
+        with locks.locked(tmp_path, "case", stale_seconds=4000, patience_seconds=5):
             assert time.monotonic() - begun < 2
     assert list(tmp_path.iterdir()) == []

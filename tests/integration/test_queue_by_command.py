@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.broker import open_broker
-from ctdeface_shared.broker.settlement import Ack, Bury
+from ctdeface_shared.broker.settlement import Ack, Reject
 from ctdeface_shared.broker.target import BrokerTarget
-from ctdeface_shared.messages import decode_job
-from ctdeface_shared.options import Originals, Profile
-from ctdeface_shared.spool import ServiceSpool
+from ctdeface_shared.jobs.messages import decode_job
+from ctdeface_shared.jobs.options import Originals, Profile
+from ctdeface_shared.storage.spool import ServiceSpool
 from tests.integration.rabbitmq_node import RabbitNode
 from tests.integration.test_brokers import put_raw, received, wait_for
-from tests.service.spools import drop, job_for
+from tests.support.service.spools import drop, job_for
 
 CTDEFACE = Path(sys.executable).with_name("ctdeface")
 DELAYS = (0.4,)
@@ -40,14 +40,20 @@ def spool(tmp_path: Path) -> ServiceSpool:
 def ctdeface(*arguments: str, spool: ServiceSpool, url: str) -> "subprocess.CompletedProcess[str]":
     """Run a command over a spool and a queue until it ends."""
     command = [str(CTDEFACE), *arguments, "--spool", str(spool.inbox.parent), "--broker", url]
-    return subprocess.run(command, env=os.environ | QUICK, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, env=os.environ | QUICK, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.mark.parametrize("command", ["watch", "work"])
-def test_a_process_that_the_queue_refuses_ends_with_78(spool: ServiceSpool, rabbitmq: RabbitNode, command: str) -> None:
+def test_a_process_that_the_queue_refuses_ends_with_78(
+    spool: ServiceSpool, rabbitmq: RabbitNode, command: str
+) -> None:
     """It says why in a line without the password, and whatever was dropped stays where it is."""
     drop(spool, "case")
-    ended = ctdeface(command, spool=spool, url=f"amqp://guest:not-the-password@127.0.0.1:{rabbitmq.port}")
+    ended = ctdeface(
+        command, spool=spool, url=f"amqp://guest:not-the-password@127.0.0.1:{rabbitmq.port}"
+    )
     assert ended.returncode == 78, ended.stderr
     assert "does not let us in" in ended.stderr.splitlines()[-1]
     assert "not-the-password" not in ended.stderr
@@ -55,18 +61,22 @@ def test_a_process_that_the_queue_refuses_ends_with_78(spool: ServiceSpool, rabb
     assert (spool.inbox / "case").is_dir()
 
 
-def test_dead_letters_of_rabbitmq_are_replayed(spool: ServiceSpool, clean_rabbitmq: RabbitNode) -> None:
+def test_dead_letters_of_rabbitmq_are_replayed(
+    spool: ServiceSpool, clean_rabbitmq: RabbitNode
+) -> None:
     """With the options asked for and a higher generation; what is no job stays a dead letter."""
     drop(spool, "a")
     target = BrokerTarget(url=clean_rabbitmq.url, retry_delays=DELAYS)
     put_raw(target, b"no job")
     broker = open_broker(target)
-    assert broker.settle(received(broker), Bury("InvalidMessage"))
+    assert broker.settle(received(broker), Reject("InvalidMessage"))
     broker.publish(job_for(spool, "a"))
-    assert broker.settle(received(broker), Bury("UnexpectedError"))
+    assert broker.settle(received(broker), Reject("UnexpectedError"))
     wait_for(lambda: broker.depth().dead == 2)
 
-    looked = ctdeface("replay", "--dead", "--profile", "bulky", "--dry-run", spool=spool, url=target.url)
+    looked = ctdeface(
+        "replay", "--dead", "--profile", "bulky", "--dry-run", spool=spool, url=target.url
+    )
     assert "a: would be replayed as job " in looked.stdout
     assert (looked.returncode, broker.depth().dead) == (1, 2)
 

@@ -19,15 +19,22 @@ from pika.exceptions import ChannelClosedByBroker
 from ctdeface_shared.broker.protocols import Delivery
 from ctdeface_shared.broker.rabbitmq import RabbitBroker, check
 from ctdeface_shared.broker.rabbitmq.link import Link
-from ctdeface_shared.broker.settlement import Ack, Bury, Retry
+from ctdeface_shared.broker.settlement import Ack, Reject, Retry
 from ctdeface_shared.broker.target import BrokerTarget
 from ctdeface_shared.broker.topology import DEAD, EVENTS, JOBS, queues, retry_queue
 from ctdeface_shared.errors import BrokerUnavailable, ConfigurationError
-from ctdeface_shared.messages import CaseEvent, EventKind, decode_event, decode_job
+from ctdeface_shared.jobs.messages import CaseEvent, EventKind, decode_event, decode_job
 from tests.integration.rabbitmq_node import RabbitNode, forget_everything, running_node
-from tests.integration.test_brokers import DELAY_SECONDS, PATIENCE_SECONDS, case_of, job, received, wait_for
-from tests.service.fleet import Fleet, found_site
-from tests.service.spools import Ends, drop, ends, job_for, reports
+from tests.integration.test_brokers import (
+    DELAY_SECONDS,
+    PATIENCE_SECONDS,
+    case_of,
+    job,
+    received,
+    wait_for,
+)
+from tests.support.service.fleet import LocalService, found_site
+from tests.support.service.spools import Ends, drop, ends, job_for, reports
 
 ROOT = Path(__file__).parents[2]
 CTDEFACE = Path(sys.executable).with_name("ctdeface")
@@ -61,7 +68,9 @@ def target(clean_rabbitmq: RabbitNode) -> BrokerTarget:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an authority of our own, and a server's and a client's certificate."""
     folder = tmp_path_factory.mktemp("certificates")
-    subprocess.run(["sh", "-e"], input=CERTIFICATES, text=True, cwd=folder, check=True, capture_output=True)
+    subprocess.run(
+        ["sh", "-e"], input=CERTIFICATES, text=True, cwd=folder, check=True, capture_output=True
+    )
     return folder
 
 
@@ -81,13 +90,15 @@ def strict_target(strict: RabbitNode) -> BrokerTarget:
     return found
 
 
-def test_no_confirmed_job_is_lost_when_the_broker_is_killed(strict: RabbitNode, strict_target: BrokerTarget) -> None:
+def test_no_confirmed_job_is_lost_when_the_broker_is_killed(
+    strict: RabbitNode, strict_target: BrokerTarget
+) -> None:
     """Ready, held, delayed and dead jobs are there after SIGKILL, in queues that were new; all reconnect, and a late ack is no ack."""
-    sender, worker, listener = (RabbitBroker(strict_target) for _ in range(3))
+    sender, worker, observer = (RabbitBroker(strict_target) for _ in range(3))
     for name in ("dead", "delayed", "held", "ready"):
         sender.publish(job(name))
-    assert listener.listen(0) is None
-    assert worker.settle(received(worker), Bury("InvalidMessage"))
+    assert observer.listen(0) is None
+    assert worker.settle(received(worker), Reject("InvalidMessage"))
     assert worker.settle(received(worker), Retry(DELAY_SECONDS))
     held = received(worker)
     assert case_of(held) == "held"
@@ -109,7 +120,7 @@ def test_no_confirmed_job_is_lost_when_the_broker_is_killed(strict: RabbitNode, 
     assert attempts == {"ready": 1, "later": 1, "held": 2, "delayed": 2}
     wait_for(lambda: sender.depth().dead == 1)
     assert [letter.code for letter in sender.dead_letters()] == ["InvalidMessage"]
-    for each in (sender, worker, listener):
+    for each in (sender, worker, observer):
         each.close()
 
 
@@ -167,15 +178,17 @@ def test_a_sender_that_idled_too_long_publishes_all_the_same(target: BrokerTarge
     """A connection that the server closed for lack of heartbeats is made anew by the next publishing."""
     sender = RabbitBroker(target)
     sender.publish(job("a"))
-    connection = sender._link._connection  # noqa: SLF001  the test plays the network: only there a line can be cut
+    connection = sender._link._connection
     assert connection
-    connection._impl._transport._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001  as above
+    connection._impl._transport._sock.shutdown(socket.SHUT_RDWR)
     sender.publish(job("b"))
     wait_for(lambda: sender.depth().ready == 2)
     sender.close()
 
 
-def test_a_job_that_is_never_settled_ends_as_a_dead_letter_of_the_broker(target: BrokerTarget) -> None:
+def test_a_job_that_is_never_settled_ends_as_a_dead_letter_of_the_broker(
+    target: BrokerTarget,
+) -> None:
     """Past the delivery limit the broker itself buries a job, with its own reason."""
     link = Link(target)
     link.channel(PATIENCE_SECONDS)
@@ -196,16 +209,31 @@ def test_a_job_that_is_never_settled_ends_as_a_dead_letter_of_the_broker(target:
 
 def test_the_documented_consumer_hears_of_released_cases_only(target: BrokerTarget) -> None:
     """The example of docs/messages.md runs as it stands and prints the job of a released case."""
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/messages.md").read_text(encoding="utf-8"), re.DOTALL)
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/messages.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     worker = RabbitBroker(target)
     assert worker.depth().ready == 0
     with subprocess.Popen(
-        [sys.executable, "-c", code], env={**os.environ, "BROKER_URL": target.url}, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        env={**os.environ, "BROKER_URL": target.url},
+        stdout=subprocess.PIPE,
+        text=True,
     ) as consumer:
         wait_for(lambda: is_declared(target, "my-archive.released"))
         time.sleep(0.2)  # between its declaration and its binding
-        for kind, code_of_refusal in ((EventKind.REFUSED, "FaceNotFound"), (EventKind.RELEASED, None)):
-            worker.announce(CaseEvent(kind=kind, job_id=job(kind).job_id, code=code_of_refusal, finished_at=datetime.now(UTC)))
+        for kind, code_of_refusal in (
+            (EventKind.REFUSED, "FaceNotFound"),
+            (EventKind.RELEASED, None),
+        ):
+            worker.announce(
+                CaseEvent(
+                    kind=kind,
+                    job_id=job(kind).job_id,
+                    code=code_of_refusal,
+                    finished_at=datetime.now(UTC),
+                )
+            )
         assert consumer.stdout
         assert consumer.stdout.readline().strip() == job(EventKind.RELEASED).job_id
         consumer.kill()
@@ -228,21 +256,36 @@ def is_declared(target: BrokerTarget, queue: str) -> bool:
 
 def test_the_documented_messages_follow_the_contract() -> None:
     """The examples of docs/messages.md are read as a job and an event."""
-    examples = re.findall(r"```json\n(.*?)```", (ROOT / "docs/messages.md").read_text(encoding="utf-8"), re.DOTALL)
+    examples = re.findall(
+        r"```json\n(.*?)```", (ROOT / "docs/messages.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     first, second = (example.encode() for example in examples)
     assert decode_event(second).job_id == decode_job(first).job_id
 
 
 def queue_arguments(name: str, target: BrokerTarget) -> dict[str, str | int]:
     """Arguments that a queue is declared with."""
-    return next(dict(queue.arguments) for queue in queues(target.retry_delays) if queue.name == name)
+    return next(
+        dict(queue.arguments) for queue in queues(target.retry_delays) if queue.name == name
+    )
 
 
-def test_a_full_queue_refuses_to_publish_and_drops_nothing(clean_rabbitmq: RabbitNode, target: BrokerTarget) -> None:
+def test_a_full_queue_refuses_to_publish_and_drops_nothing(
+    clean_rabbitmq: RabbitNode, target: BrokerTarget
+) -> None:
     """The shipped definitions set a limit; at a limit the sender is told, and goes on when there is room again."""
     clean_rabbitmq.control("import_definitions", ROOT / "deploy/rabbitmq/definitions.json")
     assert "ctdeface-limits" in clean_rabbitmq.control("list_policies")
-    clean_rabbitmq.control("set_policy", "--apply-to", "queues", "--priority", "1", "test-limit", JOBS, '{"max-length": 2}')
+    clean_rabbitmq.control(
+        "set_policy",
+        "--apply-to",
+        "queues",
+        "--priority",
+        "1",
+        "test-limit",
+        JOBS,
+        '{"max-length": 2}',
+    )
     broker = RabbitBroker(target)
     sent = [name for name in (f"case {number}" for number in range(20)) if publishes(broker, name)]
     assert 2 <= len(sent) < 20
@@ -274,7 +317,9 @@ def test_another_declaration_is_explained(target: BrokerTarget) -> None:
     with link.fresh_channel() as channel:
         channel.queue_declare(JOBS, durable=True, arguments=arguments)
     link.drop()
-    with pytest.raises(ConfigurationError, match=rf"{JOBS} is there with another x-delivery-limit .*'100'.*'5'"):
+    with pytest.raises(
+        ConfigurationError, match=rf"{JOBS} is there with another x-delivery-limit .*'100'.*'5'"
+    ):
         RabbitBroker(target).publish(job("a"))
     forget_everything(target)
 
@@ -286,7 +331,9 @@ def test_check_says_what_is_missing_and_init_declares_it(target: BrokerTarget) -
         before = subprocess.run(command, capture_output=True, text=True, check=False)
         assert before.returncode == 78
         assert f"{JOBS} is missing: run ctdeface broker init" in before.stdout
-    subprocess.run([CTDEFACE, "broker", "init", "--url", target.url], capture_output=True, check=True)
+    subprocess.run(
+        [CTDEFACE, "broker", "init", "--url", target.url], capture_output=True, check=True
+    )
     after = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (after.returncode, "wrong" in after.stdout) == (0, False)
     assert "consumer_timeout" in after.stdout
@@ -296,7 +343,9 @@ def test_check_says_what_is_missing_and_init_declares_it(target: BrokerTarget) -
     forget_everything(replace(target, retry_delays=(30.0, 120.0, 600.0)))
 
 
-@pytest.mark.parametrize("url", ["amqp://guest:wrong@127.0.0.1:{port}", "amqp://guest:guest@127.0.0.1:{port}/nowhere"])
+@pytest.mark.parametrize(
+    "url", ["amqp://guest:wrong@127.0.0.1:{port}", "amqp://guest:guest@127.0.0.1:{port}/nowhere"]
+)
 def test_a_wrong_login_is_a_configuration_error(rabbitmq: RabbitNode, url: str) -> None:
     """A password or virtual host that the server does not know stops the start, and the password is not repeated."""
     broker = RabbitBroker(BrokerTarget(url=url.format(port=rabbitmq.port)))
@@ -309,12 +358,16 @@ def test_the_connection_is_encrypted_and_both_sides_show_certificates(
     strict: RabbitNode, strict_target: BrokerTarget, certificates: Path
 ) -> None:
     """With our authority and a client certificate jobs travel over TLS; without either nothing does."""
-    plain = replace(strict_target, url=f"amqps://127.0.0.1:{strict.tls_port}", user="guest", password="guest")  # noqa: S106  RabbitMQ's own default
+    plain = replace(
+        strict_target, url=f"amqps://127.0.0.1:{strict.tls_port}", user="guest", password="guest"
+    )
     trusted = replace(plain, ca_file=certificates / "ca.pem")
-    shown = replace(trusted, cert_file=certificates / "client.pem", key_file=certificates / "client.key")
+    shown = replace(
+        trusted, cert_file=certificates / "client.pem", key_file=certificates / "client.key"
+    )
     broker = RabbitBroker(shown)
     broker.publish(job("a"))
-    assert isinstance(broker._link.parameters.ssl_options.context, ssl.SSLContext)  # noqa: SLF001  proof that it was TLS
+    assert isinstance(broker._link.parameters.ssl_options.context, ssl.SSLContext)
     assert case_of(received(broker)) == "a"
     broker.close()
     for refused in (plain, trusted):
@@ -328,29 +381,47 @@ def test_a_worker_busy_for_longer_than_heartbeat_and_ack_timeout_publishes_once(
     strict: RabbitNode, strict_target: BrokerTarget, tmp_path: Path
 ) -> None:
     """The server gives the job out again while its worker goes on: one attempt, one output, one report, and a released event."""
-    broker_settings = {"heartbeat": strict_target.heartbeat_seconds, "retry_delays": list(strict_target.retry_delays)}
-    fleet = Fleet(folder=tmp_path, site=found_site(tmp_path, strict.url, broker=broker_settings))
-    fleet.site.prepare()
-    listener = RabbitBroker(replace(strict_target, heartbeat_seconds=60))
-    assert listener.listen(0) is None
+    broker_settings = {
+        "heartbeat": strict_target.heartbeat_seconds,
+        "retry_delays": list(strict_target.retry_delays),
+    }
+    local_service = LocalService(
+        folder=tmp_path, service=found_site(tmp_path, strict.url, broker=broker_settings)
+    )
+    local_service.service.prepare()
+    observer = RabbitBroker(replace(strict_target, heartbeat_seconds=60))
+    assert observer.listen(0) is None
     try:
-        drop(fleet.spool, "a", "very slow")
-        wanted = job_for(fleet.spool, "a")
-        fleet.publish(wanted)
-        fleet.start()
-        fleet.start()
-        fleet.until(lambda: "Ack" in fleet.said("job_settled", wanted.job_id) and fleet.is_idle())
-        settled = fleet.said("job_settled", wanted.job_id)
-        assert (settled.count("TooLate"), settled.count("Ack"), fleet.said("attempt_begun", wanted.job_id)) == (1, 1, [1])
-        assert ends(fleet.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
-        assert len(list((fleet.spool.archive / "originals" / "a").iterdir())) == len(reports(fleet.spool, "a")) == 1
-        assert not (fleet.spool.archive / "outputs").exists()
-        event = listener.listen(PATIENCE_SECONDS)
+        drop(local_service.spool, "a", "very slow")
+        wanted = job_for(local_service.spool, "a")
+        local_service.publish(wanted)
+        local_service.start()
+        local_service.start()
+        local_service.until(
+            lambda: (
+                "Ack" in local_service.said("job_settled", wanted.job_id)
+                and local_service.is_idle()
+            )
+        )
+        settled = local_service.said("job_settled", wanted.job_id)
+        assert (
+            settled.count("TooLate"),
+            settled.count("Ack"),
+            local_service.said("attempt_begun", wanted.job_id),
+        ) == (1, 1, [1])
+        assert ends(local_service.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
+        assert (
+            len(list((local_service.spool.archive / "originals" / "a").iterdir()))
+            == len(reports(local_service.spool, "a"))
+            == 1
+        )
+        assert not (local_service.spool.archive / "outputs").exists()
+        event = observer.listen(PATIENCE_SECONDS)
         assert event is not None
         assert (event.kind, event.job_id) == (EventKind.RELEASED, wanted.job_id)
     finally:
-        fleet.stop()
-        listener.close()
+        local_service.stop()
+        observer.close()
 
 
 def test_a_broker_that_is_not_there_is_tried_with_growing_pauses(target: BrokerTarget) -> None:

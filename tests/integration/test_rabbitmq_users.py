@@ -9,14 +9,14 @@ import pytest
 from pika.exceptions import ChannelClosedByBroker
 
 from ctdeface_shared.broker.rabbitmq import RabbitBroker, check
-from ctdeface_shared.broker.settlement import Ack, Bury, Retry
+from ctdeface_shared.broker.settlement import Ack, Reject, Retry
 from ctdeface_shared.broker.target import BrokerTarget
 from ctdeface_shared.broker.topology import DEAD, EVENTS, JOBS
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_shared.messages import CaseEvent, EventKind
+from ctdeface_shared.jobs.messages import CaseEvent, EventKind
 from tests.integration.rabbitmq_node import RabbitNode, running_node
 from tests.integration.test_brokers import DELAY_SECONDS, case_of, job, received, wait_for
-from tests.service.composed import make_secrets, rabbitmq_settings
+from tests.support.service.composed import make_secrets, rabbitmq_settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -47,7 +47,9 @@ def target(node: RabbitNode, secrets: Path) -> Callable[[str], BrokerTarget]:
     def of(user: str) -> BrokerTarget:
         password = (secrets / f"{user}-password").read_text(encoding="utf-8")
         url = f"amqp://127.0.0.1:{node.port}"
-        return BrokerTarget(url=url, user=f"ctdeface-{user}", password=password, retry_delays=(DELAY_SECONDS,))
+        return BrokerTarget(
+            url=url, user=f"ctdeface-{user}", password=password, retry_delays=(DELAY_SECONDS,)
+        )
 
     for user in ("watcher", "worker"):
         broker = RabbitBroker(of(user))
@@ -58,18 +60,24 @@ def target(node: RabbitNode, secrets: Path) -> Callable[[str], BrokerTarget]:
     return of
 
 
-def test_a_job_goes_its_way_with_two_users_who_may_declare_nothing(target: Callable[[str], BrokerTarget]) -> None:
+def test_a_job_goes_its_way_with_two_users_who_may_declare_nothing(
+    target: Callable[[str], BrokerTarget],
+) -> None:
     """The watcher publishes, counts and hears events; the worker takes, retries, buries, acknowledges and announces."""
     watcher, worker = RabbitBroker(target("watcher")), RabbitBroker(target("worker"))
     assert watcher.listen(0) is None
     watcher.publish(job("a"))
     watcher.publish(job("b"))
     assert worker.settle(received(worker), Retry(DELAY_SECONDS))
-    assert worker.settle(received(worker), Bury("InvalidMessage"))
+    assert worker.settle(received(worker), Reject("InvalidMessage"))
     last = received(worker)
     assert (case_of(last), last.attempt) == ("a", 2)
     assert worker.settle(last, Ack())
-    worker.announce(CaseEvent(kind=EventKind.RELEASED, job_id=job("a").job_id, finished_at=job("a").submitted_at))
+    worker.announce(
+        CaseEvent(
+            kind=EventKind.RELEASED, job_id=job("a").job_id, finished_at=job("a").submitted_at
+        )
+    )
     heard = watcher.listen(10)
     assert heard is not None
     assert heard.kind is EventKind.RELEASED
@@ -84,23 +92,36 @@ def test_looking_needs_no_rights(target: Callable[[str], BrokerTarget]) -> None:
         assert not check(target(user), create=False).wrong
 
 
-FORBIDDEN: dict[str, tuple[Callable[[pika.adapters.blocking_connection.BlockingChannel], object], tuple[str, ...]]] = {
+FORBIDDEN: dict[
+    str,
+    tuple[Callable[[pika.adapters.blocking_connection.BlockingChannel], object], tuple[str, ...]],
+] = {
     "take jobs": (lambda channel: channel.basic_get(JOBS), ("watcher", "scaler")),
     "read dead letters": (lambda channel: channel.basic_get(DEAD), ("watcher", "worker", "scaler")),
     "empty a queue": (lambda channel: channel.queue_purge(DEAD), ("watcher", "worker", "scaler")),
     "delete a queue": (lambda channel: channel.queue_delete(JOBS), ("watcher", "worker", "scaler")),
-    "declare a queue": (lambda channel: channel.queue_declare("mine"), ("watcher", "worker", "scaler", "admin")),
-    "hear events": (lambda channel: channel.queue_bind(JOBS, EVENTS, "#"), ("watcher", "worker", "scaler")),
+    "declare a queue": (
+        lambda channel: channel.queue_declare("mine"),
+        ("watcher", "worker", "scaler", "admin"),
+    ),
+    "hear events": (
+        lambda channel: channel.queue_bind(JOBS, EVENTS, "#"),
+        ("watcher", "worker", "scaler"),
+    ),
 }
 
 
-@pytest.mark.parametrize(("what", "user"), [(what, user) for what, (_, users) in FORBIDDEN.items() for user in users])
+@pytest.mark.parametrize(
+    ("what", "user"), [(what, user) for what, (_, users) in FORBIDDEN.items() for user in users]
+)
 def test_a_user_may_not(what: str, user: str, target: Callable[[str], BrokerTarget]) -> None:
     """The server refuses it with 403."""
     given = target(user)
     credentials = pika.PlainCredentials(given.user, given.password)
     port = int(given.url.rpartition(":")[2])
-    connection = pika.BlockingConnection(pika.ConnectionParameters(host="127.0.0.1", port=port, credentials=credentials))
+    connection = pika.BlockingConnection(
+        pika.ConnectionParameters(host="127.0.0.1", port=port, credentials=credentials)
+    )
     with pytest.raises(ChannelClosedByBroker) as refused:
         FORBIDDEN[what][0](connection.channel())
     connection.close()
@@ -109,7 +130,9 @@ def test_a_user_may_not(what: str, user: str, target: Callable[[str], BrokerTarg
 
 def test_nobody_else_is_let_in(node: RabbitNode, target: Callable[[str], BrokerTarget]) -> None:
     """Neither guest nor a user with another's password; the shipped definitions alone let nobody in."""
-    swapped = BrokerTarget(url=target("worker").url, user="ctdeface-admin", password=target("worker").password)
+    swapped = BrokerTarget(
+        url=target("worker").url, user="ctdeface-admin", password=target("worker").password
+    )
     for each in (BrokerTarget(url=node.url), swapped):
         with pytest.raises(ConfigurationError, match="does not let us in"):
             check(each, create=False)
@@ -119,8 +142,12 @@ def test_nobody_else_is_let_in(node: RabbitNode, target: Callable[[str], BrokerT
 
 def test_the_server_waits_longer_for_a_worker_than_a_job_may_take(node: RabbitNode) -> None:
     """`consumer_timeout` is in force, and the limits of the policies."""
-    from ctdeface_shared.settings import Settings
+    from ctdeface_shared.settings.loading import Settings
 
-    milliseconds = int(node.control("eval", "application:get_env(rabbit, consumer_timeout).").partition(",")[2].rstrip("}\n. "))
+    milliseconds = int(
+        node.control("eval", "application:get_env(rabbit, consumer_timeout).")
+        .partition(",")[2]
+        .rstrip("}\n. ")
+    )
     assert milliseconds / 1000 > Settings().work.job_timeout
     assert {"ctdeface-limits", "ctdeface-dead"} <= set(node.control("list_policies").split())

@@ -10,34 +10,34 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.broker.memory import MemoryBroker
-from ctdeface_shared.broker.settlement import Bury
+from ctdeface_shared.broker.settlement import Reject
 from ctdeface_shared.broker.sqlite import SqliteBroker
-from ctdeface_shared.cli import main
+from ctdeface_shared.commands.main import main
 from ctdeface_shared.errors import LateFiles
-from ctdeface_shared.manifest import Manifest
-from ctdeface_shared.messages import decode_job, encode_job
-from ctdeface_shared.options import DefaceOptions, FillRule, Originals, Profile
-from ctdeface_shared.orders import Choices
-from ctdeface_shared.replay import NotReplayed, Replay, replay_case
-from ctdeface_shared.revival import Revived, revive_all
-from ctdeface_shared.settings import Settings
-from ctdeface_shared.spool import ServiceSpool
-from ctdeface_shared.survey import Surveyor
-from ctdeface_watcher.history import history_of
-from ctdeface_watcher.intake import Answer, Settled, take_in
-from ctdeface_watcher.refusal import Refusal, refuse
-from ctdeface_worker import tries
-from ctdeface_worker.attempt import Bench, Child
-from ctdeface_worker.executor import WarmChild
-from ctdeface_worker.originals import archive
-from ctdeface_worker.outbox import OutputRules
+from ctdeface_shared.jobs.manifest import Manifest
+from ctdeface_shared.jobs.messages import decode_job, encode_job
+from ctdeface_shared.jobs.options import DefaceOptions, FillRule, Originals, Profile
+from ctdeface_shared.replay.case import NotReplayed, Replay, replay_case
+from ctdeface_shared.replay.dead_letters import Requeued, revive_all
+from ctdeface_shared.replay.request import ReplayOptions
+from ctdeface_shared.settings.loading import Settings
+from ctdeface_shared.status.spool_status import SpoolScanner
+from ctdeface_shared.storage.spool import ServiceSpool
+from ctdeface_watcher.jobs.history import history_of
+from ctdeface_watcher.jobs.intake import CompleteCase, IntakeResult, take_in
+from ctdeface_watcher.jobs.refuse import Refusal, refuse
+from ctdeface_worker.case.child_process import WarmChild
+from ctdeface_worker.case.run import CaseResources, Child
+from ctdeface_worker.publishing.originals import archive
+from ctdeface_worker.publishing.outbox import OutputRules
 from ctdeface_worker.report.model import State
-from ctdeface_worker.service import handle
+from ctdeface_worker.service import attempts
+from ctdeface_worker.service.consumer import handle
 from tests.integration.test_worker_service import is_empty, make_station
-from tests.service.spools import Ends, drop, ends, job_for, reports
-from tests.service.standin import prepare, turned
+from tests.support.service.spools import Ends, drop, ends, job_for, reports
+from tests.support.service.standin import prepare, turned
 
-BULKY = Choices(profile=Profile.BULKY)
+BULKY = ReplayOptions(profile=Profile.BULKY)
 STEPS = ("ordered", "put back", "published", "quarantine marked")
 
 
@@ -56,10 +56,14 @@ class Service:
     def work(self, originals: Originals = Originals.ARCHIVE) -> None:
         """Let the worker do what lies in the queue."""
         rules = OutputRules(before_done=lambda report: archive(self.spool, report, originals))
-        bench = Bench(spool=self.spool, rules=rules, settings=Settings(), child=self.child)
-        station = replace(make_station(self.spool, self.broker), originals=originals, bench=bench)
+        resources = CaseResources(
+            spool=self.spool, rules=rules, settings=Settings(), child=self.child
+        )
+        slot = replace(
+            make_station(self.spool, self.broker), originals=originals, resources=resources
+        )
         while delivery := self.broker.receive(0.05):
-            assert self.broker.settle(delivery, handle(station, delivery).settlement)
+            assert self.broker.settle(delivery, handle(slot, delivery).settlement)
 
 
 @pytest.fixture
@@ -85,9 +89,14 @@ def service(spool: ServiceSpool, child: Child) -> Service:
     return Service(spool=spool, broker=MemoryBroker(), child=child)
 
 
-def replay_with(service: Service, choices: Choices = BULKY) -> Replay:
+def replay_with(service: Service, choices: ReplayOptions = BULKY) -> Replay:
     """What a replay needs."""
-    return Replay(spool=service.spool, publish=service.broker.publish, choices=choices, defaults=DefaceOptions())
+    return Replay(
+        spool=service.spool,
+        publish=service.broker.publish,
+        choices=choices,
+        defaults=DefaceOptions(),
+    )
 
 
 def refused(service: Service, name: str = "a", originals: Originals = Originals.ARCHIVE) -> None:
@@ -101,32 +110,40 @@ def refused(service: Service, name: str = "a", originals: Originals = Originals.
 def answer_of_the_watcher(spool: ServiceSpool, name: str) -> object:
     """What the watcher makes of a case in the inbox, having lost its ledger."""
     manifest = Manifest.scan(spool.inbox / name)
-    settled = Settled(case=name, manifest=manifest, history=history_of(spool, name), published=frozenset())
+    settled = CompleteCase(
+        case=name, manifest=manifest, history=history_of(spool, name), published=frozenset()
+    )
     return take_in(settled, DefaceOptions(), datetime.now(UTC))
 
 
-def test_a_refused_case_that_is_replayed_with_another_option_ends_in_the_outbox_once(service: Service) -> None:
+def test_a_refused_case_that_is_replayed_with_another_option_ends_in_the_outbox_once(
+    service: Service,
+) -> None:
     """Originals are back where released ones go, both reports are there, and the quarantine says what became of it."""
     refused(service)
     content = next((service.spool.quarantine / "a").glob("*/originals/0.dcm")).read_bytes()
     order = replay_case(replay_with(service), "a")
-    assert Surveyor(service.spool).look(0).waiting == ("a",)
-    assert answer_of_the_watcher(service.spool, "a") is Answer.KNOWN
+    assert SpoolScanner(service.spool).look(0).waiting == ("a",)
+    assert answer_of_the_watcher(service.spool, "a") is IntakeResult.KNOWN
     service.work()
     assert ends(service.spool) == Ends(inbox=[], outbox=["a"], quarantine=["a"])
     assert (service.spool.outbox / "a" / "0.dcm").read_bytes() == turned(content)
-    assert (service.spool.archive / "originals" / "a" / order.job.job_id / "0.dcm").read_bytes() == content
+    assert (
+        service.spool.archive / "originals" / "a" / order.job.job_id / "0.dcm"
+    ).read_bytes() == content
     assert {report.state for report in reports(service.spool, "a")} == {State.REFUSED, State.DONE}
     (entry,) = (service.spool.quarantine / "a").iterdir()
     assert json.loads((entry / "replayed.json").read_bytes())["replayed_as"] == order.job.job_id
     assert (entry / "report.json").exists()
-    seen = Surveyor(service.spool).look(0)
+    seen = SpoolScanner(service.spool).look(0)
     assert (seen.is_idle, seen.refused, seen.released) == (True, (), 1)
 
 
 @pytest.mark.parametrize("killed_after", STEPS)
 @pytest.mark.parametrize("worked", [False, True], ids=["again at once", "again after the worker"])
-def test_a_replay_that_is_killed_between_two_steps_goes_on_when_it_is_run_again(service: Service, killed_after: str, worked: bool) -> None:
+def test_a_replay_that_is_killed_between_two_steps_goes_on_when_it_is_run_again(
+    service: Service, killed_after: str, worked: bool
+) -> None:
     """One job, one output, and nothing is lost; also when the job has ended in between."""
     refused(service)
 
@@ -156,11 +173,16 @@ def test_a_replay_that_was_killed_can_be_run_again_with_other_options(service: S
             raise Killed
 
     with pytest.raises(Killed):
-        replay_case(replace(replay_with(service, Choices(fill=FillRule.parse("-1000"))), step=die), "a")
+        replay_case(
+            replace(replay_with(service, ReplayOptions(fill=FillRule.parse("-1000"))), step=die),
+            "a",
+        )
     replay_case(replay_with(service), "a")
     service.work()
     assert ends(service.spool) == Ends(inbox=[], outbox=["a"], quarantine=["a"])
-    assert [path.parent.name for path in service.spool.reports.glob("a/*/order.json")] == [reports_by_state(service.spool, State.DONE)]
+    assert [path.parent.name for path in service.spool.reports.glob("a/*/order.json")] == [
+        reports_by_state(service.spool, State.DONE)
+    ]
 
 
 def reports_by_state(spool: ServiceSpool, state: State) -> str:
@@ -175,7 +197,7 @@ def test_a_second_replay_waits_for_the_first(service: Service) -> None:
     first = replay_case(replay_with(service), "a")
     assert replay_case(replay_with(service), "a") == first
     with pytest.raises(NotReplayed, match="on its way"):
-        replay_case(replay_with(service, Choices(fill=FillRule.parse("-1000"))), "a")
+        replay_case(replay_with(service, ReplayOptions(fill=FillRule.parse("-1000"))), "a")
     service.work()
     assert ends(service.spool) == Ends(inbox=[], outbox=["a"], quarantine=["a"])
 
@@ -202,11 +224,13 @@ def test_a_released_case_is_replayed_from_a_copy_of_the_archive(service: Service
     before = Manifest.scan(archived)
     order = replay_case(replay_with(service), "a")
     assert order.job.manifest == before == Manifest.scan(service.spool.inbox / "a")
-    assert answer_of_the_watcher(service.spool, "a") is Answer.KNOWN
+    assert answer_of_the_watcher(service.spool, "a") is IntakeResult.KNOWN
     service.work()
     assert ends(service.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
     assert Manifest.scan(archived) == before
-    assert [path.name for path in (service.spool.archive / "outputs" / "a").iterdir()] == [first.job_id]
+    assert [path.name for path in (service.spool.archive / "outputs" / "a").iterdir()] == [
+        first.job_id
+    ]
 
 
 def test_kept_originals_are_replayed_where_they_lie(service: Service) -> None:
@@ -217,10 +241,12 @@ def test_kept_originals_are_replayed_where_they_lie(service: Service) -> None:
     service.work(Originals.KEEP)
     assert ends(service.spool) == Ends(inbox=["a"], outbox=["a"], quarantine=["a"])
     assert Manifest.scan(service.spool.inbox / "a") == before
-    assert answer_of_the_watcher(service.spool, "a") is Answer.KNOWN
+    assert answer_of_the_watcher(service.spool, "a") is IntakeResult.KNOWN
 
 
-def test_an_earlier_drop_that_comes_back_gets_no_second_job_from_the_watcher(service: Service) -> None:
+def test_an_earlier_drop_that_comes_back_gets_no_second_job_from_the_watcher(
+    service: Service,
+) -> None:
     """Not even when the newest report was for other files of the same name."""
     drop(service.spool, "a")
     first = job_for(service.spool, "a")
@@ -231,11 +257,13 @@ def test_an_earlier_drop_that_comes_back_gets_no_second_job_from_the_watcher(ser
     service.work()
     order = replay_case(replay_with(service), "a")
     assert order.job.manifest.files == 3
-    assert answer_of_the_watcher(service.spool, "a") is Answer.KNOWN
+    assert answer_of_the_watcher(service.spool, "a") is IntakeResult.KNOWN
 
 
 @pytest.mark.parametrize("missing", ["never dropped", "originals deleted", "not begun"])
-def test_what_cannot_be_replayed_says_why_and_changes_nothing(service: Service, missing: str) -> None:
+def test_what_cannot_be_replayed_says_why_and_changes_nothing(
+    service: Service, missing: str
+) -> None:
     """No originals, or a job that is on its way already."""
     if missing == "originals deleted":
         drop(service.spool, "a")
@@ -245,7 +273,9 @@ def test_what_cannot_be_replayed_says_why_and_changes_nothing(service: Service, 
             copy.rename(service.spool.work / "elsewhere")
     if missing == "not begun":
         drop(service.spool, "a")
-    with pytest.raises(NotReplayed, match="on its way" if missing != "originals deleted" else "drop the case again"):
+    with pytest.raises(
+        NotReplayed, match="on its way" if missing != "originals deleted" else "drop the case again"
+    ):
         replay_case(replay_with(service), "a")
     assert is_empty(service.broker)
 
@@ -253,7 +283,12 @@ def test_what_cannot_be_replayed_says_why_and_changes_nothing(service: Service, 
 def test_late_files_in_the_quarantine_are_not_taken_for_a_case(service: Service) -> None:
     """Alone they would replace the whole case's output; nothing is moved or published."""
     folder = drop(service.spool, "a")
-    late = Refusal(case="a", manifest=Manifest.scan(folder), options=DefaceOptions(), error=LateFiles("came late"))
+    late = Refusal(
+        case="a",
+        manifest=Manifest.scan(folder),
+        options=DefaceOptions(),
+        error=LateFiles("came late"),
+    )
     refuse(service.spool, late, folder)
     with pytest.raises(NotReplayed, match="drop the whole case again"):
         replay_case(replay_with(service), "a")
@@ -261,11 +296,16 @@ def test_late_files_in_the_quarantine_are_not_taken_for_a_case(service: Service)
     assert is_empty(service.broker)
 
 
-def test_a_replay_keeps_off_a_job_that_a_worker_is_just_bringing_to_its_end(service: Service) -> None:
+def test_a_replay_keeps_off_a_job_that_a_worker_is_just_bringing_to_its_end(
+    service: Service,
+) -> None:
     """The report of a refusal is there before its originals lie in the quarantine."""
     refused(service)
     (report,) = reports(service.spool, "a")
-    with tries.claimed(service.spool.locks, report.job_id), pytest.raises(NotReplayed, match="a worker or another replay is at it"):
+    with (
+        attempts.claimed(service.spool.locks, report.job_id),
+        pytest.raises(NotReplayed, match="a worker or another replay is at it"),
+    ):
         replay_case(replay_with(service), "a")
     assert is_empty(service.broker)
 
@@ -273,7 +313,7 @@ def test_a_replay_keeps_off_a_job_that_a_worker_is_just_bringing_to_its_end(serv
 def test_a_case_whose_queue_was_lost_is_replayed_anyway(service: Service) -> None:
     """On request only: nobody but a person knows that its job will never come."""
     drop(service.spool, "a")
-    replay_case(replace(replay_with(service, Choices()), anyway=True), "a")
+    replay_case(replace(replay_with(service, ReplayOptions()), anyway=True), "a")
     service.work()
     assert ends(service.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
 
@@ -283,7 +323,11 @@ def test_looking_only_changes_nothing(service: Service) -> None:
     refused(service)
     before = sorted(path for path in service.spool.inbox.parent.rglob("*"))
     order = replay_case(replace(replay_with(service), only_look=True), "a")
-    assert (order.published, order.job.generation, order.job.options.profile) == (False, 1, Profile.BULKY)
+    assert (order.published, order.job.generation, order.job.options.profile) == (
+        False,
+        1,
+        Profile.BULKY,
+    )
     assert sorted(path for path in service.spool.inbox.parent.rglob("*")) == before
     assert is_empty(service.broker)
 
@@ -293,10 +337,10 @@ def bury(service: Service, body: bytes) -> None:
     service.broker.queue.put(body)
     delivery = service.broker.receive(1.0)
     assert delivery is not None
-    service.broker.settle(delivery, Bury("UnexpectedError"))
+    service.broker.settle(delivery, Reject("UnexpectedError"))
 
 
-def revive(replay: Replay, service: Service) -> list[Revived]:
+def requeue(replay: Replay, service: Service) -> list[Requeued]:
     """Replay all dead letters."""
     return list(revive_all(replay, service.broker))
 
@@ -309,7 +353,7 @@ def test_dead_letters_become_jobs_again_and_what_is_none_is_left(service: Servic
     bury(service, b"no job")
     (service.spool.inbox / "gone").rename(service.spool.work / "gone")
     (service.spool.inbox / "changed" / "late.dcm").write_bytes(b"late")
-    outcomes = {one.case: one for one in revive(replay_with(service, Choices()), service)}
+    outcomes = {one.case: one for one in requeue(replay_with(service, ReplayOptions()), service)}
     assert {case: one.reason.split(":")[0] for case, one in outcomes.items()} == {
         "a": "",
         "gone": "its case is no longer in the inbox",
@@ -322,7 +366,9 @@ def test_dead_letters_become_jobs_again_and_what_is_none_is_left(service: Servic
     assert reports(service.spool, "a")[0].generation == 1
 
 
-def test_a_dead_letter_whose_replay_was_killed_is_replayed_by_the_same_job(service: Service) -> None:
+def test_a_dead_letter_whose_replay_was_killed_is_replayed_by_the_same_job(
+    service: Service,
+) -> None:
     """The order that lies there is taken up."""
     drop(service.spool, "a")
     bury(service, encode_job(job_for(service.spool, "a")))
@@ -331,8 +377,8 @@ def test_a_dead_letter_whose_replay_was_killed_is_replayed_by_the_same_job(servi
         raise Killed
 
     with pytest.raises(Killed):
-        revive(replace(replay_with(service), step=die), service)
-    (revived,) = revive(replay_with(service), service)
+        requeue(replace(replay_with(service), step=die), service)
+    (revived,) = requeue(replay_with(service), service)
     assert [path.parent.name for path in service.spool.reports.glob("a/*/order.json")] == [
         revived.order.job.job_id if revived.order else ""
     ]
@@ -340,14 +386,19 @@ def test_a_dead_letter_whose_replay_was_killed_is_replayed_by_the_same_job(servi
     assert ends(service.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
 
 
-def test_the_command_replays_every_case_that_was_refused_for_a_code(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_replays_every_case_that_was_refused_for_a_code(
+    service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The others stay; what was done is said, one line each."""
     refused(service)
     root = str(service.spool.inbox.parent)
     capsys.readouterr()
     assert main(["replay", "--all", "--code", "VerificationFailed", "--spool", root]) == 0
     assert capsys.readouterr().out == "nothing to replay\n"
-    assert main(["replay", "--all", "--code", "FaceNotFound", "--profile", "bulky", "--spool", root]) == 0
+    assert (
+        main(["replay", "--all", "--code", "FaceNotFound", "--profile", "bulky", "--spool", root])
+        == 0
+    )
     assert capsys.readouterr().out.startswith("a: replayed as job ")
     queue = SqliteBroker(service.spool.inbox.parent / "state" / "queue.sqlite3")
     delivery = queue.receive(0.0)
@@ -357,7 +408,9 @@ def test_the_command_replays_every_case_that_was_refused_for_a_code(service: Ser
     assert (job.case, job.generation, job.options.profile) == ("a", 1, Profile.BULKY)
 
 
-def test_root_makes_no_folders_in_the_service_of_another_user(spool: ServiceSpool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_root_makes_no_folders_in_the_service_of_another_user(
+    spool: ServiceSpool, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The worker could not write its report into them; whoever is not root is not kept away."""
     is_root = os.geteuid() == 0
     if is_root:
@@ -380,7 +433,11 @@ def test_root_makes_no_folders_in_the_service_of_another_user(spool: ServiceSpoo
     ],
 )
 def test_the_command_says_what_is_wrong(
-    spool: ServiceSpool, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, said: str
+    spool: ServiceSpool,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    said: str,
 ) -> None:
     """In one line, with an exit code that a script can use."""
     assert main(["replay", *arguments, "--spool", str(spool.inbox.parent)]) == code

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared.options import Originals
-from ctdeface_shared.retention import DAY_SECONDS, Removed, remove_expired
-from ctdeface_shared.settings import SpoolSection
-from ctdeface_shared.spool import ServiceSpool
+from ctdeface_shared.jobs.options import Originals
+from ctdeface_shared.settings.sections import SpoolSection
+from ctdeface_shared.storage.spool import ServiceSpool
+from ctdeface_watcher.retention import DAY_SECONDS, Removed, remove_expired
 
 JOB = "6f0b6a3c-0d1f-5c6e-9a53-5f0c1c1d7a10"
 OTHER = "0f0b6a3c-0d1f-5c6e-9a53-5f0c1c1d7a10"
@@ -22,7 +22,12 @@ def spool_with_one_job_everywhere(root: Path) -> ServiceSpool:
     spool = ServiceSpool.under(root)
     spool.prepare(outbox_mode=0o750)
     spool.prepare_inbox(Originals.ARCHIVE)
-    for place in (spool.archive / "originals", spool.archive / "outputs", spool.quarantine, spool.reports):
+    for place in (
+        spool.archive / "originals",
+        spool.archive / "outputs",
+        spool.quarantine,
+        spool.reports,
+    ):
         (place / "group/case" / JOB).mkdir(parents=True)
         (place / "group/case" / JOB / "file").write_text("x", encoding="utf-8")
     return spool
@@ -31,15 +36,24 @@ def spool_with_one_job_everywhere(root: Path) -> ServiceSpool:
 def test_nothing_goes_before_its_time_or_without_a_rule(tmp_path: Path) -> None:
     """Half a day is too early for all; without days everything is kept for ever."""
     spool = spool_with_one_job_everywhere(tmp_path)
-    assert remove_expired(spool, RULES, case_depth=2, now=time.time() + DAY_SECONDS / 2) == Removed()
-    assert remove_expired(spool, SpoolSection(), case_depth=2, now=time.time() + 1000 * DAY_SECONDS) == Removed()
+    assert (
+        remove_expired(spool, RULES, case_depth=2, now=time.time() + DAY_SECONDS / 2) == Removed()
+    )
+    assert (
+        remove_expired(spool, SpoolSection(), case_depth=2, now=time.time() + 1000 * DAY_SECONDS)
+        == Removed()
+    )
 
 
 def test_each_place_keeps_for_its_own_time(tmp_path: Path) -> None:
     """Archive first, then the quarantine; the report waits for both and leaves no empty folder."""
     spool = spool_with_one_job_everywhere(tmp_path)
-    assert remove_expired(spool, RULES, case_depth=2, now=time.time() + 1.5 * DAY_SECONDS) == Removed(archive=2)
-    assert remove_expired(spool, RULES, case_depth=2, now=time.time() + 3.5 * DAY_SECONDS) == Removed(quarantine=1, reports=1)
+    assert remove_expired(
+        spool, RULES, case_depth=2, now=time.time() + 1.5 * DAY_SECONDS
+    ) == Removed(archive=2)
+    assert remove_expired(
+        spool, RULES, case_depth=2, now=time.time() + 3.5 * DAY_SECONDS
+    ) == Removed(quarantine=1, reports=1)
     assert not any(spool.reports.iterdir())
 
 
@@ -47,25 +61,40 @@ def test_the_report_of_a_case_that_is_still_there_stays(tmp_path: Path) -> None:
     """It is what says that the released case is done."""
     spool = spool_with_one_job_everywhere(tmp_path)
     (spool.outbox / "group/case").mkdir(parents=True)
-    assert remove_expired(spool, RULES, case_depth=2, now=time.time() + 9 * DAY_SECONDS) == Removed(archive=2, quarantine=1)
+    assert remove_expired(spool, RULES, case_depth=2, now=time.time() + 9 * DAY_SECONDS) == Removed(
+        archive=2, quarantine=1
+    )
     assert (spool.reports / "group/case" / JOB / "file").exists()
 
 
 def report(spool: ServiceSpool, state: str) -> None:
     """Let the job's report say how far it came."""
-    told = {"job_id": JOB, "state": state, "generation": 0, "created_at": "2026-01-01T00:00:00+00:00"}
+    told = {
+        "job_id": JOB,
+        "state": state,
+        "generation": 0,
+        "created_at": "2026-01-01T00:00:00+00:00",
+    }
     told |= {"manifest": {"digest": "d"}, "result": {"code": "", "reason": ""}}
-    (spool.reports / "group/case" / JOB / "report.json").write_text(json.dumps(told), encoding="utf-8")
+    (spool.reports / "group/case" / JOB / "report.json").write_text(
+        json.dumps(told), encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize("state", ["prepared", "published"])
-def test_nothing_of_a_case_goes_while_it_has_a_job_that_has_not_ended(tmp_path: Path, state: str) -> None:
+def test_nothing_of_a_case_goes_while_it_has_a_job_that_has_not_ended(
+    tmp_path: Path, state: str
+) -> None:
     """However old it is; when the job has ended, everything goes."""
     spool = spool_with_one_job_everywhere(tmp_path)
     report(spool, state)
-    assert remove_expired(spool, RULES, case_depth=2, now=time.time() + 9 * DAY_SECONDS) == Removed()
+    assert (
+        remove_expired(spool, RULES, case_depth=2, now=time.time() + 9 * DAY_SECONDS) == Removed()
+    )
     report(spool, "done")
-    assert remove_expired(spool, RULES, case_depth=2, now=time.time() + 9 * DAY_SECONDS) == Removed(archive=2, quarantine=1, reports=1)
+    assert remove_expired(spool, RULES, case_depth=2, now=time.time() + 9 * DAY_SECONDS) == Removed(
+        archive=2, quarantine=1, reports=1
+    )
 
 
 def test_a_case_that_is_named_like_a_job_is_no_job(tmp_path: Path) -> None:
@@ -73,17 +102,24 @@ def test_a_case_that_is_named_like_a_job_is_no_job(tmp_path: Path) -> None:
     spool = spool_with_one_job_everywhere(tmp_path)
     (spool.quarantine / "group" / OTHER / JOB).mkdir(parents=True)
     os.utime(spool.quarantine / "group" / OTHER)
-    assert remove_expired(spool, RULES, case_depth=2, now=time.time() + 9 * DAY_SECONDS).quarantine == 2
+    assert (
+        remove_expired(spool, RULES, case_depth=2, now=time.time() + 9 * DAY_SECONDS).quarantine
+        == 2
+    )
     assert not (spool.quarantine / "group" / OTHER).exists()
     (spool.reports / "group" / OTHER / JOB).mkdir(parents=True)
     (spool.outbox / "group" / OTHER).mkdir(parents=True)
-    assert remove_expired(spool, RULES, case_depth=2, now=time.time() + 9 * DAY_SECONDS) == Removed()
+    assert (
+        remove_expired(spool, RULES, case_depth=2, now=time.time() + 9 * DAY_SECONDS) == Removed()
+    )
 
 
 def test_a_removal_that_was_interrupted_is_finished(tmp_path: Path) -> None:
     """What was being removed has a name that nobody takes for a job's."""
     spool = spool_with_one_job_everywhere(tmp_path)
-    half = (spool.quarantine / "group/case" / JOB).rename(spool.quarantine / "group/case" / f".{JOB}.removed")
+    half = (spool.quarantine / "group/case" / JOB).rename(
+        spool.quarantine / "group/case" / f".{JOB}.removed"
+    )
     assert remove_expired(spool, RULES, case_depth=2, now=time.time()) == Removed()
     assert not half.parent.parent.exists()
 

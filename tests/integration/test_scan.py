@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ctdeface_watcher.scan import Rules, read_inbox, take_snapshot
+from ctdeface_watcher.inbox.scan import InboxRules, read_inbox, take_snapshot
 
 
 def write(path: Path, content: bytes = b"x") -> Path:
@@ -19,7 +19,7 @@ def test_folders_are_cases_and_everything_else_is_told_apart(tmp_path: Path) -> 
     write(tmp_path / "b.part" / "1.dcm")
     archive, stray = write(tmp_path / "c.zip"), write(tmp_path / "loose.dcm")
     (tmp_path / "link").symlink_to(tmp_path / "a")
-    seen = read_inbox(tmp_path, Rules())
+    seen = read_inbox(tmp_path, InboxRules())
     assert seen.cases == {"a": tmp_path / "a"}
     assert seen.zips == (archive,)
     assert seen.strays == (tmp_path / "link", stray)
@@ -29,7 +29,7 @@ def test_deeper_cases_are_named_by_their_whole_path(tmp_path: Path) -> None:
     """With a depth of two a file beside the cases' parents is a stray."""
     write(tmp_path / "site" / "a" / "1.dcm")
     stray = write(tmp_path / "loose.dcm")
-    seen = read_inbox(tmp_path, Rules(case_depth=2))
+    seen = read_inbox(tmp_path, InboxRules(case_depth=2))
     assert seen.cases == {"site/a": tmp_path / "site" / "a"}
     assert seen.strays == (stray,)
 
@@ -40,7 +40,7 @@ def test_a_snapshot_counts_what_belongs_to_the_case(tmp_path: Path) -> None:
     write(case / "1.dcm", b"12345")
     write(case / "sub" / "2.dcm", b"123")
     write(case / "Thumbs.db")
-    rules = Rules(marker="COMPLETE", ignore=("Thumbs.db",))
+    rules = InboxRules(marker="COMPLETE", ignore=("Thumbs.db",))
     seen = take_snapshot(case, rules)
     assert (seen.files, seen.bytes, seen.copying, seen.marked) == (2, 8, False, False)
     write(case / "COMPLETE")

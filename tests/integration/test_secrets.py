@@ -9,11 +9,11 @@ import pytest
 from ctdeface_shared import logs
 from ctdeface_shared.audit.keys import make_key_pair
 from ctdeface_shared.broker import open_broker
-from ctdeface_shared.cli import main
+from ctdeface_shared.commands.main import main
 from ctdeface_shared.errors import BrokerUnavailable
-from ctdeface_shared.settings import keys, variable_of
-from ctdeface_shared.site import find_site
-from tests.service.audited import write
+from ctdeface_shared.settings.loading import keys, variable_of
+from ctdeface_shared.settings.service import find_service
+from tests.support.service.audited import write
 
 SECRETS = {
     "uid_key": "uid-key-of-24-letters-abc",
@@ -46,19 +46,29 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         encoding="utf-8",
     )
     signer = make_key_pair(tmp_path / "audit.key")
-    find_site(made).prepare()
+    find_service(made).prepare()
     write(tmp_path / "spool", "job", key=signer)
     return made
 
 
 def secrets_in(text: str, file: Path) -> list[str]:
     """Which secrets a text holds; the private key counts by any of its lines."""
-    key = [line for line in file.with_name("audit.key").read_text(encoding="ascii").splitlines() if "-----" not in line]
-    return [name for name, secret in {**SECRETS, **{f"key {n}": line for n, line in enumerate(key)}}.items() if secret in text]
+    key = [
+        line
+        for line in file.with_name("audit.key").read_text(encoding="ascii").splitlines()
+        if "-----" not in line
+    ]
+    return [
+        name
+        for name, secret in {**SECRETS, **{f"key {n}": line for n, line in enumerate(key)}}.items()
+        if secret in text
+    ]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_no_command_shows_a_secret(command: list[str], file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_command_shows_a_secret(
+    command: list[str], file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Neither in its answer nor in its complaints, though each of them needs or reads the settings."""
     main([command[0], "--config", str(file), *command[1:]])
     shown = capfd.readouterr()
@@ -70,7 +80,7 @@ def test_a_queue_that_does_not_answer_is_logged_without_its_password(file: Path)
     """Whatever the library has to say about the address; at the finest level too."""
     stream = io.StringIO()
     logs.configure(stream, logging.DEBUG)
-    broker = open_broker(find_site(file).queue)
+    broker = open_broker(find_service(file).queue)
     try:
         with pytest.raises(BrokerUnavailable) as met:
             broker.depth()
@@ -79,13 +89,18 @@ def test_a_queue_that_does_not_answer_is_logged_without_its_password(file: Path)
         broker.close()
         logs.configure()
     assert "queue_not_reachable" in stream.getvalue()
-    assert secrets_in(stream.getvalue() + str(met.value) + repr(find_site(file)), file) == []
+    assert secrets_in(stream.getvalue() + str(met.value) + repr(find_service(file)), file) == []
 
 
-@pytest.mark.parametrize("table", ["[broker]\nurl = 'amqp://me:{}@:x'", "[broker]\npassword = ['{}']", "uid_key = ['{}']"])
-def test_a_secret_in_a_setting_that_is_refused_is_not_repeated(table: str, file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "table",
+    ["[broker]\nurl = 'amqp://me:{}@:x'", "[broker]\npassword = ['{}']", "uid_key = ['{}']"],
+)
+def test_a_secret_in_a_setting_that_is_refused_is_not_repeated(
+    table: str, file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The complaint names the key only."""
-    secret = "never-to-be-seen"  # noqa: S105  no password, but in the place of one
+    secret = "never-to-be-seen"
     file.write_text(table.format(secret), encoding="utf-8")
     assert main(["config", "--config", str(file)]) == 78
     assert secret not in "".join(capfd.readouterr())

@@ -17,10 +17,21 @@ LINES = (
 )
 
 
-def test_the_benchmark_prints_latency_jobs_per_second_and_scaling(clean_rabbitmq: RabbitNode) -> None:
+def test_the_benchmark_prints_latency_jobs_per_second_and_scaling(
+    clean_rabbitmq: RabbitNode,
+) -> None:
     """With few drops, jobs and cases; no case is published before its quiet period is over."""
-    command = [sys.executable, "-m", "tests.benchmarks.service", *REDUCED, "--rabbitmq", clean_rabbitmq.url]
-    ended = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks.service",
+        *REDUCED,
+        "--rabbitmq",
+        clean_rabbitmq.url,
+    ]
+    ended = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
+    )
     printed = ended.stdout.splitlines()
     assert len(printed) == len(LINES)
     for line, pattern in zip(printed, LINES, strict=True):

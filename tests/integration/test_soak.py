@@ -1,8 +1,9 @@
 """A service that works without a pause holds no more after many cases than after a few.
 
-The suite runs it for seconds; `make soak` sets CTDEFACE_TEST_SOAK_SECONDS to half an hour, prints what it measured, and judges memory,
-which takes that long: three services at the same time, two with the real pipeline on small synthetic heads, and one with the declared
-stand-in for the pipeline, because many cases are wanted of it.
+The suite runs it for seconds; `make soak` sets CTDEFACE_TEST_SOAK_SECONDS to half an hour, prints
+what it measured, and judges memory, which takes that long: three services at the same time, two
+with the real pipeline on small synthetic heads, and one with the declared stand-in for the
+pipeline, because many cases are wanted of it.
 """
 
 import json
@@ -17,16 +18,16 @@ from statistics import median
 
 import pytest
 
-from ctdeface_shared.options import Originals
-from ctdeface_shared.spool import ServiceSpool
-from tests.cases import remove_a_slice, write_small_case
+from ctdeface_shared.jobs.options import Originals
+from ctdeface_shared.storage.spool import ServiceSpool
 from tests.integration.rabbitmq_node import running_node
 from tests.integration.test_chaos import prepare_server
-from tests.service.chaos import COMMAND, Member, leftovers
-from tests.service.processes import KIB_PER_MB, Line, at_rest, line_through, series_of
-from tests.service.scrapes import free_port
-from tests.service.soak import Service, copies, processes, settings, soak
-from tests.service.spools import drop
+from tests.support.cases import remove_a_slice, write_small_case
+from tests.support.service.chaos import COMMAND, Member, leftovers
+from tests.support.service.processes import KIB_PER_MB, Line, at_rest, line_through, series_of
+from tests.support.service.scrapes import free_port
+from tests.support.service.soak import Service, copies, processes, settings, soak
+from tests.support.service.spools import drop
 
 SECONDS = float(os.environ.get("CTDEFACE_TEST_SOAK_SECONDS", "12"))
 FULL = SECONDS >= 1800
@@ -46,7 +47,8 @@ MARK = ".seen-"
 """How the stand-in's own notes begin."""
 PARENT_KIB = 3000.0
 """By how much watcher, worker and supervisor may grow in a quarter of an hour: 4 KB for each of the 800 cases that the stand-in's service
-has in that time, less than a job's report. Python seldom looks for garbage in a large process, so memory rises and falls that much."""
+has in that time, less than a job's report. Python seldom looks for garbage in a large process, so
+memory rises and falls that much."""
 CHILD_SHARE = 0.05
 """By which share a child may grow that holds whole volumes: half a megabyte for each of its two dozen cases, a sixth of one's files."""
 MOST = {"files": 26, "threads": 14}
@@ -110,7 +112,10 @@ def plans(folder: Path) -> Mapping[str, Path]:
     """Write cases for the stand-in: of fifty one kills its process once, one meets a bug each time, two are refused."""
     there = ServiceSpool.under(folder)
     kinds = {3: "refuse", 11: "once crash", 23: "refuse", 37: "bug"}
-    return {f"{number:02d}": drop(there, f"{number:02d}", kinds.get(number, "release")) for number in range(50)}
+    return {
+        f"{number:02d}": drop(there, f"{number:02d}", kinds.get(number, "release"))
+        for number in range(50)
+    }
 
 
 def consecutive_ports() -> tuple[int, int]:
@@ -133,7 +138,9 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, 
             place.mkdir()
             spool = empty_spool(place)
             ports = {one: free_port() for one in ("watcher", "worker 1", "worker 2")}
-            members = tuple(processes(spool.inbox.parent, ports, settings(node.url, KEEP_SECONDS), is_stand_in))
+            members = tuple(
+                processes(spool.inbox.parent, ports, settings(node.url, KEEP_SECONDS), is_stand_in)
+            )
             cases = plans(folder / "plans") if is_stand_in else real
             pause = STAND_IN_EVERY_SECONDS if is_stand_in else REAL_EVERY_SECONDS
             made[name] = Service(
@@ -153,7 +160,10 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, 
         soak(tuple(made.values()), SECONDS, SAMPLE_SECONDS, SETTLE_SECONDS)
         for service in made.values():
             pairs = zip(service.holdings, service.looks, strict=True)
-            samples = [[at, {role: asdict(held) for role, held in holdings.items()}, asdict(look)] for (at, holdings), (_, look) in pairs]
+            samples = [
+                [at, {role: asdict(held) for role, held in holdings.items()}, asdict(look)]
+                for (at, holdings), (_, look) in pairs
+            ]
             (folder / f"{service.name}.json").write_text(json.dumps(samples), encoding="utf-8")
         yield made
 
@@ -162,11 +172,30 @@ def of_up(name: str, folder: Path, cases: Mapping[str, Path]) -> Service:
     """Describe a service of one command, with the embedded queue."""
     folder.mkdir()
     spool, watch_port, (first, second) = empty_spool(folder), free_port(), consecutive_ports()
-    own = {"CTDEFACE_METRICS__WATCH_PORT": str(watch_port), "CTDEFACE_METRICS__WORK_PORT": str(first)}
-    command = (str(COMMAND), "up", "--spool", str(spool.inbox.parent), "--workers", "2", "--threads", "1")
+    own = {
+        "CTDEFACE_METRICS__WATCH_PORT": str(watch_port),
+        "CTDEFACE_METRICS__WORK_PORT": str(first),
+    }
+    command = (
+        str(COMMAND),
+        "up",
+        "--spool",
+        str(spool.inbox.parent),
+        "--workers",
+        "2",
+        "--threads",
+        "1",
+    )
     member = Member("up", command, folder / "up.log", {**settings(None, KEEP_SECONDS), **own})
     ports = {"watcher": watch_port, "worker 1": first, "worker 2": second}
-    return Service(name=name, spool=spool, members=(member,), ports=ports, drops=copies(cases, spool), every_seconds=REAL_EVERY_SECONDS)
+    return Service(
+        name=name,
+        spool=spool,
+        members=(member,),
+        ports=ports,
+        drops=copies(cases, spool),
+        every_seconds=REAL_EVERY_SECONDS,
+    )
 
 
 def _kill(member: Member) -> None:
@@ -185,15 +214,26 @@ def growth(service: Service, role: str) -> Growth:
     """Return by how much the memory of a process grew in the second half."""
     half = [one for one in service.holdings if one[0] >= SECONDS / 2]
     points = at_rest(series_of(half, role, attrgetter("rss_kib")), BUCKET_SECONDS)
-    return Growth(line=line_through(points), first_kib=points[0][1], last_kib=points[-1][1], cases=service.dropped / 2, seconds=SECONDS / 2)
+    return Growth(
+        line=line_through(points),
+        first_kib=points[0][1],
+        last_kib=points[-1][1],
+        cases=service.dropped / 2,
+        seconds=SECONDS / 2,
+    )
 
 
 def test_every_case_is_counted_once_where_it_ended(services: Mapping[str, Service]) -> None:
     """What the workers count is what lay in outbox and quarantine, and that is what was dropped."""
     for service in services.values():
         counted = service.counted
-        print(f"{service.name}: {service.dropped} dropped, taken {dict(service.taken)}, counted {dict(counted)}")  # noqa: T201  `make soak` shows it
-        assert (counted["released"], counted["refused"]) == (service.taken["outbox"], service.taken["quarantine"])
+        print(
+            f"{service.name}: {service.dropped} dropped, taken {dict(service.taken)}, counted {dict(counted)}"
+        )
+        assert (counted["released"], counted["refused"]) == (
+            service.taken["outbox"],
+            service.taken["quarantine"],
+        )
         assert sum(service.taken.values()) == service.dropped
 
 
@@ -209,24 +249,32 @@ def test_no_folder_is_left_over(services: Mapping[str, Service]) -> None:
 def test_what_is_kept_goes_after_its_time(services: Mapping[str, Service]) -> None:
     """No report and no archived original lies longer than its time, a quarter of it, and a minute on a busy machine."""
     for service in services.values():
-        kept = {folder: max(look.folders[folder] for _, look in service.looks) for folder in ("reports", "originals")}
+        kept = {
+            folder: max(look.folders[folder] for _, look in service.looks)
+            for folder in ("reports", "originals")
+        }
         oldest = max(look.oldest_seconds for _, look in service.looks)
-        print(f"{service.name}: at most {kept} kept, of {service.dropped}, for {oldest:.0f} s")  # noqa: T201  as above
+        print(f"{service.name}: at most {kept} kept, of {service.dropped}, for {oldest:.0f} s")
         assert oldest <= KEEP_SECONDS * 1.25 + 60
 
 
-def test_the_state_folder_and_the_logs_grow_with_the_number_of_cases_only(services: Mapping[str, Service]) -> None:
+def test_the_state_folder_and_the_logs_grow_with_the_number_of_cases_only(
+    services: Mapping[str, Service],
+) -> None:
     """A line of the ledger per job, of which it keeps 10 000; an event of the embedded queue, likewise; and a few lines of log."""
     for service in services.values():
         last = service.look()
-        print(f"{service.name}: {dict(last.state_bytes)} bytes of state, {last.log_bytes / service.dropped:.0f} bytes of log per case")  # noqa: T201  as above
+        print(
+            f"{service.name}: {dict(last.state_bytes)} bytes of state, {last.log_bytes / service.dropped:.0f} bytes of log per case"
+        )
         assert sum(last.state_bytes.values()) <= 2 * WAL_BYTES + STATE_BYTES * service.dropped
         assert last.log_bytes <= LOG_BYTES * service.dropped
 
 
 def test_no_process_holds_more_and_more_files_or_threads(services: Mapping[str, Service]) -> None:
     """Never more than a few, and after half an hour not more in the last quarter than in the one before, commonly or at its calmest."""
-    # a worker holds more while it has a case and less without a child, and either may fall into one quarter; what leaks raises both figures
+    # a worker holds more while it has a case and less without a child, and either may fall into one
+    # quarter; what leaks raises both figures
     for service in services.values():
         for role in lasting(service):
             for name in ("files", "threads"):
@@ -234,9 +282,16 @@ def test_no_process_holds_more_and_more_files_or_threads(services: Mapping[str, 
                 figures = [figure for _, figure in points[len(points) // 2 :]]
                 third, last = figures[: len(figures) // 2], figures[len(figures) // 2 :]
                 calm, common = (min(third), min(last)), (median(third), median(last))
-                print(f"{service.name}: {role:18} {calm[0]} to {common[0]:g} {name}, then {calm[1]} to {common[1]:g}")  # noqa: T201  as above
+                print(
+                    f"{service.name}: {role:18} {calm[0]} to {common[0]:g} {name}, then {calm[1]} to {common[1]:g}"
+                )
                 assert max(figures) <= MOST[name], (service.name, role, name, points)
-                assert not FULL or calm[1] <= calm[0] or common[1] <= common[0], (service.name, role, name, points)
+                assert not FULL or calm[1] <= calm[0] or common[1] <= common[0], (
+                    service.name,
+                    role,
+                    name,
+                    points,
+                )
 
 
 def test_no_process_holds_more_and_more_memory(services: Mapping[str, Service]) -> None:
@@ -244,6 +299,6 @@ def test_no_process_holds_more_and_more_memory(services: Mapping[str, Service]) 
     for service in services.values():
         for role in lasting(service):
             found = growth(service, role)
-            print(f"{service.name}: {role:18} {found}")  # noqa: T201  as above
+            print(f"{service.name}: {role:18} {found}")
             most = CHILD_SHARE * found.first_kib if "child" in role else PARENT_KIB
             assert found.grown_kib <= most or not FULL, (service.name, role)

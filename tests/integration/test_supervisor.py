@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_shared.supervisor import Program, Running, supervise
+from ctdeface_shared.local_service.supervisor import Program, Running, supervise
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
 
 
-def run(code: str, stop: threading.Event, tick: "list[Sequence[Running]]", grace: float = 5.0) -> int:
+def run(
+    code: str, stop: threading.Event, tick: "list[Sequence[Running]]", grace: float = 5.0
+) -> int:
     """Supervise one Python program until `stop` is set, collecting what every tick shows."""
     program = Program(name="a", command=(sys.executable, "-c", code))
     return supervise([program], stop, environment=os.environ, grace_seconds=grace, tick=tick.append)
@@ -26,7 +28,11 @@ def test_a_program_that_dies_is_started_again(tmp_path: Path) -> None:
     """Each start leaves a line; two lines mean it came back."""
     starts = tmp_path / "starts"
     stop = threading.Event()
-    threading.Thread(target=stop_when, args=(stop, lambda: starts.exists() and starts.read_text().count("x") >= 2), daemon=True).start()
+    threading.Thread(
+        target=stop_when,
+        args=(stop, lambda: starts.exists() and starts.read_text().count("x") >= 2),
+        daemon=True,
+    ).start()
     assert run(f"open({str(starts)!r}, 'a').write('x')", stop, []) >= 1
 
 

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 from ctdeface_shared.broker.sqlite import SqliteBroker
-from ctdeface_shared.ownership import OWNER_FILE
-from ctdeface_shared.site import find_site
-from ctdeface_watcher.post import LOCK
-from tests.service.watcher import fill, wait_for
+from ctdeface_shared.settings.service import find_service
+from ctdeface_shared.storage.locks import OWNER_FILE
+from ctdeface_watcher.process import LOCK
+from tests.support.service.watcher import fill, wait_for
 
 COMMAND = Path(sys.executable).parent / "ctdeface"
 QUICK = {
@@ -22,26 +22,35 @@ QUICK = {
 }
 
 
-def test_a_watcher_that_lost_its_lock_publishes_nothing_until_it_has_it_again(tmp_path: Path) -> None:
+def test_a_watcher_that_lost_its_lock_publishes_nothing_until_it_has_it_again(
+    tmp_path: Path,
+) -> None:
     """The lock in other hands is left alone; when it is gone, the same process goes on."""
-    site = find_site(None, tmp_path / "spool")
-    owner, log = site.spool.locks / LOCK / OWNER_FILE, tmp_path / "log"
+    service = find_service(None, tmp_path / "spool")
+    owner, log = service.spool.locks / LOCK / OWNER_FILE, tmp_path / "log"
     with (
         log.open("wb") as said,
-        subprocess.Popen([COMMAND, "watch", "--spool", tmp_path / "spool"], env=os.environ | QUICK, stderr=said) as run,
+        subprocess.Popen(
+            [COMMAND, "watch", "--spool", tmp_path / "spool"], env=os.environ | QUICK, stderr=said
+        ) as run,
     ):
         try:
-            wait_for(lambda: (site.state_dir / "watcher.json").exists() and owner.exists())
-            taken = json.dumps(json.loads(owner.read_text(encoding="utf-8")) | {"token": "another", "host": "another"})
+            wait_for(lambda: (service.state_dir / "watcher.json").exists() and owner.exists())
+            taken = json.dumps(
+                json.loads(owner.read_text(encoding="utf-8"))
+                | {"token": "another", "host": "another"}
+            )
             owner.write_text(taken, encoding="utf-8")
             wait_for(lambda: "another_watcher_active" in log.read_text(encoding="utf-8"))
             assert "another_watcher_took_over" in log.read_text(encoding="utf-8")
-            fill(site.spool.inbox / "a")
-            queue = SqliteBroker(site.state_dir / "queue.sqlite3")
+            fill(service.spool.inbox / "a")
+            queue = SqliteBroker(service.state_dir / "queue.sqlite3")
             time.sleep(1.0)
             assert queue.depth().ready == 0
             assert owner.read_text(encoding="utf-8") == taken
-            owner.parent.rename(tmp_path / "given up")  # at once: an empty lock would be taken between two steps
+            owner.parent.rename(
+                tmp_path / "given up"
+            )  # at once: an empty lock would be taken between two steps
             wait_for(lambda: queue.depth().ready == 1)
             queue.close()
         finally:

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.broker import open_broker
-from ctdeface_shared.broker.settlement import Ack, HandBack, Retry
+from ctdeface_shared.broker.settlement import Ack, Requeue, Retry
 from ctdeface_shared.broker.target import BrokerTarget
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_shared.site import find_site
+from ctdeface_shared.settings.service import find_service
 from tests.integration.test_brokers import Opened, job, received, target_of
-from tests.service.collector import Collector, Received, collecting
-from tests.service.fleet import DELAY_SECONDS, ROOT, Fleet, found_site
-from tests.service.spools import Ends, drop, ends, job_for
+from tests.support.service.collector import Collector, Received, collecting
+from tests.support.service.fleet import DELAY_SECONDS, ROOT, LocalService, found_site
+from tests.support.service.spools import Ends, drop, ends, job_for
 
 CTDEFACE = Path(sys.executable).with_name("ctdeface")
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -41,7 +41,7 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture
-def fleet(tmp_path: Path, url: str | None, collector: Collector) -> Iterator[Fleet]:
+def local_service(tmp_path: Path, url: str | None, collector: Collector) -> Iterator[LocalService]:
     """A service that tells the collector."""
     tables: dict[str, dict[str, object]] = {
         "metrics": {"watch_port": 0, "work_port": 0},
@@ -49,9 +49,9 @@ def fleet(tmp_path: Path, url: str | None, collector: Collector) -> Iterator[Fle
         "watch": {"quiet_period": 0.3, "rescan_interval": 0.5},
         "work": {"job_timeout": 20, "max_attempts": 2, "grace_period": 20},
     }
-    site = found_site(tmp_path, url, **tables)
-    site.prepare()
-    made = Fleet(folder=tmp_path, site=site)
+    service = found_site(tmp_path, url, **tables)
+    service.prepare()
+    made = LocalService(folder=tmp_path, service=service)
     yield made
     made.stop()
 
@@ -64,10 +64,14 @@ def end(*processes: "subprocess.Popen[bytes]") -> list[int]:
 
 
 @contextmanager
-def watching(fleet: Fleet) -> Iterator["subprocess.Popen[bytes]"]:
+def watching(local_service: LocalService) -> Iterator["subprocess.Popen[bytes]"]:
     """Watch as users do for the time of the block."""
-    with (fleet.folder / "watcher.log").open("ab") as log:
-        watcher = subprocess.Popen([CTDEFACE, "watch", "--config", fleet.folder / "ctdeface.toml"], cwd=ROOT, stderr=log)
+    with (local_service.folder / "watcher.log").open("ab") as log:
+        watcher = subprocess.Popen(
+            [CTDEFACE, "watch", "--config", local_service.folder / "ctdeface.toml"],
+            cwd=ROOT,
+            stderr=log,
+        )
     try:
         yield watcher
     finally:
@@ -77,17 +81,22 @@ def watching(fleet: Fleet) -> Iterator["subprocess.Popen[bytes]"]:
 
 def inside(span: Received, outer: Received) -> bool:
     """Whether a span is a part of another one, also in time; clocks of one machine, read one after the other."""
-    return span.parent == outer.span and outer.begun - 1e6 <= span.begun <= span.ended <= outer.ended + 1e6
+    return (
+        span.parent == outer.span
+        and outer.begun - 1e6 <= span.begun <= span.ended <= outer.ended + 1e6
+    )
 
 
-def test_watcher_and_worker_tell_one_trace_of_each_case(fleet: Fleet, collector: Collector) -> None:
+def test_watcher_and_worker_tell_one_trace_of_each_case(
+    local_service: LocalService, collector: Collector
+) -> None:
     """Every stage is a span inside its job, a failed attempt shows where, and no byte of it names a patient."""
     for name, plan in PLANS.items():
-        drop(fleet.spool, name, plan)
-    with watching(fleet) as watcher:
-        worker = fleet.start()
+        drop(local_service.spool, name, plan)
+    with watching(local_service) as watcher:
+        worker = local_service.start()
         done = Ends(inbox=[], outbox=[f"{MARK} 1", f"{MARK} 3"], quarantine=[f"{MARK} 2"])
-        fleet.until(lambda: ends(fleet.spool) == done and fleet.is_idle())
+        local_service.until(lambda: ends(local_service.spool) == done and local_service.is_idle())
         assert end(watcher, worker) == [0, 0]
 
     spans = collector.spans()
@@ -101,8 +110,13 @@ def test_watcher_and_worker_tell_one_trace_of_each_case(fleet: Fleet, collector:
             ("ctdeface-worker", root.span, root.about["job_id"])
         }
         assert all(span.begun >= root.begun for span in jobs)
-        assert {span.name for span in spans if inside(span, root) and span.service == root.service} == {"settle", "publish"}
-        outcomes = [(str(span.about["outcome"]), span.failed, stages(spans, span)) for span in sorted(jobs, key=lambda one: one.begun)]
+        assert {
+            span.name for span in spans if inside(span, root) and span.service == root.service
+        } == {"settle", "publish"}
+        outcomes = [
+            (str(span.about["outcome"]), span.failed, stages(spans, span))
+            for span in sorted(jobs, key=lambda one: one.begun)
+        ]
         told[tuple(outcome for outcome, _, _ in outcomes)] = [rest for _, *rest in outcomes]
     assert told == {
         ("released",): [[False, {"segment": False, "publish": False, "settle": False}]],
@@ -112,7 +126,11 @@ def test_watcher_and_worker_tell_one_trace_of_each_case(fleet: Fleet, collector:
             [False, {"segment": False, "publish": False, "settle": False}],
         ],
     }
-    assert all(mark not in body for body in collector.bodies for mark in (MARK.encode(), b"DOE", str(fleet.folder).encode()))
+    assert all(
+        mark not in body
+        for body in collector.bodies
+        for mark in (MARK.encode(), b"DOE", str(local_service.folder).encode())
+    )
 
 
 def stages(spans: list[Received], outer: Received) -> dict[str, bool]:
@@ -132,7 +150,7 @@ def test_the_trace_goes_with_the_message_through_every_retry(queue: Opened) -> N
     """Not even a job that is handed back loses it; one that never had a trace gets none."""
     broker = queue()
     broker.publish(job("a"), PARENT)
-    for settlement in (Retry(DELAY_SECONDS), HandBack(), Ack()):
+    for settlement in (Retry(DELAY_SECONDS), Requeue(), Ack()):
         delivery = received(broker)
         assert delivery.traceparent == PARENT
         assert broker.settle(delivery, settlement)
@@ -169,32 +187,47 @@ def test_a_collector_that_is_not_there_costs_nothing_but_its_spans(tmp_path: Pat
         "metrics": {"watch_port": 0, "work_port": 0},
         "traces": {"endpoint": "http://127.0.0.1:9/v1/traces"},
     }
-    fleet = Fleet(folder=tmp_path, site=found_site(tmp_path, None, **tables))
-    fleet.site.prepare()
-    drop(fleet.spool, "a")
-    broker = open_broker(fleet.site.queue)
-    broker.publish(job_for(fleet.spool, "a"), PARENT)
+    local_service = LocalService(folder=tmp_path, service=found_site(tmp_path, None, **tables))
+    local_service.service.prepare()
+    drop(local_service.spool, "a")
+    broker = open_broker(local_service.service.queue)
+    broker.publish(job_for(local_service.spool, "a"), PARENT)
     broker.close()
-    worker = fleet.start()
-    fleet.until(lambda: ends(fleet.spool).outbox == ["a"] and fleet.is_idle())
+    worker = local_service.start()
+    local_service.until(
+        lambda: ends(local_service.spool).outbox == ["a"] and local_service.is_idle()
+    )
     assert end(worker) == [0]
 
 
 def test_an_endpoint_without_the_libraries_says_what_to_install(tmp_path: Path) -> None:
     """In one line, before anything is taken."""
-    block = "import sys; sys.modules['opentelemetry'] = None; from ctdeface_shared.cli import main; sys.exit(main(sys.argv[1:]))"
-    surroundings = os.environ | {"CTDEFACE_TRACES__ENDPOINT": "http://127.0.0.1:9/v1/traces", "CTDEFACE_METRICS__WATCH_PORT": "0"}
+    block = "import sys; sys.modules['opentelemetry'] = None; from ctdeface_shared.commands.main import main; sys.exit(main(sys.argv[1:]))"
+    surroundings = os.environ | {
+        "CTDEFACE_TRACES__ENDPOINT": "http://127.0.0.1:9/v1/traces",
+        "CTDEFACE_METRICS__WATCH_PORT": "0",
+    }
     command = [sys.executable, "-c", block, "watch", "--spool", str(tmp_path / "spool")]
-    ended = subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        command, env=surroundings, capture_output=True, text=True, timeout=60, check=False
+    )
     assert ended.returncode == 78
     assert "pip install 'ctdeface[traces]'" in ended.stderr
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["localhost:4318", "http://user:secret@localhost/v1/traces", "ftp://localhost/v1/traces", "http://localhost"]
+    "endpoint",
+    [
+        "localhost:4318",
+        "http://user:secret@localhost/v1/traces",
+        "ftp://localhost/v1/traces",
+        "http://localhost",
+    ],
 )
 def test_an_endpoint_that_is_none_is_refused(endpoint: str, tmp_path: Path) -> None:
     """So is one with a password in it, which would be shown with the settings."""
-    (tmp_path / "ctdeface.toml").write_text(f'[traces]\nendpoint = "{endpoint}"\n', encoding="utf-8")
+    (tmp_path / "ctdeface.toml").write_text(
+        f'[traces]\nendpoint = "{endpoint}"\n', encoding="utf-8"
+    )
     with pytest.raises(ConfigurationError):
-        find_site(tmp_path / "ctdeface.toml")
+        find_service(tmp_path / "ctdeface.toml")

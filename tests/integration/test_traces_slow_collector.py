@@ -15,7 +15,7 @@ MOST_SECONDS = 8.0
 BATCHES = 4
 PROCESS = """
 import sys
-from ctdeface_shared.tracing.section import TracesSection
+from ctdeface_shared.settings.sections import TracesSection
 from ctdeface_shared.tracing.start import traced
 with traced(TracesSection(endpoint=sys.argv[1]), "ctdeface-test") as tracer:
     for _ in range(int(sys.argv[2])):
@@ -41,7 +41,9 @@ def drip(connection: socket.socket, stop: threading.Event) -> None:
 
 
 @contextmanager
-def collector(answer: Callable[[socket.socket, threading.Event], None]) -> Iterator[tuple[str, threading.Event]]:
+def collector(
+    answer: Callable[[socket.socket, threading.Event], None],
+) -> Iterator[tuple[str, threading.Event]]:
     """Give the address of a collector on this machine, and what is set when the first spans have come."""
     stop, came = threading.Event(), threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -68,7 +70,9 @@ def test_a_process_ends_within_seconds_though_the_collector_does_not_answer(
     """With several batches to send, each of which would be waited for; it ends as it should, and says that spans were given up."""
     with collector(answer) as (endpoint, came):
         command = [sys.executable, "-c", PROCESS, endpoint, str(BATCHES * 512)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
             assert process.stdout is not None
             assert next(line for line in process.stdout if line == "told\n")
             begun = time.monotonic()
@@ -76,6 +80,8 @@ def test_a_process_ends_within_seconds_though_the_collector_does_not_answer(
             seconds = time.monotonic() - begun
         assert came.is_set()
     assert process.returncode == 0
-    assert "over" in said  # not as a line of its own: the thread that sends spans writes to the same stream
+    assert (
+        "over" in said
+    )  # not as a line of its own: the thread that sends spans writes to the same stream
     assert "traces_given_up" in said
     assert seconds < MOST_SECONDS

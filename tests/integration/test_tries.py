@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from ctdeface_worker import tries
+from ctdeface_worker.service import attempts
 
 
 def test_attempts_are_counted_across_processes_and_handed_back_ones_are_not(tmp_path: Path) -> None:
     """Two begun and one handed back is one attempt."""
     folder = tmp_path / "reports" / "a" / "job"
-    assert tries.begun(folder) == 0
-    tries.begin(folder)
-    tries.begin(folder)
-    assert tries.begun(folder) == 2
-    tries.hand_back(folder)
-    assert tries.begun(folder) == 1
+    assert attempts.begun(folder) == 0
+    attempts.begin(folder)
+    attempts.begin(folder)
+    assert attempts.begun(folder) == 2
+    attempts.hand_back(folder)
+    assert attempts.begun(folder) == 1

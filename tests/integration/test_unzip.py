@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctdeface_shared.errors import UnsafeArchive
-from ctdeface_shared.manifest import Manifest
-from ctdeface_watcher.unzip import Limits, holds, unpack
+from ctdeface_shared.jobs.manifest import Manifest
+from ctdeface_watcher.inbox.unzip import ZipLimits, holds, unpack
 
-LIMITS = Limits(files=3, bytes=1000, ratio=5.0)
+LIMITS = ZipLimits(files=3, bytes=1000, ratio=5.0)
 
 
 def _zip(folder: Path, content: dict[str, bytes]) -> Path:
@@ -107,7 +107,9 @@ def test_an_encrypted_zip_file_and_a_link_are_refused(tmp_path: Path) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(place=st.integers(min_value=0, max_value=400), value=st.integers(min_value=0, max_value=255))
-def test_whatever_byte_of_a_zip_file_is_damaged_it_is_unpacked_or_refused(place: int, value: int) -> None:
+def test_whatever_byte_of_a_zip_file_is_damaged_it_is_unpacked_or_refused(
+    place: int, value: int
+) -> None:
     """No other error, and nothing beside the case."""
     with TemporaryDirectory() as folder:
         archive = _zip(Path(folder), {"a/1.dcm": b"one" * 20, "2.dcm": b"two"})

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared.fleet import Fleet, ended_jobs, programs, shorten
-from ctdeface_shared.past_jobs import JobReader
-from ctdeface_shared.site import find_site
-from ctdeface_shared.spool import ServiceSpool
+from ctdeface_shared.jobs.history import JobReader
+from ctdeface_shared.local_service.run import LocalService, ended_jobs, programs, shorten
+from ctdeface_shared.settings.service import find_service
+from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_worker.report.model import State
-from tests.cases import write_small_cases
-from tests.service.chaos import COMMAND, ROOT, leftovers, names
-from tests.service.spools import reports
+from tests.support.cases import write_small_cases
+from tests.support.service.chaos import COMMAND, ROOT, leftovers, names
+from tests.support.service.spools import reports
 
 QUICK = {
     "CTDEFACE_WATCH__QUIET_PERIOD": "0.4",
@@ -45,7 +45,13 @@ def start(spool: ServiceSpool) -> Iterator[Callable[..., "subprocess.Popen[str]"
     def up(*arguments: str) -> "subprocess.Popen[str]":
         command = [str(COMMAND), "up", "--spool", str(spool.inbox.parent), *arguments]
         process = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | QUICK, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+            command,
+            cwd=ROOT,
+            env=os.environ | QUICK,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
         begun.append(process)
         return process
@@ -122,7 +128,9 @@ def test_once_brings_every_case_to_its_end_although_a_worker_is_killed_and_then_
     assert last["restarts"] >= 1
 
 
-def test_whatever_ends_the_supervisor_ends_all_of_it(spool: ServiceSpool, start: Callable[..., "subprocess.Popen[str]"]) -> None:
+def test_whatever_ends_the_supervisor_ends_all_of_it(
+    spool: ServiceSpool, start: Callable[..., "subprocess.Popen[str]"]
+) -> None:
     """SIGTERM ends it orderly with exit code 0; after a SIGKILL nothing goes on in the dark."""
     killed = start("--workers", "1")
     wait_for(lambda: list(spool.locks.glob("watcher")))
@@ -142,7 +150,9 @@ def test_what_must_be_put_right_is_said_and_ends_with_78(spool: ServiceSpool) ->
     (spool.inbox / "case" / "a.txt").write_text("no image")
     command = [str(COMMAND), "up", "--spool", str(spool.inbox.parent), "--once"]
     wrong = os.environ | QUICK | {"CTDEFACE_DEFACE__SEGMENTER": "crystal-ball"}
-    ended = subprocess.run(command, cwd=ROOT, env=wrong, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        command, cwd=ROOT, env=wrong, capture_output=True, text=True, timeout=60, check=False
+    )
     assert ended.returncode == 78
     assert "crystal-ball" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -151,24 +161,30 @@ def test_what_must_be_put_right_is_said_and_ends_with_78(spool: ServiceSpool) ->
 
 def test_the_queue_of_up_is_the_one_of_the_other_commands(tmp_path: Path) -> None:
     """Status and replay look into the same file."""
-    site = find_site(None, tmp_path / "spool")
-    assert site.queue.url == f"sqlite://{tmp_path.resolve()}/spool/state/queue.sqlite3"
+    service = find_service(None, tmp_path / "spool")
+    assert service.queue.url == f"sqlite://{tmp_path.resolve()}/spool/state/queue.sqlite3"
 
 
-def test_each_worker_has_a_port_of_its_own_for_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_worker_has_a_port_of_its_own_for_metrics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first has the port of the settings, the next ones the following; 0 is off for all."""
     monkeypatch.setenv("CTDEFACE_METRICS__WORK_PORT", "9465")
-    on = programs(Fleet(site=find_site(None, tmp_path), workers=3), None)
+    on = programs(LocalService(service=find_service(None, tmp_path), workers=3), None)
     monkeypatch.setenv("CTDEFACE_METRICS__WORK_PORT", "0")
-    off = programs(Fleet(site=find_site(None, tmp_path), workers=2), None)
+    off = programs(LocalService(service=find_service(None, tmp_path), workers=2), None)
     assert [program.command[-1] for program in on[1:]] == ["9465", "9466", "9467"]
     assert [program.command[-1] for program in off[1:]] == ["0", "0"]
 
 
-def test_an_inbox_elsewhere_leaves_the_spool_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_inbox_elsewhere_leaves_the_spool_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The processes get the root of the spool, not the folder above the inbox."""
     monkeypatch.setenv("CTDEFACE_SPOOL__INBOX", str(tmp_path / "drop" / "here"))
-    for program in programs(Fleet(site=find_site(None, tmp_path / "spool"), workers=1), None):
+    for program in programs(
+        LocalService(service=find_service(None, tmp_path / "spool"), workers=1), None
+    ):
         words = program.command
         assert words[words.index("--spool") + 1] == str(tmp_path / "spool")
 

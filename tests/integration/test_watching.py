@@ -14,14 +14,14 @@ import pytest
 
 from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.errors import ConfigurationError, InputChanged
-from ctdeface_shared.manifest import Manifest
-from ctdeface_shared.messages import DefaceJob
-from ctdeface_shared.options import DefaceOptions, Originals
-from ctdeface_shared.ownership import UNFINISHED
-from ctdeface_watcher.scan import Rules
+from ctdeface_shared.jobs.manifest import Manifest
+from ctdeface_shared.jobs.messages import DefaceJob
+from ctdeface_shared.jobs.options import DefaceOptions, Originals
+from ctdeface_shared.storage.locks import UNFINISHED
+from ctdeface_watcher.inbox.scan import InboxRules
+from ctdeface_worker.pipeline.result import CaseResult
 from ctdeface_worker.report.model import describe, failed
-from ctdeface_worker.result import CaseResult
-from tests.service.watcher import QUIET, RunningWatcher, fill, wait_for
+from tests.support.service.watcher import QUIET, RunningWatcher, fill, wait_for
 
 JOB = "6f0b6a3c-0d1f-5c6e-9a53-5f0c1c1d7a10"
 
@@ -35,7 +35,9 @@ def test_cases_that_are_moved_in_linked_or_there_before_the_start_are_published_
     fill(watcher.spool.inbox / "before")
     watcher.start()
     fill(tmp_path / "moved").rename(watcher.spool.inbox / "moved")
-    shutil.copytree(fill(tmp_path / "linked"), watcher.spool.inbox / "linked", copy_function=os.link)
+    shutil.copytree(
+        fill(tmp_path / "linked"), watcher.spool.inbox / "linked", copy_function=os.link
+    )
     watcher.expect("before", "moved", "linked")
 
 
@@ -52,9 +54,11 @@ def test_a_case_that_is_copied_slowly_is_published_once_and_whole(watcher: Runni
     watcher.expect("slow")
 
 
-def test_the_marker_publishes_a_case_long_before_its_quiet_period_is_over(watcher: RunningWatcher) -> None:
+def test_the_marker_publishes_a_case_long_before_its_quiet_period_is_over(
+    watcher: RunningWatcher,
+) -> None:
     """A minute here; without its marker the other case still waits."""
-    watcher.quiet, watcher.rules = 60.0, Rules(marker="COMPLETE")
+    watcher.quiet, watcher.rules = 60.0, InboxRules(marker="COMPLETE")
     fill(watcher.spool.inbox / "unmarked")
     folder = fill(watcher.spool.inbox / "marked")
     watcher.start()
@@ -65,7 +69,9 @@ def test_the_marker_publishes_a_case_long_before_its_quiet_period_is_over(watche
 
 
 @pytest.mark.parametrize("added", [True, False], ids=["ignored-file", "renamed-file"])
-def test_a_case_that_changed_unseen_while_it_was_worked_on_is_published_again(watcher: RunningWatcher, added: bool) -> None:
+def test_a_case_that_changed_unseen_while_it_was_worked_on_is_published_again(
+    watcher: RunningWatcher, added: bool
+) -> None:
     """Names and ignored files count for its job, though it looks the same to the watcher, which goes on running."""
     watcher.start()
     case = fill(watcher.spool.inbox / "a")
@@ -87,7 +93,9 @@ def test_a_case_whose_publication_was_lost_is_published_again(watcher: RunningWa
     """A backup of a running service holds reports of cases that were just being published, and no staging; a mark there would hold them."""
     case = fill(watcher.spool.inbox / "a")
     manifest, options = Manifest.scan(case), DefaceOptions()
-    prepared = replace(describe(JOB, "a", manifest, options, CaseResult(released=True)), staged="0123456789abcdef")
+    prepared = replace(
+        describe(JOB, "a", manifest, options, CaseResult(released=True)), staged="0123456789abcdef"
+    )
     record = watcher.spool.reports / "a" / JOB
     record.mkdir(parents=True)
     (record / "report.json").write_bytes(prepared.to_json())
@@ -104,10 +112,9 @@ def test_a_case_whose_publication_was_lost_is_published_again(watcher: RunningWa
 class WrongBroker(MemoryBroker):
     """A queue that was declared otherwise."""
 
-    def publish(self, job: DefaceJob, traceparent: str | None = None) -> NoReturn:  # noqa: ARG002  refused whatever it is
+    def publish(self, job: DefaceJob, traceparent: str | None = None) -> NoReturn:
         """Refuse it."""
-        message = f"remove the queue first ({job.case})"
-        raise ConfigurationError(message)
+        raise ConfigurationError(f"remove the queue first ({job.case})")
 
 
 def test_a_queue_that_must_be_put_right_ends_the_watcher(watcher: RunningWatcher) -> None:
@@ -135,7 +142,9 @@ def test_temporary_names_of_rsync_keep_a_case_waiting(watcher: RunningWatcher) -
     watcher.expect("rsync")
 
 
-def test_what_is_dropped_while_the_watcher_is_down_is_published_and_nothing_twice(watcher: RunningWatcher) -> None:
+def test_what_is_dropped_while_the_watcher_is_down_is_published_and_nothing_twice(
+    watcher: RunningWatcher,
+) -> None:
     """The ledger outlives the watcher."""
     watcher.start()
     fill(watcher.spool.inbox / "first")
@@ -188,10 +197,16 @@ def test_no_more_is_published_than_may_be_unfinished(watcher: RunningWatcher) ->
     wait_for(lambda: len(watcher.jobs) == 2)
     time.sleep(3 * QUIET)
     assert len(watcher.jobs) == 2
-    assert (watcher.seen.paused, watcher.seen.open_jobs, watcher.seen.waiting) == ("unfinished jobs", 2, ("c",))
+    assert (watcher.seen.paused, watcher.seen.open_jobs, watcher.seen.waiting) == (
+        "unfinished jobs",
+        2,
+        ("c",),
+    )
 
 
-def test_nothing_is_published_on_a_disk_that_is_nearly_full_and_everything_when_space_returns(watcher: RunningWatcher) -> None:
+def test_nothing_is_published_on_a_disk_that_is_nearly_full_and_everything_when_space_returns(
+    watcher: RunningWatcher,
+) -> None:
     """No disk has a thousand million GB free."""
     watcher.min_free_gb = 1e9
     fill(watcher.spool.inbox / "a")
@@ -205,7 +220,9 @@ def test_nothing_is_published_on_a_disk_that_is_nearly_full_and_everything_when_
     wait_for(lambda: watcher.seen.paused is None)
 
 
-def test_what_is_no_usable_case_is_written_down_and_keeps_no_other_waiting(watcher: RunningWatcher, tmp_path: Path) -> None:
+def test_what_is_no_usable_case_is_written_down_and_keeps_no_other_waiting(
+    watcher: RunningWatcher, tmp_path: Path
+) -> None:
     """A loose file, a link to a case, a name that is no text, and a copy that never ends; a name with a line break is a case."""
     watcher.longest = 1.0
     (watcher.spool.inbox / "loose.dcm").write_bytes(b"x")
@@ -241,7 +258,9 @@ def test_odd_names_and_folders_without_end_keep_no_other_waiting(watcher: Runnin
         assert watcher.seen.paused is None
         watcher.end()
     finally:
-        subprocess.run(["rm", "-rf", deep], check=True)  # what tidies up after tests cannot walk it either
+        subprocess.run(
+            ["rm", "-rf", deep], check=True
+        )  # what tidies up after tests cannot walk it either
 
 
 def test_a_case_given_up_is_published_when_it_settles_after_all(watcher: RunningWatcher) -> None:
@@ -278,8 +297,16 @@ def test_a_lost_ledger_costs_nothing(watcher: RunningWatcher, loss: str) -> None
         if job.case == done.name:
             folder = watcher.spool.reports / job.case / job.job_id
             folder.mkdir(parents=True)
-            told = {"job_id": job.job_id, "state": "done", "manifest": {"digest": job.manifest.digest}, "generation": 0}
-            told |= {"created_at": job.submitted_at.isoformat(), "result": {"code": "", "reason": ""}}
+            told = {
+                "job_id": job.job_id,
+                "state": "done",
+                "manifest": {"digest": job.manifest.digest},
+                "generation": 0,
+            }
+            told |= {
+                "created_at": job.submitted_at.isoformat(),
+                "result": {"code": "", "reason": ""},
+            }
             (folder / "report.json").write_text(json.dumps(told), encoding="utf-8")
     for file in watcher.state.glob("ledger.sqlite3*"):
         file.unlink()
@@ -295,7 +322,9 @@ def test_a_lost_ledger_costs_nothing(watcher: RunningWatcher, loss: str) -> None
     assert waiting.exists()
 
 
-def test_what_was_kept_long_enough_is_removed_but_not_the_report_of_a_case_in_the_outbox(watcher: RunningWatcher) -> None:
+def test_what_was_kept_long_enough_is_removed_but_not_the_report_of_a_case_in_the_outbox(
+    watcher: RunningWatcher,
+) -> None:
     """The watcher does so by itself, at its start and every hour."""
     watcher.kept_days = 1e-6
     archived, released, taken = (

@@ -12,9 +12,16 @@ import numpy as np
 import pytest
 
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_worker.segmentation.model_files import model_files
+from ctdeface_worker.segmentation.models.files import model_files
 from ctdeface_worker.training import export
-from tests.networks import network_of, tiny_model, tiny_plans, write_checkpoint, write_plans, write_safetensors
+from tests.support.networks import (
+    network_of,
+    tiny_model,
+    tiny_plans,
+    write_checkpoint,
+    write_plans,
+    write_safetensors,
+)
 
 TRAIN = """
 import sys
@@ -69,14 +76,27 @@ def test_a_checkpoint_of_nnunets_own_trainer_is_read(tmp_path: Path) -> None:
         **dict.fromkeys(("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"), str(tmp_path)),
         "nnUNet_compile": "f",
     }
-    done = subprocess.run([sys.executable, "-c", TRAIN, tmp_path], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN, tmp_path],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     read = read_weights(tmp_path / "checkpoint_final.pth")
-    unsafe = torch.load(tmp_path / "checkpoint_final.pth", weights_only=False)  # our own file, of a moment ago
-    assert isinstance(unsafe["_best_ema"], np.generic), "the trainer wrote no numpy scalar: this test shows nothing"
+    unsafe = torch.load(
+        tmp_path / "checkpoint_final.pth", weights_only=False
+    )  # our own file, of a moment ago
+    assert isinstance(unsafe["_best_ema"], np.generic), (
+        "the trainer wrote no numpy scalar: this test shows nothing"
+    )
     assert read.configuration == "3d_fullres"
     assert read.tensors.keys() == unsafe["network_weights"].keys()
-    assert all(torch.equal(read.tensors[name], tensor) for name, tensor in unsafe["network_weights"].items())
+    assert all(
+        torch.equal(read.tensors[name], tensor)
+        for name, tensor in unsafe["network_weights"].items()
+    )
 
 
 def test_a_checkpoint_that_holds_a_program_is_refused_and_does_not_run_it(tmp_path: Path) -> None:
@@ -91,11 +111,15 @@ def test_a_checkpoint_that_holds_a_program_is_refused_and_does_not_run_it(tmp_pa
     with pytest.raises(ConfigurationError, match=r"posix\.system.*no weight"):
         read_weights(file)
     assert not mark.exists()
-    torch.load(file, weights_only=False)  # the program works: it was the reader that kept it from running
+    torch.load(
+        file, weights_only=False
+    )  # the program works: it was the reader that kept it from running
     assert mark.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut off"], ids=["empty", "text", "cut"])
+@pytest.mark.parametrize(
+    "content", [b"", b"no checkpoint", b"PK\x03\x04 cut off"], ids=["empty", "text", "cut"]
+)
 @pytest.mark.parametrize("name", ["checkpoint_final.pth", "model.safetensors"])
 def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     """Either form, whatever is wrong with it, is an error that names the file."""
@@ -142,8 +166,12 @@ def test_axes_that_may_be_mirrored_stand_in_both_forms(tmp_path: Path) -> None:
     silent.write_bytes(export.safetensors_of(network.state_dict()))
     read = read_weights(silent)
     assert read.mirrored_axes == (2,)
-    assert all(torch.equal(tensor, read.tensors[name]) for name, tensor in network.state_dict().items())
-    assert load_network(model_files(tmp_path), mirrored=True).predictor.allowed_mirroring_axes == (2,)
+    assert all(
+        torch.equal(tensor, read.tensors[name]) for name, tensor in network.state_dict().items()
+    )
+    assert load_network(model_files(tmp_path), mirrored=True).predictor.allowed_mirroring_axes == (
+        2,
+    )
 
 
 @pytest.mark.parametrize(
@@ -154,7 +182,9 @@ def test_axes_that_may_be_mirrored_stand_in_both_forms(tmp_path: Path) -> None:
         ({"patch_size": [16, 16], "spacing": [3.0, 3.0]}, "volumes"),
     ],
 )
-def test_plans_that_would_fail_with_the_first_scan_are_refused(tmp_path: Path, change: dict[str, Any], why: str) -> None:
+def test_plans_that_would_fail_with_the_first_scan_are_refused(
+    tmp_path: Path, change: dict[str, Any], why: str
+) -> None:
     """They install nowhere, where each case would fail."""
     from ctdeface_worker.segmentation.nnunet.network import load_network
 
@@ -175,7 +205,9 @@ def test_plans_that_would_fail_with_the_first_scan_are_refused(tmp_path: Path, c
         ({"labels": {"background": 1, "face": 2}}, "make no network"),
     ],
 )
-def test_a_description_that_fits_no_network_is_refused(tmp_path: Path, described: dict[str, Any], why: str) -> None:
+def test_a_description_that_fits_no_network_is_refused(
+    tmp_path: Path, described: dict[str, Any], why: str
+) -> None:
     """In words, whatever is wrong with it."""
     from ctdeface_worker.segmentation.nnunet.network import load_network
 
@@ -197,7 +229,10 @@ def test_both_forms_of_the_same_weights_make_the_same_network(tmp_path: Path) ->
     network = network_of(made)
     write_checkpoint(write_plans(tmp_path / "pth", made), network)
     write_safetensors(write_plans(tmp_path / "safe", made) / "model.safetensors", network)
-    one, other = (load_network(model_files(tmp_path / name)).predictor.network.state_dict() for name in ("pth", "safe"))
+    one, other = (
+        load_network(model_files(tmp_path / name)).predictor.network.state_dict()
+        for name in ("pth", "safe")
+    )
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -216,7 +251,10 @@ def test_plans_that_name_anything_but_a_layer_are_refused(tmp_path: Path, where:
     write_checkpoint(tmp_path, network_of(made))
     mark = tmp_path / "it-ran"
     if where == "nonlin":
-        architecture["arch_kwargs"] |= {"nonlin": SYSTEM, "nonlin_kwargs": {"command": f"touch {mark}"}}
+        architecture["arch_kwargs"] |= {
+            "nonlin": SYSTEM,
+            "nonlin_kwargs": {"command": f"touch {mark}"},
+        }
     else:
         architecture[where] = SYSTEM
     write_plans(tmp_path, made)
@@ -238,9 +276,18 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dataset", "why"),
     [
-        ({"channel_names": {"0": "CT", "1": "MR"}, "labels": {"background": 0, "face": 1}}, "2 images"),
-        ({"channel_names": {"0": "CT"}, "labels": {"background": 0, "nose": 1, "chin": 2}}, "nose, chin"),
-        ({"channel_names": {"0": "CT"}, "labels": {"background": 0, "face": [1, 2], "skin": 1}}, "face"),
+        (
+            {"channel_names": {"0": "CT", "1": "MR"}, "labels": {"background": 0, "face": 1}},
+            "2 images",
+        ),
+        (
+            {"channel_names": {"0": "CT"}, "labels": {"background": 0, "nose": 1, "chin": 2}},
+            "nose, chin",
+        ),
+        (
+            {"channel_names": {"0": "CT"}, "labels": {"background": 0, "face": [1, 2], "skin": 1}},
+            "face",
+        ),
         ({}, "0 images"),
     ],
     ids=["two channels", "no face", "regions", "empty"],
@@ -253,8 +300,13 @@ def test_a_network_for_something_else_is_refused(dataset: dict[str, Any], why: s
         face_label(dataset)
 
 
-@pytest.mark.parametrize(("labels", "label"), [({"background": 0, "skull": 1, "Face": 2}, 2), ({"background": 0, "deface": 1}, 1)])
-def test_the_face_is_the_label_of_that_name_or_the_only_one(labels: dict[str, int], label: int) -> None:
+@pytest.mark.parametrize(
+    ("labels", "label"),
+    [({"background": 0, "skull": 1, "Face": 2}, 2), ({"background": 0, "deface": 1}, 1)],
+)
+def test_the_face_is_the_label_of_that_name_or_the_only_one(
+    labels: dict[str, int], label: int
+) -> None:
     """Case does not matter; a single label needs no name."""
     from ctdeface_worker.segmentation.nnunet.network import face_label
 

@@ -14,51 +14,62 @@ from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.broker.protocols import Delivery
 from ctdeface_shared.broker.settlement import Ack, Retry, RetryRule
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_shared.messages import DefaceJob, EventKind
-from ctdeface_shared.options import HeaderPolicy, Originals
-from ctdeface_shared.settings import Settings, WorkSection
-from ctdeface_shared.spool import ServiceSpool
-from ctdeface_worker import tries
-from ctdeface_worker.attempt import Bench
-from ctdeface_worker.executor import WarmChild
-from ctdeface_worker.originals import archive
-from ctdeface_worker.outbox import OutputRules
+from ctdeface_shared.jobs.messages import DefaceJob, EventKind
+from ctdeface_shared.jobs.options import HeaderPolicy, Originals
+from ctdeface_shared.settings.loading import Settings
+from ctdeface_shared.settings.sections import WorkSection
+from ctdeface_shared.storage.spool import ServiceSpool
+from ctdeface_worker.case.child_process import WarmChild
+from ctdeface_worker.case.run import CaseResources
+from ctdeface_worker.publishing.originals import archive
+from ctdeface_worker.publishing.outbox import OutputRules
 from ctdeface_worker.report.model import CaseReport, State
-from ctdeface_worker.service import Station, handle, serve
-from tests.service.spools import Ends, drop, ends, job_for, reports
-from tests.service.standin import prepare, turned
+from ctdeface_worker.service import attempts
+from ctdeface_worker.service.consumer import WorkerSlot, handle, serve
+from tests.support.service.spools import Ends, drop, ends, job_for, reports
+from tests.support.service.standin import prepare, turned
 
 RULE = RetryRule(max_attempts=2, delays_seconds=(0.05,))
 
 
 @pytest.fixture
-def station(tmp_path: Path) -> Iterator[Station]:
+def slot(tmp_path: Path) -> Iterator[WorkerSlot]:
     """A slot with everything real but the pipeline."""
     spool = ServiceSpool.under(tmp_path)
     spool.prepare(outbox_mode=0o750)
     spool.prepare_inbox(Originals.ARCHIVE)
     made = make_station(spool, MemoryBroker(), grace=0.2)
     yield made
-    made.bench.child.close()
+    made.resources.child.close()
 
 
-def make_station(spool: ServiceSpool, broker: MemoryBroker, *, grace: float = 60.0, timeout: float = 5.0) -> Station:
+def make_station(
+    spool: ServiceSpool, broker: MemoryBroker, *, grace: float = 60.0, timeout: float = 5.0
+) -> WorkerSlot:
     """Put a slot together."""
     settings = Settings(work=WorkSection(grace_period=grace, job_timeout=timeout))
     rules = OutputRules(before_done=lambda report: archive(spool, report, Originals.ARCHIVE))
-    bench = Bench(spool=spool, rules=rules, settings=settings, child=WarmChild(prepare))
-    return Station(name="slot-0", broker=broker, bench=bench, spool=spool, originals=Originals.ARCHIVE, rule=RULE, stop=threading.Event())
+    resources = CaseResources(spool=spool, rules=rules, settings=settings, child=WarmChild(prepare))
+    return WorkerSlot(
+        name="slot-0",
+        broker=broker,
+        resources=resources,
+        spool=spool,
+        originals=Originals.ARCHIVE,
+        rule=RULE,
+        stop=threading.Event(),
+    )
 
 
-def work_until(station: Station, done: Callable[[], bool]) -> None:
+def work_until(slot: WorkerSlot, done: Callable[[], bool]) -> None:
     """Let the slot serve until a condition holds, at most 20 seconds."""
-    thread = threading.Thread(target=partial(serve, station))
+    thread = threading.Thread(target=partial(serve, slot))
     thread.start()
     for _ in range(400):
         if done() or not thread.is_alive():
             break
         threading.Event().wait(0.05)
-    station.stop.set()
+    slot.stop.set()
     thread.join()
     assert done()
 
@@ -69,40 +80,44 @@ def is_empty(broker: MemoryBroker) -> bool:
     return not (depth.ready or depth.held or depth.delayed)
 
 
-def publish(station: Station, *jobs: DefaceJob) -> None:
+def publish(slot: WorkerSlot, *jobs: DefaceJob) -> None:
     """Put jobs into the queue."""
     for job in jobs:
-        station.broker.publish(job)
+        slot.broker.publish(job)
 
 
-def queue_of(station: Station) -> MemoryBroker:
+def queue_of(slot: WorkerSlot) -> MemoryBroker:
     """The slot's queue, for looking into."""
-    assert isinstance(station.broker, MemoryBroker)
-    return station.broker
+    assert isinstance(slot.broker, MemoryBroker)
+    return slot.broker
 
 
-def test_a_released_case_lies_in_the_outbox_its_originals_in_the_archive_and_an_event_tells(station: Station) -> None:
+def test_a_released_case_lies_in_the_outbox_its_originals_in_the_archive_and_an_event_tells(
+    slot: WorkerSlot,
+) -> None:
     """The whole way of a job that goes well."""
-    content = (drop(station.spool, "a") / "0.dcm").read_bytes()
-    job = job_for(station.spool, "a")
-    publish(station, job)
-    work_until(station, lambda: bool(queue_of(station).queue.events))
-    assert ends(station.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
-    assert (station.spool.outbox / "a" / "0.dcm").read_bytes() == turned(content)
-    assert (station.spool.archive / "originals" / "a" / job.job_id / "0.dcm").read_bytes() == content
-    (event,) = queue_of(station).queue.events
+    content = (drop(slot.spool, "a") / "0.dcm").read_bytes()
+    job = job_for(slot.spool, "a")
+    publish(slot, job)
+    work_until(slot, lambda: bool(queue_of(slot).queue.events))
+    assert ends(slot.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
+    assert (slot.spool.outbox / "a" / "0.dcm").read_bytes() == turned(content)
+    assert (slot.spool.archive / "originals" / "a" / job.job_id / "0.dcm").read_bytes() == content
+    (event,) = queue_of(slot).queue.events
     assert (event.kind, event.job_id) == (EventKind.RELEASED, job.job_id)
-    assert [report.state for report in reports(station.spool, "a")] == [State.DONE]
+    assert [report.state for report in reports(slot.spool, "a")] == [State.DONE]
 
 
-def test_a_job_that_wants_new_uids_is_not_done_by_a_worker_without_the_secret(station: Station) -> None:
+def test_a_job_that_wants_new_uids_is_not_done_by_a_worker_without_the_secret(
+    slot: WorkerSlot,
+) -> None:
     """Without it anybody could compute the new UIDs of known ones; the settings of watcher and worker may differ."""
-    drop(station.spool, "a")
-    job = job_for(station.spool, "a")
-    publish(station, replace(job, options=replace(job.options, headers=HeaderPolicy.ANNOTATE)))
-    work_until(station, lambda: is_empty(queue_of(station)))
-    assert ends(station.spool) == Ends(inbox=[], outbox=[], quarantine=["a"])
-    (report,) = reports(station.spool, "a")
+    drop(slot.spool, "a")
+    job = job_for(slot.spool, "a")
+    publish(slot, replace(job, options=replace(job.options, headers=HeaderPolicy.ANNOTATE)))
+    work_until(slot, lambda: is_empty(queue_of(slot)))
+    assert ends(slot.spool) == Ends(inbox=[], outbox=[], quarantine=["a"])
+    (report,) = reports(slot.spool, "a")
     assert report.result.code == "SecretMissing"
     assert "CTDEFACE_UID_KEY" in report.result.reason
 
@@ -117,175 +132,196 @@ def test_a_job_that_wants_new_uids_is_not_done_by_a_worker_without_the_secret(st
         ("hang", "WorkerTimedOut"),
     ],
 )
-def test_a_case_that_cannot_be_released_ends_in_quarantine_while_others_go_on(station: Station, plan: str, code: str) -> None:
+def test_a_case_that_cannot_be_released_ends_in_quarantine_while_others_go_on(
+    slot: WorkerSlot, plan: str, code: str
+) -> None:
     """After the bound of attempts the case lies in quarantine with its originals; the next case is released."""
-    drop(station.spool, "bad", plan)
-    drop(station.spool, "good")
-    publish(station, job_for(station.spool, "bad"), job_for(station.spool, "good"))
-    work_until(station, lambda: is_empty(queue_of(station)))
-    assert ends(station.spool) == Ends(inbox=[], outbox=["good"], quarantine=["bad"])
-    (report,) = reports(station.spool, "bad")
+    drop(slot.spool, "bad", plan)
+    drop(slot.spool, "good")
+    publish(slot, job_for(slot.spool, "bad"), job_for(slot.spool, "good"))
+    work_until(slot, lambda: is_empty(queue_of(slot)))
+    assert ends(slot.spool) == Ends(inbox=[], outbox=["good"], quarantine=["bad"])
+    (report,) = reports(slot.spool, "bad")
     assert (report.state, report.result.code) == (State.REFUSED, code)
-    assert list((station.spool.quarantine / "bad").glob("*/originals/plan.txt"))
-    assert tries.begun(station.spool.reports / "bad" / report.job_id) == (1 if plan == "refuse" else RULE.max_attempts)
+    assert list((slot.spool.quarantine / "bad").glob("*/originals/plan.txt"))
+    assert attempts.begun(slot.spool.reports / "bad" / report.job_id) == (
+        1 if plan == "refuse" else RULE.max_attempts
+    )
 
 
-def test_a_crash_that_does_not_come_again_costs_one_attempt(station: Station) -> None:
+def test_a_crash_that_does_not_come_again_costs_one_attempt(slot: WorkerSlot) -> None:
     """The second attempt releases the case."""
-    drop(station.spool, "a", "once crash")
-    publish(station, job_for(station.spool, "a"))
-    work_until(station, lambda: is_empty(queue_of(station)))
-    assert ends(station.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
+    drop(slot.spool, "a", "once crash")
+    publish(slot, job_for(slot.spool, "a"))
+    work_until(slot, lambda: is_empty(queue_of(slot)))
+    assert ends(slot.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
 
 
-def test_attempts_that_nobody_settled_are_counted_from_the_disk(station: Station) -> None:
+def test_attempts_that_nobody_settled_are_counted_from_the_disk(slot: WorkerSlot) -> None:
     """A job whose workers died with it is quarantined without a further attempt."""
-    drop(station.spool, "a")
-    job = job_for(station.spool, "a")
+    drop(slot.spool, "a")
+    job = job_for(slot.spool, "a")
     for _ in range(RULE.max_attempts):
-        tries.begin(station.spool.reports / "a" / job.job_id)
-    publish(station, job)
-    work_until(station, lambda: is_empty(queue_of(station)))
-    assert ends(station.spool) == Ends(inbox=[], outbox=[], quarantine=["a"])
-    assert reports(station.spool, "a")[0].result.code == "WorkerCrashed"
+        attempts.begin(slot.spool.reports / "a" / job.job_id)
+    publish(slot, job)
+    work_until(slot, lambda: is_empty(queue_of(slot)))
+    assert ends(slot.spool) == Ends(inbox=[], outbox=[], quarantine=["a"])
+    assert reports(slot.spool, "a")[0].result.code == "WorkerCrashed"
 
 
-def test_the_same_job_twice_is_published_once(station: Station) -> None:
+def test_the_same_job_twice_is_published_once(slot: WorkerSlot) -> None:
     """A redelivery after the end changes nothing."""
-    drop(station.spool, "a")
-    job = job_for(station.spool, "a")
-    publish(station, job, job)
-    work_until(station, lambda: is_empty(queue_of(station)))
-    assert ends(station.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
-    assert not list((station.spool.archive / "outputs").glob("*"))
+    drop(slot.spool, "a")
+    job = job_for(slot.spool, "a")
+    publish(slot, job, job)
+    work_until(slot, lambda: is_empty(queue_of(slot)))
+    assert ends(slot.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
+    assert not list((slot.spool.archive / "outputs").glob("*"))
 
 
-def test_a_case_that_changed_since_it_was_seen_is_not_released_and_stays_in_the_inbox(station: Station) -> None:
+def test_a_case_that_changed_since_it_was_seen_is_not_released_and_stays_in_the_inbox(
+    slot: WorkerSlot,
+) -> None:
     """The old job ends as InputChanged; the files wait for the new one."""
-    folder = drop(station.spool, "a")
-    job = job_for(station.spool, "a")
+    folder = drop(slot.spool, "a")
+    job = job_for(slot.spool, "a")
     (folder / "late.dcm").write_bytes(b"late")
-    publish(station, job)
-    work_until(station, lambda: is_empty(queue_of(station)))
-    assert ends(station.spool).inbox == ["a"]
-    assert ends(station.spool).outbox == []
-    assert reports(station.spool, "a")[0].result.code == "InputChanged"
+    publish(slot, job)
+    work_until(slot, lambda: is_empty(queue_of(slot)))
+    assert ends(slot.spool).inbox == ["a"]
+    assert ends(slot.spool).outbox == []
+    assert reports(slot.spool, "a")[0].result.code == "InputChanged"
     assert len(list(folder.iterdir())) == 3
 
 
-def test_an_older_job_that_ends_after_a_newer_one_does_not_replace_its_output(station: Station) -> None:
+def test_an_older_job_that_ends_after_a_newer_one_does_not_replace_its_output(
+    slot: WorkerSlot,
+) -> None:
     """The newest wins, whatever the order of arrival."""
-    drop(station.spool, "a")
+    drop(slot.spool, "a")
     now = datetime.now(UTC)
-    newer, older = job_for(station.spool, "a", 1, now), job_for(station.spool, "a", 0, now - timedelta(hours=1))
-    publish(station, newer)
-    work_until(station, lambda: is_empty(queue_of(station)))
-    before = (station.spool.outbox / "a").stat().st_ino
-    (station.spool.archive / "originals" / "a" / newer.job_id).rename(station.spool.inbox / "a")
-    again = make_station(station.spool, MemoryBroker())
+    newer, older = (
+        job_for(slot.spool, "a", 1, now),
+        job_for(slot.spool, "a", 0, now - timedelta(hours=1)),
+    )
+    publish(slot, newer)
+    work_until(slot, lambda: is_empty(queue_of(slot)))
+    before = (slot.spool.outbox / "a").stat().st_ino
+    (slot.spool.archive / "originals" / "a" / newer.job_id).rename(slot.spool.inbox / "a")
+    again = make_station(slot.spool, MemoryBroker())
     publish(again, older)
     work_until(again, lambda: is_empty(queue_of(again)))
-    assert (station.spool.outbox / "a").stat().st_ino == before
-    assert {report.job_id: report.state for report in reports(station.spool, "a")}[newer.job_id] is State.DONE
+    assert (slot.spool.outbox / "a").stat().st_ino == before
+    assert {report.job_id: report.state for report in reports(slot.spool, "a")}[
+        newer.job_id
+    ] is State.DONE
 
 
-def test_a_worker_that_is_stopped_hands_its_case_back_and_the_attempt_does_not_count(station: Station) -> None:
+def test_a_worker_that_is_stopped_hands_its_case_back_and_the_attempt_does_not_count(
+    slot: WorkerSlot,
+) -> None:
     """After the grace period the job is in the queue again, as the attempt that it was."""
-    drop(station.spool, "a", "hang")
-    job = job_for(station.spool, "a")
-    publish(station, job)
-    folder = station.spool.reports / "a" / job.job_id
-    threading.Timer(1.0, station.stop.set).start()
-    serve(station)
-    depth = queue_of(station).depth()
+    drop(slot.spool, "a", "hang")
+    job = job_for(slot.spool, "a")
+    publish(slot, job)
+    folder = slot.spool.reports / "a" / job.job_id
+    threading.Timer(1.0, slot.stop.set).start()
+    serve(slot)
+    depth = queue_of(slot).depth()
     assert (depth.ready, depth.dead) == (1, 0)
-    assert queue_of(station).queue.ready[0].attempt == 1
-    assert tries.begun(folder) == 0
-    assert ends(station.spool) == Ends(inbox=["a"], outbox=[], quarantine=[])
+    assert queue_of(slot).queue.ready[0].attempt == 1
+    assert attempts.begun(folder) == 0
+    assert ends(slot.spool) == Ends(inbox=["a"], outbox=[], quarantine=[])
 
 
 @pytest.mark.parametrize("body", [b"\xff", b"{}", b'{"schema_version": 99}', b"x" * 70_000])
-def test_a_message_that_is_no_job_is_buried(station: Station, body: bytes) -> None:
+def test_a_message_that_is_no_job_is_buried(slot: WorkerSlot, body: bytes) -> None:
     """It goes to the dead letters and nothing is touched."""
-    queue_of(station).queue.put(body)
-    work_until(station, lambda: queue_of(station).depth().dead == 1)
-    assert ends(station.spool) == Ends(inbox=[], outbox=[], quarantine=[])
+    queue_of(slot).queue.put(body)
+    work_until(slot, lambda: queue_of(slot).depth().dead == 1)
+    assert ends(slot.spool) == Ends(inbox=[], outbox=[], quarantine=[])
 
 
-def test_a_link_out_of_the_inbox_is_not_followed(station: Station, tmp_path: Path) -> None:
+def test_a_link_out_of_the_inbox_is_not_followed(slot: WorkerSlot, tmp_path: Path) -> None:
     """The job is buried as EscapingPath and the folder behind the link stays as it is."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "plan.txt").write_text("release\n", encoding="utf-8")
-    (station.spool.inbox / "a").symlink_to(outside)
-    publish(station, job_for(station.spool, "a"))
-    work_until(station, lambda: queue_of(station).depth().dead == 1)
-    assert next(iter(queue_of(station).dead_letters())).code == "EscapingPath"
+    (slot.spool.inbox / "a").symlink_to(outside)
+    publish(slot, job_for(slot.spool, "a"))
+    work_until(slot, lambda: queue_of(slot).depth().dead == 1)
+    assert next(iter(queue_of(slot).dead_letters())).code == "EscapingPath"
     assert [path.name for path in outside.iterdir()] == ["plan.txt"]
-    assert ends(station.spool).outbox == []
+    assert ends(slot.spool).outbox == []
 
 
-def test_a_refusal_that_cannot_be_recorded_is_tried_again(station: Station) -> None:
+def test_a_refusal_that_cannot_be_recorded_is_tried_again(slot: WorkerSlot) -> None:
     """With the reports gone read-only nothing is lost: the delivery asks for another attempt."""
-    drop(station.spool, "a", "refuse")
-    broker = queue_of(station)
-    publish(station, job_for(station.spool, "a"))
+    drop(slot.spool, "a", "refuse")
+    broker = queue_of(slot)
+    publish(slot, job_for(slot.spool, "a"))
     delivery = broker.receive(1.0)
     assert delivery is not None
-    station.spool.reports.rmdir()
-    station.spool.reports.write_text("a file where the folder was", encoding="utf-8")
-    broker.settle(delivery, handle(station, delivery).settlement)
+    slot.spool.reports.rmdir()
+    slot.spool.reports.write_text("a file where the folder was", encoding="utf-8")
+    broker.settle(delivery, handle(slot, delivery).settlement)
     assert broker.depth().delayed == 1
-    assert ends(station.spool) == Ends(inbox=["a"], outbox=[], quarantine=[])
+    assert ends(slot.spool) == Ends(inbox=["a"], outbox=[], quarantine=[])
 
 
-def test_a_published_case_that_cannot_be_finished_is_never_settled_as_refused(station: Station) -> None:
+def test_a_published_case_that_cannot_be_finished_is_never_settled_as_refused(
+    slot: WorkerSlot,
+) -> None:
     """Whatever keeps it from being done, it is delivered again, and is done as soon as it can be."""
 
     def fail(_: CaseReport) -> None:
         raise NotADirectoryError
 
-    drop(station.spool, "a")
-    publish(station, job_for(station.spool, "a"))
-    delivery = queue_of(station).receive(1.0)
+    drop(slot.spool, "a")
+    publish(slot, job_for(slot.spool, "a"))
+    delivery = queue_of(slot).receive(1.0)
     assert delivery is not None
-    failing = replace(station, bench=replace(station.bench, rules=replace(station.bench.rules, before_done=fail)))
+    failing = replace(
+        slot,
+        resources=replace(slot.resources, rules=replace(slot.resources.rules, before_done=fail)),
+    )
     for attempt in (1, 2, 3, 4):
         assert isinstance(handle(failing, replace(delivery, attempt=attempt)).settlement, Retry)
-    assert [report.state for report in reports(station.spool, "a")] == [State.PUBLISHED]
-    assert handle(station, replace(delivery, attempt=4)).settlement == Ack()
-    assert [report.state for report in reports(station.spool, "a")] == [State.DONE]
-    assert ends(station.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
+    assert [report.state for report in reports(slot.spool, "a")] == [State.PUBLISHED]
+    assert handle(slot, replace(delivery, attempt=4)).settlement == Ack()
+    assert [report.state for report in reports(slot.spool, "a")] == [State.DONE]
+    assert ends(slot.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
 
 
-def test_a_job_whose_storage_fails_waits_without_losing_an_attempt(station: Station) -> None:
+def test_a_job_whose_storage_fails_waits_without_losing_an_attempt(slot: WorkerSlot) -> None:
     """However often it meets a full disk it is delivered again as the attempt that it was, and released when there is space."""
-    folder = drop(station.spool, "a", "disk")
+    folder = drop(slot.spool, "a", "disk")
     times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    job = job_for(station.spool, "a")
-    publish(station, job)
-    delivery = queue_of(station).receive(1.0)
+    job = job_for(slot.spool, "a")
+    publish(slot, job)
+    delivery = queue_of(slot).receive(1.0)
     assert delivery is not None
     for _ in range(RULE.max_attempts + 2):
-        assert handle(station, delivery).settlement == Retry(RULE.delay_after(1), 0)
-    assert tries.begun(station.spool.reports / "a" / job.job_id) == 0
+        assert handle(slot, delivery).settlement == Retry(RULE.delay_after(1), 0)
+    assert attempts.begun(slot.spool.reports / "a" / job.job_id) == 0
     plan = folder / "plan.txt"
     plan.write_text(plan.read_text().replace("disk", "free"), encoding="utf-8")
     os.utime(plan, ns=(times[plan], times[plan]))
-    assert handle(station, delivery).settlement == Ack()
-    assert ends(station.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
+    assert handle(slot, delivery).settlement == Ack()
+    assert ends(slot.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
 
 
 class _Closed(MemoryBroker):
     """A queue that lets nobody in."""
 
-    def receive(self, wait_seconds: float) -> Delivery | None:  # noqa: ARG002  nobody waits who is refused
+    def receive(self, wait_seconds: float) -> Delivery | None:
         """Refuse, as a server does that is given a wrong password."""
-        message = "the queue refuses this user"
-        raise ConfigurationError(message)
+        raise ConfigurationError("the queue refuses this user")
 
 
-def test_a_queue_that_never_lets_the_worker_in_ends_it_with_the_sentence(station: Station) -> None:
+def test_a_queue_that_never_lets_the_worker_in_ends_it_with_the_sentence(
+    slot: WorkerSlot,
+) -> None:
     """Waiting would not help: somebody must change a setting, and whoever supervises the worker is told so."""
     with pytest.raises(ConfigurationError, match="refuses this user"):
-        serve(replace(station, broker=_Closed()))
+        serve(replace(slot, broker=_Closed()))

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared.options import Originals
-from ctdeface_shared.spool import ServiceSpool
-from ctdeface_watcher.unzip import Limits
+from ctdeface_shared.jobs.options import Originals
+from ctdeface_shared.storage.spool import ServiceSpool
+from ctdeface_watcher.inbox.unzip import ZipLimits
 from ctdeface_worker.report.model import CaseReport, State
-from tests.service.watcher import QUIET, RunningWatcher, fill, wait_for
+from tests.support.service.watcher import QUIET, RunningWatcher, fill, wait_for
 
 
 def drop_zip(spool: ServiceSpool, name: str, *, bad: bool = False) -> Path:
@@ -24,22 +24,32 @@ def drop_zip(spool: ServiceSpool, name: str, *, bad: bool = False) -> Path:
 
 def refused(spool: ServiceSpool, case: str) -> list[CaseReport]:
     """Return the reports of a case in the quarantine, read as workers read them."""
-    return [CaseReport.from_json(path.read_bytes()) for path in sorted((spool.quarantine / case).glob("*/report.json"))]
+    return [
+        CaseReport.from_json(path.read_bytes())
+        for path in sorted((spool.quarantine / case).glob("*/report.json"))
+    ]
 
 
 @pytest.mark.parametrize("originals", list(Originals))
-def test_a_zip_file_becomes_one_case_and_is_put_away(watcher: RunningWatcher, originals: Originals) -> None:
+def test_a_zip_file_becomes_one_case_and_is_put_away(
+    watcher: RunningWatcher, originals: Originals
+) -> None:
     """To the archive, nowhere, or it stays and is not unpacked again, also after a restart without a ledger."""
     watcher.originals = originals
     archive = drop_zip(watcher.spool, "a.zip")
     watcher.start()
     watcher.expect("a")
-    assert sorted(path.relative_to(watcher.spool.inbox / "a").as_posix() for path in (watcher.spool.inbox / "a").rglob("*.dcm")) == [
+    assert sorted(
+        path.relative_to(watcher.spool.inbox / "a").as_posix()
+        for path in (watcher.spool.inbox / "a").rglob("*.dcm")
+    ) == [
         "2.dcm",
         "series/1.dcm",
     ]
     assert archive.exists() is (originals is Originals.KEEP)
-    assert len(list((watcher.spool.archive / "zips").rglob("a.zip/*/a.zip"))) == (originals is Originals.ARCHIVE)
+    assert len(list((watcher.spool.archive / "zips").rglob("a.zip/*/a.zip"))) == (
+        originals is Originals.ARCHIVE
+    )
     watcher.end()
     for file in watcher.state.glob("ledger*"):
         file.unlink()
@@ -50,19 +60,27 @@ def test_a_zip_file_becomes_one_case_and_is_put_away(watcher: RunningWatcher, or
 
 
 @pytest.mark.parametrize("originals", list(Originals))
-def test_a_refused_zip_file_goes_to_the_quarantine_with_a_report(watcher: RunningWatcher, originals: Originals) -> None:
+def test_a_refused_zip_file_goes_to_the_quarantine_with_a_report(
+    watcher: RunningWatcher, originals: Originals
+) -> None:
     """Kept in the inbox it is only reported, once."""
     watcher.originals = originals
     archive = drop_zip(watcher.spool, "a.zip", bad=True)
     watcher.start()
-    wait_for(lambda: archive.exists() is (originals is Originals.KEEP) and bool(refused(watcher.spool, "a")))
+    wait_for(
+        lambda: (
+            archive.exists() is (originals is Originals.KEEP) and bool(refused(watcher.spool, "a"))
+        )
+    )
     fill(watcher.spool.inbox / "other")
     watcher.expect("other")
     (report,) = refused(watcher.spool, "a")
     assert (report.state, report.result.code) == (State.REFUSED, "UnsafeArchive")
     assert "leads out of its folder" in report.result.reason
     assert (watcher.spool.reports / "a" / report.job_id / "report.json").exists()
-    assert len(list(watcher.spool.quarantine.glob("a/*/originals/a.zip"))) == (originals is not Originals.KEEP)
+    assert len(list(watcher.spool.quarantine.glob("a/*/originals/a.zip"))) == (
+        originals is not Originals.KEEP
+    )
     assert not watcher.seen.waiting
 
 
@@ -76,7 +94,9 @@ def test_a_zip_file_refused_twice_is_quarantined_twice(watcher: RunningWatcher) 
     assert len({report.job_id for report in refused(watcher.spool, "a")}) == 2
 
 
-def test_a_zip_file_waits_while_a_case_of_its_name_lies_in_the_inbox(watcher: RunningWatcher) -> None:
+def test_a_zip_file_waits_while_a_case_of_its_name_lies_in_the_inbox(
+    watcher: RunningWatcher,
+) -> None:
     """It is unpacked when the case has gone."""
     fill(watcher.spool.inbox / "a")
     drop_zip(watcher.spool, "a.zip")
@@ -88,7 +108,9 @@ def test_a_zip_file_waits_while_a_case_of_its_name_lies_in_the_inbox(watcher: Ru
     assert (watcher.spool.inbox / "a/series/1.dcm").exists()
 
 
-def test_a_zip_file_waits_beside_a_case_of_the_same_names_and_sizes_but_other_content(watcher: RunningWatcher) -> None:
+def test_a_zip_file_waits_beside_a_case_of_the_same_names_and_sizes_but_other_content(
+    watcher: RunningWatcher,
+) -> None:
     """Another patient of the same scanner; where originals are deleted, it would be lost."""
     watcher.originals = Originals.DELETE
     case = watcher.spool.inbox / "a"
@@ -116,7 +138,7 @@ def test_a_zip_file_that_is_still_being_copied_waits(watcher: RunningWatcher) ->
 
 def test_a_zip_file_for_which_the_disk_has_no_room_waits(watcher: RunningWatcher) -> None:
     """Its content, not its own size, counts."""
-    watcher.limits = Limits(files=9, bytes=10**18, ratio=10.0**18)
+    watcher.limits = ZipLimits(files=9, bytes=10**18, ratio=10.0**18)
     hidden = watcher.spool.inbox / ".a.zip"
     with zipfile.ZipFile(hidden, "w") as packed:
         packed.writestr("1.dcm", b"one")

@@ -8,15 +8,25 @@ import numpy as np
 import pydicom
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from ctdeface_shared.errors import MixedPatients, PermanentError
 from ctdeface_worker.dicom.reader import FileKind, read_case
 from ctdeface_worker.dicom.selection import select
 from ctdeface_worker.dicom.volume import load
-from tests.ct_files import CtFile, encoded, put, stack
+from tests.support.ct_files import CtFile, encoded, put, stack
 
-SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
+SYNTAXES = (
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+)
 
 
 def file_with_everything(syntax: str) -> bytes:
@@ -39,7 +49,9 @@ def file_with_everything(syntax: str) -> bytes:
     damage=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=4),
     cut=st.integers(0, 300),
 )
-def test_a_damaged_file_gets_a_fate_and_its_series_an_answer(syntax: str, damage: list[tuple[int, int]], cut: int) -> None:
+def test_a_damaged_file_gets_a_fate_and_its_series_an_answer(
+    syntax: str, damage: list[tuple[int, int]], cut: int
+) -> None:
     """Whichever bytes are wrong: nothing but the errors that are meant."""
     content = bytearray(file_with_everything(syntax))
     for at, value in damage:

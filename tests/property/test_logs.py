@@ -11,15 +11,26 @@ from hypothesis import strategies as st
 from ctdeface_shared import logs
 
 NAMES = st.text(min_size=1, max_size=12).filter(
-    lambda name: name not in {"event", "exc_info", "stack_info", "stackLevel", "stacklevel", "extra"}
+    lambda name: (
+        name not in {"event", "exc_info", "stack_info", "stackLevel", "stacklevel", "extra"}
+    )
 )
 
 
-@given(event=st.text(), context=st.dictionaries(NAMES | st.sampled_from(sorted(logs.ALLOWED_KEYS - {"event"})), st.text()))
+@given(
+    event=st.text(),
+    context=st.dictionaries(
+        NAMES | st.sampled_from(sorted(logs.ALLOWED_KEYS - {"event"})), st.text()
+    ),
+)
 def test_no_key_and_no_text_gets_past_the_allow_list(event: str, context: dict[str, str]) -> None:
     """Every line is JSON, its keys are allowed ones and its event is a plain name."""
     line: dict[str, object] = {"event": event, **context}
-    for processor in (logs.withhold_foreign_text, logs.trace_without_messages, logs.keep_allowed_keys):
+    for processor in (
+        logs.withhold_foreign_text,
+        logs.trace_without_messages,
+        logs.keep_allowed_keys,
+    ):
         line = dict(processor(None, "info", line))
     assert set(line) <= logs.ALLOWED_KEYS
     said = line["event"]

@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import ndimage
 
-from ctdeface_worker import morphology
-from ctdeface_worker.domain import BoolArray
+from ctdeface_worker.imaging import morphology
+from ctdeface_worker.imaging.domain import BoolArray
 
-VOLUMES = arrays.arrays(np.bool_, st.tuples(st.integers(1, 4), st.integers(3, 14), st.integers(3, 14)))
+VOLUMES = arrays.arrays(
+    np.bool_, st.tuples(st.integers(1, 4), st.integers(3, 14), st.integers(3, 14))
+)
 
 
 def disk(radius: int) -> BoolArray:
@@ -22,8 +24,13 @@ def disk(radius: int) -> BoolArray:
 @given(mask=VOLUMES, radius=st.integers(1, 7))
 def test_dilation_and_opening_are_scipys(mask: BoolArray, radius: int) -> None:
     """Beyond the border nothing is set."""
-    for ours, theirs in ((morphology.dilated, ndimage.binary_dilation), (morphology.opened, ndimage.binary_opening)):
-        assert np.array_equal(ours(mask, radius), np.stack([theirs(section, disk(radius)) for section in mask]))
+    for ours, theirs in (
+        (morphology.dilated, ndimage.binary_dilation),
+        (morphology.opened, ndimage.binary_opening),
+    ):
+        assert np.array_equal(
+            ours(mask, radius), np.stack([theirs(section, disk(radius)) for section in mask])
+        )
 
 
 @given(mask=VOLUMES, radius=st.integers(1, 7))
@@ -31,19 +38,26 @@ def test_closing_does_not_wear_off_at_the_border(mask: BoolArray, radius: int) -
     """The same as scipy's with room around."""
     room = 2 * radius
     wide = [ndimage.binary_closing(np.pad(section, room), disk(radius)) for section in mask]
-    assert np.array_equal(morphology.closed(mask, radius), np.stack(wide)[:, room:-room, room:-room])
+    assert np.array_equal(
+        morphology.closed(mask, radius), np.stack(wide)[:, room:-room, room:-room]
+    )
 
 
 @given(mask=VOLUMES)
 def test_holes_are_what_scipy_fills(mask: BoolArray) -> None:
     """Enclosed by the four-neighborhood's rules."""
-    assert np.array_equal(morphology.holes(mask), np.stack([ndimage.binary_fill_holes(section) & ~section for section in mask]))
+    assert np.array_equal(
+        morphology.holes(mask),
+        np.stack([ndimage.binary_fill_holes(section) & ~section for section in mask]),
+    )
 
 
 @given(mask=VOLUMES, steps=st.integers(1, 4))
 def test_growing_by_steps_is_scipys(mask: BoolArray, steps: int) -> None:
     """In three dimensions, to six neighbors."""
-    assert np.array_equal(morphology.grown(mask, steps), ndimage.binary_dilation(mask, iterations=steps))
+    assert np.array_equal(
+        morphology.grown(mask, steps), ndimage.binary_dilation(mask, iterations=steps)
+    )
 
 
 @pytest.mark.parametrize("radius", [0, 1])

@@ -4,10 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctdeface_shared import errors
-from ctdeface_shared.broker.settlement import Ack, Bury, Quarantine, Retry, RetryRule, decide
+from ctdeface_shared.broker.settlement import Ack, Quarantine, Reject, Retry, RetryRule, decide
 
-CLASSES = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, Exception)]
-ERRORS = st.sampled_from([*CLASSES, ValueError, OSError, MemoryError, RecursionError]).map(lambda kind: kind("said"))
+CLASSES = [
+    each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, Exception)
+]
+ERRORS = st.sampled_from([*CLASSES, ValueError, OSError, MemoryError, RecursionError]).map(
+    lambda kind: kind("said")
+)
 RULES = st.builds(
     RetryRule,
     max_attempts=st.integers(1, 20),
@@ -16,10 +20,12 @@ RULES = st.builds(
 
 
 @given(error=st.none() | ERRORS, attempt=st.integers(1, 100), rule=RULES)
-def test_every_outcome_has_a_settlement_and_only_success_is_silent(error: Exception | None, attempt: int, rule: RetryRule) -> None:
+def test_every_outcome_has_a_settlement_and_only_success_is_silent(
+    error: Exception | None, attempt: int, rule: RetryRule
+) -> None:
     """Whatever happened, the decision is one of four, and a failure is never merely acknowledged."""
     decision = decide(error, attempt, rule)
-    assert isinstance(decision, Ack | Retry | Bury | Quarantine)
+    assert isinstance(decision, Ack | Retry | Reject | Quarantine)
     assert isinstance(decision, Ack) == (error is None)
 
 
@@ -32,11 +38,16 @@ def test_no_error_is_retried_for_ever(error: Exception, rule: RetryRule) -> None
         if not isinstance(decide(error, attempt, rule), Retry):
             break
     assert not isinstance(decide(error, made, rule), Retry)
-    assert all(not isinstance(decide(error, later, rule), Retry) for later in range(rule.max_attempts, rule.max_attempts + 50))
+    assert all(
+        not isinstance(decide(error, later, rule), Retry)
+        for later in range(rule.max_attempts, rule.max_attempts + 50)
+    )
 
 
 @given(error=ERRORS, attempt=st.integers(1, 100), rule=RULES)
-def test_a_pause_is_one_of_those_that_have_a_queue(error: Exception, attempt: int, rule: RetryRule) -> None:
+def test_a_pause_is_one_of_those_that_have_a_queue(
+    error: Exception, attempt: int, rule: RetryRule
+) -> None:
     """A retry waits for a configured delay, at least as long as the one before, and counts the attempt that failed."""
     decision = decide(error, attempt, rule)
     if isinstance(decision, Retry):
@@ -49,4 +60,6 @@ def test_a_pause_is_one_of_those_that_have_a_queue(error: Exception, attempt: in
 def test_what_is_permanent_is_never_tried_again(attempt: int, rule: RetryRule) -> None:
     """No permanent error, and none of its subclasses, leads to a retry at any attempt."""
     permanent = [kind for kind in CLASSES if issubclass(kind, errors.PermanentError)]
-    assert not [kind for kind in permanent if isinstance(decide(kind("said"), attempt, rule), Retry | Ack)]
+    assert not [
+        kind for kind in permanent if isinstance(decide(kind("said"), attempt, rule), Retry | Ack)
+    ]

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctdeface_watcher.stability import Patience, Snapshot, Verdict, Watched, judge, look
+from ctdeface_watcher.inbox.stability import SeenCase, SettleTimes, Snapshot, Verdict, judge, look
 
-PATIENCE = Patience(quiet=5.0, longest=50.0)
+PATIENCE = SettleTimes(quiet=5.0, longest=50.0)
 SNAPSHOTS = st.builds(
     Snapshot,
     files=st.integers(min_value=0, max_value=2),
@@ -14,10 +14,12 @@ SNAPSHOTS = st.builds(
     copying=st.booleans(),
     marked=st.sampled_from([False]),
 )
-SCANS = st.lists(st.tuples(st.floats(min_value=0.0, max_value=20.0), SNAPSHOTS), min_size=1, max_size=12)
+SCANS = st.lists(
+    st.tuples(st.floats(min_value=0.0, max_value=20.0), SNAPSHOTS), min_size=1, max_size=12
+)
 
 
-def play(scans: list[tuple[float, Snapshot]]) -> tuple[Watched, list[tuple[float, Snapshot]]]:
+def play(scans: list[tuple[float, Snapshot]]) -> tuple[SeenCase, list[tuple[float, Snapshot]]]:
     """Let scans happen, each some seconds after the one before; return what is remembered and when each was."""
     now, watched, seen = 0.0, None, []
     for pause, snapshot in scans:
@@ -29,29 +31,39 @@ def play(scans: list[tuple[float, Snapshot]]) -> tuple[Watched, list[tuple[float
 
 
 @given(scans=SCANS)
-def test_a_case_settles_exactly_when_its_last_scans_agree_for_the_quiet_period(scans: list[tuple[float, Snapshot]]) -> None:
+def test_a_case_settles_exactly_when_its_last_scans_agree_for_the_quiet_period(
+    scans: list[tuple[float, Snapshot]],
+) -> None:
     """Two or more scans, nothing in progress, at least one file; computed a second time from the whole history."""
     watched, seen = play(scans)
     now, last = seen[-1]
-    agreeing = next((count for count, (_, snapshot) in enumerate(reversed(seen)) if snapshot != last), len(seen))
+    agreeing = next(
+        (count for count, (_, snapshot) in enumerate(reversed(seen)) if snapshot != last), len(seen)
+    )
     quiet = agreeing >= 2 and now - seen[-agreeing][0] >= PATIENCE.quiet
     settled = judge(watched, PATIENCE, now) is Verdict.SETTLED
     assert settled is (quiet and last.files > 0 and not last.copying)
 
 
 @given(scans=SCANS)
-def test_whatever_does_not_settle_is_given_up_after_the_longest_wait_and_never_before(scans: list[tuple[float, Snapshot]]) -> None:
+def test_whatever_does_not_settle_is_given_up_after_the_longest_wait_and_never_before(
+    scans: list[tuple[float, Snapshot]],
+) -> None:
     """Nothing waits for ever, nothing is given up early."""
     watched, seen = play(scans)
     now = seen[-1][0]
     verdict = judge(watched, PATIENCE, now)
-    assert (verdict is Verdict.GIVEN_UP) is (verdict is not Verdict.SETTLED and now - seen[0][0] >= PATIENCE.longest)
+    assert (verdict is Verdict.GIVEN_UP) is (
+        verdict is not Verdict.SETTLED and now - seen[0][0] >= PATIENCE.longest
+    )
 
 
 @given(scans=SCANS, marked=st.booleans())
-def test_where_only_the_marker_counts_nothing_else_settles_a_case(scans: list[tuple[float, Snapshot]], marked: bool) -> None:
+def test_where_only_the_marker_counts_nothing_else_settles_a_case(
+    scans: list[tuple[float, Snapshot]], marked: bool
+) -> None:
     """And the marker does so in the scan that sees it first."""
-    patience = Patience(quiet=5.0, longest=1e9, marker_only=True)
+    patience = SettleTimes(quiet=5.0, longest=1e9, marker_only=True)
     last = Snapshot(files=1, bytes=1, newest_ns=9, marked=marked)
     watched, seen = play([*scans, (0.0, last)])
     assert (judge(watched, patience, seen[-1][0]) is Verdict.SETTLED) is marked

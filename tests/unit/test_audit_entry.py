@@ -6,11 +6,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctdeface_shared.audit.entry import NOTHING_BEFORE, UNSIGNED, CaseEnd, Entry, Outcome, digest_of, digest_of_report
+from ctdeface_shared.audit.entry import (
+    NOTHING_BEFORE,
+    UNSIGNED,
+    CaseEnd,
+    Entry,
+    Outcome,
+    digest_of,
+    digest_of_report,
+)
 from ctdeface_shared.audit.writer import host_name
-from tests.service.audited import an_end
+from tests.support.service.audited import an_end
 
-ENTRY = Entry(chain="host.1", seq=1, prev=NOTHING_BEFORE, at="2026-11-21T12:00:00.000+00:00", pid=7, end=an_end("job"))
+ENTRY = Entry(
+    chain="host.1",
+    seq=1,
+    prev=NOTHING_BEFORE,
+    at="2026-11-21T12:00:00.000+00:00",
+    pid=7,
+    end=an_end("job"),
+)
 TEXT = st.text(max_size=20)
 
 
@@ -46,7 +61,9 @@ def test_what_is_written_is_what_is_read(end: CaseEnd, seq: int) -> None:
         ENTRY.line + b" ",
         ENTRY.line[:-1],
         json.dumps(json.loads(ENTRY.line)).encode(),
-        json.dumps({**json.loads(ENTRY.line), "more": 1}, sort_keys=True, separators=(",", ":")).encode(),
+        json.dumps(
+            {**json.loads(ENTRY.line), "more": 1}, sort_keys=True, separators=(",", ":")
+        ).encode(),
         ENTRY.line.replace(b'"version":1', b'"version":2'),
     ],
 )
@@ -71,20 +88,29 @@ def test_the_digest_of_a_case_names_case_files_and_contents() -> None:
     """Another name of the case, of a file, or another content is another digest; the order of the files is none."""
     files = {"1.dcm": "a" * 64, "2.dcm": "b" * 64}
     assert digest_of("case", files) == digest_of("case", dict(reversed(files.items())))
-    others = [digest_of("other", files), digest_of("case", {**files, "1.dcm": "b" * 64}), digest_of("case", {"1.dcm": "a" * 64})]
+    others = [
+        digest_of("other", files),
+        digest_of("case", {**files, "1.dcm": "b" * 64}),
+        digest_of("case", {"1.dcm": "a" * 64}),
+    ]
     assert len({digest_of("case", files), *others}) == 4
 
 
 def test_the_digest_of_a_report_stays_when_only_its_journal_goes_on() -> None:
-    """State and staging folder do not count, nor does how a figure is spelled; everything else does."""
+    """State and staging folder do not count, nor does how a figure is printable; everything else does."""
     report = {"state": "published", "staged": "f" * 16, "case": "a", "mask_ml": 1}
     later = {"mask_ml": 1.0, "case": "a", "state": "done", "staged": ""}
-    assert digest_of_report(json.dumps(report).encode()) == digest_of_report(json.dumps(later, indent=1).encode())
-    assert digest_of_report(json.dumps({**report, "mask_ml": 2}).encode()) != digest_of_report(json.dumps(report).encode())
+    assert digest_of_report(json.dumps(report).encode()) == digest_of_report(
+        json.dumps(later, indent=1).encode()
+    )
+    assert digest_of_report(json.dumps({**report, "mask_ml": 2}).encode()) != digest_of_report(
+        json.dumps(report).encode()
+    )
 
 
 @pytest.mark.parametrize(
-    ("given_name", "name"), [("CT-Node_3.example.org", "ct-node-3-example-org"), ("---", "host"), ("x" * 80, "x" * 63)]
+    ("given_name", "name"),
+    [("CT-Node_3.example.org", "ct-node-3-example-org"), ("---", "host"), ("x" * 80, "x" * 63)],
 )
 def test_a_host_name_becomes_the_begin_of_a_folder_name(given_name: str, name: str) -> None:
     """Small letters, digits and dashes, and not too long."""

@@ -12,14 +12,23 @@ ROOT = Path(__file__).parents[2]
 AUDIT = (ROOT / "docs/audit.md").read_text(encoding="utf-8")
 THREATS = (ROOT / "docs/threat-model.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"`([a-z0-9]+/test_[a-z_0-9]+\.py)`", THREATS)))
-INSPECTING = "\n".join((ROOT / f"shared/ctdeface_shared/audit/{name}.py").read_text(encoding="utf-8") for name in ("inspection", "cases"))
+INSPECTING = "\n".join(
+    (ROOT / f"shared/ctdeface_shared/audit/{name}.py").read_text(encoding="utf-8")
+    for name in ("inspection", "cases")
+)
 
 
 def test_every_field_and_outcome_of_an_entry_is_explained() -> None:
     """The table has each of them and no other."""
     table = AUDIT[AUDIT.index("| field |") : AUDIT.index("Names of cases and files")]
-    told = set(re.findall(r"`([a-z_.]+)`", "".join(line.split("|")[1] for line in table.splitlines()[2:] if line)))
-    assert told == ({field.name for field in fields(Entry)} - {"end", "version"}) | {f"end.{field.name}" for field in fields(CaseEnd)}
+    told = set(
+        re.findall(
+            r"`([a-z_.]+)`", "".join(line.split("|")[1] for line in table.splitlines()[2:] if line)
+        )
+    )
+    assert told == ({field.name for field in fields(Entry)} - {"end", "version"}) | {
+        f"end.{field.name}" for field in fields(CaseEnd)
+    }
     assert all(f"`{outcome}`" in AUDIT for outcome in Outcome)
 
 

@@ -5,12 +5,18 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_worker.batch_run import BatchPlan, check_roots, prepare_nifti_root
+from ctdeface_worker.batch.run import BatchPlan, check_roots, prepare_nifti_root
 
 
 def plan(root: Path, **places: str | None) -> BatchPlan:
     """Return a plan with folders below a root, in good order unless told otherwise."""
-    named = {"root_in": "in", "root_out": "out", "state_root": "state", "work_root": None, "nifti_root": None} | places
+    named = {
+        "root_in": "in",
+        "root_out": "out",
+        "state_root": "state",
+        "work_root": None,
+        "nifti_root": None,
+    } | places
     folders = {name: None if place is None else root / place for name, place in named.items()}
     return BatchPlan(**folders, keep_work=False, case_depth=1, jobs=1, redo=False)  # type: ignore[arg-type]  # roots are never None
 
@@ -42,14 +48,22 @@ def test_folders_that_lie_in_each_other_are_refused(tmp_path: Path, places: dict
 
 
 @pytest.mark.parametrize(
-    "places", [{}, {"state_root": "out.ctdeface"}, {"work_root": "state/work", "nifti_root": "nifti"}, {"root_out": "in2"}]
+    "places",
+    [
+        {},
+        {"state_root": "out.ctdeface"},
+        {"work_root": "state/work", "nifti_root": "nifti"},
+        {"root_out": "in2"},
+    ],
 )
 def test_folders_beside_each_other_are_fine(tmp_path: Path, places: dict[str, str]) -> None:
     """A name that begins like another's is no problem."""
     check_roots(plan(tmp_path, **places))
 
 
-def test_a_nifti_root_that_cannot_be_made_is_told_before_any_case_is_worked_on(tmp_path: Path) -> None:
+def test_a_nifti_root_that_cannot_be_made_is_told_before_any_case_is_worked_on(
+    tmp_path: Path,
+) -> None:
     """A file lies in the way; where nothing does, the folder is made with the mode of the output."""
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot be made"):

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctdeface_shared.broker.section import BrokerSection
 from ctdeface_shared.broker.target import file_of, masked, split, url_of
 from ctdeface_shared.broker.topology import DEAD, JOBS, nearest, queues, retry_queue
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_shared.local_disk import NETWORK_KINDS, kind_of, require_local
+from ctdeface_shared.settings.sections import BrokerSection
+from ctdeface_shared.storage.file_systems import NETWORK_KINDS, kind_of, require_local
 
 MOUNTS = [
     "/dev/sda1 / ext4 rw 0 0",
@@ -24,7 +24,18 @@ MOUNTS = [
 
 
 @pytest.mark.parametrize(
-    "url", ["", "queue", "http://host", "amqp:/host", "amqp://", "amqp://h?x=1", "amqp://h:port", "sqlite://", "sqlite:///"]
+    "url",
+    [
+        "",
+        "queue",
+        "http://host",
+        "amqp:/host",
+        "amqp://",
+        "amqp://h?x=1",
+        "amqp://h:port",
+        "sqlite://",
+        "sqlite:///",
+    ],
 )
 def test_what_is_no_queue_is_refused_with_a_sentence(url: str) -> None:
     """A URL that names no queue is a configuration error."""
@@ -36,14 +47,26 @@ def test_a_password_in_a_url_is_never_shown() -> None:
     """Neither the masked form nor a complaint nor the settings repeat it."""
     url = "amqp://me:s3cret@host/vhost"
     section = BrokerSection.model_validate({"url": url, "password": "s3cret"})
-    shown = [masked(url), str(section), repr(section), str(section.url), repr(section.target(Path("/state")))]
+    shown = [
+        masked(url),
+        str(section),
+        repr(section),
+        str(section.url),
+        repr(section.target(Path("/state"))),
+    ]
     with pytest.raises(ConfigurationError) as met:
         split(url.replace("amqp", "http"))
     assert not [text for text in [*shown, str(met.value)] if "s3cret" in text]
     assert masked(url) == "amqp://me:***@host/vhost"
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=3))
+@given(
+    st.lists(
+        st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1),
+        min_size=1,
+        max_size=3,
+    )
+)
 def test_any_absolute_path_can_be_a_queue(parts: list[str]) -> None:
     """A path that became a URL is read back as the same path."""
     file = Path("/", *parts)
@@ -60,7 +83,7 @@ def test_a_password_file_comes_before_the_password(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("from file\n", encoding="utf-8")
     section = BrokerSection.model_validate({"password": "from settings", "password_file": secret})
-    assert section.target(tmp_path).password == "from file"  # noqa: S105  the test's own
+    assert section.target(tmp_path).password == "from file"
     secret.unlink()
     with pytest.raises(ConfigurationError, match="password_file"):
         section.target(tmp_path)
@@ -86,7 +109,10 @@ def test_the_deepest_and_latest_mount_counts(path: str, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "lustre"])
 def test_file_systems_of_several_machines_are_known(kind: str) -> None:
     """SQLite is refused on each of them."""
-    assert kind_of(Path("/x/state"), ["/dev/sda1 / ext4 rw 0 0", f"far /x {kind} rw 0 0"]) in NETWORK_KINDS
+    assert (
+        kind_of(Path("/x/state"), ["/dev/sda1 / ext4 rw 0 0", f"far /x {kind} rw 0 0"])
+        in NETWORK_KINDS
+    )
 
 
 def test_a_local_folder_is_accepted(tmp_path: Path) -> None:
@@ -98,8 +124,15 @@ def test_everything_that_correctness_needs_is_an_argument() -> None:
     """All queues are quorum queues that refuse rather than drop, and what leaves one arrives before it is gone."""
     declared = {queue.name: queue.arguments for queue in queues((30.0, 0.5))}
     assert set(declared) == {JOBS, DEAD, "ctdeface.v1.retry.30000ms", "ctdeface.v1.retry.500ms"}
-    assert all(found["x-queue-type"] == "quorum" and found["x-overflow"] == "reject-publish" for found in declared.values())
-    assert {name for name, found in declared.items() if found.get("x-dead-letter-strategy") == "at-least-once"} == set(declared) - {DEAD}
+    assert all(
+        found["x-queue-type"] == "quorum" and found["x-overflow"] == "reject-publish"
+        for found in declared.values()
+    )
+    assert {
+        name
+        for name, found in declared.items()
+        if found.get("x-dead-letter-strategy") == "at-least-once"
+    } == set(declared) - {DEAD}
     assert declared[retry_queue(30.0)]["x-message-ttl"] == 30_000
     assert declared[retry_queue(30.0)]["x-dead-letter-routing-key"] == JOBS
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_worker.cases import find_cases, left_out
-from tests.ct_files import CtFile
+from ctdeface_worker.batch.discovery import find_cases, left_out
+from tests.support.ct_files import CtFile
 
 DICOM = b"\0" * 128 + b"DICM"
 

@@ -6,20 +6,30 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.errors import MissingSlices, VerificationFailed
-from ctdeface_shared.options import OnSeriesFailure
-from ctdeface_worker.conclusion import Attempt, conclude, refuse
+from ctdeface_shared.jobs.options import OnSeriesFailure
 from ctdeface_worker.dicom.reader import CaseFile, CaseFiles, FileKind, read_case
 from ctdeface_worker.dicom.selection import FileFate, select
-from ctdeface_worker.domain import DifferenceKind, ExpectedDifference, Fate, Instance, PixelFormat, Placement, Series
-from ctdeface_worker.proof import ProvenInstance
-from ctdeface_worker.result import CaseResult, SeriesResult
-from tests.ct_files import put, stack
+from ctdeface_worker.imaging.domain import (
+    DifferenceKind,
+    ExpectedDifference,
+    Fate,
+    Instance,
+    PixelFormat,
+    Placement,
+    Series,
+)
+from ctdeface_worker.pipeline.outcome import SeriesOutcome, conclude, refuse
+from ctdeface_worker.pipeline.result import CaseResult, SeriesResult
+from ctdeface_worker.pipeline.verify import ProvenInstance
+from tests.support.ct_files import put, stack
 
 QUARANTINE, WITHHOLD = OnSeriesFailure.QUARANTINE, OnSeriesFailure.WITHHOLD
-FACE = ExpectedDifference(path="(7FE0,0010)", kind=DifferenceKind.CHANGED, reason="the face is replaced by air")
+FACE = ExpectedDifference(
+    path="(7FE0,0010)", kind=DifferenceKind.CHANGED, reason="the face is replaced by air"
+)
 
 
-def attempt(uid: str, fate: Fate, code: str = "", reason: str = "") -> Attempt:
+def attempt(uid: str, fate: Fate, code: str = "", reason: str = "") -> SeriesOutcome:
     """Return a series of one instance, file `uid`, with its fate."""
     instance = Instance(
         file=uid,
@@ -29,35 +39,41 @@ def attempt(uid: str, fate: Fate, code: str = "", reason: str = "") -> Attempt:
         series_instance_uid=uid,
         sop_instance_uid=uid,
         transfer_syntax_uid="1.2.840.10008.1.2.1",
-        placement=Placement(position=(0, 0, 0), orientation=(1, 0, 0, 0, 1, 0), pixel_spacing_mm=(1, 1)),
+        placement=Placement(
+            position=(0, 0, 0), orientation=(1, 0, 0, 0, 1, 0), pixel_spacing_mm=(1, 1)
+        ),
         pixels=PixelFormat(rows=1, columns=1, bits_stored=16, signed=False, slope=1, intercept=0),
     )
-    proven = ProvenInstance(file=uid, sha256="out", differences=(FACE,), broken_signatures=("(FFFA,FFFA)",))
-    return Attempt(
+    proven = ProvenInstance(
+        file=uid, sha256="out", differences=(FACE,), broken_signatures=("(FFFA,FFFA)",)
+    )
+    return SeriesOutcome(
         series=Series(series_instance_uid=uid, instances=(instance,)),
         result=SeriesResult(series=uid, fate=fate, code=code, reason=reason, slices=1),
         written=(proven,) if fate is Fate.RELEASED else (),
     )
 
 
-def released(uid: str = "good") -> Attempt:
+def released(uid: str = "good") -> SeriesOutcome:
     """Return a series that may be released."""
     return attempt(uid, Fate.RELEASED)
 
 
-def failed(uid: str = "bad") -> Attempt:
+def failed(uid: str = "bad") -> SeriesOutcome:
     """Return a series that failed."""
     return attempt(uid, Fate.FAILED, "VerificationFailed", "skin is left")
 
 
-def withheld(uid: str = "crown") -> Attempt:
+def withheld(uid: str = "crown") -> SeriesOutcome:
     """Return a series without a face in view."""
     return attempt(uid, Fate.WITHHELD, "FaceNotFound", "no face is in view")
 
 
 def other(file: str, fate: Fate, code: str, series: str | None = None) -> FileFate:
     """Return the fate of a file outside every volume."""
-    return FileFate(file=file, fate=fate, code=code, reason=f"{code} it is", series_instance_uid=series)
+    return FileFate(
+        file=file, fate=fate, code=code, reason=f"{code} it is", series_instance_uid=series
+    )
 
 
 SCOUT = other("scout", Fate.WITHHELD, "Localizer", "9")
@@ -66,9 +82,13 @@ BROKEN = other("broken", Fate.FAILED, "UnreadableInstance")
 BROKEN_IN_SERIES = other("broken", Fate.FAILED, "UnreadableInstance", "8")
 
 
-def concluded(attempts: list[Attempt], others: list[FileFate], rule: OnSeriesFailure) -> CaseResult:
+def concluded(
+    attempts: list[SeriesOutcome], others: list[FileFate], rule: OnSeriesFailure
+) -> CaseResult:
     """Conclude a case of exactly these series and files."""
-    names = sorted([*(one.series.instances[0].file for one in attempts), *(one.file for one in others)])
+    names = sorted(
+        [*(one.series.instances[0].file for one in attempts), *(one.file for one in others)]
+    )
     files = tuple(CaseFile(name=name, size=7, sha256="in", kind=FileKind.DICOM) for name in names)
     return conclude(CaseFiles(root=Path(), files=files), others, attempts, rule)
 
@@ -97,7 +117,9 @@ def concluded(attempts: list[Attempt], others: list[FileFate], rule: OnSeriesFai
         ([failed()], [BROKEN], WITHHOLD, "UnreadableInstance"),
     ],
 )
-def test_the_outcome_follows_from_the_fates(attempts: list[Attempt], others: list[FileFate], rule: OnSeriesFailure, code: str) -> None:
+def test_the_outcome_follows_from_the_fates(
+    attempts: list[SeriesOutcome], others: list[FileFate], rule: OnSeriesFailure, code: str
+) -> None:
     """Released = at least one series released and none failed; a damaged file of no known series always holds the case back."""
     result = concluded(attempts, others, rule)
     assert (result.released, result.code) == (not code, code)
@@ -114,7 +136,11 @@ def test_every_file_keeps_its_own_fate_in_a_released_case() -> None:
         ("scout", Fate.WITHHELD, "Localizer"),
     ]
     good = result.files[1]
-    assert (good.output_sha256, good.differences, good.broken_signatures) == ("out", (FACE,), ("(FFFA,FFFA)",))
+    assert (good.output_sha256, good.differences, good.broken_signatures) == (
+        "out",
+        (FACE,),
+        ("(FFFA,FFFA)",),
+    )
     assert result.released_series == ("good",)
 
 
@@ -137,7 +163,9 @@ def test_a_case_with_nothing_to_release_says_why() -> None:
 
 def test_a_file_without_a_fate_is_no_case_to_conclude() -> None:
     """Nothing is dropped silently: a hole in the account is an error."""
-    files = tuple(CaseFile(name=name, size=7, sha256="in", kind=FileKind.DICOM) for name in ("good", "lost"))
+    files = tuple(
+        CaseFile(name=name, size=7, sha256="in", kind=FileKind.DICOM) for name in ("good", "lost")
+    )
     with pytest.raises(VerificationFailed, match="not every file"):
         conclude(CaseFiles(root=Path(), files=files), [], [released()], QUARANTINE)
 
@@ -146,7 +174,11 @@ def test_a_case_refused_as_a_whole_still_accounts_for_every_file() -> None:
     """Two patients, or no DICOM at all: all files share the case's code."""
     files = tuple(CaseFile(name=name, size=7, sha256="in", kind=FileKind.DICOM) for name in "ab")
     result = refuse(CaseFiles(root=Path(), files=files), MissingSlices("a slice is missing"))
-    assert (result.released, result.code, result.reason) == (False, "MissingSlices", "a slice is missing")
+    assert (result.released, result.code, result.reason) == (
+        False,
+        "MissingSlices",
+        "a slice is missing",
+    )
     assert [(file.file, file.fate, file.code) for file in result.files] == [
         ("a", Fate.FAILED, "MissingSlices"),
         ("b", Fate.FAILED, "MissingSlices"),

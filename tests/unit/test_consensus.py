@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctdeface_shared.errors import SegmentersDisagree
-from ctdeface_worker.domain import BoolArray
-from ctdeface_worker.segmentation.consensus import Opinions, Verdict, decide
+from ctdeface_worker.imaging.domain import BoolArray
+from ctdeface_worker.segmentation.consensus import MaskPair, Verdict, decide
 
 SHAPE = (20, 40, 40)
 
@@ -21,11 +21,11 @@ def box(z: tuple[int, int], y: tuple[int, int], x: tuple[int, int]) -> BoolArray
     return mask
 
 
-def usual() -> Opinions:
+def usual() -> MaskPair:
     """A body from row 10 on, whose first six rows are face by both, and may be removed; the middle of the face is narrower."""
     core = np.zeros((SHAPE[0], SHAPE[2]), dtype=bool)
     core[5:15, 12:28] = True
-    return Opinions(
+    return MaskPair(
         network=box((4, 16), (8, 16), (10, 30)),
         geometric=box((4, 16), (0, 16), (10, 30)),
         zone=box((2, 18), (0, 20), (6, 34)),
@@ -50,14 +50,18 @@ def test_where_both_agree_the_mask_is_the_network_s_and_in_front_the_geometric_o
     assert decision.mask[4:16, 0:10, 10:30].all()
 
 
-def test_a_gap_in_the_middle_of_the_face_is_mended_with_the_geometric_mask_and_nothing_else_is_touched() -> None:
+def test_a_gap_in_the_middle_of_the_face_is_mended_with_the_geometric_mask_and_nothing_else_is_touched() -> (
+    None
+):
     """A nostril that the network missed goes as deep as skin must, with a little around it; beside it the mask stays the network's."""
     given_ = usual()
     network = given_.network & ~box((4, 16), (15, 16), (10, 30)) & ~box((9, 10), (8, 16), (20, 22))
     decision = decide(replace(given_, network=network))
     assert decision.verdict is Verdict.MENDED
     assert decision.mask[9, 10:14, 20:22].all()
-    assert (decision.mask & given_.body)[:, :, 10:17].sum() == (network & given_.body)[:, :, 10:17].sum()
+    assert (decision.mask & given_.body)[:, :, 10:17].sum() == (network & given_.body)[
+        :, :, 10:17
+    ].sum()
     assert decision.left == pytest.approx(2 / 160)
 
 
@@ -79,7 +83,14 @@ def test_high_on_the_forehead_gaps_are_mended_only_near_the_network_s_mask() -> 
     core, front = np.zeros((2, SHAPE[0], SHAPE[2]), dtype=bool)
     core[5:10, 12:28] = front[5:20, 12:28] = True
     geometric = box((2, 11), (0, 16), (10, 30)) | box((11, 20), (0, 16), (18, 22))
-    high = replace(given_, network=box((2, 11), (8, 16), (10, 30)), geometric=geometric, zone=given_.reach, core=core, front=front)
+    high = replace(
+        given_,
+        network=box((2, 11), (8, 16), (10, 30)),
+        geometric=geometric,
+        zone=given_.reach,
+        core=core,
+        front=front,
+    )
     decision = decide(high)
     assert decision.verdict is Verdict.AGREED
     assert decision.mask[11:16, 10:14, 19:21].all()
@@ -88,7 +99,9 @@ def test_high_on_the_forehead_gaps_are_mended_only_near_the_network_s_mask() -> 
 
 def test_where_voxels_are_coarse_the_outermost_ones_go_even_when_they_hold_bone() -> None:
     """A voxel of 4 mm with skin and bone in it looks like skin from outside; beside the face bone stays."""
-    given_ = replace(usual(), bone=box((0, 20), (11, 36), (4, 36)), network=box((4, 16), (8, 11), (10, 30)))
+    given_ = replace(
+        usual(), bone=box((0, 20), (11, 36), (4, 36)), network=box((4, 16), (8, 11), (10, 30))
+    )
     thin = replace(given_, geometric=box((4, 16), (0, 11), (10, 30)))
     assert not decide(thin).mask[9, 11:, 20].any()
     coarse = decide(replace(thin, bare=2)).mask
@@ -106,7 +119,9 @@ def test_a_ray_that_ends_on_bone_is_no_gap() -> None:
     assert decide(replace(given_, network=network, bone=bone)).verdict is Verdict.AGREED
 
 
-def test_a_film_of_flesh_that_is_left_on_bone_goes_as_well_and_flesh_without_bone_behind_it_stays() -> None:
+def test_a_film_of_flesh_that_is_left_on_bone_goes_as_well_and_flesh_without_bone_behind_it_stays() -> (
+    None
+):
     """One voxel, as far as a network cannot tell flesh from bone; two are the network's decision."""
     given_ = usual()
     network = given_.network & ~box((4, 16), (15, 16), (10, 30))
@@ -147,9 +162,13 @@ def test_a_network_that_goes_deeper_everywhere_is_taken_only_within_the_safe_zon
     assert decision.outside == pytest.approx(1 / 11)
 
 
-def test_what_a_network_marks_below_the_zone_is_no_contradiction_and_goes_as_far_as_is_safe() -> None:
+def test_what_a_network_marks_below_the_zone_is_no_contradiction_and_goes_as_far_as_is_safe() -> (
+    None
+):
     """A third of it lies under the chin, as in a thick neck: both masks together, and what the reach allows besides."""
-    given_ = replace(usual(), zone=box((6, 18), (0, 20), (6, 34)), geometric=box((6, 16), (0, 16), (10, 30)))
+    given_ = replace(
+        usual(), zone=box((6, 18), (0, 20), (6, 34)), geometric=box((6, 16), (0, 16), (10, 30))
+    )
     decision = decide(replace(given_, network=box((1, 16), (8, 16), (10, 30))))
     assert decision.verdict is Verdict.REPAIRED
     assert decision.outside == pytest.approx(1 / 3)
@@ -181,7 +200,9 @@ def test_a_network_of_which_much_lies_outside_the_zone_is_joined_with_the_geomet
     given_ = replace(usual(), zone=box((2, 18), (0, 20), (6, 32)))
     core = given_.core.copy()
     core[:, :14] = False
-    decision = decide(replace(given_, network=box((4, 16), (8, 16), (14, 36)), core=core, front=core))
+    decision = decide(
+        replace(given_, network=box((4, 16), (8, 16), (14, 36)), core=core, front=core)
+    )
     assert decision.verdict is Verdict.REPAIRED
     assert decision.outside == pytest.approx(4 / 22)
     assert decision.left == 0
@@ -205,7 +226,9 @@ def test_a_network_that_means_something_else_is_refused(network: BoolArray, why:
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.0, 0.6))
-def test_no_mask_ever_leaves_the_safe_reach_or_spares_skin_in_the_middle_of_the_face(seed: int, noise: float) -> None:
+def test_no_mask_ever_leaves_the_safe_reach_or_spares_skin_in_the_middle_of_the_face(
+    seed: int, noise: float
+) -> None:
     """Whatever the network says: inside zone or geometric mask, and no ray to the middle of the face meets skin any more."""
     given_ = usual()
     chance = np.random.default_rng(seed)

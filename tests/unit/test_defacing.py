@@ -8,16 +8,18 @@ import pytest
 import SimpleITK as sitk
 
 from ctdeface_shared.errors import UnsupportedObject
-from ctdeface_shared.options import FillRule
-from ctdeface_worker.defacing import fill_stored, fill_stored_value, fill_value_hu
+from ctdeface_shared.jobs.options import FillRule
 from ctdeface_worker.dicom.reader import read_case
 from ctdeface_worker.dicom.selection import select
 from ctdeface_worker.dicom.volume import LoadedSeries, load
-from ctdeface_worker.domain import FaceMask, Geometry, PixelFormat, Volume
-from ctdeface_worker.nifti import write_nifti
-from tests.ct_files import CtFile, put, stack
+from ctdeface_worker.imaging.domain import FaceMask, Geometry, PixelFormat, Volume
+from ctdeface_worker.imaging.nifti import write_nifti
+from ctdeface_worker.pipeline.fill import fill_stored, fill_stored_value, fill_value_hu
+from tests.support.ct_files import CtFile, put, stack
 
-GEOMETRY = Geometry.from_affine((2, 5, 10), np.array([[0.0, 0, 1, 0], [0, 1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]]))
+GEOMETRY = Geometry.from_affine(
+    (2, 5, 10), np.array([[0.0, 0, 1, 0], [0, 1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]])
+)
 PIXELS = PixelFormat(rows=5, columns=10, bits_stored=12, signed=False, slope=1.0, intercept=-1024.0)
 
 
@@ -34,7 +36,9 @@ def loaded(folder: Path, files: list[CtFile]) -> LoadedSeries:
 
 def everything(series: LoadedSeries) -> FaceMask:
     """A mask of all voxels."""
-    return FaceMask(face=np.ones(series.volume.geometry.shape, dtype=bool), geometry=series.volume.geometry)
+    return FaceMask(
+        face=np.ones(series.volume.geometry.shape, dtype=bool), geometry=series.volume.geometry
+    )
 
 
 def test_air_is_the_median_of_the_case_s_own_air() -> None:
@@ -60,7 +64,13 @@ def test_a_fixed_fill_is_taken_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("padding", "fill_hu", "expected"),
-    [(None, -1000, 24), ((24, 24), -1000, 25), ((0, 0), -1024, 1), ((0, 30), -1000, 31), (None, -3000, 0)],
+    [
+        (None, -1000, 24),
+        ((24, 24), -1000, 25),
+        ((0, 0), -1024, 1),
+        ((0, 30), -1000, 31),
+        (None, -3000, 0),
+    ],
 )
 def test_the_stored_fill_lies_within_the_stored_bits_and_is_never_padding(
     padding: tuple[int, int] | None, fill_hu: float, expected: int
@@ -90,11 +100,18 @@ def test_pictures_hidden_in_unused_bits_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("odd", "refused"), [(0xF830, False), (0xF831, True)])
-def test_padding_may_use_all_bits_but_draw_no_picture(tmp_path: Path, odd: int, refused: bool) -> None:
+def test_padding_may_use_all_bits_but_draw_no_picture(
+    tmp_path: Path, odd: int, refused: bool
+) -> None:
     """Scanners write -2000 as a whole word; several words that mean padding could be a picture in the low bits."""
     stored = np.full((6, 8), 1024, dtype=np.uint16)
     stored[0, :4] = (0xF830, odd, 0xF830, odd)
-    files = stack(3, stored=stored, bits_stored=12, elements={"PixelPaddingValue": 0xF830, "PixelPaddingRangeLimit": 0xFFFF})
+    files = stack(
+        3,
+        stored=stored,
+        bits_stored=12,
+        elements={"PixelPaddingValue": 0xF830, "PixelPaddingRangeLimit": 0xFFFF},
+    )
     if refused:
         with pytest.raises(UnsupportedObject, match="unused bits"):
             loaded(tmp_path, files)
@@ -103,7 +120,9 @@ def test_padding_may_use_all_bits_but_draw_no_picture(tmp_path: Path, odd: int, 
 
 
 @pytest.mark.parametrize("sign_extended", [True, False])
-def test_negative_values_in_few_bits_are_read_and_filled_the_way_the_file_writes_them(tmp_path: Path, sign_extended: bool) -> None:
+def test_negative_values_in_few_bits_are_read_and_filled_the_way_the_file_writes_them(
+    tmp_path: Path, sign_extended: bool
+) -> None:
     """Some scanners repeat the sign in unused bits, some leave zeros."""
     stored = np.full((6, 8), -5 if sign_extended else 0x0FFB, dtype=np.int16)
     series = loaded(tmp_path, stack(3, stored=stored, bits_stored=12, intercept=0.0))
@@ -114,8 +133,13 @@ def test_negative_values_in_few_bits_are_read_and_filled_the_way_the_file_writes
 
 def test_nifti_holds_the_volume_where_it_lies(tmp_path: Path) -> None:
     """SimpleITK, which reads NIfTI back into LPS, finds the same positions and values."""
-    series = loaded(tmp_path / "in", [replace(file, position=(5.0, -7.0, 2.0 * file.number)) for file in stack(4)])
+    series = loaded(
+        tmp_path / "in",
+        [replace(file, position=(5.0, -7.0, 2.0 * file.number)) for file in stack(4)],
+    )
     write_nifti(series.volume, tmp_path / "case" / "x.nii.gz")
     image = sitk.ReadImage(tmp_path / "case" / "x.nii.gz")
     assert np.array_equal(sitk.GetArrayFromImage(image), series.volume.hu.astype(np.int16))
-    assert image.TransformIndexToPhysicalPoint((3, 2, 1)) == pytest.approx((8.0, -5.0, 4.0), abs=1e-4)
+    assert image.TransformIndexToPhysicalPoint((3, 2, 1)) == pytest.approx(
+        (8.0, -5.0, 4.0), abs=1e-4
+    )

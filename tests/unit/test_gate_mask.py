@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ctdeface_worker.canonical import Canonical
-from ctdeface_worker.domain import BoolArray
+from ctdeface_worker.imaging.canonical import Canonical
+from ctdeface_worker.imaging.domain import BoolArray
 from ctdeface_worker.verification.check import Check
 from ctdeface_worker.verification.mask import check_mask
 
@@ -13,10 +13,16 @@ SHAPE = (30, 40, 30)
 def pieces(tissue: BoolArray, face: BoolArray) -> Check:
     """What the gate says of the pieces of a mask over tissue in air, with the brain at the back."""
     hu = np.where(tissue, np.float32(40), np.float32(-1000))
-    canonical = Canonical(hu=hu, valid=np.ones(SHAPE, dtype=bool), origin_lps=np.zeros(3), spacing_mm=2.0)
+    canonical = Canonical(
+        hu=hu, valid=np.ones(SHAPE, dtype=bool), origin_lps=np.zeros(3), spacing_mm=2.0
+    )
     cavity = np.zeros(SHAPE, dtype=bool)
     cavity[:, 35:] = True
-    return next(check for check in check_mask(canonical, face, cavity, bone_stays=True) if check.name == "mask_is_one_piece")
+    return next(
+        check
+        for check in check_mask(canonical, face, cavity, bone_stays=True)
+        if check.name == "mask_is_one_piece"
+    )
 
 
 def slab(first: int, last: int) -> BoolArray:

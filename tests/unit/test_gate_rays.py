@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ctdeface_worker.canonical import to_canonical
-from ctdeface_worker.domain import BoolArray, FloatArray, Geometry, HuArray, Volume
+from ctdeface_worker.imaging.canonical import to_canonical
+from ctdeface_worker.imaging.domain import BoolArray, FloatArray, Geometry, HuArray, Volume
 from ctdeface_worker.verification.border import check_upper_border
 from ctdeface_worker.verification.skin import cast, look
 from ctdeface_worker.verification.window import Window
@@ -20,7 +20,9 @@ def block(voxel_mm: float, bone_row: int, brow: int = 0) -> Volume:
     hu[:, FRONT:, 4:56] = FLESH
     hu[brow:, bone_row : bone_row + 4, 4:56] = BONE
     affine: FloatArray = np.diag([voxel_mm, voxel_mm, voxel_mm, 1.0])[[2, 1, 0, 3]]
-    return Volume(hu=hu, valid=np.ones(hu.shape, dtype=bool), geometry=Geometry.from_affine(hu.shape, affine))
+    return Volume(
+        hu=hu, valid=np.ones(hu.shape, dtype=bool), geometry=Geometry.from_affine(hu.shape, affine)
+    )
 
 
 def without(volume: Volume, rows: int) -> Volume:
@@ -31,10 +33,14 @@ def without(volume: Volume, rows: int) -> Volume:
 
 
 @pytest.mark.parametrize(("rows", "share"), [(0, 0.0), (1, 1.0)])
-def test_thin_flesh_on_bone_counts_as_skin_and_is_gone_only_when_taken_off(rows: int, share: float) -> None:
+def test_thin_flesh_on_bone_counts_as_skin_and_is_gone_only_when_taken_off(
+    rows: int, share: float
+) -> None:
     """One coarse voxel of flesh: thin bone lies 3 mm behind its skin, which makes it no bright ray, and leaving it no success."""
     volume = block(3.0, FRONT + 1)
-    window = Window(low=np.array([45.0, 0.0, 30.0]), high=np.array([120.0, 170.0, 90.0]), chin_in_view=True)
+    window = Window(
+        low=np.array([45.0, 0.0, 30.0]), high=np.array([120.0, 170.0, 90.0]), chin_in_view=True
+    )
     rays = cast(look(volume, window), without(volume, rows))
     assert rays.counts.sum() > 200
     assert not rays.bright.any()
@@ -51,7 +57,9 @@ def upper_border(top: int) -> float | None:
     return None if check is None else check.figure
 
 
-def test_a_mask_that_ends_on_the_forehead_passes_and_one_that_ends_below_the_brow_does_not() -> None:
+def test_a_mask_that_ends_on_the_forehead_passes_and_one_that_ends_below_the_brow_does_not() -> (
+    None
+):
     """Bone lies behind the skin above the one, and none above the other."""
     assert upper_border(22) == 0.0
     assert upper_border(12) == 1.0

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ctdeface_worker.domain import BoolArray, FloatArray, Geometry, HuArray, Volume
+from ctdeface_worker.imaging.domain import BoolArray, FloatArray, Geometry, HuArray, Volume
 from ctdeface_worker.verification.skin import cast, look
 from ctdeface_worker.verification.skin_checks import check_skin
 from ctdeface_worker.verification.window import Window
@@ -32,7 +32,9 @@ def head(flesh: int | None = THICK, *, cover: bool = False) -> Volume:
         hu[:, SKIN - 8 : SKIN - 5, 4:56] = FLESH
         hu[:, SKIN - 8 : SKIN, [*range(4, 14), *range(46, 56)]] = FLESH
     affine: FloatArray = np.diag([MM, MM, MM, 1.0])[[2, 1, 0, 3]]
-    return Volume(hu=hu, valid=np.ones(hu.shape, dtype=bool), geometry=Geometry.from_affine(hu.shape, affine))
+    return Volume(
+        hu=hu, valid=np.ones(hu.shape, dtype=bool), geometry=Geometry.from_affine(hu.shape, affine)
+    )
 
 
 def with_more(volume: Volume, part: tuple[slice, slice, slice], value: float) -> Volume:
@@ -44,9 +46,19 @@ def with_more(volume: Volume, part: tuple[slice, slice, slice], value: float) ->
 
 def refused(volume: Volume, removed: BoolArray, high_mm: float = 74.0) -> set[str]:
     """Names of the checks that fail when this is taken away, looked at from 10 mm up to a level."""
-    after = Volume(hu=np.where(removed, np.float32(AIR), volume.hu), valid=volume.valid, geometry=volume.geometry)
-    window = Window(low=np.array([18.0, -10.0, 10.0]), high=np.array([100.0, 178.0, high_mm]), chin_in_view=True)
-    return {check.name for check in check_skin(cast(look(volume, window), after), bone_stays=True) if not check.passed}
+    after = Volume(
+        hu=np.where(removed, np.float32(AIR), volume.hu),
+        valid=volume.valid,
+        geometry=volume.geometry,
+    )
+    window = Window(
+        low=np.array([18.0, -10.0, 10.0]), high=np.array([100.0, 178.0, high_mm]), chin_in_view=True
+    )
+    return {
+        check.name
+        for check in check_skin(cast(look(volume, window), after), bone_stays=True)
+        if not check.passed
+    }
 
 
 def before(row: int) -> BoolArray:
@@ -76,8 +88,12 @@ def test_skin_behind_a_cloth_is_no_less_skin() -> None:
     volume = head(THIN, cover=True)
     right = before(SKIN + THIN)
     assert not refused(volume, right)
-    assert {"no_skin_left_behind_a_cover", "facial_bone_uncovered"} <= refused(volume, left(right, SKIN))
-    assert "no_skin_left_behind_a_cover" in refused(volume, left(right, SKIN + 2))  # a layer of it gone
+    assert {"no_skin_left_behind_a_cover", "facial_bone_uncovered"} <= refused(
+        volume, left(right, SKIN)
+    )
+    assert "no_skin_left_behind_a_cover" in refused(
+        volume, left(right, SKIN + 2)
+    )  # a layer of it gone
     assert not refused(volume, left(right, SKIN + THIN))
 
 

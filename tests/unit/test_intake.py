@@ -5,47 +5,64 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ctdeface_shared.manifest import Manifest, job_id
-from ctdeface_shared.messages import DefaceJob
-from ctdeface_shared.options import DefaceOptions, Profile
-from ctdeface_watcher.history import PastJob
-from ctdeface_watcher.intake import MOST_REPEATS, Answer, Settled, take_in
+from ctdeface_shared.jobs.manifest import Manifest, job_id
+from ctdeface_shared.jobs.messages import DefaceJob
+from ctdeface_shared.jobs.options import DefaceOptions, Profile
+from ctdeface_watcher.jobs.history import PastJob
+from ctdeface_watcher.jobs.intake import MOST_REPEATS, CompleteCase, IntakeResult, take_in
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 MANIFEST = Manifest(files=2, bytes=20, digest="a" * 64)
 OTHER = Manifest(files=3, bytes=30, digest="b" * 64)
-NEW = Settled(case="a", manifest=MANIFEST, history=(), published=frozenset())
+NEW = CompleteCase(case="a", manifest=MANIFEST, history=(), published=frozenset())
 OPTIONS = DefaceOptions()
 
 
 def past(state: str, manifest: Manifest = MANIFEST, code: str = "", generation: int = 0) -> PastJob:
     """Make a job of the case in some state."""
     created_at = "2026-01-01T00:00:00.000+00:00"
-    return PastJob(job_id="j", state=state, digest=manifest.digest, generation=generation, created_at=created_at, code=code)
+    return PastJob(
+        job_id="j",
+        state=state,
+        digest=manifest.digest,
+        generation=generation,
+        created_at=created_at,
+        code=code,
+    )
 
 
 def test_a_new_case_makes_a_job() -> None:
     """With the identity that the same drop has always."""
     job = take_in(NEW, OPTIONS, NOW)
     assert isinstance(job, DefaceJob)
-    assert (job.job_id, job.case, job.manifest, job.submitted_at) == (job_id("a", MANIFEST, OPTIONS), "a", MANIFEST, NOW)
+    assert (job.job_id, job.case, job.manifest, job.submitted_at) == (
+        job_id("a", MANIFEST, OPTIONS),
+        "a",
+        MANIFEST,
+        NOW,
+    )
 
 
 @pytest.mark.parametrize("state", ["done", "refused", "superseded"])
 def test_a_drop_whose_job_has_ended_is_known_and_a_changed_one_is_new(state: str) -> None:
     """The files decide, not the name."""
-    assert take_in(replace(NEW, history=(past(state),)), OPTIONS, NOW) is Answer.KNOWN
+    assert take_in(replace(NEW, history=(past(state),)), OPTIONS, NOW) is IntakeResult.KNOWN
     assert isinstance(take_in(replace(NEW, history=(past(state, OTHER),)), OPTIONS, NOW), DefaceJob)
 
 
 def test_files_that_come_back_after_others_make_a_job_again() -> None:
     """What is in the outbox is the last job's output, not theirs."""
-    assert isinstance(take_in(replace(NEW, history=(past("done"), past("done", OTHER))), OPTIONS, NOW), DefaceJob)
+    assert isinstance(
+        take_in(replace(NEW, history=(past("done"), past("done", OTHER))), OPTIONS, NOW), DefaceJob
+    )
 
 
 def test_a_job_is_submitted_after_all_earlier_ones_of_its_case_whatever_the_clocks_say() -> None:
     """A host whose clock was 30 s ahead made the last one; what counts as older than that would never be shown."""
-    ahead = replace(past("done", OTHER), created_at=(NOW + timedelta(seconds=30)).isoformat(timespec="milliseconds"))
+    ahead = replace(
+        past("done", OTHER),
+        created_at=(NOW + timedelta(seconds=30)).isoformat(timespec="milliseconds"),
+    )
     job = take_in(replace(NEW, history=(past("done", OTHER), ahead)), OPTIONS, NOW)
     assert isinstance(job, DefaceJob)
     assert job.submitted_at.isoformat(timespec="milliseconds") > ahead.created_at
@@ -54,7 +71,7 @@ def test_a_job_is_submitted_after_all_earlier_ones_of_its_case_whatever_the_cloc
 @pytest.mark.parametrize("state", ["prepared", "published"])
 def test_a_case_that_is_just_being_published_is_held(state: str) -> None:
     """Its folder may be half way to the archive."""
-    assert take_in(replace(NEW, history=(past(state, OTHER),)), OPTIONS, NOW) is Answer.HELD
+    assert take_in(replace(NEW, history=(past(state, OTHER),)), OPTIONS, NOW) is IntakeResult.BUSY
 
 
 def test_a_publication_that_nobody_will_finish_makes_the_same_job_again() -> None:
@@ -62,24 +79,38 @@ def test_a_publication_that_nobody_will_finish_makes_the_same_job_again() -> Non
     job = take_in(replace(NEW, history=(past("abandoned"),)), OPTIONS, NOW)
     assert isinstance(job, DefaceJob)
     assert (job.generation, job.job_id) == (0, job_id("a", MANIFEST, OPTIONS))
-    assert take_in(replace(NEW, history=(past("done"), past("abandoned", OTHER))), OPTIONS, NOW) is Answer.KNOWN
+    assert (
+        take_in(replace(NEW, history=(past("done"), past("abandoned", OTHER))), OPTIONS, NOW)
+        is IntakeResult.KNOWN
+    )
 
 
 def test_a_job_on_its_way_is_not_made_twice_and_other_options_make_another() -> None:
     """Publishing again would be harmless, but useless."""
     waiting = replace(NEW, published=frozenset({job_id("a", MANIFEST, OPTIONS)}))
-    assert take_in(waiting, OPTIONS, NOW) is Answer.KNOWN
+    assert take_in(waiting, OPTIONS, NOW) is IntakeResult.KNOWN
     assert isinstance(take_in(waiting, DefaceOptions(profile=Profile.BULKY), NOW), DefaceJob)
 
 
 def test_a_case_that_was_changed_while_it_was_worked_on_is_published_again_a_few_times() -> None:
     """Each time as the next generation; then it is left to a person."""
     for generation in range(MOST_REPEATS):
-        job = take_in(replace(NEW, history=(past("refused", code="InputChanged", generation=generation),)), OPTIONS, NOW)
+        job = take_in(
+            replace(NEW, history=(past("refused", code="InputChanged", generation=generation),)),
+            OPTIONS,
+            NOW,
+        )
         assert isinstance(job, DefaceJob)
-        assert (job.generation, job.job_id) == (generation + 1, job_id("a", MANIFEST, OPTIONS, generation + 1))
-    again = take_in(replace(NEW, history=(past("refused", code="InputChanged", generation=MOST_REPEATS),)), OPTIONS, NOW)
-    assert again is Answer.KNOWN
+        assert (job.generation, job.job_id) == (
+            generation + 1,
+            job_id("a", MANIFEST, OPTIONS, generation + 1),
+        )
+    again = take_in(
+        replace(NEW, history=(past("refused", code="InputChanged", generation=MOST_REPEATS),)),
+        OPTIONS,
+        NOW,
+    )
+    assert again is IntakeResult.KNOWN
 
 
 def test_a_repeated_replay_keeps_what_it_was_asked_for() -> None:
@@ -94,5 +125,10 @@ def test_a_repeated_replay_keeps_what_it_was_asked_for() -> None:
 @pytest.mark.parametrize("code", ["LateFiles", "UnsafeArchive"])
 def test_what_the_watcher_refused_itself_says_nothing_about_a_case(code: str) -> None:
     """The last job of the case is the one before."""
-    assert isinstance(take_in(replace(NEW, history=(past("refused", code=code),)), OPTIONS, NOW), DefaceJob)
-    assert take_in(replace(NEW, history=(past("done"), past("refused", OTHER, code))), OPTIONS, NOW) is Answer.KNOWN
+    assert isinstance(
+        take_in(replace(NEW, history=(past("refused", code=code),)), OPTIONS, NOW), DefaceJob
+    )
+    assert (
+        take_in(replace(NEW, history=(past("done"), past("refused", OTHER, code))), OPTIONS, NOW)
+        is IntakeResult.KNOWN
+    )

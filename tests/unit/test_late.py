@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctdeface_watcher.late import is_late
+from ctdeface_watcher.inbox.late_files import is_late
 
 NAMES = st.frozensets(st.sampled_from("abcdef"))
 
@@ -22,7 +22,9 @@ NAMES = st.frozensets(st.sampled_from("abcdef"))
         ("c", "", "", False),
     ],
 )
-def test_a_drop_is_late_when_it_lacks_files_and_contradicts_none(drop: str, base: str, same: str, expected: bool) -> None:
+def test_a_drop_is_late_when_it_lacks_files_and_contradicts_none(
+    drop: str, base: str, same: str, expected: bool
+) -> None:
     """A whole case, or other content under a name of the earlier case, stands alone."""
     assert is_late(frozenset(drop), frozenset(base), lambda name: name in same) is expected
 

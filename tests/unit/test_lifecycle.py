@@ -58,7 +58,9 @@ def test_the_first_signal_asks_to_stop(number: signal.Signals) -> None:
 
 def test_the_second_ctrl_c_ends_at_once() -> None:
     """Who presses Ctrl-C twice does not want to wait."""
-    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background without it
+    inherited = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell starts what runs in the background without it
     with stop_on_signals() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.wait(5)

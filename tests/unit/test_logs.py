@@ -35,7 +35,12 @@ def test_allowed_keys_arrive(stream: io.StringIO) -> None:
     """An event with keys from the allow-list is one JSON line with all of them."""
     structlog.get_logger("ctdeface_worker").info("case_published", job_id="1", seconds=2.5)
     (line,) = _lines(stream)
-    assert (line["event"], line["job_id"], line["seconds"], line["level"]) == ("case_published", "1", 2.5, "info")
+    assert (line["event"], line["job_id"], line["seconds"], line["level"]) == (
+        "case_published",
+        "1",
+        2.5,
+        "info",
+    )
 
 
 def test_the_queue_library_tells_no_more_than_warnings(stream: io.StringIO) -> None:
@@ -47,7 +52,9 @@ def test_the_queue_library_tells_no_more_than_warnings(stream: io.StringIO) -> N
 
 def test_unknown_keys_are_dropped_and_counted(stream: io.StringIO) -> None:
     """A key that is not on the list leaves nothing behind but a number."""
-    structlog.get_logger("ctdeface_worker").warning("series_refused", patient_name=PATIENT, path=f"/inbox/{PATIENT}")
+    structlog.get_logger("ctdeface_worker").warning(
+        "series_refused", patient_name=PATIENT, path=f"/inbox/{PATIENT}"
+    )
     (line,) = _lines(stream)
     assert PATIENT not in stream.getvalue()
     assert line["dropped_keys"] == 2
@@ -60,7 +67,11 @@ def test_warnings_are_withheld(stream: io.StringIO) -> None:
         logs.configure(stream)
         warnings.warn(f"Invalid value for VR PN: {PATIENT}", UserWarning, stacklevel=1)
     (line,) = _lines(stream)
-    assert (line["event"], line["logger"], line["level"]) == ("text_withheld", "py.warnings", "warning")
+    assert (line["event"], line["logger"], line["level"]) == (
+        "text_withheld",
+        "py.warnings",
+        "warning",
+    )
 
 
 def test_text_of_other_libraries_is_withheld(stream: io.StringIO) -> None:
@@ -75,7 +86,7 @@ def test_text_of_other_libraries_is_withheld(stream: io.StringIO) -> None:
 def test_a_traceback_names_places_but_not_the_message(stream: io.StringIO) -> None:
     """An error is logged as class and code places; its own words may quote a path."""
     try:
-        open(f"/nowhere/{PATIENT}")  # noqa: PTH123, SIM115  any error that quotes a path
+        open(f"/nowhere/{PATIENT}")
     except FileNotFoundError:
         logging.getLogger("ctdeface_worker").exception("bug_met")
     (line,) = _lines(stream)

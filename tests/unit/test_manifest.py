@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared.manifest import Manifest, job_id
-from ctdeface_shared.options import DefaceOptions
+from ctdeface_shared.jobs.manifest import Manifest, job_id
+from ctdeface_shared.jobs.options import DefaceOptions
 
 
 @pytest.fixture

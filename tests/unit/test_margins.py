@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctdeface_worker.margins import margin_of
 from ctdeface_worker.verification.check import Check
+from ctdeface_worker.verification.margins import margin_of
 
 FIGURES = st.floats(-2000, 2000)
 
@@ -24,9 +24,13 @@ FIGURES = st.floats(-2000, 2000)
         (-1000.0, -800.0, True, 0.25),
     ],
 )
-def test_a_margin_is_a_share_of_the_room_that_there_is(figure: float, bound: float, passed: bool, margin: float) -> None:
+def test_a_margin_is_a_share_of_the_room_that_there_is(
+    figure: float, bound: float, passed: bool, margin: float
+) -> None:
     """What must be high, what must be low, shares, amounts and HU."""
-    assert margin_of(Check(name="a", passed=passed, figure=figure, bound=bound)) == pytest.approx(margin)
+    assert margin_of(Check(name="a", passed=passed, figure=figure, bound=bound)) == pytest.approx(
+        margin
+    )
 
 
 @pytest.mark.parametrize(("figure", "bound"), [(None, 1.0), (1.0, None), (3.0, 0.0)])
@@ -36,7 +40,9 @@ def test_what_is_no_comparison_has_no_margin(figure: float | None, bound: float 
 
 
 @given(FIGURES, FIGURES.filter(bool), st.booleans())
-def test_the_sign_says_whether_the_check_passed_and_nothing_is_beyond_one(figure: float, bound: float, high: bool) -> None:
+def test_the_sign_says_whether_the_check_passed_and_nothing_is_beyond_one(
+    figure: float, bound: float, high: bool
+) -> None:
     """For any figures."""
     passed = figure >= bound if high else figure <= bound
     margin = margin_of(Check(name="a", passed=passed, figure=figure, bound=bound))

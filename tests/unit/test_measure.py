@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ctdeface_worker.domain import FloatArray, Geometry, HuArray, Volume
-from tests.measure.nose import window_by_nose
-from tests.measure.skin import SkinResult, Window, facial_skin
+from ctdeface_worker.imaging.domain import FloatArray, Geometry, HuArray, Volume
+from tests.support.measure.nose import window_by_nose
+from tests.support.measure.skin import SkinResult, Window, facial_skin
 
 AIR, SKIN, BONE = -1000.0, 40.0, 900.0
 VOXEL_MM = 2.0
@@ -26,7 +26,9 @@ def volume(hu: HuArray) -> Volume:
     affine: FloatArray = np.zeros((4, 4))
     affine[2, 0] = affine[1, 1] = affine[0, 2] = VOXEL_MM
     affine[3, 3] = 1.0
-    return Volume(hu=hu, valid=np.ones(hu.shape, dtype=bool), geometry=Geometry.from_affine(hu.shape, affine))
+    return Volume(
+        hu=hu, valid=np.ones(hu.shape, dtype=bool), geometry=Geometry.from_affine(hu.shape, affine)
+    )
 
 
 def measured(after: HuArray, before: HuArray | None = None) -> SkinResult:
@@ -49,7 +51,9 @@ def test_skin_taken_off_down_to_the_bone_is_gone() -> None:
 
 
 @pytest.mark.parametrize(("rows", "share"), [(1, 0.0), (2, 1.0)])
-def test_a_surface_counts_as_gone_when_it_lies_three_millimeters_deeper(rows: int, share: float) -> None:
+def test_a_surface_counts_as_gone_when_it_lies_three_millimeters_deeper(
+    rows: int, share: float
+) -> None:
     """A shave of 2 mm keeps the face, 4 mm do not."""
     after = block()
     after[:, SKIN_ROW : SKIN_ROW + rows] = AIR

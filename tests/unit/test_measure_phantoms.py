@@ -3,13 +3,17 @@
 import numpy as np
 import pytest
 
-from ctdeface_worker.domain import BoolArray, FloatArray, Volume
+from ctdeface_worker.imaging.domain import BoolArray, FloatArray, Volume
 from ctdeface_worker.phantom.build import draw
 from ctdeface_worker.phantom.head import SMALL_MM, Phantom, make_head, model
 from ctdeface_worker.phantom.scenes import scene
-from tests.measure.nose import window_by_nose
-from tests.measure.phantoms import window_by_construction, window_of_scene, window_of_synthetic
-from tests.measure.skin import SkinResult, Window, facial_skin
+from tests.support.measure.nose import window_by_nose
+from tests.support.measure.phantoms import (
+    window_by_construction,
+    window_of_scene,
+    window_of_synthetic,
+)
+from tests.support.measure.skin import SkinResult, Window, facial_skin
 
 STRAIGHT, TILTED, LEANING = 251, 118, 66
 """Unseen scenes: one that looks ahead with its mouth open; one turned by 22° and 16° in a tilted gantry; one turned by 16°, 22° and 25°."""
@@ -19,7 +23,11 @@ LEAST_RAYS = {STRAIGHT: 1300, TILTED: 1900, LEANING: 2200}
 
 def without(head: Phantom, mask: BoolArray) -> Volume:
     """Fill a mask with air."""
-    return Volume(hu=np.where(mask, np.float32(-1000), head.volume.hu), valid=head.volume.valid, geometry=head.volume.geometry)
+    return Volume(
+        hu=np.where(mask, np.float32(-1000), head.volume.hu),
+        valid=head.volume.valid,
+        geometry=head.volume.geometry,
+    )
 
 
 def at_mm(volume: Volume, mask: BoolArray) -> FloatArray:
@@ -38,7 +46,10 @@ def gone(head: Phantom, window: Window, mask: BoolArray) -> SkinResult:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_drawn_nose_is_where_the_nose_is_found(seed: int) -> None:
     """Two ways to the same window, of which one knows nothing of the drawing."""
-    drawn, found = window_of_synthetic(seed), window_by_nose(make_head(seed, spacing_mm=SMALL_MM).volume)
+    drawn, found = (
+        window_of_synthetic(seed),
+        window_by_nose(make_head(seed, spacing_mm=SMALL_MM).volume),
+    )
     assert found is not None
     assert drawn.nose_y == pytest.approx(found.nose_y, abs=3)
     assert drawn.center[0] == pytest.approx(found.center[0], abs=3)
@@ -49,12 +60,17 @@ def test_the_drawn_nose_is_where_the_nose_is_found(seed: int) -> None:
 def test_the_landmarks_lie_on_drawn_bones(seed: int) -> None:
     """A short face and a long one with an open mouth: jaw, brow ridges, orbital rims and nose are looked for in the image."""
     made = draw(seed, unseen=True)
-    head, window = model(made, spacing_mm=(2.0, 2.0, 2.0), reach_mm=(-150.0, 80.0)).volume, window_by_construction(made)
+    head, window = (
+        model(made, spacing_mm=(2.0, 2.0, 2.0), reach_mm=(-150.0, 80.0)).volume,
+        window_by_construction(made),
+    )
     bone = at_mm(head, head.hu > 300)
     x, y, z = (bone / made.scale).T
     assert window.chin_z == pytest.approx(bone[(y < -55) & (abs(x) < 15)][:, 2].min(), abs=2.5)
     ridges = bone[(abs(x) > 14) & (abs(x) < 34) & (z > 24) & (z < 60)]
-    assert window.brow_z == pytest.approx(ridges[ridges[:, 1] <= ridges[:, 1].min() + 2][:, 2].mean(), abs=2)
+    assert window.brow_z == pytest.approx(
+        ridges[ridges[:, 1] <= ridges[:, 1].min() + 2][:, 2].mean(), abs=2
+    )
     outermost = bone[(y < -50) & (abs(z - 16) < 6)][:, 0].max()
     assert outermost - 8 < window.left_x < outermost
     assert window.right_x == -window.left_x

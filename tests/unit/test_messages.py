@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctdeface_shared.errors import EscapingPath, InvalidMessage, UnknownVersion
-from ctdeface_shared.manifest import Manifest, job_id
-from ctdeface_shared.messages import (
+from ctdeface_shared.jobs.manifest import Manifest, job_id
+from ctdeface_shared.jobs.messages import (
     LARGEST_BYTES,
     CaseEvent,
     DefaceJob,
@@ -26,13 +26,26 @@ from ctdeface_shared.messages import (
     encode_job,
     schema_of,
 )
-from ctdeface_shared.options import HIGHEST_FILL_HU, DefaceOptions, FillRule, HeaderPolicy, OnSeriesFailure, Profile
+from ctdeface_shared.jobs.options import (
+    HIGHEST_FILL_HU,
+    DefaceOptions,
+    FillRule,
+    HeaderPolicy,
+    OnSeriesFailure,
+    Profile,
+)
 
 SCHEMAS = Path(__file__).parents[2] / "shared/ctdeface_shared/schemas"
 MANIFEST = Manifest(files=2, bytes=1_048_576, digest="ab" * 32)
 NOW = datetime(2026, 11, 21, 5, 0, tzinfo=UTC)
 PLAIN = DefaceOptions()
-JOB = DefaceJob(job_id=job_id("case 1", MANIFEST, PLAIN), case="case 1", manifest=MANIFEST, submitted_at=NOW, options=PLAIN)
+JOB = DefaceJob(
+    job_id=job_id("case 1", MANIFEST, PLAIN),
+    case="case 1",
+    manifest=MANIFEST,
+    submitted_at=NOW,
+    options=PLAIN,
+)
 
 FILLS = st.sampled_from(["air", "p10"]) | st.integers(-2000, HIGHEST_FILL_HU).map(str)
 DIGESTS = st.from_regex("[0-9a-f]{64}", fullmatch=True)
@@ -44,16 +57,22 @@ OPTIONS = st.builds(
     fill=FILLS.map(FillRule.parse),
     headers=st.sampled_from(HeaderPolicy),
     on_series_failure=st.sampled_from(OnSeriesFailure),
-    withhold=st.lists(st.from_regex(r"[0-9.]{1,64}(-[0-9]{1,4})?", fullmatch=True), max_size=3, unique=True).map(sorted).map(tuple),
+    withhold=st.lists(
+        st.from_regex(r"[0-9.]{1,64}(-[0-9]{1,4})?", fullmatch=True), max_size=3, unique=True
+    )
+    .map(sorted)
+    .map(tuple),
 )
-NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=40).filter(
-    lambda name: set(name) != {"."}
-)
+NAMES = st.text(
+    st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=40
+).filter(lambda name: set(name) != {"."})
 JOBS = st.builds(
     DefaceJob,
     job_id=st.uuids(version=5).map(str),
     case=st.lists(NAMES, min_size=1, max_size=3).map("/".join),
-    manifest=st.builds(Manifest, files=st.integers(0, 2**40), bytes=st.integers(0, 2**60), digest=DIGESTS),
+    manifest=st.builds(
+        Manifest, files=st.integers(0, 2**40), bytes=st.integers(0, 2**60), digest=DIGESTS
+    ),
     generation=st.integers(0, 1000),
     submitted_at=st.datetimes(timezones=st.just(UTC)),
     options=OPTIONS,
@@ -73,14 +92,25 @@ def test_a_job_arrives_as_it_was_sent(job: DefaceJob) -> None:
 @pytest.mark.parametrize("kind", EventKind)
 def test_an_event_arrives_as_it_was_sent(kind: EventKind) -> None:
     """Encoding and decoding give the same value."""
-    event = CaseEvent(kind=kind, job_id=JOB.job_id, code="FaceNotFound" if kind is EventKind.REFUSED else None, finished_at=NOW)
+    event = CaseEvent(
+        kind=kind,
+        job_id=JOB.job_id,
+        code="FaceNotFound" if kind is EventKind.REFUSED else None,
+        finished_at=NOW,
+    )
     assert decode_event(encode_event(event)) == event
 
 
 def test_an_event_does_not_name_the_case() -> None:
     """A downstream system learns the job, never the name that may be a patient's."""
     event = CaseEvent(kind=EventKind.RELEASED, job_id=JOB.job_id, finished_at=NOW)
-    assert set(json.loads(encode_event(event))) == {"schema_version", "kind", "job_id", "code", "finished_at"}
+    assert set(json.loads(encode_event(event))) == {
+        "schema_version",
+        "kind",
+        "job_id",
+        "code",
+        "finished_at",
+    }
 
 
 def test_unknown_fields_are_ignored() -> None:
@@ -103,13 +133,19 @@ def test_another_version_is_unknown(version: int) -> None:
         decode_job(_changed(schema_version=version))
 
 
-@pytest.mark.parametrize("case", ["../../etc", "/etc", "a/../../b", "a//b", "a/", ".", "..", "a/./b", "a\0b"])
+@pytest.mark.parametrize(
+    "case", ["../../etc", "/etc", "a/../../b", "a//b", "a/", ".", "..", "a/./b", "a\0b"]
+)
 def test_a_case_outside_of_the_inbox_is_refused(case: str) -> None:
     """No message leads out of the inbox, neither when it is read nor when it is written."""
     with pytest.raises(EscapingPath):
         decode_job(_changed(case=case))
     with pytest.raises(EscapingPath):
-        encode_job(DefaceJob(job_id=JOB.job_id, case=case, manifest=MANIFEST, submitted_at=NOW, options=PLAIN))
+        encode_job(
+            DefaceJob(
+                job_id=JOB.job_id, case=case, manifest=MANIFEST, submitted_at=NOW, options=PLAIN
+            )
+        )
 
 
 @pytest.mark.parametrize(
@@ -178,18 +214,32 @@ def test_every_option_travels() -> None:
     """No option is lost between watcher and worker."""
     options = DefaceOptions(withhold=("1.2.3",))
     travelling = json.loads(encode_job(replace(JOB, options=options)))["options"]
-    assert set(travelling) == set(options.as_plain()) == {field.name for field in fields(DefaceOptions)}
+    assert (
+        set(travelling)
+        == set(options.as_plain())
+        == {field.name for field in fields(DefaceOptions)}
+    )
 
 
 def test_a_job_without_series_to_leave_out_looks_as_it_always_did() -> None:
     """Neither an older worker nor the identity of a job sees an option that says nothing."""
     assert "withhold" not in json.loads(encode_job(JOB))["options"]
-    before = {"profile": "soft-tissue", "ears": False, "fill": "air", "headers": "preserve", "on_series_failure": "quarantine"}
+    before = {
+        "profile": "soft-tissue",
+        "ears": False,
+        "fill": "air",
+        "headers": "preserve",
+        "on_series_failure": "quarantine",
+    }
     text = json.dumps({**before, "segmenter": PLAIN.segmenter}, sort_keys=True)
     assert PLAIN.digest == hashlib.sha256(text.encode()).hexdigest()
 
 
-@pytest.mark.parametrize(("name", "model"), [("job.v1.schema.json", JobMessage), ("event.v1.schema.json", EventMessage)])
-def test_the_committed_schema_is_the_code(name: str, model: type[JobMessage | EventMessage]) -> None:
+@pytest.mark.parametrize(
+    ("name", "model"), [("job.v1.schema.json", JobMessage), ("event.v1.schema.json", EventMessage)]
+)
+def test_the_committed_schema_is_the_code(
+    name: str, model: type[JobMessage | EventMessage]
+) -> None:
     """The JSON Schema for other programs says what is checked here."""
     assert json.loads((SCHEMAS / name).read_text(encoding="utf-8")) == schema_of(model)

@@ -8,34 +8,43 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from ctdeface_shared.broker.protocols import Delivery
-from ctdeface_shared.broker.settlement import Ack, Bury, HandBack, Retry, Settlement
+from ctdeface_shared.broker.settlement import Ack, Reject, Requeue, Retry, Settlement
 from ctdeface_shared.errors import ConfigurationError, CtDefaceError
-from ctdeface_shared.manifest import Manifest
-from ctdeface_shared.metrics.harmless import harmless
-from ctdeface_shared.metrics.surroundings import error_codes
-from ctdeface_shared.options import DefaceOptions
-from ctdeface_shared.watcher_state import DISK, UNFINISHED_JOBS, WatcherState
-from ctdeface_watcher.listener import Happening
+from ctdeface_shared.jobs.manifest import Manifest
+from ctdeface_shared.jobs.options import DefaceOptions
+from ctdeface_shared.lifecycle import never_raises
+from ctdeface_shared.metrics.dependencies import error_codes
+from ctdeface_shared.status.watcher_state import DISK, UNFINISHED_JOBS, WatcherState
 from ctdeface_watcher.metrics import WatcherMetrics
-from ctdeface_worker.domain import Fate
-from ctdeface_worker.listener import Outcome, outcome_of
-from ctdeface_worker.metrics import STAGES, WorkerMetrics, model_check
+from ctdeface_watcher.observer import WatchEvent
+from ctdeface_worker.imaging.domain import Fate
+from ctdeface_worker.pipeline.result import CaseResult, SeriesResult
 from ctdeface_worker.report.model import CaseReport, State, describe
-from ctdeface_worker.result import CaseResult, SeriesResult
 from ctdeface_worker.segmentation.choice import segmenter_named
+from ctdeface_worker.service.metrics import STAGES, WorkerMetrics, model_check
+from ctdeface_worker.service.observer import Outcome, outcome_of
 from ctdeface_worker.verification.check import Check
 
 SKIN = Check(name="facial_skin_removed", passed=True, figure=0.9925, bound=0.985)
 BONE = Check(name="bone_stays", passed=False, figure=0.24, bound=0.12)
 
 
-BASE = describe("job", "case", Manifest(files=2, bytes=1000, digest="d" * 64), DefaceOptions(), CaseResult(released=True))
+BASE = describe(
+    "job",
+    "case",
+    Manifest(files=2, bytes=1000, digest="d" * 64),
+    DefaceOptions(),
+    CaseResult(released=True),
+)
 
 
 def case(*checks: Check, seconds: dict[str, float] | None = None, code: str = "") -> CaseReport:
     """Make the report of a case with one series."""
     series = SeriesResult(series="1.2.3", fate=Fate.RELEASED, slices=2, voxels=24, checks=checks)
-    return replace(BASE, result=CaseResult(released=not code, code=code, series=(series,), seconds=seconds or {}))
+    return replace(
+        BASE,
+        result=CaseResult(released=not code, code=code, series=(series,), seconds=seconds or {}),
+    )
 
 
 @pytest.fixture
@@ -50,7 +59,7 @@ def test_a_callback_that_fails_is_forgotten() -> None:
     def fail(number: int) -> None:
         raise KeyError(number)
 
-    harmless(fail)(3)
+    never_raises(fail)(3)
 
 
 @pytest.mark.parametrize(
@@ -61,33 +70,48 @@ def test_a_callback_that_fails_is_forgotten() -> None:
         (Ack(), State.SUPERSEDED, False, Outcome.SUPERSEDED),
         (Ack(), State.DONE, True, Outcome.REPEATED),
         (Retry(1.0), None, False, Outcome.RETRIED),
-        (HandBack(), None, False, Outcome.HANDED_BACK),
-        (Bury("InvalidMessage"), None, False, Outcome.BURIED),
+        (Requeue(), None, False, Outcome.HANDED_BACK),
+        (Reject("InvalidMessage"), None, False, Outcome.BURIED),
     ],
 )
-def test_every_end_of_a_delivery_has_its_outcome(settlement: Settlement, state: State | None, repeated: bool, outcome: Outcome) -> None:
+def test_every_end_of_a_delivery_has_its_outcome(
+    settlement: Settlement, state: State | None, repeated: bool, outcome: Outcome
+) -> None:
     """From settlement and report."""
     report = None if state is None else replace(case(), state=state)
     assert outcome_of(settlement, report, repeated=repeated) is outcome
 
 
-def test_what_a_case_took_and_how_close_it_came_is_observed_once(registry: CollectorRegistry) -> None:
+def test_what_a_case_took_and_how_close_it_came_is_observed_once(
+    registry: CollectorRegistry,
+) -> None:
     """Stages, bytes, voxels, the share of the face that is gone, and the margin of each check with a bound."""
-    WorkerMetrics(registry).listener().ended(Outcome.RELEASED, case(SKIN, BONE, seconds={"segment": 2.0, "verify": 0.05}), 3.0)
+    WorkerMetrics(registry).observer().ended(
+        Outcome.RELEASED, case(SKIN, BONE, seconds={"segment": 2.0, "verify": 0.05}), 3.0
+    )
     seen = registry.get_sample_value
     assert seen("ctdeface_worker_job_seconds_sum") == 3
     assert seen("ctdeface_worker_stage_seconds_sum", {"stage": "segment"}) == 2
     assert seen("ctdeface_worker_stage_seconds_bucket", {"stage": "verify", "le": "0.1"}) == 1
-    assert (seen("ctdeface_worker_input_bytes_total"), seen("ctdeface_worker_voxels_total")) == (1000, 24)
+    assert (seen("ctdeface_worker_input_bytes_total"), seen("ctdeface_worker_voxels_total")) == (
+        1000,
+        24,
+    )
     assert seen("ctdeface_worker_face_removed_ratio_sum") == pytest.approx(0.9925)
-    assert seen("ctdeface_worker_gate_margin_ratio_sum", {"check": "facial_skin_removed"}) == pytest.approx(0.5)
-    assert seen("ctdeface_worker_gate_margin_ratio_bucket", {"check": "bone_stays", "le": "0.0"}) == 1
+    assert seen(
+        "ctdeface_worker_gate_margin_ratio_sum", {"check": "facial_skin_removed"}
+    ) == pytest.approx(0.5)
+    assert (
+        seen("ctdeface_worker_gate_margin_ratio_bucket", {"check": "bone_stays", "le": "0.0"}) == 1
+    )
 
 
 @pytest.mark.parametrize("outcome", [Outcome.REPEATED, Outcome.RETRIED, Outcome.SUPERSEDED])
-def test_what_was_not_worked_to_its_end_adds_nothing_to_the_work_done(registry: CollectorRegistry, outcome: Outcome) -> None:
+def test_what_was_not_worked_to_its_end_adds_nothing_to_the_work_done(
+    registry: CollectorRegistry, outcome: Outcome
+) -> None:
     """It is counted as what it is, and nowhere else."""
-    WorkerMetrics(registry).listener().ended(outcome, case(SKIN, seconds={"read": 1.0}), 3.0)
+    WorkerMetrics(registry).observer().ended(outcome, case(SKIN, seconds={"read": 1.0}), 3.0)
     assert registry.get_sample_value("ctdeface_worker_jobs_total", {"outcome": outcome}) == 1
     assert registry.get_sample_value("ctdeface_worker_job_seconds_count") == 0
     assert registry.get_sample_value("ctdeface_worker_input_bytes_total") == 0
@@ -100,64 +124,94 @@ def names(registry: CollectorRegistry) -> Iterator[tuple[str, tuple[tuple[str, s
             yield sample.name, tuple(sorted(sample.labels.items()))
 
 
-def test_no_code_and_no_stage_that_comes_from_elsewhere_makes_a_series_of_its_own(registry: CollectorRegistry) -> None:
+def test_no_code_and_no_stage_that_comes_from_elsewhere_makes_a_series_of_its_own(
+    registry: CollectorRegistry,
+) -> None:
     """A thousand unheard-of ones become one label."""
-    listener = WorkerMetrics(registry).listener()
+    observer = WorkerMetrics(registry).observer()
     for number in range(1000):
-        listener.failed(f"Error{number}")
-        listener.ended(Outcome.REFUSED, case(seconds={f"stage-{number}": 1.0}, code=f"Code{number}"), 1.0)
-    labels = {value for _, found in names(registry) for name, value in found if name in {"code", "stage"}}
+        observer.failed(f"Error{number}")
+        observer.ended(
+            Outcome.REFUSED, case(seconds={f"stage-{number}": 1.0}, code=f"Code{number}"), 1.0
+        )
+    labels = {
+        value for _, found in names(registry) for name, value in found if name in {"code", "stage"}
+    }
     assert labels == {*error_codes(), *STAGES, "other"}
     assert registry.get_sample_value("ctdeface_worker_refusals_total", {"code": "other"}) == 1000
 
 
 def test_the_series_after_a_thousand_cases_are_those_after_ten(registry: CollectorRegistry) -> None:
     """Nothing grows with the number of cases."""
-    listener = WorkerMetrics(registry).listener()
+    observer = WorkerMetrics(registry).observer()
     counted: list[int] = []
     for number in range(1000):
-        listener.taken(Delivery(tag="1", body=b""))
-        listener.attempted("job", 1)
+        observer.taken(Delivery(tag="1", body=b""))
+        observer.attempted("job", 1)
         code = CtDefaceError.__subclasses__()[number % 2].code if number % 3 == 0 else ""
         outcome = Outcome.REFUSED if code else Outcome.RELEASED
-        listener.ended(outcome, replace(case(SKIN, BONE, code=code), job_id=str(number), case=f"case {number}"), number)
+        observer.ended(
+            outcome,
+            replace(case(SKIN, BONE, code=code), job_id=str(number), case=f"case {number}"),
+            number,
+        )
         if number in {9, 999}:
             counted.append(len(list(names(registry))))
     assert counted[0] == counted[1] > 100
 
 
-def test_the_watcher_shows_its_last_look_and_the_age_grows_by_itself(registry: CollectorRegistry) -> None:
+def test_the_watcher_shows_its_last_look_and_the_age_grows_by_itself(
+    registry: CollectorRegistry,
+) -> None:
     """Also while it looks no more."""
     now = [1000.0]
     metrics = WatcherMetrics(registry, clock=lambda: now[0])
     assert metrics.watching() is not None
-    listener = metrics.listener()
+    observer = metrics.observer()
     looked_at = datetime.now(UTC).isoformat()
-    listener.looked(WatcherState(looked_at=looked_at, waiting=("a", "b"), paused=DISK, open_jobs=3, oldest_open_at=900.0), None)
+    observer.looked(
+        WatcherState(
+            looked_at=looked_at, waiting=("a", "b"), paused=DISK, open_jobs=3, oldest_open_at=900.0
+        ),
+        None,
+    )
     now[0] = 1060.0
     seen = registry.get_sample_value
     assert metrics.watching() is None
     assert (seen("ctdeface_watcher_pending_cases"), seen("ctdeface_watcher_open_jobs")) == (2, 3)
     assert seen("ctdeface_watcher_oldest_open_job_age_seconds") == 160
     assert seen("ctdeface_watcher_last_look_timestamp_seconds") == 1000
-    assert (seen("ctdeface_watcher_paused", {"reason": "disk"}), seen("ctdeface_watcher_paused", {"reason": "unfinished_jobs"})) == (1, 0)
-    listener.looked(WatcherState(looked_at=looked_at, paused=UNFINISHED_JOBS), None)
-    assert (seen("ctdeface_watcher_paused", {"reason": "disk"}), seen("ctdeface_watcher_paused", {"reason": "unfinished_jobs"})) == (0, 1)
+    assert (
+        seen("ctdeface_watcher_paused", {"reason": "disk"}),
+        seen("ctdeface_watcher_paused", {"reason": "unfinished_jobs"}),
+    ) == (1, 0)
+    observer.looked(WatcherState(looked_at=looked_at, paused=UNFINISHED_JOBS), None)
+    assert (
+        seen("ctdeface_watcher_paused", {"reason": "disk"}),
+        seen("ctdeface_watcher_paused", {"reason": "unfinished_jobs"}),
+    ) == (0, 1)
     assert seen("ctdeface_watcher_oldest_open_job_age_seconds") == 0
 
 
-def test_a_look_that_failed_is_counted_and_the_watcher_is_not_ready(registry: CollectorRegistry) -> None:
+def test_a_look_that_failed_is_counted_and_the_watcher_is_not_ready(
+    registry: CollectorRegistry,
+) -> None:
     """Until the next one that succeeds; without a state the figures stay."""
     metrics = WatcherMetrics(registry)
-    listener = metrics.listener()
-    listener.looked(WatcherState(looked_at="", open_jobs=3), None)
-    listener.looked(None, "StorageUnavailable")
-    listener.looked(None, "SomethingElse")
+    observer = metrics.observer()
+    observer.looked(WatcherState(looked_at="", open_jobs=3), None)
+    observer.looked(None, "StorageUnavailable")
+    observer.looked(None, "SomethingElse")
     assert metrics.watching() == "the last look at the inbox failed"
-    assert registry.get_sample_value("ctdeface_watcher_look_failures_total", {"code": "StorageUnavailable"}) == 1
+    assert (
+        registry.get_sample_value(
+            "ctdeface_watcher_look_failures_total", {"code": "StorageUnavailable"}
+        )
+        == 1
+    )
     assert registry.get_sample_value("ctdeface_watcher_look_failures_total", {"code": "other"}) == 1
     assert registry.get_sample_value("ctdeface_watcher_open_jobs") == 3
-    listener.happened(Happening.UNUSABLE)
+    observer.happened(WatchEvent.UNUSABLE)
     assert registry.get_sample_value("ctdeface_watcher_cases_total", {"result": "unusable"}) == 1
 
 

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from ctdeface_shared.cli import COMMANDS, CommandModule, parser_of
+from ctdeface_shared.commands.main import COMMANDS, CommandModule, parser_of
 
 PAGE = (Path(__file__).parents[2] / "docs/operating.md").read_text(encoding="utf-8")
 LINES = re.findall(r"^    ctdeface (.*)$", PAGE, re.MULTILINE)
@@ -28,5 +28,9 @@ def test_the_operators_page_shows_every_command_and_each_of_their_options() -> N
     assert shown == {"status", "replay", "doctor"}
     for name in shown:
         parser = parser_of(name, cast("CommandModule", import_module(COMMANDS[name].module)))
-        options = {flag for flag in re.findall(r"--[a-z-]+", parser.format_usage()) if flag not in {"--help", "--config"}}
+        options = {
+            flag
+            for flag in re.findall(r"--[a-z-]+", parser.format_usage())
+            if flag not in {"--help", "--config"}
+        }
         assert not [flag for flag in options if flag not in PAGE]

@@ -19,7 +19,7 @@ from scipy import ndimage
 from ctdeface_worker.phantom import faceless, variants
 from ctdeface_worker.phantom.dicom import Mistake, Plane, Variation, reordered, write_case
 from ctdeface_worker.phantom.head import SMALL_MM, Phantom, make_head
-from tests.cases import small_head, write_small_cases
+from tests.support.cases import small_head, write_small_cases
 
 AIR_TO_SKIN_HU, BONE_HU = -400.0, 300.0
 
@@ -32,9 +32,17 @@ def liters(head: Phantom, label: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 def depth_mm(head: Phantom, x: float, z: float, threshold: float) -> float:
     """LPS y of the first voxel above a threshold, looked at from the front at (x, z)."""
     geometry = head.volume.geometry
-    k, _, i = np.linalg.solve(geometry.affine_lps, [x, geometry.slice_origins_lps[0, 1], z, 1])[:3].round().astype(int)
+    k, _, i = (
+        np.linalg.solve(geometry.affine_lps, [x, geometry.slice_origins_lps[0, 1], z, 1])[:3]
+        .round()
+        .astype(int)
+    )
     ray = head.volume.hu[k, :, i] > threshold
-    return float(geometry.slice_origins_lps[0, 1] + ray.argmax() * geometry.spacing_mm[1]) if ray.any() else np.inf
+    return (
+        float(geometry.slice_origins_lps[0, 1] + ray.argmax() * geometry.spacing_mm[1])
+        if ray.any()
+        else np.inf
+    )
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -52,7 +60,10 @@ def test_the_face_is_all_skin_in_front(seed: int) -> None:
     """Seen from the front, skin from brow to chin and all air before it are face; only through the nostrils is more to be seen."""
     head = small_head(seed)
     geometry = head.volume.geometry
-    z, x = geometry.slice_origins_lps[:, 2], geometry.slice_origins_lps[0, 0] + np.arange(geometry.shape[2]) * geometry.spacing_mm[2]
+    z, x = (
+        geometry.slice_origins_lps[:, 2],
+        geometry.slice_origins_lps[0, 0] + np.arange(geometry.shape[2]) * geometry.spacing_mm[2],
+    )
     first = (head.volume.hu > AIR_TO_SKIN_HU).argmax(axis=1)
     up_to_skin = np.arange(geometry.shape[1])[None, :, None] <= first[:, None, :]
     missed = (up_to_skin & ~head.face).any(axis=1)
@@ -66,7 +77,11 @@ def test_the_face_is_all_skin_in_front(seed: int) -> None:
 def test_the_nose_stands_out_and_the_orbits_lie_deep(seed: int) -> None:
     """The most anterior point is the nose, 15 to 35 mm before what lies beside it; behind the lids no bone follows for 16 mm."""
     head = small_head(seed)
-    skin = {(x, z): depth_mm(head, x, z, AIR_TO_SKIN_HU) for x in range(-60, 61, 4) for z in range(-100, 100, 4)}
+    skin = {
+        (x, z): depth_mm(head, x, z, AIR_TO_SKIN_HU)
+        for x in range(-60, 61, 4)
+        for z in range(-100, 100, 4)
+    }
     x, z = min(skin, key=lambda place: skin[place])
     assert abs(x) <= 8
     assert -30 < z < 10
@@ -130,7 +145,9 @@ def test_files_hold_the_voxels_in_every_syntax(syntax: str, tmp_path: Path) -> N
         dataset = pydicom.dcmread(file)
         assert dataset.file_meta.TransferSyntaxUID == syntax
         assert np.abs(dataset.pixel_array - 1024.0 - head.volume.hu[k]).max() <= 0.501
-        assert dataset.ImagePositionPatient[2] == pytest.approx(head.volume.geometry.slice_origins_lps[k, 2])
+        assert dataset.ImagePositionPatient[2] == pytest.approx(
+            head.volume.geometry.slice_origins_lps[k, 2]
+        )
 
 
 @pytest.mark.parametrize("plane", list(Plane))
@@ -144,9 +161,15 @@ def test_each_plane_puts_every_voxel_in_its_place(plane: Plane, tmp_path: Path) 
         assert labels[k * 20].shape == dataset.pixel_array.shape
         row, column = dataset.Rows // 3, dataset.Columns // 4
         across, down = np.array(dataset.ImageOrientationPatient).reshape(2, 3)
-        point = np.array(dataset.ImagePositionPatient) + down * row * dataset.PixelSpacing[0] + across * column * dataset.PixelSpacing[1]
+        point = (
+            np.array(dataset.ImagePositionPatient)
+            + down * row * dataset.PixelSpacing[0]
+            + across * column * dataset.PixelSpacing[1]
+        )
         index = np.linalg.solve(geometry.affine_lps, [*point, 1])[:3].round().astype(int)
-        assert abs(dataset.pixel_array[row, column] - 1024.0 - head.volume.hu[tuple(index)]) <= 0.501
+        assert (
+            abs(dataset.pixel_array[row, column] - 1024.0 - head.volume.hu[tuple(index)]) <= 0.501
+        )
         assert labels[k * 20][row, column] == head.face[tuple(index)]
 
 
@@ -158,10 +181,15 @@ def test_each_plane_puts_every_voxel_in_its_place(plane: Plane, tmp_path: Path) 
         (Mistake.SWAPPED, [0, 1, 0, 1, 0, 0]),
     ],
 )
-def test_a_mistake_changes_headers_only(mistake: Mistake, orientation: list[float], tmp_path: Path) -> None:
+def test_a_mistake_changes_headers_only(
+    mistake: Mistake, orientation: list[float], tmp_path: Path
+) -> None:
     """The pixels stay, the orientation is wrong."""
     head = make_head(1, spacing_mm=SMALL_MM, top_mm=3, bottom_mm=-6)
-    right, wrong = write_case(head, tmp_path / "right"), write_case(head, tmp_path / "wrong", Variation(mistake=mistake))
+    right, wrong = (
+        write_case(head, tmp_path / "right"),
+        write_case(head, tmp_path / "wrong", Variation(mistake=mistake)),
+    )
     for one, other in zip(right, wrong, strict=True):
         changed = pydicom.dcmread(other)
         assert changed.ImageOrientationPatient == orientation
@@ -183,10 +211,19 @@ def test_cases_differ_in_patient_and_uids(tmp_path: Path) -> None:
     """Every case has a patient, a study, a series and instances of its own."""
     write_small_cases(tmp_path, 2)
     one, other = (
-        [pydicom.dcmread(file, stop_before_pixels=True) for file in sorted(case.iterdir())] for case in sorted(tmp_path.iterdir())
+        [pydicom.dcmread(file, stop_before_pixels=True) for file in sorted(case.iterdir())]
+        for case in sorted(tmp_path.iterdir())
     )
-    for keyword in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID"):
-        assert not {dataset[keyword].value for dataset in one} & {dataset[keyword].value for dataset in other}
+    for keyword in (
+        "PatientID",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "FrameOfReferenceUID",
+        "SOPInstanceUID",
+    ):
+        assert not {dataset[keyword].value for dataset in one} & {
+            dataset[keyword].value for dataset in other
+        }
     assert len({dataset.SOPInstanceUID for dataset in one}) == len(one)
 
 
@@ -196,7 +233,10 @@ def test_a_turned_head_keeps_its_size_and_looks_elsewhere() -> None:
     aside = variants.turned(straight, yaw=30)
     assert liters(aside, aside.brain) == pytest.approx(liters(straight, straight.brain), rel=0.02)
     assert 25 < np.median(aside.volume.hu[aside.brain]) < 45
-    columns = [np.nonzero(head.face & (head.volume.hu > AIR_TO_SKIN_HU))[2].mean() for head in (straight, aside)]
+    columns = [
+        np.nonzero(head.face & (head.volume.hu > AIR_TO_SKIN_HU))[2].mean()
+        for head in (straight, aside)
+    ]
     assert columns[1] - columns[0] > 15  # columns rise to the patient's left
 
 
@@ -205,7 +245,10 @@ def test_a_head_stored_otherwise_lies_the_same(plane: Plane) -> None:
     """The middle of the brain stays where it is, and slices rise along their normal."""
     head = small_head()
     other = variants.stored_as(head, plane)
-    places = [one.volume.geometry.affine_lps @ [*np.argwhere(one.brain).mean(axis=0), 1] for one in (head, other)]
+    places = [
+        one.volume.geometry.affine_lps @ [*np.argwhere(one.brain).mean(axis=0), 1]
+        for one in (head, other)
+    ]
     assert places[0] == pytest.approx(places[1], abs=1e-6)
     assert (np.diff(other.volume.geometry.slice_positions_mm) > 0).all()
 
@@ -213,7 +256,10 @@ def test_a_head_stored_otherwise_lies_the_same(plane: Plane) -> None:
 def test_a_tilted_head_lies_the_same() -> None:
     """Slices lean by 20 degrees; the middle of the brain, which every leaning slice meets, stays."""
     head, leaning = small_head(), variants.tilted(small_head(), 20)
-    places = [one.volume.geometry.affine_lps @ [*np.argwhere(one.brain).mean(axis=0), 1] for one in (head, leaning)]
+    places = [
+        one.volume.geometry.affine_lps @ [*np.argwhere(one.brain).mean(axis=0), 1]
+        for one in (head, leaning)
+    ]
     assert places[0] == pytest.approx(places[1], abs=3)
     assert abs(leaning.volume.geometry.normal_lps[2]) == pytest.approx(np.cos(np.deg2rad(20)))
 
@@ -221,7 +267,11 @@ def test_a_tilted_head_lies_the_same() -> None:
 def test_arms_plastic_and_metal_are_added_to_the_head() -> None:
     """Arms stand beside the head, plastic before it, metal in the mouth; the brain is what it was."""
     head = small_head()
-    arms, tubes, metal = variants.with_arms(head), variants.with_tubes(head), variants.with_metal(head)
+    arms, tubes, metal = (
+        variants.with_arms(head),
+        variants.with_tubes(head),
+        variants.with_metal(head),
+    )
     assert liters(arms, arms.volume.hu > 0) > liters(head, head.volume.hu > 0) + 1
     assert (tubes.volume.hu[head.face] > 100).sum() > (head.volume.hu[head.face] > 100).sum() + 200
     assert (metal.volume.hu > 3000).sum() > 20

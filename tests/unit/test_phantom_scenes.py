@@ -29,9 +29,13 @@ def coarse_model(*, open_mm: float = 0.0) -> Phantom:
     return model(Anatomy(open_mm=open_mm), spacing_mm=COARSE_MM, reach_mm=(-170.0, 146.0))
 
 
-def middle_mm(head: Phantom, label: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def middle_mm(
+    head: Phantom, label: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """Patient mm of the middle of a label."""
-    return np.asarray((head.volume.geometry.affine_lps @ np.append(np.argwhere(label).mean(axis=0), 1.0))[:3])
+    return np.asarray(
+        (head.volume.geometry.affine_lps @ np.append(np.argwhere(label).mean(axis=0), 1.0))[:3]
+    )
 
 
 def liters(head: Phantom, label: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> float:
@@ -71,14 +75,20 @@ def test_faces_and_brains_never_share_a_voxel() -> None:
 def test_an_open_mouth_lowers_the_chin() -> None:
     """The face of an open mouth reaches lower, and there is air between the teeth."""
     closed, opened = coarse_model(), coarse_model(open_mm=20.0)
-    lowest = [head.volume.geometry.slice_origins_lps[np.flatnonzero(head.face.any(axis=(1, 2)))[0], 2] for head in (closed, opened)]
+    lowest = [
+        head.volume.geometry.slice_origins_lps[np.flatnonzero(head.face.any(axis=(1, 2)))[0], 2]
+        for head in (closed, opened)
+    ]
     assert lowest[0] - lowest[1] >= 8
     assert liters(opened, opened.volume.hu < -900) > liters(closed, closed.volume.hu < -900) + 0.005
 
 
 def test_a_turned_scan_moves_the_face_as_far_as_the_head_turns() -> None:
     """The middle of the face goes where the rotation puts it; the brain keeps its size."""
-    straight, turned = Scan(spacing_mm=COARSE_MM), Scan(spacing_mm=COARSE_MM, turn_degrees=(25.0, 10.0, -5.0))
+    straight, turned = (
+        Scan(spacing_mm=COARSE_MM),
+        Scan(spacing_mm=COARSE_MM, turn_degrees=(25.0, 10.0, -5.0)),
+    )
     before, after = (acquire(coarse_model(), scan, chance()) for scan in (straight, turned))
     x, y, z = middle_mm(before, before.brain)
     assert middle_mm(after, after.brain) == pytest.approx(in_patient((x, y, z), turned), abs=3)
@@ -90,9 +100,13 @@ def test_a_mirrored_scan_exchanges_left_and_right() -> None:
     whole = coarse_model()
     left = whole.brain & (np.arange(whole.brain.shape[2]) > whole.brain.shape[2] / 2)
     half = Phantom(seed=1, volume=whole.volume, face=whole.face, brain=left)
-    straight, mirrored = (acquire(half, Scan(spacing_mm=COARSE_MM, mirrored=flag), chance()) for flag in (False, True))
+    straight, mirrored = (
+        acquire(half, Scan(spacing_mm=COARSE_MM, mirrored=flag), chance()) for flag in (False, True)
+    )
     assert middle_mm(straight, straight.brain)[0] > 20
-    assert middle_mm(mirrored, mirrored.brain)[0] == pytest.approx(-middle_mm(straight, straight.brain)[0], abs=2)
+    assert middle_mm(mirrored, mirrored.brain)[0] == pytest.approx(
+        -middle_mm(straight, straight.brain)[0], abs=2
+    )
 
 
 @pytest.mark.parametrize("slice_mm", [1.5, 7.0])
@@ -114,7 +128,9 @@ def test_a_tilted_gantry_leans_the_slices() -> None:
 
 def test_a_scan_above_the_brow_has_no_face() -> None:
     """The crown alone holds brain and no face."""
-    made = acquire(coarse_model(), Scan(spacing_mm=COARSE_MM, low_mm=(-128.0, -136.0, 76.0)), chance())
+    made = acquire(
+        coarse_model(), Scan(spacing_mm=COARSE_MM, low_mm=(-128.0, -136.0, 76.0)), chance()
+    )
     assert made.brain.any()
     assert not made.face.any()
 
@@ -126,13 +142,19 @@ def test_the_face_holds_skin_and_leaves_bone() -> None:
     assert (made.volume.hu[tissue] > 200).mean() < 0.06
     z = made.volume.geometry.slice_origins_lps[:, 2]
     first = (made.volume.hu > TISSUE_HU) & (np.cumsum(made.volume.hu > TISSUE_HU, axis=1) == 1)
-    window = ((z > -80) & (z < 50))[:, None, None] & (np.abs(np.arange(made.face.shape[2]) - made.face.shape[2] / 2) < 10)
+    window = ((z > -80) & (z < 50))[:, None, None] & (
+        np.abs(np.arange(made.face.shape[2]) - made.face.shape[2] / 2) < 10
+    )
     assert (made.face[first & window]).mean() > 0.97
 
 
 def test_what_lies_around_a_head_fills_air_only() -> None:
     """Couch, holder, arms and wires leave every voxel of the patient alone."""
-    head = acquire(coarse_model(), Scan(spacing_mm=COARSE_MM, low_mm=(-190.0, -136.0, -124.0), high_mm=(190.0, 140.0, 146.0)), chance())
+    head = acquire(
+        coarse_model(),
+        Scan(spacing_mm=COARSE_MM, low_mm=(-190.0, -136.0, -124.0), high_mm=(190.0, 140.0, 146.0)),
+        chance(),
+    )
     for couch in ("shell", "slab"):
         made = furnished(head, Room(couch=couch, holder=True, arms=True, wires=3), chance())
         patient = head.volume.hu > TISSUE_HU

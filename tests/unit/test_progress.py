@@ -5,13 +5,13 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from ctdeface_shared.manifest import Manifest
-from ctdeface_shared.options import DefaceOptions
-from ctdeface_shared.terminal import spelled
-from ctdeface_worker.domain import Fate
-from ctdeface_worker.progress import display, line_of, summary
+from ctdeface_shared.console import printable
+from ctdeface_shared.jobs.manifest import Manifest
+from ctdeface_shared.jobs.options import DefaceOptions
+from ctdeface_worker.batch.progress import display, line_of, summary
+from ctdeface_worker.imaging.domain import Fate
+from ctdeface_worker.pipeline.result import CaseResult, SeriesResult
 from ctdeface_worker.report.model import CaseReport, State, describe
-from ctdeface_worker.result import CaseResult, SeriesResult
 
 LONG = "a-case-with-a-name-that-is-much-longer-than-eighty-columns-because-archives-really-hold-such-names"
 
@@ -20,8 +20,17 @@ def report_of(case: str, state: State, code: str = "", reason: str = "") -> Case
     """Make a report of one series that took two seconds."""
     fate = Fate.FAILED if code else Fate.RELEASED
     series = (SeriesResult(series="1.2.3", fate=fate, slices=2),)
-    result = CaseResult(released=not code, code=code, reason=reason, series=series, seconds={"read": 0.5, "verify": 1.5})
-    return replace(describe("job", case, Manifest(files=1, bytes=1, digest=""), DefaceOptions(), result), state=state)
+    result = CaseResult(
+        released=not code,
+        code=code,
+        reason=reason,
+        series=series,
+        seconds={"read": 0.5, "verify": 1.5},
+    )
+    return replace(
+        describe("job", case, Manifest(files=1, bytes=1, digest=""), DefaceOptions(), result),
+        state=state,
+    )
 
 
 REPORTS = [
@@ -34,7 +43,9 @@ REPORTS = [
 def printed(*, terminal: bool) -> str:
     """Let the summary be printed."""
     text = io.StringIO()
-    summary(Console(file=text, force_terminal=terminal, width=80, color_system=None), REPORTS, ["again"])
+    summary(
+        Console(file=text, force_terminal=terminal, width=80, color_system=None), REPORTS, ["again"]
+    )
     return text.getvalue()
 
 
@@ -58,7 +69,7 @@ def test_on_a_terminal_there_is_a_table() -> None:
 
 
 def test_each_case_is_told_as_soon_as_it_ended() -> None:
-    """A superseded one never counts as released; names that would break a terminal are spelled out."""
+    """A superseded one never counts as released; names that would break a terminal are printable out."""
     text = io.StringIO()
     with display(Console(file=text, width=80), 3) as shown:
         for report in REPORTS:
@@ -73,4 +84,4 @@ def test_each_case_is_told_as_soon_as_it_ended() -> None:
 
 def test_letters_of_every_script_stay_as_they_are() -> None:
     """Only what no terminal can show is escaped."""
-    assert spelled("Müller 患者\t\udc80") == "Müller 患者\\t\\udc80"
+    assert printable("Müller 患者\t\udc80") == "Müller 患者\\t\\udc80"

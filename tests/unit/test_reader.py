@@ -6,7 +6,7 @@ from pathlib import Path
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from ctdeface_worker.dicom.reader import CaseFile, FileKind, read_case
-from tests.ct_files import CtFile
+from tests.support.ct_files import CtFile
 
 
 def only(folder: Path) -> CaseFile:
@@ -43,7 +43,9 @@ def test_a_data_set_without_preamble_is_unreadable_and_no_text(tmp_path: Path) -
 
 def test_elements_behind_a_stray_delimiter_make_a_file_unreadable(tmp_path: Path) -> None:
     """Most readers end there: what follows could be a picture that nobody looks at."""
-    (tmp_path / "IM1").write_bytes(CtFile().content + b"\xfe\xff\x0d\xe0\0\0\0\0" + CtFile().content[132:])
+    (tmp_path / "IM1").write_bytes(
+        CtFile().content + b"\xfe\xff\x0d\xe0\0\0\0\0" + CtFile().content[132:]
+    )
     assert only(tmp_path).kind is FileKind.UNREADABLE
     assert "behind the end" in only(tmp_path).reason
 

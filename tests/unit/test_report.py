@@ -9,13 +9,21 @@ from typing import Any
 
 import pytest
 
-from ctdeface_shared.manifest import Manifest, job_id
-from ctdeface_shared.options import DefaceOptions
-from ctdeface_worker.domain import DifferenceKind, ExpectedDifference, Fate
-from ctdeface_worker.executor import WorkerTimedOut
+from ctdeface_shared.jobs.manifest import Manifest, job_id
+from ctdeface_shared.jobs.options import DefaceOptions
+from ctdeface_worker.case.child_process import WorkerTimedOut
+from ctdeface_worker.imaging.domain import DifferenceKind, ExpectedDifference, Fate
+from ctdeface_worker.pipeline.result import CaseResult, FileResult, SeriesResult
 from ctdeface_worker.report.html import render
-from ctdeface_worker.report.model import SCHEMA_VERSION, CaseReport, State, describe, encoded_schema, failed, json_schema
-from ctdeface_worker.result import CaseResult, FileResult, SeriesResult
+from ctdeface_worker.report.model import (
+    SCHEMA_VERSION,
+    CaseReport,
+    State,
+    describe,
+    encoded_schema,
+    failed,
+    json_schema,
+)
 from ctdeface_worker.verification.check import Check
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +34,9 @@ MANIFEST = Manifest(files=2, bytes=1_500_000, digest="d" * 64)
 
 def complete() -> CaseReport:
     """Return a report that has something in every field."""
-    difference = ExpectedDifference(path="(0088,0200)", kind=next(iter(DifferenceKind)), reason="icon zeroed")
+    difference = ExpectedDifference(
+        path="(0088,0200)", kind=next(iter(DifferenceKind)), reason="icon zeroed"
+    )
     files = (
         FileResult(
             file="1.dcm",
@@ -38,9 +48,24 @@ def complete() -> CaseReport:
             differences=(difference,),
             broken_signatures=("(FFFA,FFFA)[0]",),
         ),
-        FileResult(file="scout.dcm", size=8, sha256="c" * 64, fate=Fate.WITHHELD, code="Localizer", reason="a scout <b>view</b>"),
+        FileResult(
+            file="scout.dcm",
+            size=8,
+            sha256="c" * 64,
+            fate=Fate.WITHHELD,
+            code="Localizer",
+            reason="a scout <b>view</b>",
+        ),
     )
-    checks = (Check(name="facial_skin_removed", passed=True, figure=0.9991, bound=0.985, message="99.91% of the facial skin is gone"),)
+    checks = (
+        Check(
+            name="facial_skin_removed",
+            passed=True,
+            figure=0.9991,
+            bound=0.985,
+            message="99.91% of the facial skin is gone",
+        ),
+    )
     series = SeriesResult(
         series="1.2",
         fate=Fate.RELEASED,
@@ -51,13 +76,26 @@ def complete() -> CaseReport:
         fill_hu=-1000.0,
         checks=checks,
     )
-    result = CaseResult(released=True, series=(series,), files=files, seconds={"read": 0.25}, segmenter="geometric", model_digest="e" * 64)
+    result = CaseResult(
+        released=True,
+        series=(series,),
+        files=files,
+        seconds={"read": 0.25},
+        segmenter="geometric",
+        model_digest="e" * 64,
+    )
     return replace(describe("job-1", "case", MANIFEST, DefaceOptions(), result), staged="f" * 16)
 
 
 def refused() -> CaseReport:
     """Return the report of a case that was broken off."""
-    return describe("job-2", "case", MANIFEST, DefaceOptions(), failed(WorkerTimedOut("no result within the job timeout")))
+    return describe(
+        "job-2",
+        "case",
+        MANIFEST,
+        DefaceOptions(),
+        failed(WorkerTimedOut("no result within the job timeout")),
+    )
 
 
 KINDS: dict[str, tuple[type, ...]] = {
@@ -71,25 +109,54 @@ KINDS: dict[str, tuple[type, ...]] = {
 }
 
 
-def problems(value: object, schema: dict[str, Any], root: dict[str, Any], place: str = "$") -> Iterator[str]:
+def problems(
+    value: object, schema: dict[str, Any], root: dict[str, Any], place: str = "$"
+) -> Iterator[str]:
     """Hold a JSON value against the part of JSON Schema that ours uses; an unknown keyword is an error of this test."""
-    known = {"$defs", "$ref", "$schema", "additionalProperties", "anyOf", "default", "description", "enum", "items", "maxItems", "minItems"}
-    assert schema.keys() <= known | {"prefixItems", "properties", "required", "title", "type"}, schema.keys()
+    known = {
+        "$defs",
+        "$ref",
+        "$schema",
+        "additionalProperties",
+        "anyOf",
+        "default",
+        "description",
+        "enum",
+        "items",
+        "maxItems",
+        "minItems",
+    }
+    assert schema.keys() <= known | {"prefixItems", "properties", "required", "title", "type"}, (
+        schema.keys()
+    )
     if "$ref" in schema:
         yield from problems(value, root["$defs"][schema["$ref"].rpartition("/")[2]], root, place)
         return
-    if "anyOf" in schema and all(list(problems(value, one, root, place)) for one in schema["anyOf"]):
+    if "anyOf" in schema and all(
+        list(problems(value, one, root, place)) for one in schema["anyOf"]
+    ):
         yield f"{place}: none of the alternatives"
-    if "type" in schema and (not isinstance(value, KINDS[schema["type"]]) or (isinstance(value, bool) and schema["type"] != "boolean")):
+    if "type" in schema and (
+        not isinstance(value, KINDS[schema["type"]])
+        or (isinstance(value, bool) and schema["type"] != "boolean")
+    ):
         yield f"{place}: {value!r} is no {schema['type']}"
     if "enum" in schema and value not in schema["enum"]:
         yield f"{place}: {value!r} is not in {schema['enum']}"
     if isinstance(value, dict):
         properties = schema.get("properties", {})
-        yield from (f"{place}: {name} is missing" for name in schema.get("required", ()) if name not in value)
+        yield from (
+            f"{place}: {name} is missing"
+            for name in schema.get("required", ())
+            if name not in value
+        )
         for name, one in value.items():
             inner = properties.get(name, schema.get("additionalProperties"))
-            yield from problems(one, inner, root, f"{place}.{name}") if inner is not None else [f"{place}: {name} is unknown"]
+            yield from (
+                problems(one, inner, root, f"{place}.{name}")
+                if inner is not None
+                else [f"{place}: {name} is unknown"]
+            )
     if isinstance(value, list):
         if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
             yield f"{place}: {len(value)} items"
@@ -122,7 +189,9 @@ def test_the_schema_notices_what_is_wrong() -> None:
 def test_a_report_of_another_version_is_not_read() -> None:
     """Nothing is guessed from a report that means something else."""
     with pytest.raises(ValueError, match="schema version 2, expected 1"):
-        CaseReport.from_plain({**json.loads(complete().to_json()), "schema_version": SCHEMA_VERSION + 1})
+        CaseReport.from_plain(
+            {**json.loads(complete().to_json()), "schema_version": SCHEMA_VERSION + 1}
+        )
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"job_id": 1}', b"\xff"])
@@ -135,7 +204,12 @@ def test_what_is_no_report_is_a_value_error(content: bytes) -> None:
 def test_the_page_says_first_what_happened_and_why() -> None:
     """The outcome and its reason stand above everything else, for each state."""
     assert re.search(r"<b>Refused: WorkerTimedOut\.</b> no result within", render(refused(), {}))
-    told = {state: re.search(r'<div class="outcome.*?<b>(\w+)', render(complete().at(state), {}), re.DOTALL) for state in State}
+    told = {
+        state: re.search(
+            r'<div class="outcome.*?<b>(\w+)', render(complete().at(state), {}), re.DOTALL
+        )
+        for state in State
+    }
     assert {state: found[1] for state, found in told.items() if found} == {
         State.REFUSED: "Released",  # cannot be: a refused job has a refused result
         State.PREPARED: "Prepared",
@@ -168,7 +242,11 @@ def test_the_page_of_the_docs_explains_every_state() -> None:
 def test_names_that_are_no_utf_8_name_jobs_and_read_back() -> None:
     """The same bytes are the same job; the JSON is valid UTF-8 and has them as escapes."""
     name = "M\udcfcller"
-    assert job_id(name, MANIFEST, DefaceOptions()) == job_id(name, MANIFEST, DefaceOptions()) != job_id("Muller", MANIFEST, DefaceOptions())
+    assert (
+        job_id(name, MANIFEST, DefaceOptions())
+        == job_id(name, MANIFEST, DefaceOptions())
+        != job_id("Muller", MANIFEST, DefaceOptions())
+    )
     report = replace(refused(), case=name)
     assert rb'"case": "M\udcfcller"' in report.to_json()
     assert CaseReport.from_json(report.to_json()).case == name

@@ -12,8 +12,8 @@ from ctdeface_shared.errors import MixedPatients, NotDicom
 from ctdeface_worker.dicom.eligibility import ElementPolicy
 from ctdeface_worker.dicom.reader import read_case
 from ctdeface_worker.dicom.selection import Selection, select
-from ctdeface_worker.domain import Fate
-from tests.ct_files import CtFile, encoded, put, stack
+from ctdeface_worker.imaging.domain import Fate
+from tests.support.ct_files import CtFile, encoded, put, stack
 
 
 def selected(folder: Path, files: list[CtFile]) -> Selection:
@@ -26,7 +26,7 @@ def outcome(selection: Selection) -> set[tuple[Fate, str]]:
     return {(other.fate, other.code) for other in selection.others}
 
 
-def with_elements(files: list[CtFile], **elements: Any) -> list[CtFile]:  # noqa: ANN401  values of any element
+def with_elements(files: list[CtFile], **elements: Any) -> list[CtFile]:
     """Return the files with elements set."""
     return [replace(file, elements={**file.elements, **elements}) for file in files]
 
@@ -48,7 +48,9 @@ def test_slices_are_ordered_by_position_whatever_their_numbers_and_names(tmp_pat
         ("1.2.ANON_7", set()),
     ],
 )
-def test_a_series_whose_uid_could_be_a_path_is_withheld(tmp_path: Path, uid: str, fates: set[tuple[Fate, str]]) -> None:
+def test_a_series_whose_uid_could_be_a_path_is_withheld(
+    tmp_path: Path, uid: str, fates: set[tuple[Fate, str]]
+) -> None:
     """Previews and NIfTI files are named by it; letters, which some systems write, do no harm."""
     usual = stack()[0].dataset.SeriesInstanceUID.encode()
     for file in put(tmp_path, stack()).iterdir():
@@ -60,9 +62,14 @@ def test_a_series_whose_uid_could_be_a_path_is_withheld(tmp_path: Path, uid: str
 
 def test_every_volume_of_a_case_is_selected(tmp_path: Path) -> None:
     """Two series and a reformat in another orientation inside the second one make three volumes."""
-    coronal = [CtFile(number=k + 20, series="2", position=(0, 2.0 * k, 0), orientation=(1, 0, 0, 0, 0, -1)) for k in range(4)]
+    coronal = [
+        CtFile(number=k + 20, series="2", position=(0, 2.0 * k, 0), orientation=(1, 0, 0, 0, 0, -1))
+        for k in range(4)
+    ]
     selection = selected(tmp_path, [*stack(5), *stack(4, series="2"), *coronal])
-    assert [(series.name.rsplit(".", 1)[1], len(series.instances)) for series in selection.series] == [("1", 5), ("2-1", 4), ("2-2", 4)]
+    assert [
+        (series.name.rsplit(".", 1)[1], len(series.instances)) for series in selection.series
+    ] == [("1", 5), ("2-1", 4), ("2-2", 4)]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +86,9 @@ def test_every_volume_of_a_case_is_selected(tmp_path: Path) -> None:
         ({"RescaleSlope": None}, "DerivedImage"),
     ],
 )
-def test_what_is_no_slice_of_a_volume_is_withheld_with_its_code(tmp_path: Path, elements: dict[str, Any], code: str) -> None:
+def test_what_is_no_slice_of_a_volume_is_withheld_with_its_code(
+    tmp_path: Path, elements: dict[str, Any], code: str
+) -> None:
     """The allow-list decides; the volume beside it is defaced all the same."""
     selection = selected(tmp_path, [*stack(5), *with_elements(stack(4, series="2"), **elements)])
     assert len(selection.series) == 1
@@ -101,7 +110,10 @@ def test_a_missing_slice_fails_the_series(tmp_path: Path) -> None:
 def mixed_thickness() -> list[CtFile]:
     """Six 4 mm slices and then six 7 mm slices."""
     thin = with_elements(stack(6, spacing=4.0), SliceThickness=4)
-    thick = [CtFile(number=7 + k, position=(0, 0, 20 + 5.5 + 7.0 * k), elements={"SliceThickness": 7}) for k in range(6)]
+    thick = [
+        CtFile(number=7 + k, position=(0, 0, 20 + 5.5 + 7.0 * k), elements={"SliceThickness": 7})
+        for k in range(6)
+    ]
     return [*thin, *thick]
 
 
@@ -122,7 +134,9 @@ def test_a_slice_missing_from_mixed_thickness_is_found(tmp_path: Path, lost: int
 def test_repeated_positions_with_other_pixels_are_withheld(tmp_path: Path) -> None:
     """A dynamic series is not supported yet."""
     again = [replace(file, number=file.number + 5, stored=file.stored + 1) for file in stack(5)]
-    assert outcome(selected(tmp_path, [*stack(5), *again])) == {(Fate.WITHHELD, "RepeatedPositions")}
+    assert outcome(selected(tmp_path, [*stack(5), *again])) == {
+        (Fate.WITHHELD, "RepeatedPositions")
+    }
 
 
 def test_repeated_positions_with_equal_pixels_are_both_defaced(tmp_path: Path) -> None:
@@ -135,14 +149,26 @@ def test_acquisitions_with_positions_of_their_own_are_separate_volumes(tmp_path:
     """One series number for two interleaved stacks that make no sense as one."""
     first = with_elements(stack(6, spacing=3.0), AcquisitionNumber=1)
     second = [
-        replace(file, number=file.number + 6, position=(0, 0, file.position[2] + 0.5), elements={"AcquisitionNumber": 2}) for file in first
+        replace(
+            file,
+            number=file.number + 6,
+            position=(0, 0, file.position[2] + 0.5),
+            elements={"AcquisitionNumber": 2},
+        )
+        for file in first
     ]
-    assert [len(series.instances) for series in selected(tmp_path, [*first, *second]).series] == [6, 6]
+    assert [len(series.instances) for series in selected(tmp_path, [*first, *second]).series] == [
+        6,
+        6,
+    ]
 
 
 def test_a_slice_missing_between_two_acquisitions_is_found(tmp_path: Path) -> None:
     """Acquisitions one above the other are one stack and are not split to hide the gap."""
-    lower, upper = with_elements(stack(9)[:4], AcquisitionNumber=1), with_elements(stack(9)[5:], AcquisitionNumber=2)
+    lower, upper = (
+        with_elements(stack(9)[:4], AcquisitionNumber=1),
+        with_elements(stack(9)[5:], AcquisitionNumber=2),
+    )
     assert outcome(selected(tmp_path, [*lower, *upper])) == {(Fate.FAILED, "MissingSlices")}
 
 
@@ -163,12 +189,22 @@ def test_the_same_number_from_another_issuer_is_another_patient(tmp_path: Path) 
     """A patient is an ID with its issuer."""
     here = with_elements(stack(5), IssuerOfPatientID="here")
     with pytest.raises(MixedPatients):
-        selected(tmp_path, [*here, *with_elements(stack(3, series="2"), IssuerOfPatientID="elsewhere")])
+        selected(
+            tmp_path, [*here, *with_elements(stack(3, series="2"), IssuerOfPatientID="elsewhere")]
+        )
 
 
 def test_an_instance_that_names_no_issuer_fits_the_others(tmp_path: Path) -> None:
     """Workstations often leave it out in what they add to a study."""
-    assert len(selected(tmp_path, [*with_elements(stack(5), IssuerOfPatientID="here"), *stack(3, series="2")]).series) == 2
+    assert (
+        len(
+            selected(
+                tmp_path,
+                [*with_elements(stack(5), IssuerOfPatientID="here"), *stack(3, series="2")],
+            ).series
+        )
+        == 2
+    )
 
 
 def test_a_folder_without_dicom_is_no_case(tmp_path: Path) -> None:
@@ -196,7 +232,13 @@ def test_a_private_copy_of_the_slice_withholds_the_whole_series(tmp_path: Path) 
     assert any("(0029,1010)" in other.reason for other in selection.others)
 
 
-@pytest.mark.parametrize("policy", [ElementPolicy(harmless=frozenset({"(0029,1010)"})), ElementPolicy(blank=frozenset({"(0029,1010)"}))])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        ElementPolicy(harmless=frozenset({"(0029,1010)"})),
+        ElementPolicy(blank=frozenset({"(0029,1010)"})),
+    ],
+)
 def test_a_policy_can_name_such_an_element(tmp_path: Path, policy: ElementPolicy) -> None:
     """As harmless or as one to blank."""
     files = stack(5)
@@ -212,12 +254,16 @@ def test_an_overlay_in_unused_pixel_bits_withholds_the_series(tmp_path: Path) ->
     dataset.add_new(0x60000010, "US", 6)
     dataset.add_new(0x60000100, "US", 16)
     dataset.add_new(0x60000102, "US", 12)
-    assert outcome(select(read_case(_with(tmp_path, files, 0, dataset)))) == {(Fate.WITHHELD, "UnsupportedObject")}
+    assert outcome(select(read_case(_with(tmp_path, files, 0, dataset)))) == {
+        (Fate.WITHHELD, "UnsupportedObject")
+    }
 
 
-def _with(folder: Path, files: list[CtFile], number: int, dataset: Any) -> Path:  # noqa: ANN401  a pydicom data set
+def _with(folder: Path, files: list[CtFile], number: int, dataset: Any) -> Path:
     """Write the files, one of them from another data set."""
     put(folder, files)
     file = files[number]
-    (folder / f"{file.series}-{file.number:04d}.dcm").write_bytes(encoded(dataset, np.asarray(file.stored), file.syntax))
+    (folder / f"{file.series}-{file.number:04d}.dcm").write_bytes(
+        encoded(dataset, np.asarray(file.stored), file.syntax)
+    )
     return folder

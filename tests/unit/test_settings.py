@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared.config import run
+from ctdeface_shared.commands.config import run
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_shared.options import FillKind, Profile
-from ctdeface_shared.settings import keys, load, variable_of
+from ctdeface_shared.jobs.options import FillKind, Profile
+from ctdeface_shared.settings.loading import keys, load, variable_of
 
 KEY = "a-secret-of-24-letters-x"
 
@@ -47,7 +47,9 @@ def test_the_environment_comes_before_the_file(monkeypatch: pytest.MonkeyPatch) 
     assert loaded.origins["deface.fill"] == "default"
 
 
-def test_the_file_can_be_named_in_the_environment_or_as_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_can_be_named_in_the_environment_or_as_an_option(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """CTDEFACE_CONFIG names the file, and --config comes before it."""
     monkeypatch.setenv("CTDEFACE_CONFIG", str(_write("[work]\njobs = 2\n", "site.toml")))
     assert load().settings.work.jobs == 2
@@ -57,7 +59,10 @@ def test_the_file_can_be_named_in_the_environment_or_as_an_option(monkeypatch: p
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[deface]\nprofil = 'bulky'\n", "deface.profil is no setting; did you mean deface.profile?"),
+        (
+            "[deface]\nprofil = 'bulky'\n",
+            "deface.profil is no setting; did you mean deface.profile?",
+        ),
         ("colour = 1\n", "colour is no setting"),
         ("[deface]\nfill = 100\n", "could pass for tissue"),
         ("[deface]\nfill = 'water'\n", "air, p10 or a whole number"),
@@ -103,7 +108,9 @@ def test_a_refused_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> No
     assert "tooshort" not in str(caught.value)
 
 
-def test_config_shows_values_and_origins_but_no_secret(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_config_shows_values_and_origins_but_no_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`ctdeface config` lists every key with where it came from and masks the secret."""
     monkeypatch.setenv("CTDEFACE_UID_KEY", KEY)
     assert run(argparse.Namespace(config=None)) == 0
@@ -114,7 +121,7 @@ def test_config_shows_values_and_origins_but_no_secret(monkeypatch: pytest.Monke
 
 
 def test_the_command_line_comes_before_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Choices replace settings, None means not chosen, and they are checked in the same way."""
+    """ReplayOptions replace settings, None means not chosen, and they are checked in the same way."""
     monkeypatch.setenv("CTDEFACE_DEFACE__PROFILE", "soft-tissue")
     settings = load().settings
     chosen = settings.with_choices(profile="bulky", fill="-900", ears=None)

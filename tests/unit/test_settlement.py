@@ -2,7 +2,7 @@
 
 import pytest
 
-from ctdeface_shared.broker.settlement import Ack, Bury, Quarantine, Retry, RetryRule, decide
+from ctdeface_shared.broker.settlement import Ack, Quarantine, Reject, Retry, RetryRule, decide
 from ctdeface_shared.errors import (
     BrokerUnavailable,
     ConfigurationError,
@@ -33,11 +33,20 @@ def test_a_permanent_error_is_quarantined_at_once(error: type[Exception]) -> Non
 @pytest.mark.parametrize("error", [InvalidMessage, UnknownVersion, EscapingPath])
 def test_a_message_without_a_case_to_record_becomes_a_dead_letter(error: type[Exception]) -> None:
     """There is no folder to put into quarantine, so the message itself is kept."""
-    assert decide(error("no"), 1, RULE) == Bury(error.__name__)
+    assert decide(error("no"), 1, RULE) == Reject(error.__name__)
 
 
 @pytest.mark.parametrize(
-    "error", [StorageUnavailable, OutOfMemory, InputChanged, BrokerUnavailable, ConfigurationError, ValueError, KeyError]
+    "error",
+    [
+        StorageUnavailable,
+        OutOfMemory,
+        InputChanged,
+        BrokerUnavailable,
+        ConfigurationError,
+        ValueError,
+        KeyError,
+    ],
 )
 def test_anything_else_is_tried_again_up_to_the_bound(error: type[Exception]) -> None:
     """Errors that may pass, bugs and wrong settings are retried with growing pauses and then quarantined."""

@@ -38,7 +38,11 @@ def test_builds_with_cuda_are_not(plan: list[dict[str, str]]) -> None:
 
 def test_the_public_cpu_index_is_a_second_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only where the user's own configuration gives CUDA is PyTorch's index added."""
-    monkeypatch.setattr(setup_venv, "planned", lambda _, index: _plan("2.13.0+cpu") if index else _plan("2.13.0", "nvidia-nccl"))
+    monkeypatch.setattr(
+        setup_venv,
+        "planned",
+        lambda _, index: _plan("2.13.0+cpu") if index else _plan("2.13.0", "nvidia-nccl"),
+    )
     assert cpu_index() == CPU_INDEX
     monkeypatch.setattr(setup_venv, "planned", lambda _, __: _plan("2.13.0+cpu"))
     assert cpu_index() == ()

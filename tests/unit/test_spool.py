@@ -8,15 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared import ownership, process
 from ctdeface_shared.errors import ConfigurationError, EscapingPath, StorageUnavailable
-from ctdeface_shared.ownership import OWNER_FILE, UNFINISHED, is_abandoned, locked, owned_folder, sweep
-from ctdeface_shared.spool import Spool, case_path
+from ctdeface_shared.storage import locks, process_identity
+from ctdeface_shared.storage.locks import (
+    OWNER_FILE,
+    UNFINISHED,
+    is_abandoned,
+    locked,
+    owned_folder,
+    sweep,
+)
+from ctdeface_shared.storage.spool import Spool, case_path
 
 NO_PROCESS = 2**22 + 1  # above the highest pid that Linux gives
 
 
-def left_behind(parent: Path, differs: Mapping[str, object] | None = None, seconds_ago: float = 0) -> Path:
+def left_behind(
+    parent: Path, differs: Mapping[str, object] | None = None, seconds_ago: float = 0
+) -> Path:
     """Make a folder as an owned folder lies there after its process died, with other facts about the owner."""
     with owned_folder(parent) as folder:
         owner = json.loads((folder / OWNER_FILE).read_text())
@@ -45,7 +54,10 @@ def test_an_owned_folder_is_gone_after_its_block_unless_it_is_unfinished(tmp_pat
 
 def test_a_dead_process_of_this_machine_loses_its_folders_at_once(tmp_path: Path) -> None:
     """A living one keeps them, however old; a pid that was given again is not its earlier owner."""
-    dead, reused = left_behind(tmp_path), left_behind(tmp_path, {"pid": os.getpid(), "started": "long ago"})
+    dead, reused = (
+        left_behind(tmp_path),
+        left_behind(tmp_path, {"pid": os.getpid(), "started": "long ago"}),
+    )
     with owned_folder(tmp_path) as living:
         os.utime(living / OWNER_FILE, (0, 0))
         assert sweep(tmp_path, stale_seconds=1) == 2
@@ -56,8 +68,11 @@ def test_a_dead_process_of_this_machine_loses_its_folders_at_once(tmp_path: Path
 
 def test_a_folder_that_its_maker_had_not_signed_yet_goes_with_its_maker(tmp_path: Path) -> None:
     """The name says who it was; on another machine only time tells."""
-    here, random = process.short_name(), "0123456789abcdef"
-    dead, elsewhere = (tmp_path / f".{where}.{NO_PROCESS}.1.{random}" for where in (here.partition(".")[0], "f" * 16))
+    here, random = process_identity.short_name(), "0123456789abcdef"
+    dead, elsewhere = (
+        tmp_path / f".{where}.{NO_PROCESS}.1.{random}"
+        for where in (here.partition(".")[0], "f" * 16)
+    )
     living = tmp_path / f".{here}.{random}"
     for folder in (dead, elsewhere, living):
         folder.mkdir()
@@ -69,7 +84,10 @@ def test_a_folder_that_its_maker_had_not_signed_yet_goes_with_its_maker(tmp_path
 
 def test_a_sweep_leaves_folders_alone_that_ctdeface_did_not_make(tmp_path: Path) -> None:
     """Somebody may name a work root that holds other things, however old."""
-    others = [tmp_path / name for name in ("thesis", "0123456789abcdef", "d41d8cd98f00b204e9800998ecf8427e")]  # cases are named so too
+    others = [
+        tmp_path / name
+        for name in ("thesis", "0123456789abcdef", "d41d8cd98f00b204e9800998ecf8427e")
+    ]  # cases are named so too
     for other in others:
         other.mkdir()
         os.utime(other, (0, 0))
@@ -77,8 +95,12 @@ def test_a_sweep_leaves_folders_alone_that_ctdeface_did_not_make(tmp_path: Path)
     assert all(other.exists() for other in others)
 
 
-@pytest.mark.parametrize("differs", [{"host": "elsewhere"}, {"boot": "another"}, {"pids": "pid:[1]"}])
-def test_folders_of_other_machines_and_containers_are_abandoned_only_when_stale(tmp_path: Path, differs: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "differs", [{"host": "elsewhere"}, {"boot": "another"}, {"pids": "pid:[1]"}]
+)
+def test_folders_of_other_machines_and_containers_are_abandoned_only_when_stale(
+    tmp_path: Path, differs: dict[str, str]
+) -> None:
     """There a pid says nothing; only time does."""
     assert not is_abandoned(left_behind(tmp_path, differs), stale_seconds=60)
     assert is_abandoned(left_behind(tmp_path, differs, seconds_ago=61), stale_seconds=60)
@@ -111,7 +133,10 @@ def test_folders_and_locks_in_use_are_touched_again_and_again(tmp_path: Path) ->
 def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     """The second waits and gives up; afterwards nothing is left of either."""
     with locked(tmp_path, "case", stale_seconds=60):
-        with pytest.raises(StorageUnavailable), locked(tmp_path, "case", stale_seconds=60, patience_seconds=0.1):
+        with (
+            pytest.raises(StorageUnavailable),
+            locked(tmp_path, "case", stale_seconds=60, patience_seconds=0.1),
+        ):
             pytest.fail("held twice")
         assert [path.name for path in tmp_path.iterdir()] == ["case"]
     assert list(tmp_path.iterdir()) == []
@@ -158,7 +183,9 @@ def test_a_lock_that_somebody_took_over_is_not_released_by_its_first_owner(tmp_p
     assert (tmp_path / "case").is_dir()
 
 
-def test_the_first_owner_of_a_lock_that_was_taken_over_is_told_and_touches_it_no_more(tmp_path: Path) -> None:
+def test_the_first_owner_of_a_lock_that_was_taken_over_is_told_and_touches_it_no_more(
+    tmp_path: Path,
+) -> None:
     """Else the lock would look alive when its new owner is dead."""
     with locked(tmp_path, "case", stale_seconds=60, heartbeat_seconds=0.01) as is_ours:
         assert is_ours()
@@ -180,4 +207,4 @@ def test_a_spool_that_cannot_be_made_says_which_folder(tmp_path: Path) -> None:
 
 def test_heartbeats_come_often_enough_for_any_stale_time() -> None:
     """The shortest stale time that settings can make is the grace alone."""
-    assert ownership.HEARTBEAT_SECONDS < 60
+    assert locks.HEARTBEAT_SECONDS < 60

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_shared.spool import ServiceSpool
+from ctdeface_shared.storage.spool import ServiceSpool
 
 
 @pytest.fixture
@@ -15,33 +15,47 @@ def spool(tmp_path: Path) -> ServiceSpool:
     return ServiceSpool.under(tmp_path / "spool")
 
 
-def test_folders_side_by_side_are_fine_wherever_the_inbox_is(spool: ServiceSpool, tmp_path: Path) -> None:
+def test_folders_side_by_side_are_fine_wherever_the_inbox_is(
+    spool: ServiceSpool, tmp_path: Path
+) -> None:
     """The inbox may lie elsewhere, and the state folder beside or above the others."""
     for each in (spool, replace(spool, inbox=tmp_path / "share" / "drop")):
         for state_dir in (tmp_path / "spool" / "state", tmp_path / "spool", tmp_path / "elsewhere"):
             each.require_apart(state_dir)
 
 
-@pytest.mark.parametrize("part", ["outbox", "quarantine", "staging", "work", "reports", "archive", "locks", "audit"])
+@pytest.mark.parametrize(
+    "part", ["outbox", "quarantine", "staging", "work", "reports", "archive", "locks", "audit"]
+)
 @pytest.mark.parametrize("below", ["", "deeper"])
-def test_the_inbox_is_no_other_folder_and_lies_in_none(spool: ServiceSpool, part: str, below: str) -> None:
+def test_the_inbox_is_no_other_folder_and_lies_in_none(
+    spool: ServiceSpool, part: str, below: str
+) -> None:
     """Released cases would be taken for new ones, or dropped ones for released."""
-    with pytest.raises(ConfigurationError, match=rf"inbox .* lies in the folder {part} |{part} .* lies in the folder inbox "):
-        replace(spool, inbox=getattr(spool, part) / below).require_apart(spool.inbox.parent / "state")
+    with pytest.raises(
+        ConfigurationError,
+        match=rf"inbox .* lies in the folder {part} |{part} .* lies in the folder inbox ",
+    ):
+        replace(spool, inbox=getattr(spool, part) / below).require_apart(
+            spool.inbox.parent / "state"
+        )
 
 
 def test_no_folder_lies_in_the_inbox(spool: ServiceSpool) -> None:
     """An inbox that holds the spool would take the outbox for a case; the message says which folders and what to do."""
     root = spool.inbox.parent
     with pytest.raises(
-        ConfigurationError, match=r"the folder \w+ \(.*\) lies in the folder inbox \(.*\): give each one a place of its own"
+        ConfigurationError,
+        match=r"the folder \w+ \(.*\) lies in the folder inbox \(.*\): give each one a place of its own",
     ):
         replace(spool, inbox=root).require_apart(root.parent / "state")
     with pytest.raises(ConfigurationError, match=r"state_dir .* lies in the folder inbox"):
         spool.require_apart(spool.inbox / "state")
 
 
-def test_a_link_to_another_folder_counts_as_that_folder(spool: ServiceSpool, tmp_path: Path) -> None:
+def test_a_link_to_another_folder_counts_as_that_folder(
+    spool: ServiceSpool, tmp_path: Path
+) -> None:
     """Whatever it is called."""
     spool.outbox.mkdir(parents=True)
     (tmp_path / "drop").symlink_to(spool.outbox)

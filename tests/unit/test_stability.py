@@ -4,15 +4,23 @@ from dataclasses import replace
 
 import pytest
 
-from ctdeface_watcher.stability import Patience, Snapshot, Verdict, Watched, is_unfinished, judge, look
+from ctdeface_watcher.inbox.stability import (
+    SeenCase,
+    SettleTimes,
+    Snapshot,
+    Verdict,
+    is_unfinished,
+    judge,
+    look,
+)
 
-PATIENCE = Patience(quiet=5.0, longest=60.0)
+PATIENCE = SettleTimes(quiet=5.0, longest=60.0)
 SEEN = Snapshot(files=3, bytes=300, newest_ns=1)
 
 
-def after(*scans: tuple[float, Snapshot]) -> Watched:
+def after(*scans: tuple[float, Snapshot]) -> SeenCase:
     """Remember some scans, each with its time."""
-    watched: Watched | None = None
+    watched: SeenCase | None = None
     for now, snapshot in scans:
         watched = look(watched, snapshot, now)
     assert watched is not None
@@ -67,7 +75,10 @@ def test_an_empty_folder_is_no_case() -> None:
     assert judge(after((0.0, empty), (30.0, empty)), PATIENCE, 30.0) is Verdict.WAITING
 
 
-@pytest.mark.parametrize(("name", "unfinished"), [("a.dcm", False), ("a.dcm.part", True), (".a.dcm.x7Y", True), ("b.TMP", True)])
+@pytest.mark.parametrize(
+    ("name", "unfinished"),
+    [("a.dcm", False), ("a.dcm.part", True), (".a.dcm.x7Y", True), ("b.TMP", True)],
+)
 def test_names_tell_files_in_progress(name: str, unfinished: bool) -> None:
     """Suffixes of copying tools and rsync's leading dot."""
     assert is_unfinished(name) is unfinished

@@ -10,11 +10,17 @@ from uuid import NAMESPACE_URL, uuid5
 
 import pytest
 
-from ctdeface_shared.manifest import Manifest
-from ctdeface_shared.past_jobs import JobReader
-from ctdeface_shared.spool import ServiceSpool
-from ctdeface_shared.survey import MOST_REPEATS, Survey, Surveyor, duration, lines
-from ctdeface_watcher import intake
+from ctdeface_shared.jobs.history import JobReader
+from ctdeface_shared.jobs.manifest import Manifest
+from ctdeface_shared.status.spool_status import (
+    MOST_REPEATS,
+    SpoolScanner,
+    SpoolStatus,
+    duration,
+    lines,
+)
+from ctdeface_shared.storage.spool import ServiceSpool
+from ctdeface_watcher.jobs import intake
 
 NOW = 2_000_000_000.0
 
@@ -81,14 +87,14 @@ def quarantine(spool: ServiceSpool, case: str, folder: Path) -> None:
 
 def test_an_empty_spool_is_idle(spool: ServiceSpool) -> None:
     """Nothing waits and nothing is in flight."""
-    seen = Surveyor(spool).look(NOW)
+    seen = SpoolScanner(spool).look(NOW)
     assert seen.is_idle
-    assert seen == Survey(at=NOW)
+    assert seen == SpoolStatus(at=NOW)
 
 
 def test_a_spool_that_is_not_there_yet_is_idle(tmp_path: Path) -> None:
     """Whoever looks before the first start gets no error."""
-    assert Surveyor(ServiceSpool.under(tmp_path / "none")).look(NOW).is_idle
+    assert SpoolScanner(ServiceSpool.under(tmp_path / "none")).look(NOW).is_idle
 
 
 def test_a_dropped_case_a_copy_in_progress_and_a_zip_file_are_waiting(spool: ServiceSpool) -> None:
@@ -99,7 +105,7 @@ def test_a_dropped_case_a_copy_in_progress_and_a_zip_file_are_waiting(spool: Ser
     (spool.inbox / "loose.dcm").write_bytes(b"x")
     (spool.inbox / "empty" / "deeper").mkdir(parents=True)
     (spool.inbox / "link").symlink_to(spool.inbox / "a")
-    assert Surveyor(spool).look(NOW).waiting == ("a", "case.zip", "copy.part")
+    assert SpoolScanner(spool).look(NOW).waiting == ("a", "case.zip", "copy.part")
 
 
 def test_a_case_of_ignored_files_only_is_not_waiting(spool: ServiceSpool) -> None:
@@ -107,14 +113,14 @@ def test_a_case_of_ignored_files_only_is_not_waiting(spool: ServiceSpool) -> Non
     drop(spool, "a")
     (spool.inbox / "b").mkdir()
     (spool.inbox / "b" / "Thumbs.db").touch()
-    assert Surveyor(spool, ignore=("Thumbs.db",)).look(NOW).waiting == ("a",)
+    assert SpoolScanner(spool, ignore=("Thumbs.db",)).look(NOW).waiting == ("a",)
 
 
 def test_the_oldest_waiting_case_tells_the_age(spool: ServiceSpool) -> None:
     """Counted from the last change of its folder, whatever times its files have."""
     since = drop(spool, "a").stat().st_ctime
-    assert Surveyor(spool).look(since + 300).oldest_waiting_seconds == pytest.approx(300)
-    assert Surveyor(spool).look(since - 300).oldest_waiting_seconds == 0
+    assert SpoolScanner(spool).look(since + 300).oldest_waiting_seconds == pytest.approx(300)
+    assert SpoolScanner(spool).look(since - 300).oldest_waiting_seconds == 0
 
 
 @pytest.mark.parametrize("state", ["prepared", "published"])
@@ -122,48 +128,54 @@ def test_a_job_between_begin_and_end_is_in_flight(spool: ServiceSpool, state: st
     """Until its report says that it is done."""
     drop(spool, "a")
     tell(job(spool, "a"), state)
-    seen = Surveyor(spool).look(NOW)
+    seen = SpoolScanner(spool).look(NOW)
     assert (seen.waiting, seen.in_flight) == ((), ("a",))
 
 
-def test_an_attempt_that_began_is_in_flight_and_one_that_was_handed_back_waits(spool: ServiceSpool) -> None:
+def test_an_attempt_that_began_is_in_flight_and_one_that_was_handed_back_waits(
+    spool: ServiceSpool,
+) -> None:
     """The log of attempts tells before there is any report."""
     drop(spool, "a")
     begin(job(spool, "a"))
-    assert Surveyor(spool).look(NOW).in_flight == ("a",)
+    assert SpoolScanner(spool).look(NOW).in_flight == ("a",)
     begin(job(spool, "a"), "handed back")
-    assert Surveyor(spool).look(NOW).waiting == ("a",)
+    assert SpoolScanner(spool).look(NOW).waiting == ("a",)
 
 
-def test_an_attempt_that_began_before_the_report_is_over_and_a_later_one_is_not(spool: ServiceSpool) -> None:
+def test_an_attempt_that_began_before_the_report_is_over_and_a_later_one_is_not(
+    spool: ServiceSpool,
+) -> None:
     """The same job can be worked on a second time."""
     folder = job(spool, "a")
     begin(folder, ago=120)
     tell(folder, "done", ago=60)
-    assert Surveyor(spool).look(NOW).is_idle
+    assert SpoolScanner(spool).look(NOW).is_idle
     begin(folder, ago=30)
-    assert Surveyor(spool).look(NOW).in_flight == ("a",)
+    assert SpoolScanner(spool).look(NOW).in_flight == ("a",)
 
 
 def test_originals_that_are_kept_are_not_waiting_until_they_change(spool: ServiceSpool) -> None:
     """The newest ended job was for exactly these files."""
     folder = drop(spool, "a")
     tell(job(spool, "a"), "done", digest=Manifest.scan(folder).digest)
-    surveyor = Surveyor(spool)
-    assert surveyor.look(NOW).is_idle
+    scanner = SpoolScanner(spool)
+    assert scanner.look(NOW).is_idle
     (folder / "2.dcm").write_text("late", encoding="utf-8")
-    assert surveyor.look(NOW + 1).waiting == ("a",)
+    assert scanner.look(NOW + 1).waiting == ("a",)
 
 
-def test_kept_originals_that_change_in_place_are_noticed_within_half_a_minute(spool: ServiceSpool) -> None:
+def test_kept_originals_that_change_in_place_are_noticed_within_half_a_minute(
+    spool: ServiceSpool,
+) -> None:
     """Their folder does not show it, so their files are looked at again."""
     folder = drop(spool, "a")
     tell(job(spool, "a"), "done", digest=Manifest.scan(folder).digest)
-    surveyor = Surveyor(spool)
-    surveyor.look(NOW)
+    scanner = SpoolScanner(spool)
+    scanner.look(NOW)
     with (folder / "1.dcm").open("a", encoding="utf-8") as file:
         file.write("more")
-    assert surveyor.look(NOW + 31).waiting == ("a",)
+    assert scanner.look(NOW + 31).waiting == ("a",)
 
 
 def test_only_the_newest_job_counts(spool: ServiceSpool) -> None:
@@ -171,9 +183,9 @@ def test_only_the_newest_job_counts(spool: ServiceSpool) -> None:
     older, newer = job(spool, "a", 0), job(spool, "a", 1)
     tell(older, "refused", number=0)
     quarantine(spool, "a", older)
-    assert [one.case for one in Surveyor(spool).look(NOW).refused] == ["a"]
+    assert [one.case for one in SpoolScanner(spool).look(NOW).refused] == ["a"]
     tell(newer, "done", number=1)
-    assert Surveyor(spool).look(NOW).refused == ()
+    assert SpoolScanner(spool).look(NOW).refused == ()
 
 
 def test_refused_cases_come_with_code_and_reason_newest_first(spool: ServiceSpool) -> None:
@@ -182,7 +194,7 @@ def test_refused_cases_come_with_code_and_reason_newest_first(spool: ServiceSpoo
         tell(job(spool, case), "refused", ago=ago)
         if case != "gone":
             quarantine(spool, case, job(spool, case))
-    seen = Surveyor(spool).look(NOW)
+    seen = SpoolScanner(spool).look(NOW)
     assert [(one.case, one.code, one.reason) for one in seen.refused] == [
         ("b", "FaceNotFound", "no face"),
         ("a", "FaceNotFound", "no face"),
@@ -196,7 +208,7 @@ def test_a_repetition_that_was_refused_makes_the_case_refused(spool: ServiceSpoo
     tell(folder, "done")
     tell(folder, "refused", name="repeat.json")
     quarantine(spool, "a", folder)
-    assert [one.code for one in Surveyor(spool).look(NOW).refused] == ["FaceNotFound"]
+    assert [one.code for one in SpoolScanner(spool).look(NOW).refused] == ["FaceNotFound"]
 
 
 def test_a_replay_that_was_ordered_waits_once_its_originals_are_back(spool: ServiceSpool) -> None:
@@ -206,12 +218,20 @@ def test_a_replay_that_was_ordered_waits_once_its_originals_are_back(spool: Serv
     quarantine(spool, "a", older)
     order = {"submitted_at": "2026-11-21T09:00:00Z", "generation": 1, "manifest": {"digest": "d"}}
     (newer / "order.json").write_text(json.dumps(order), encoding="utf-8")
-    assert (len(Surveyor(spool).look(NOW).refused), Surveyor(spool).look(NOW).waiting) == (1, ())
+    assert (len(SpoolScanner(spool).look(NOW).refused), SpoolScanner(spool).look(NOW).waiting) == (
+        1,
+        (),
+    )
     drop(spool, "a")
-    assert (Surveyor(spool).look(NOW).refused, Surveyor(spool).look(NOW).waiting) == ((), ("a",))
+    assert (SpoolScanner(spool).look(NOW).refused, SpoolScanner(spool).look(NOW).waiting) == (
+        (),
+        ("a",),
+    )
 
 
-def test_a_zip_file_that_is_kept_beside_its_case_or_was_refused_is_not_waiting(spool: ServiceSpool) -> None:
+def test_a_zip_file_that_is_kept_beside_its_case_or_was_refused_is_not_waiting(
+    spool: ServiceSpool,
+) -> None:
     """With originals = keep it lies there for ever; a changed one waits again, and the case beside it is judged for itself."""
     good, bad = spool.inbox / "good.zip", spool.inbox / "bad.zip"
     for archive in (good, bad):
@@ -220,21 +240,29 @@ def test_a_zip_file_that_is_kept_beside_its_case_or_was_refused_is_not_waiting(s
     tell(job(spool, "good"), "done", digest=Manifest.scan(kept[0]).digest)
     tell(job(spool, "bad"), "done", digest=Manifest.scan(kept[1]).digest)
     row = f"bad.zip\0{bad.stat().st_size}\0{bad.stat().st_mtime_ns}\n"
-    tell(job(spool, "bad", 1), "refused", digest=hashlib.sha256(row.encode()).hexdigest(), number=1, code="UnsafeArchive")
-    assert Surveyor(spool).look(NOW).is_idle
+    tell(
+        job(spool, "bad", 1),
+        "refused",
+        digest=hashlib.sha256(row.encode()).hexdigest(),
+        number=1,
+        code="UnsafeArchive",
+    )
+    assert SpoolScanner(spool).look(NOW).is_idle
     shutil.rmtree(kept[1])
-    assert Surveyor(spool).look(NOW).is_idle
+    assert SpoolScanner(spool).look(NOW).is_idle
     bad.write_bytes(b"PK other")
-    assert Surveyor(spool).look(NOW).waiting == ("bad.zip",)
+    assert SpoolScanner(spool).look(NOW).waiting == ("bad.zip",)
 
 
-def test_a_case_that_was_changed_while_it_was_worked_on_waits_as_often_as_the_watcher_repeats_it(spool: ServiceSpool) -> None:
+def test_a_case_that_was_changed_while_it_was_worked_on_waits_as_often_as_the_watcher_repeats_it(
+    spool: ServiceSpool,
+) -> None:
     """Then it is left to a person."""
     digest = Manifest.scan(drop(spool, "a")).digest
     tell(job(spool, "a"), "refused", digest=digest, code="InputChanged")
-    assert Surveyor(spool).look(NOW).waiting == ("a",)
+    assert SpoolScanner(spool).look(NOW).waiting == ("a",)
     tell(job(spool, "a", 3), "refused", digest=digest, number=3, code="InputChanged")
-    assert Surveyor(spool).look(NOW).is_idle
+    assert SpoolScanner(spool).look(NOW).is_idle
     assert MOST_REPEATS == intake.MOST_REPEATS
 
 
@@ -242,7 +270,7 @@ def test_the_rate_counts_what_ended_within_the_last_hour(spool: ServiceSpool) ->
     """By the times of the reports."""
     for number, ago in enumerate((10.0, 3000.0, 4000.0)):
         tell(job(spool, "a", number), "done", number=number, ago=ago)
-    assert Surveyor(spool).look(NOW).ended_last_hour == 2
+    assert SpoolScanner(spool).look(NOW).ended_last_hour == 2
 
 
 def test_nested_cases_are_found_at_their_depth(spool: ServiceSpool) -> None:
@@ -252,7 +280,7 @@ def test_nested_cases_are_found_at_their_depth(spool: ServiceSpool) -> None:
     folder = drop(spool, name)
     drop(spool, "site/b")
     tell(job(spool, name), "done", digest=Manifest.scan(folder).digest)
-    assert Surveyor(spool, case_depth=2).look(NOW).waiting == ("site/b",)
+    assert SpoolScanner(spool, case_depth=2).look(NOW).waiting == ("site/b",)
     assert [record.case for record in JobReader(spool.reports).read()] == [name]
 
 
@@ -261,18 +289,27 @@ def test_a_report_that_cannot_be_read_proves_nothing(spool: ServiceSpool, conten
     """The case waits as if there were none."""
     drop(spool, "a")
     (job(spool, "a") / "report.json").write_bytes(content)
-    assert Surveyor(spool).look(NOW).waiting == ("a",)
+    assert SpoolScanner(spool).look(NOW).waiting == ("a",)
 
 
-@pytest.mark.parametrize("vanishing", [lambda spool: spool.inbox / "a", lambda spool: spool.reports / "a", lambda spool: spool.reports])
-def test_what_vanishes_while_somebody_looks_is_no_error(spool: ServiceSpool, vanishing: Callable[[ServiceSpool], Path]) -> None:
+@pytest.mark.parametrize(
+    "vanishing",
+    [
+        lambda spool: spool.inbox / "a",
+        lambda spool: spool.reports / "a",
+        lambda spool: spool.reports,
+    ],
+)
+def test_what_vanishes_while_somebody_looks_is_no_error(
+    spool: ServiceSpool, vanishing: Callable[[ServiceSpool], Path]
+) -> None:
     """Between two looks here; the reader remembers what is gone."""
     folder = drop(spool, "a")
     tell(job(spool, "a"), "done", digest=Manifest.scan(folder).digest)
-    surveyor = Surveyor(spool)
-    surveyor.look(NOW)
+    scanner = SpoolScanner(spool)
+    scanner.look(NOW)
     shutil.rmtree(vanishing(spool))
-    surveyor.look(NOW + 60)
+    scanner.look(NOW + 60)
 
 
 def test_the_lines_for_a_person_name_what_is_refused_and_why(spool: ServiceSpool) -> None:
@@ -282,7 +319,7 @@ def test_the_lines_for_a_person_name_what_is_refused_and_why(spool: ServiceSpool
         tell(job(spool, case), "refused", ago=100.0 - number)
         quarantine(spool, case, job(spool, case))
     drop(spool, "a")
-    text = "\n".join(lines(Surveyor(spool).look(NOW), limit=2))
+    text = "\n".join(lines(SpoolScanner(spool).look(NOW), limit=2))
     assert "waiting         1, the oldest for " in text
     assert "refused         3: 3 FaceNotFound" in text
     assert "case-2  FaceNotFound: no face" in text
@@ -290,7 +327,9 @@ def test_the_lines_for_a_person_name_what_is_refused_and_why(spool: ServiceSpool
     assert "and 1 more" in text
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (59.6, "1 min 0 s"), (3700, "1 h 1 min"), (90_000, "1 d 1 h")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (59.6, "1 min 0 s"), (3700, "1 h 1 min"), (90_000, "1 d 1 h")]
+)
 def test_time_spans_are_written_in_two_units(seconds: float, text: str) -> None:
     """As people say them."""
     assert duration(seconds) == text
@@ -299,4 +338,4 @@ def test_time_spans_are_written_in_two_units(seconds: float, text: str) -> None:
 def test_the_plain_values_are_json(spool: ServiceSpool) -> None:
     """For whoever reads `--json`."""
     drop(spool, "a")
-    assert json.loads(json.dumps(Surveyor(spool).look(NOW).as_plain()))["waiting"] == 1
+    assert json.loads(json.dumps(SpoolScanner(spool).look(NOW).as_plain()))["waiting"] == 1

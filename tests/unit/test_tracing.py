@@ -12,33 +12,33 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from ctdeface_shared.broker.protocols import Delivery
-from ctdeface_shared.manifest import Manifest
-from ctdeface_shared.options import DefaceOptions
+from ctdeface_shared.jobs.manifest import Manifest
+from ctdeface_shared.jobs.options import DefaceOptions
+from ctdeface_shared.settings.sections import TracesSection
 from ctdeface_shared.tracing.export import told
-from ctdeface_shared.tracing.section import TracesSection
-from ctdeface_shared.tracing.spans import NOBODY, Tracer, traceparent_in
+from ctdeface_shared.tracing.spans import NO_TRACER, Tracer, traceparent_in
 from ctdeface_shared.tracing.start import traced
-from ctdeface_worker.executor import WorkerCrashed
-from ctdeface_worker.listener import Listener, Outcome, both
+from ctdeface_worker.case.child_process import WorkerCrashed
+from ctdeface_worker.pipeline.result import CaseResult
+from ctdeface_worker.pipeline.stages import StageRun, Stages
 from ctdeface_worker.report.model import CaseReport, describe, failed
-from ctdeface_worker.result import CaseResult
-from ctdeface_worker.stages import StageRun, Stages
-from ctdeface_worker.traces import JobTrace
+from ctdeface_worker.service.observer import Observer, Outcome, both
+from ctdeface_worker.service.tracing import JobTrace
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 MANIFEST = Manifest(files=3, bytes=2_000_000, digest="0" * 64)
 
 
 @pytest.fixture
-def memory() -> InMemorySpanExporter:
+def state() -> InMemorySpanExporter:
     """Where spans arrive."""
     return InMemorySpanExporter()
 
 
 @pytest.fixture
-def tracer(memory: InMemorySpanExporter) -> Iterator[Tracer]:
+def tracer(state: InMemorySpanExporter) -> Iterator[Tracer]:
     """Tells them at once."""
-    with told("ctdeface-test", SimpleSpanProcessor(memory)) as made:
+    with told("ctdeface-test", SimpleSpanProcessor(state)) as made:
         yield made
 
 
@@ -47,10 +47,10 @@ def report_of(result: CaseResult) -> CaseReport:
     return describe("5c0d4a5e", "DOE^JANE", MANIFEST, DefaceOptions(), result)
 
 
-def slot_of(tracer: Tracer) -> Listener:
+def slot_of(tracer: Tracer) -> Observer:
     """A slot whose clock goes on by a second with each look."""
     ticks = count(100)
-    return JobTrace(tracer, "slot-0", lambda: float(next(ticks))).listener()
+    return JobTrace(tracer, "slot-0", lambda: float(next(ticks))).observer()
 
 
 def seconds(span: ReadableSpan) -> tuple[float, float]:
@@ -59,17 +59,24 @@ def seconds(span: ReadableSpan) -> tuple[float, float]:
 
 
 def test_a_job_goes_on_with_the_trace_of_its_message_and_its_stages_have_the_times_of_the_child(
-    memory: InMemorySpanExporter, tracer: Tracer
+    state: InMemorySpanExporter, tracer: Tracer
 ) -> None:
     """Stages that the child did not measure last from one word to the next."""
     slot = slot_of(tracer)
-    timeline = (StageRun(stage="read", begun_at=50.25, seconds=0.5), StageRun(stage="verify", begun_at=51.0, seconds=2.0))
+    timeline = (
+        StageRun(stage="read", begun_at=50.25, seconds=0.5),
+        StageRun(stage="verify", begun_at=51.0, seconds=2.0),
+    )
     slot.taken(Delivery(tag="1", body=b"", traceparent=PARENT))
     slot.attempted("5c0d4a5e", 2)
     for stage in ("read", "verify", "publish", "settle"):
         slot.staged(stage)
-    slot.ended(Outcome.RELEASED, report_of(CaseResult(released=True, timeline=timeline, segmenter="geometric")), 1.0)
-    spans = {span.name: span for span in memory.get_finished_spans()}
+    slot.ended(
+        Outcome.RELEASED,
+        report_of(CaseResult(released=True, timeline=timeline, segmenter="geometric")),
+        1.0,
+    )
+    spans = {span.name: span for span in state.get_finished_spans()}
     assert {name: seconds(span) for name, span in spans.items()} == {
         "read": (50.25, 50.75),
         "verify": (51.0, 53.0),
@@ -80,7 +87,10 @@ def test_a_job_goes_on_with_the_trace_of_its_message_and_its_stages_have_the_tim
     job = spans.pop("job")
     assert job.parent is not None
     assert f"00-{job.context.trace_id:032x}-{job.parent.span_id:016x}-01" == PARENT
-    assert all(span.parent is not None and span.parent.span_id == job.context.span_id for span in spans.values())
+    assert all(
+        span.parent is not None and span.parent.span_id == job.context.span_id
+        for span in spans.values()
+    )
     said = dict(job.attributes or {})
     assert said.pop("ctdeface.megabytes") == pytest.approx(2.0)
     assert said == {
@@ -97,7 +107,9 @@ def test_a_job_goes_on_with_the_trace_of_its_message_and_its_stages_have_the_tim
     }
 
 
-def test_an_attempt_that_breaks_off_shows_in_which_stage(memory: InMemorySpanExporter, tracer: Tracer) -> None:
+def test_an_attempt_that_breaks_off_shows_in_which_stage(
+    state: InMemorySpanExporter, tracer: Tracer
+) -> None:
     """That one and the job have the code; the next job of the slot knows nothing of it."""
     slot = slot_of(tracer)
     for broken in (True, False):
@@ -109,8 +121,11 @@ def test_an_attempt_that_breaks_off_shows_in_which_stage(memory: InMemorySpanExp
             slot.failed(WorkerCrashed.__name__)
         slot.staged("settle")
         slot.ended(Outcome.RETRIED, None, 1.0)
-    spans = memory.get_finished_spans()
-    assert [(span.name, (span.attributes or {}).get("ctdeface.code"), span.status.is_ok) for span in spans] == [
+    spans = state.get_finished_spans()
+    assert [
+        (span.name, (span.attributes or {}).get("ctdeface.code"), span.status.is_ok)
+        for span in spans
+    ] == [
         ("read", None, True),
         ("segment", "WorkerCrashed", False),
         ("settle", None, True),
@@ -123,37 +138,50 @@ def test_an_attempt_that_breaks_off_shows_in_which_stage(memory: InMemorySpanExp
     assert len({span.context.trace_id for span in spans}) == 2
 
 
-def test_a_job_that_was_over_before_tells_nothing_of_the_time_it_had_taken_then(memory: InMemorySpanExporter, tracer: Tracer) -> None:
+def test_a_job_that_was_over_before_tells_nothing_of_the_time_it_had_taken_then(
+    state: InMemorySpanExporter, tracer: Tracer
+) -> None:
     """Its report holds the stages of an earlier delivery."""
     slot = slot_of(tracer)
     slot.taken(Delivery(tag="1", body=b""))
     slot.staged("settle")
     timeline = (StageRun(stage="read", begun_at=50.0, seconds=0.5),)
     slot.ended(Outcome.REPEATED, report_of(CaseResult(released=True, timeline=timeline)), 1.0)
-    assert [span.name for span in memory.get_finished_spans()] == ["settle", "job"]
+    assert [span.name for span in state.get_finished_spans()] == ["settle", "job"]
 
 
-def test_nothing_but_allowed_keys_and_harmless_values_is_told(memory: InMemorySpanExporter, tracer: Tracer) -> None:
+def test_nothing_but_allowed_keys_and_harmless_values_is_told(
+    state: InMemorySpanExporter, tracer: Tracer
+) -> None:
     """A key that nobody allowed, and a text that could be a name or a path, are left out."""
     span = tracer.begin("watch", 1.0)
     span.part("settle", 1.0, 2.0, error="/srv/DOE^JANE: no such file")
     span.end(2.0, {"case": "DOE", "job_id": "DOE^JANE", "code": "/srv/inbox", "files": 3})
-    told_of = memory.get_finished_spans()
+    told_of = state.get_finished_spans()
     assert [dict(one.attributes or {}) for one in told_of] == [{}, {"ctdeface.files": 3}]
     assert all("DOE" not in one.to_json() for one in told_of)
 
 
-def test_a_reports_reason_is_never_told(memory: InMemorySpanExporter, tracer: Tracer) -> None:
+def test_a_reports_reason_is_never_told(state: InMemorySpanExporter, tracer: Tracer) -> None:
     """It may quote a name; the code is enough."""
     slot = slot_of(tracer)
     slot.taken(Delivery(tag="1", body=b""))
     slot.ended(Outcome.REFUSED, report_of(failed(WorkerCrashed("DOE^JANE/1.dcm"))), 1.0)
-    (job,) = memory.get_finished_spans()
+    (job,) = state.get_finished_spans()
     assert "DOE" not in job.to_json()
     assert (job.attributes or {})["ctdeface.code"] == "WorkerCrashed"
 
 
-NONE_OF_THEM = (None, 7, "", "DOE^JANE", f"{PARENT}x", PARENT.upper(), f"00-{'0' * 32}-b7ad6b7169203331-01", f"ff{PARENT[2:]}")
+NONE_OF_THEM = (
+    None,
+    7,
+    "",
+    "DOE^JANE",
+    f"{PARENT}x",
+    PARENT.upper(),
+    f"00-{'0' * 32}-b7ad6b7169203331-01",
+    f"ff{PARENT[2:]}",
+)
 
 
 @pytest.mark.parametrize("found", NONE_OF_THEM)
@@ -174,17 +202,19 @@ def test_the_traceparent_of_a_span_is_one(tracer: Tracer) -> None:
 def test_without_an_endpoint_nobody_is_told() -> None:
     """Messages then carry no trace."""
     with traced(TracesSection(endpoint=None), "ctdeface-test") as tracer:
-        assert tracer is NOBODY
+        assert tracer is NO_TRACER
         assert tracer.begin("watch", 1.0).traceparent is None
 
 
 def test_while_traces_are_off_opentelemetry_is_not_loaded() -> None:
     """Neither watcher nor worker pays for it."""
     script = (
-        "import sys, ctdeface_watcher.post, ctdeface_worker.crew; "
+        "import sys, ctdeface_watcher.process, ctdeface_worker.service.process; "
         "print([name for name in sys.modules if name.startswith(('opentelemetry', 'google.protobuf'))])"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert done.stdout == "[]\n"
 
 
@@ -192,13 +222,21 @@ def test_a_listener_of_two_tells_both() -> None:
     """In the order given."""
     heard: list[tuple[str, object]] = []
     one, other = (
-        Listener(failed=lambda code, who=who: heard.append((who, code)), staged=lambda stage, who=who: heard.append((who, stage)))  # type: ignore[misc]  # binds the loop's value
+        Observer(
+            failed=lambda code, who=who: heard.append((who, code)),  # type: ignore[misc]  # binds the loop's value
+            staged=lambda stage, who=who: heard.append((who, stage)),  # type: ignore[misc]  # as above
+        )
         for who in ("one", "other")
     )
     pair = both(one, other)
     pair.staged("read")
     pair.failed("OutOfMemory")
-    assert heard == [("one", "read"), ("other", "read"), ("one", "OutOfMemory"), ("other", "OutOfMemory")]
+    assert heard == [
+        ("one", "read"),
+        ("other", "read"),
+        ("one", "OutOfMemory"),
+        ("other", "OutOfMemory"),
+    ]
 
 
 def test_stages_remember_each_run() -> None:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from ctdeface_worker.nifti import read_nifti, write_nifti
+from ctdeface_worker.imaging.nifti import read_nifti, write_nifti
 from ctdeface_worker.phantom.scan import Scan, acquire
 from ctdeface_worker.training import dataset, examples, held_out, plan
 from ctdeface_worker.training.augment import varied
 from ctdeface_worker.training.export import safetensors_bytes
 from ctdeface_worker.training.labels import GRID_MM, Labeled, cleaned, on_grid
-from tests.cases import small_head
+from tests.support.cases import small_head
 
 TISSUE_HU = -300.0
 
@@ -35,9 +35,18 @@ def test_thirty_six_coarse_volumes_and_three_heads_are_held_out() -> None:
 
 def test_the_held_out_volumes_are_spread_over_the_names(real_data: Path) -> None:
     """They are the names, in their order, at whose position the whole part of 36 i / 136 changes."""
-    names = sorted(file.name.removesuffix(".nii.gz") for file in (real_data / "openkbp").glob("*.nii.gz"))
+    names = sorted(
+        file.name.removesuffix(".nii.gz") for file in (real_data / "openkbp").glob("*.nii.gz")
+    )
     parts = [-1, *(36 * i // len(names) for i in range(len(names)))]
-    assert tuple(name for name, (before, here) in zip(names, pairwise(parts), strict=True) if before != here) == held_out.COARSE
+    assert (
+        tuple(
+            name
+            for name, (before, here) in zip(names, pairwise(parts), strict=True)
+            if before != here
+        )
+        == held_out.COARSE
+    )
 
 
 def test_volumes_that_are_held_out_are_not_even_read(tmp_path: Path) -> None:
@@ -54,7 +63,11 @@ def test_a_volume_and_its_variants_are_labeled_by_the_geometric_segmenter(tmp_pa
     assert all(example.labeled.face.any() for example in made)
     assert {example.origin.partition(",")[0] for example in made} == {made[1].origin}
     assert list(examples.volumes(tmp_path, 1, 1, {"volume_one_0"})) == []
-    crown = acquire(small_head(), Scan(spacing_mm=(3.0, 3.0, 3.0), low_mm=(-128.0, -136.0, 76.0)), np.random.default_rng(1))
+    crown = acquire(
+        small_head(),
+        Scan(spacing_mm=(3.0, 3.0, 3.0), low_mm=(-128.0, -136.0, 76.0)),
+        np.random.default_rng(1),
+    )
     assert examples.teacher_mask(crown.volume) is None
 
 
@@ -86,7 +99,10 @@ def test_a_variant_is_another_volume_with_its_face() -> None:
     """Two variants differ, stay on the grid and keep a part of the face; the same seed gives the same one."""
     made = [varied(small_labeled(), np.random.default_rng(seed)) for seed in (1, 2, 1)]
     assert np.array_equal(made[0].volume.hu, made[2].volume.hu)
-    assert not np.array_equal(made[0].face.shape, made[1].face.shape) or (made[0].face != made[1].face).any()
+    assert (
+        not np.array_equal(made[0].face.shape, made[1].face.shape)
+        or (made[0].face != made[1].face).any()
+    )
     for one in made:
         assert one.volume.geometry.spacing_mm == pytest.approx((GRID_MM,) * 3)
         assert 0.3 < one.face.sum() / small_labeled().face.sum() < 2
@@ -127,18 +143,28 @@ def test_the_small_network_has_few_weights() -> None:
 
     made = PlansManager(plan.plans("Dataset601_Face")).get_configuration(plan.CONFIGURATION)
     network = get_network_from_plans(
-        made.network_arch_class_name, made.network_arch_init_kwargs, made.network_arch_init_kwargs_req_import, 1, 2, deep_supervision=False
+        made.network_arch_class_name,
+        made.network_arch_init_kwargs,
+        made.network_arch_init_kwargs_req_import,
+        1,
+        2,
+        deep_supervision=False,
     )
     assert sum(parameter.numel() * 4 for parameter in network.parameters()) <= 10e6
 
 
 def test_safetensors_hold_every_number() -> None:
     """Read by the format's definition: length, header, bytes."""
-    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([0.5], dtype=np.float32)}
+    arrays = {
+        "a": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "b": np.array([0.5], dtype=np.float32),
+    }
     written = safetensors_bytes(arrays)
     (length,) = struct.unpack("<Q", written[:8])
     header = json.loads(written[8 : 8 + length])
     assert (8 + length) % 8 == 0
     for name, array in arrays.items():
         start, end = header[name]["data_offsets"]
-        assert np.frombuffer(written[8 + length :][start:end], "<f4").reshape(header[name]["shape"]) == pytest.approx(array)
+        assert np.frombuffer(written[8 + length :][start:end], "<f4").reshape(
+            header[name]["shape"]
+        ) == pytest.approx(array)

@@ -8,15 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctdeface_shared.manifest import Manifest
-from ctdeface_shared.options import DefaceOptions
+from ctdeface_shared.jobs.manifest import Manifest
+from ctdeface_shared.jobs.options import DefaceOptions
+from ctdeface_worker.pipeline.result import CaseResult
 from ctdeface_worker.report.model import CaseReport, describe
-from ctdeface_worker.result import CaseResult
 from ctdeface_worker.segmentation.base import Segmenter
-from tests.cases import small_head
+from tests.support.cases import small_head
 
 DOCS = Path(__file__).parents[2] / "docs"
-REPORT = describe("job", "case", Manifest(files=1, bytes=1, digest="d" * 64), DefaceOptions(), CaseResult(released=True))
+REPORT = describe(
+    "job",
+    "case",
+    Manifest(files=1, bytes=1, digest="d" * 64),
+    DefaceOptions(),
+    CaseResult(released=True),
+)
 
 
 def test_a_report_of_a_newer_program_is_read_without_what_it_says_more() -> None:
@@ -32,7 +38,12 @@ def test_a_report_of_an_older_program_is_read_with_defaults_for_what_it_lacks() 
     for name in ("inputs_digest", "outputs_digest", "versions", "staged"):
         del content[name]
     read = CaseReport.from_plain(content)
-    assert (read.job_id, read.state, read.inputs_digest, read.outputs_digest) == (REPORT.job_id, REPORT.state, "", "")
+    assert (read.job_id, read.state, read.inputs_digest, read.outputs_digest) == (
+        REPORT.job_id,
+        REPORT.state,
+        "",
+        "",
+    )
 
 
 def test_a_report_of_another_form_proves_nothing() -> None:
@@ -43,9 +54,11 @@ def test_a_report_of_another_form_proves_nothing() -> None:
 
 def test_the_example_of_a_segmenter_is_one() -> None:
     """The code of the page runs, and keeps the protocol."""
-    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "extending.md").read_text(encoding="utf-8"), re.DOTALL)
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (DOCS / "extending.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     page: dict[str, Any] = {"__name__": "extending"}
-    exec(compile(code, "extending.md", "exec"), page)  # noqa: S102  our own page
+    exec(compile(code, "extending.md", "exec"), page)
     segmenter: Segmenter = page["FrontHalf"]()
     volume = small_head().volume
     face = segmenter.segment(volume).face

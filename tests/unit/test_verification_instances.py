@@ -22,9 +22,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from ctdeface_worker.domain import DifferenceKind, ExpectedDifference
+from ctdeface_worker.imaging.domain import DifferenceKind, ExpectedDifference
 from ctdeface_worker.verification.instances import compare
-from tests.ct_files import CtFile, encoded
+from tests.support.ct_files import CtFile, encoded
 
 NATIVE = [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian]
 SHAPE = (40, 48)
@@ -44,7 +44,9 @@ DEFACED = np.where(FACE & (PADDING[0] > STORED), np.uint16(FILL), STORED)
 
 def changed(*paths: str, kind: DifferenceKind = DifferenceKind.CHANGED) -> list[ExpectedDifference]:
     """Announce differences."""
-    return [ExpectedDifference(path=path, kind=kind, reason="announced by the test") for path in paths]
+    return [
+        ExpectedDifference(path=path, kind=kind, reason="announced by the test") for path in paths
+    ]
 
 
 ANNOUNCED = changed(ICON, NESTED_ICON, OVERLAY, PIXELS)
@@ -72,18 +74,29 @@ def head(picture: bytes) -> pydicom.Dataset:
     return made
 
 
-def content(dataset: pydicom.Dataset, stored: NDArray[Any], syntax: str = ExplicitVRLittleEndian) -> bytes:
+def content(
+    dataset: pydicom.Dataset, stored: NDArray[Any], syntax: str = ExplicitVRLittleEndian
+) -> bytes:
     """The bytes of a file."""
     return encoded(dataset, stored, syntax)
 
 
 def problems(
-    folder: Path, before: bytes, after: bytes, expected: Sequence[ExpectedDifference] = ANNOUNCED, **known: object
+    folder: Path,
+    before: bytes,
+    after: bytes,
+    expected: Sequence[ExpectedDifference] = ANNOUNCED,
+    **known: object,
 ) -> tuple[str, ...]:
     """Write both files and compare them."""
     (folder / "in.dcm").write_bytes(before)
     (folder / "out.dcm").write_bytes(after)
-    arguments: dict[str, Any] = {"face_slice": FACE, "fill_stored": FILL, "padding": PADDING, **known}
+    arguments: dict[str, Any] = {
+        "face_slice": FACE,
+        "fill_stored": FILL,
+        "padding": PADDING,
+        **known,
+    }
     return compare(folder / "in.dcm", folder / "out.dcm", expected=expected, **arguments)
 
 
@@ -111,7 +124,12 @@ def test_unused_bits_may_repeat_the_sign_or_be_zero(tmp_path: Path, fill_bits: i
     after = np.where(FACE, np.uint16(fill_bits), stored.view(np.uint16)).view(np.int16)
     file = CtFile(stored=stored, bits_stored=12)
     known = {"fill_stored": -2048, "padding": None}
-    assert problems(tmp_path, file.content, replace(file, stored=after).content, changed(PIXELS), **known) == ()
+    assert (
+        problems(
+            tmp_path, file.content, replace(file, stored=after).content, changed(PIXELS), **known
+        )
+        == ()
+    )
 
 
 def test_unused_bits_of_the_fill_must_not_say_anything(tmp_path: Path) -> None:
@@ -119,7 +137,9 @@ def test_unused_bits_of_the_fill_must_not_say_anything(tmp_path: Path) -> None:
     hidden = np.where(FACE & (DEFACED == FILL), np.uint16(FILL | 0x4000), DEFACED)
     (found,) = problems(tmp_path, BEFORE, content(head(b"\0"), hidden))
     assert "do not hold the fill value 24" in found
-    (found,) = problems(tmp_path, compressed(STORED, RLELossless), compressed(hidden, RLELossless), changed(PIXELS))
+    (found,) = problems(
+        tmp_path, compressed(STORED, RLELossless), compressed(hidden, RLELossless), changed(PIXELS)
+    )
     assert "do not hold the fill value 24" in found
 
 
@@ -135,7 +155,9 @@ def compressed(stored: NDArray[np.uint16], syntax: str, *more: bytes, behind: by
 def with_fragments(whole: bytes, *parts: bytes) -> bytes:
     """Replace what stands behind the offset table of a compressed file."""
     even = [part + bytes(len(part) % 2) for part in parts]
-    fragments = b"".join(b"\xfe\xff\x00\xe0" + len(part).to_bytes(4, "little") + part for part in even)
+    fragments = b"".join(
+        b"\xfe\xff\x00\xe0" + len(part).to_bytes(4, "little") + part for part in even
+    )
     at = whole.index(b"\xe0\x7f\x10\x00OB") + 24  # behind the offset table
     return whole[:at] + fragments + b"\xfe\xff\xdd\xe0" + bytes(4)
 
@@ -143,7 +165,11 @@ def with_fragments(whole: bytes, *parts: bytes) -> bytes:
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
 def test_compressed_files_are_compared_by_what_they_decode_to(tmp_path: Path, syntax: str) -> None:
     """They stay compressed, or become native where that is announced."""
-    before, again, native = compressed(STORED, syntax), compressed(DEFACED, syntax), CtFile(stored=DEFACED, bits_stored=12).content
+    before, again, native = (
+        compressed(STORED, syntax),
+        compressed(DEFACED, syntax),
+        CtFile(stored=DEFACED, bits_stored=12).content,
+    )
     assert problems(tmp_path, before, again, changed(PIXELS)) == ()
     assert problems(tmp_path, before, native, changed(PIXELS, "(0002,0010)", "(0002,0000)")) == ()
     assert "(0002,0010) is changed" in " ".join(problems(tmp_path, before, native, changed(PIXELS)))
@@ -154,21 +180,38 @@ def test_compressed_files_are_compared_by_what_they_decode_to(tmp_path: Path, sy
 def test_nothing_may_follow_a_compressed_image(tmp_path: Path, syntax: str) -> None:
     """Decoders ignore what stands behind the image, so the former frame could stay there."""
     before = compressed(STORED, syntax)
-    for after in (compressed(DEFACED, syntax, behind=b"face"), compressed(DEFACED, syntax, b"face")):
-        assert problems(tmp_path, before, after, changed(PIXELS)) == ("out.dcm: the compressed pixel data hold more than the one image",)
+    for after in (
+        compressed(DEFACED, syntax, behind=b"face"),
+        compressed(DEFACED, syntax, b"face"),
+    ):
+        assert problems(tmp_path, before, after, changed(PIXELS)) == (
+            "out.dcm: the compressed pixel data hold more than the one image",
+        )
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
-def test_an_untouched_compressed_slice_must_not_hold_a_second_image(tmp_path: Path, syntax: str) -> None:
+def test_an_untouched_compressed_slice_must_not_hold_a_second_image(
+    tmp_path: Path, syntax: str
+) -> None:
     """It is copied as it is, with whatever the sender put behind its frame."""
     known = {"face_slice": np.zeros(SHAPE, dtype=bool)}
     plain, padded = compressed(STORED, syntax), compressed(STORED, syntax, behind=bytes(2))
     frame = next(generate_frames(pydicom.dcmread(BytesIO(plain)).PixelData, number_of_frames=1))
     for file in (plain, padded):
         assert problems(tmp_path, file, file, [], **known) == ()
-    open_ended = [with_fragments(plain, frame[: frame.rindex(b"\xff\xd9")], frame)] if syntax == JPEGLSLossless else []
-    for file in (compressed(STORED, syntax, behind=frame), compressed(STORED, syntax, frame), *open_ended):
-        assert problems(tmp_path, file, file, [], **known) == ("out.dcm: the compressed pixel data hold more than the one image",)
+    open_ended = (
+        [with_fragments(plain, frame[: frame.rindex(b"\xff\xd9")], frame)]
+        if syntax == JPEGLSLossless
+        else []
+    )
+    for file in (
+        compressed(STORED, syntax, behind=frame),
+        compressed(STORED, syntax, frame),
+        *open_ended,
+    ):
+        assert problems(tmp_path, file, file, [], **known) == (
+            "out.dcm: the compressed pixel data hold more than the one image",
+        )
 
 
 def test_what_looks_like_an_end_before_the_coded_data_is_none(tmp_path: Path) -> None:
@@ -180,7 +223,10 @@ def test_what_looks_like_an_end_before_the_coded_data_is_none(tmp_path: Path) ->
         frame = next(generate_frames(pydicom.dcmread(BytesIO(plain)).PixelData, number_of_frames=1))
         place = at or frame.index(b"\xff\x90")
         odd = frame[:place] + comment + frame[place:]
-        for more, expected in ((), ()), ((frame,), ("out.dcm: the compressed pixel data hold more than the one image",)):
+        for more, expected in (
+            ((), ()),
+            ((frame,), ("out.dcm: the compressed pixel data hold more than the one image",)),
+        ):
             file = with_fragments(plain, odd, *more)
             assert problems(tmp_path, file, file, [], **known) == expected, syntax
 
@@ -210,8 +256,12 @@ def test_added_removed_and_extended_elements_are_proven_when_announced(tmp_path:
     after.DerivationDescription = "told"
     after.ReferencedImageSequence.append(pydicom.Dataset())
     del after.IconImageSequence
-    meta = changed("(0002,0003)", "(0002,0000)", "(0008,0018)", "(0008,1140)", NESTED_ICON, OVERLAY, PIXELS)
-    told = changed("(0008,2111)", kind=DifferenceKind.ADDED) + changed("(0088,0200)", kind=DifferenceKind.REMOVED)
+    meta = changed(
+        "(0002,0003)", "(0002,0000)", "(0008,0018)", "(0008,1140)", NESTED_ICON, OVERLAY, PIXELS
+    )
+    told = changed("(0008,2111)", kind=DifferenceKind.ADDED) + changed(
+        "(0088,0200)", kind=DifferenceKind.REMOVED
+    )
     assert problems(tmp_path, content(before, STORED), content(after, DEFACED), meta + told) == ()
     found = " ".join(problems(tmp_path, content(before, STORED), content(after, DEFACED), meta))
     assert "(0008,2111) is added, which was not announced" in found
@@ -222,13 +272,17 @@ def test_added_removed_and_extended_elements_are_proven_when_announced(tmp_path:
 def test_a_difference_that_was_not_announced_is_a_problem(tmp_path: Path, path: str) -> None:
     """Even one that would be right."""
     expected = [one for one in ANNOUNCED if one.path != path]
-    assert f"out.dcm: {path} is changed, which was not announced" in problems(tmp_path, BEFORE, AFTER, expected)
+    assert f"out.dcm: {path} is changed, which was not announced" in problems(
+        tmp_path, BEFORE, AFTER, expected
+    )
 
 
 def test_an_announced_difference_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
     """The list must be exact."""
     expected = [*ANNOUNCED, *changed("(0010,0010)")]
-    assert problems(tmp_path, BEFORE, AFTER, expected) == ("out.dcm: (0010,0010) should be changed but is not",)
+    assert problems(tmp_path, BEFORE, AFTER, expected) == (
+        "out.dcm: (0010,0010) should be changed but is not",
+    )
 
 
 @pytest.mark.parametrize("syntax", NATIVE)
@@ -261,7 +315,9 @@ def test_a_face_voxel_that_is_left_is_a_problem(tmp_path: Path) -> None:
     """One is enough."""
     left = DEFACED.copy()
     left[6, 15] = STORED[6, 15]
-    assert problems(tmp_path, BEFORE, content(head(b"\0"), left)) == ("out.dcm: 1 of 151 face voxels do not hold the fill value 24",)
+    assert problems(tmp_path, BEFORE, content(head(b"\0"), left)) == (
+        "out.dcm: 1 of 151 face voxels do not hold the fill value 24",
+    )
 
 
 def test_another_fill_value_is_a_problem(tmp_path: Path) -> None:
@@ -285,14 +341,18 @@ def test_an_icon_that_is_left_is_a_problem(tmp_path: Path, where: str) -> None:
     else:
         after[0x00291020].value = [left]
     path = ICON if where == "top" else NESTED_ICON
-    assert f"out.dcm: {path} still holds a picture" in problems(tmp_path, BEFORE, content(after, DEFACED))
+    assert f"out.dcm: {path} still holds a picture" in problems(
+        tmp_path, BEFORE, content(after, DEFACED)
+    )
 
 
 def test_an_overlay_that_is_left_is_a_problem_even_if_nothing_was_announced(tmp_path: Path) -> None:
     """A picture in the input that nobody blanked."""
     file = content(head(b"\x55"), STORED)
     found = problems(tmp_path, file, file, [], face_slice=np.zeros(SHAPE, dtype=bool))
-    assert found == tuple(f"out.dcm: {path} still holds a picture" for path in (NESTED_ICON, ICON, OVERLAY))
+    assert found == tuple(
+        f"out.dcm: {path} still holds a picture" for path in (NESTED_ICON, ICON, OVERLAY)
+    )
 
 
 def test_an_extra_element_is_a_problem(tmp_path: Path) -> None:
@@ -309,13 +369,17 @@ def test_a_removed_element_is_a_problem(tmp_path: Path) -> None:
     """Top level."""
     after = head(b"\0")
     del after.PatientID
-    assert "out.dcm: (0010,0020) is removed, which was not announced" in problems(tmp_path, BEFORE, content(after, DEFACED))
+    assert "out.dcm: (0010,0020) is removed, which was not announced" in problems(
+        tmp_path, BEFORE, content(after, DEFACED)
+    )
 
 
 def test_a_nested_private_change_is_a_problem(tmp_path: Path) -> None:
     """Named by its path."""
     after = AFTER.replace(b"untouched", b"unTouched")
-    assert "out.dcm: (0029,1010)[0].(0031,1001) is changed, which was not announced" in problems(tmp_path, BEFORE, after)
+    assert "out.dcm: (0029,1010)[0].(0031,1001) is changed, which was not announced" in problems(
+        tmp_path, BEFORE, after
+    )
 
 
 @pytest.mark.parametrize("cut", [1, 100, 4000, len(AFTER) - 140, len(AFTER) - 20, len(AFTER)])
@@ -329,7 +393,8 @@ def test_bytes_behind_the_last_element_are_a_problem(tmp_path: Path) -> None:
     assert problems(tmp_path, BEFORE, AFTER + b"face")
     assert problems(tmp_path, BEFORE, AFTER + b"face" * 100)
     before, after = (
-        content(made, stored, DeflatedExplicitVRLittleEndian) for made, stored in ((head(b"\x55"), STORED), (head(b"\0"), DEFACED))
+        content(made, stored, DeflatedExplicitVRLittleEndian)
+        for made, stored in ((head(b"\x55"), STORED), (head(b"\0"), DEFACED))
     )
     assert problems(tmp_path, before, after + zlib.compress(b"face"))
 
@@ -337,6 +402,11 @@ def test_bytes_behind_the_last_element_are_a_problem(tmp_path: Path) -> None:
 def test_a_missing_file_is_a_problem(tmp_path: Path) -> None:
     """Said in a sentence."""
     (tmp_path / "in.dcm").write_bytes(BEFORE)
-    known: dict[str, Any] = {"face_slice": FACE, "fill_stored": FILL, "padding": PADDING, "expected": []}
+    known: dict[str, Any] = {
+        "face_slice": FACE,
+        "fill_stored": FILL,
+        "padding": PADDING,
+        "expected": [],
+    }
     (found,) = compare(tmp_path / "in.dcm", tmp_path / "out.dcm", **known)
     assert found.startswith("out.dcm: it cannot be read")

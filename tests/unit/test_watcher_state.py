@@ -3,7 +3,12 @@
 import os
 from pathlib import Path
 
-from ctdeface_shared.watcher_state import WATCHER_STATE, WatcherState, read_watcher_state, write_watcher_state
+from ctdeface_shared.status.watcher_state import (
+    WATCHER_STATE,
+    WatcherState,
+    read_watcher_state,
+    write_watcher_state,
+)
 
 STATE = WatcherState(
     looked_at="2026-01-02T00:00:00+00:00",

@@ -21,16 +21,16 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from ctdeface_shared.options import HeaderPolicy
-from ctdeface_worker.defacing import defaced_volume, fill_stored
+from ctdeface_shared.jobs.options import HeaderPolicy
 from ctdeface_worker.dicom.annotation import new_uids
 from ctdeface_worker.dicom.eligibility import ElementPolicy
 from ctdeface_worker.dicom.reader import read_case
 from ctdeface_worker.dicom.selection import select
 from ctdeface_worker.dicom.volume import load
 from ctdeface_worker.dicom.writer import PRESERVE, Headers, WrittenInstance, write_series
-from ctdeface_worker.domain import FaceMask
-from tests.ct_files import CtFile, encoded, put, stack
+from ctdeface_worker.imaging.domain import FaceMask
+from ctdeface_worker.pipeline.fill import defaced_volume, fill_stored
+from tests.support.ct_files import CtFile, encoded, put, stack
 
 FACE = (slice(0, 2), slice(1, 4), slice(2, 6))
 FILL_HU = -1000.0
@@ -48,10 +48,15 @@ def random_stack(count: int = 4, *, signed: bool = False) -> list[CtFile]:
     """Slices of random 12-bit pixels."""
     values = np.random.default_rng(7)
     low, high, kind = (-2048, 2047, np.int16) if signed else (0, 4095, np.uint16)
-    return [replace(file, stored=values.integers(low, high, (40, 48), dtype=kind), bits_stored=12) for file in stack(count)]
+    return [
+        replace(file, stored=values.integers(low, high, (40, 48), dtype=kind), bits_stored=12)
+        for file in stack(count)
+    ]
 
 
-def deface(folder: Path, headers: Headers = PRESERVE) -> tuple[Path, tuple[WrittenInstance, ...], NDArray[np.bool_]]:
+def deface(
+    folder: Path, headers: Headers = PRESERVE
+) -> tuple[Path, tuple[WrittenInstance, ...], NDArray[np.bool_]]:
     """Deface the one series of a folder; return where to, what was written and the mask."""
     loaded = load(select(read_case(folder), policy=headers.elements).series[0])
     face = np.zeros(loaded.volume.geometry.shape, dtype=bool)
@@ -71,7 +76,11 @@ def changes(written: WrittenInstance) -> dict[str, str]:
 
 def compress(path: Path, syntax: str) -> None:
     """Compress a file in place with GDCM."""
-    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader, change, writer = (
+        gdcm.ImageReader(),
+        gdcm.ImageChangeTransferSyntax(),
+        gdcm.ImageWriter(),
+    )
     reader.SetFileName(str(path))
     assert reader.Read()
     change.SetTransferSyntax(gdcm.TransferSyntax(GDCM[pydicom.uid.UID(syntax)]))
@@ -85,12 +94,18 @@ def compress(path: Path, syntax: str) -> None:
 
 def replaced(folder: Path, file: CtFile, dataset: pydicom.Dataset) -> None:
     """Write a file of the stack from another data set."""
-    (folder / f"{file.series}-{file.number:04d}.dcm").write_bytes(encoded(dataset, np.asarray(file.stored), file.syntax))
+    (folder / f"{file.series}-{file.number:04d}.dcm").write_bytes(
+        encoded(dataset, np.asarray(file.stored), file.syntax)
+    )
 
 
 @pytest.mark.parametrize("signed", [False, True])
-@pytest.mark.parametrize("syntax", [RLELossless, JPEGLosslessSV1, JPEGLossless, JPEGLSLossless, JPEG2000Lossless])
-def test_lossless_input_stays_in_its_syntax_and_nothing_but_the_frame_changes(tmp_path: Path, syntax: str, signed: bool) -> None:
+@pytest.mark.parametrize(
+    "syntax", [RLELossless, JPEGLosslessSV1, JPEGLossless, JPEGLSLossless, JPEG2000Lossless]
+)
+def test_lossless_input_stays_in_its_syntax_and_nothing_but_the_frame_changes(
+    tmp_path: Path, syntax: str, signed: bool
+) -> None:
     """Bytes before and after the pixel data are the input's; instances without face are the input's files."""
     files = random_stack(signed=signed)
     folder = put(tmp_path / "in", files)
@@ -113,7 +128,9 @@ def test_lossless_input_stays_in_its_syntax_and_nothing_but_the_frame_changes(tm
 
 
 @pytest.mark.parametrize("syntax", [JPEGLSNearLossless])
-def test_lossy_input_is_never_compressed_lossily_again_and_stays_marked(tmp_path: Path, syntax: str) -> None:
+def test_lossy_input_is_never_compressed_lossily_again_and_stays_marked(
+    tmp_path: Path, syntax: str
+) -> None:
     """It becomes Explicit VR Little Endian; (0028,2110) remains."""
     files = [replace(file, elements={"LossyImageCompression": "01"}) for file in random_stack()]
     folder = put(tmp_path / "in", files)
@@ -123,7 +140,11 @@ def test_lossy_input_is_never_compressed_lossily_again_and_stays_marked(tmp_path
     was, now = pydicom.dcmread(folder / written[0].file), pydicom.dcmread(out / written[0].file)
     assert now.file_meta.TransferSyntaxUID == pydicom.uid.ExplicitVRLittleEndian
     assert now.LossyImageCompression == "01"
-    assert changes(written[0]) == {"(7FE0,0010)": "changed", "(0002,0010)": "changed", "(0002,0000)": "changed"}
+    assert changes(written[0]) == {
+        "(7FE0,0010)": "changed",
+        "(0002,0010)": "changed",
+        "(0002,0000)": "changed",
+    }
     assert np.array_equal(was.pixel_array[~face[0]], now.pixel_array[~face[0]])
 
 
@@ -160,7 +181,9 @@ def test_icons_and_overlays_are_zeroed_in_place_at_any_depth(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"])
-def test_an_icon_inside_a_private_element_of_unknown_kind_is_zeroed(tmp_path: Path, syntax: str) -> None:
+def test_an_icon_inside_a_private_element_of_unknown_kind_is_zeroed(
+    tmp_path: Path, syntax: str
+) -> None:
     """Archives turn private sequences into UN or implicit values; their items are found all the same, whatever their size."""
     holder = pydicom.Dataset()
     holder.IconImageSequence = [icon()]
@@ -174,7 +197,9 @@ def test_an_icon_inside_a_private_element_of_unknown_kind_is_zeroed(tmp_path: Pa
     folder = put(tmp_path / "in", files)
     replaced(folder, files[3], dataset)
     out, written, _ = deface(folder)
-    assert changes(written[3]) == {f"(0029,1010)[{n}].(0088,0200)[0].(7FE0,0010)": "changed" for n in (0, 1)}
+    assert changes(written[3]) == {
+        f"(0029,1010)[{n}].(0088,0200)[0].(7FE0,0010)": "changed" for n in (0, 1)
+    }
     assert b"\x55" * 64 not in (out / written[3].file).read_bytes()
 
 
@@ -194,7 +219,9 @@ def test_a_compressed_icon_is_removed_with_its_sequence(tmp_path: Path) -> None:
     out, written, _ = deface(folder)
     assert changes(written[3]) == {"(0008,1140)[0].(0088,0200)": "removed"}
     now = pydicom.dcmread(out / written[3].file)
-    assert list(now.ReferencedImageSequence[0].keys()) == [pydicom.tag.Tag("ReferencedSOPInstanceUID")]
+    assert list(now.ReferencedImageSequence[0].keys()) == [
+        pydicom.tag.Tag("ReferencedSOPInstanceUID")
+    ]
     assert np.array_equal(now.pixel_array, files[3].stored)
 
 
@@ -205,7 +232,9 @@ def test_an_element_that_the_policy_names_is_blanked(tmp_path: Path) -> None:
     dataset.private_block(0x0029, "VENDOR", create=True).add_new(0x10, "OB", b"\1" * 20000)
     folder = put(tmp_path / "in", files)
     replaced(folder, files[3], dataset)
-    out, written, _ = deface(folder, Headers(uids={}, elements=ElementPolicy(blank=frozenset({"(0029,1010)"}))))
+    out, written, _ = deface(
+        folder, Headers(uids={}, elements=ElementPolicy(blank=frozenset({"(0029,1010)"})))
+    )
     assert changes(written[3]) == {"(0029,1010)": "changed"}
     assert pydicom.dcmread(out / written[3].file)[0x00291010].value == bytes(20000)
 
@@ -221,7 +250,10 @@ def test_signatures_that_no_longer_verify_are_listed(tmp_path: Path) -> None:
     assert written[0].broken_signatures == ("(4FFE,0001)",)
 
 
-@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"])
+@pytest.mark.parametrize(
+    "syntax",
+    ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"],
+)
 def test_annotated_instances_are_new_derived_objects(tmp_path: Path, syntax: str) -> None:
     """New UIDs by the key, references inside the case follow, codes are appended, and only the listed elements differ."""
     files = [replace(file, syntax=syntax) for file in random_stack()]
@@ -231,19 +263,37 @@ def test_annotated_instances_are_new_derived_objects(tmp_path: Path, syntax: str
     reference.ReferencedSOPInstanceUID = files[0].dataset.SOPInstanceUID
     dataset.SourceImageSequence = [reference]
     code = pydicom.Dataset()
-    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "113100", "DCM", "Basic Application Confidentiality Profile"
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = (
+        "113100",
+        "DCM",
+        "Basic Application Confidentiality Profile",
+    )
     dataset.DeidentificationMethodCodeSequence = [code]
     replaced(folder, files[1], dataset)
     uids = new_uids(select(read_case(folder)).series, b"key")
-    assert uids == new_uids(select(read_case(folder)).series, b"key") != new_uids(select(read_case(folder)).series, b"other")
+    assert (
+        uids
+        == new_uids(select(read_case(folder)).series, b"key")
+        != new_uids(select(read_case(folder)).series, b"other")
+    )
     out, written, _ = deface(folder, Headers(policy=HeaderPolicy.ANNOTATE, uids=uids))
     was, now = pydicom.dcmread(folder / written[1].file), pydicom.dcmread(out / written[1].file)
-    assert now.SOPInstanceUID == now.file_meta.MediaStorageSOPInstanceUID == uids[was.SOPInstanceUID]
+    assert (
+        now.SOPInstanceUID == now.file_meta.MediaStorageSOPInstanceUID == uids[was.SOPInstanceUID]
+    )
     assert now.SeriesInstanceUID == uids[was.SeriesInstanceUID]
-    assert now.SourceImageSequence[0].ReferencedSOPInstanceUID == uids[files[0].dataset.SOPInstanceUID]
-    assert (now.StudyInstanceUID, now.FrameOfReferenceUID) == (was.StudyInstanceUID, was.FrameOfReferenceUID)
+    assert (
+        now.SourceImageSequence[0].ReferencedSOPInstanceUID == uids[files[0].dataset.SOPInstanceUID]
+    )
+    assert (now.StudyInstanceUID, now.FrameOfReferenceUID) == (
+        was.StudyInstanceUID,
+        was.FrameOfReferenceUID,
+    )
     assert list(now.ImageType) == ["DERIVED", "PRIMARY", "AXIAL"]
-    assert [item.CodeValue for item in now.DeidentificationMethodCodeSequence] == ["113100", "113102"]
+    assert [item.CodeValue for item in now.DeidentificationMethodCodeSequence] == [
+        "113100",
+        "113102",
+    ]
     assert now[0x00280302].value == "NO"
     assert "PatientIdentityRemoved" not in now
     differ = {str(e.tag).upper() for e in now if e.tag not in was or was[e.tag] != e}
@@ -252,9 +302,17 @@ def test_annotated_instances_are_new_derived_objects(tmp_path: Path, syntax: str
 
 
 @pytest.mark.parametrize(
-    ("characters", "before"), [("ISO_IR 192", "für 頭部"), ("ISO_IR 100", "für Köln"), (["", "ISO 2022 IR 87"], "頭部"), (None, "plain")]
+    ("characters", "before"),
+    [
+        ("ISO_IR 192", "für 頭部"),
+        ("ISO_IR 100", "für Köln"),
+        (["", "ISO 2022 IR 87"], "頭部"),
+        (None, "plain"),
+    ],
 )
-def test_what_a_description_said_before_stays_readable(tmp_path: Path, characters: str | list[str] | None, before: str) -> None:
+def test_what_a_description_said_before_stays_readable(
+    tmp_path: Path, characters: str | list[str] | None, before: str
+) -> None:
     """Ours follows in the file's own characters."""
     folder = put(tmp_path / "in", random_stack())
     for file in random_stack():
@@ -265,7 +323,9 @@ def test_what_a_description_said_before_stays_readable(tmp_path: Path, character
         replaced(folder, file, dataset)
     out, _, _ = deface(folder, Headers(policy=HeaderPolicy.ANNOTATE, uids={}))
     for path in out.iterdir():
-        assert pydicom.dcmread(path).DerivationDescription.startswith(f"{before}; Facial features removed")
+        assert pydicom.dcmread(path).DerivationDescription.startswith(
+            f"{before}; Facial features removed"
+        )
 
 
 def test_odd_header_values_are_not_quoted_while_annotating(tmp_path: Path) -> None:

@@ -6,15 +6,30 @@ from time import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from ctdeface_shared.lifecycle import never_raises
+from ctdeface_shared.metrics.dependencies import Dependencies, error_codes, new_registry
 from ctdeface_shared.metrics.endpoint import Address, exported
-from ctdeface_shared.metrics.harmless import harmless
 from ctdeface_shared.metrics.probe import Probe
-from ctdeface_shared.metrics.surroundings import Surroundings, error_codes, new_registry
-from ctdeface_shared.site import Site
-from ctdeface_shared.watcher_state import DISK, UNFINISHED_JOBS, WatcherState
-from ctdeface_watcher.listener import Happening, Listener
+from ctdeface_shared.settings.service import ServiceConfig
+from ctdeface_shared.status.watcher_state import DISK, UNFINISHED_JOBS, WatcherState
+from ctdeface_watcher.observer import Observer, WatchEvent
 
-SETTLE_SECONDS = (0.1, 1.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0, 86400.0)
+SETTLE_SECONDS = (
+    0.1,
+    1.0,
+    5.0,
+    10.0,
+    15.0,
+    30.0,
+    60.0,
+    120.0,
+    300.0,
+    600.0,
+    1800.0,
+    3600.0,
+    14400.0,
+    86400.0,
+)
 REASONS = {"disk": DISK, "unfinished_jobs": UNFINISHED_JOBS}
 """Label -> why nothing is published, as the watcher says it."""
 OTHER = "other"
@@ -38,18 +53,37 @@ class WatcherMetrics:
         text = "Cases that were dealt with, by what followed: a job, none because it is known, none because it cannot be."
         self._results = Counter("ctdeface_watcher_cases", text, ["result"], registry=registry)
         text = "From the first sight of a case to its published job; pauses included."
-        self._settle = Histogram("ctdeface_watcher_settle_seconds", text, buckets=SETTLE_SECONDS, registry=registry)
+        self._settle = Histogram(
+            "ctdeface_watcher_settle_seconds", text, buckets=SETTLE_SECONDS, registry=registry
+        )
         text = "Looks at the inbox that failed, by the code of the error."
-        self._failures = Counter("ctdeface_watcher_look_failures", text, ["code"], registry=registry)
-        self._pending = Gauge("ctdeface_watcher_pending_cases", "Cases that are not complete, or wait for their turn.", registry=registry)
-        self._open = Gauge("ctdeface_watcher_open_jobs", "Jobs that were published and have not ended.", registry=registry)
+        self._failures = Counter(
+            "ctdeface_watcher_look_failures", text, ["code"], registry=registry
+        )
+        self._pending = Gauge(
+            "ctdeface_watcher_pending_cases",
+            "Cases that are not complete, or wait for their turn.",
+            registry=registry,
+        )
+        self._open = Gauge(
+            "ctdeface_watcher_open_jobs",
+            "Jobs that were published and have not ended.",
+            registry=registry,
+        )
         text = "Time since the oldest open job was published; 0 without any."
         self._age = Gauge("ctdeface_watcher_oldest_open_job_age_seconds", text, registry=registry)
         text = "When the inbox was looked at last without an error; 0 before the first time."
-        self._looked_at = Gauge("ctdeface_watcher_last_look_timestamp_seconds", text, registry=registry)
-        self._paused = Gauge("ctdeface_watcher_paused", "1 while nothing is published for this reason.", ["reason"], registry=registry)
+        self._looked_at = Gauge(
+            "ctdeface_watcher_last_look_timestamp_seconds", text, registry=registry
+        )
+        self._paused = Gauge(
+            "ctdeface_watcher_paused",
+            "1 while nothing is published for this reason.",
+            ["reason"],
+            registry=registry,
+        )
         self._age.set_function(self._age_seconds)
-        for result in (one for one in Happening if one is not Happening.DROPPED):
+        for result in (one for one in WatchEvent if one is not WatchEvent.DROPPED):
             self._results.labels(result)
         for code in (*sorted(self._codes), OTHER):
             self._failures.labels(code)
@@ -57,18 +91,26 @@ class WatcherMetrics:
             self._paused.labels(reason)
         self._has_looked, self._failed = False, False
 
-    def listener(self) -> Listener:
+    def observer(self) -> Observer:
         """Return the callbacks for the watcher; none of them raises."""
-        return Listener(happened=harmless(self._happened), settled=harmless(self._settle.observe), looked=harmless(self._looked))
+        return Observer(
+            happened=never_raises(self._happened),
+            settled=never_raises(self._settle.observe),
+            looked=never_raises(self._looked),
+        )
 
     def watching(self) -> str | None:
         """Say why the watcher is not at work, for /readyz."""
         if self._failed:
             return "the last look at the inbox failed"
-        return None if self._has_looked else "no look at the inbox has ended yet: another watcher may be at work"
+        return (
+            None
+            if self._has_looked
+            else "no look at the inbox has ended yet: another watcher may be at work"
+        )
 
-    def _happened(self, what: Happening) -> None:
-        if what is Happening.DROPPED:
+    def _happened(self, what: WatchEvent) -> None:
+        if what is WatchEvent.DROPPED:
             self._drops.inc()
         else:
             self._results.labels(what).inc()
@@ -88,11 +130,13 @@ class WatcherMetrics:
             self._failures.labels(failed if failed in self._codes else OTHER).inc()
 
     def _age_seconds(self) -> float:
-        return 0.0 if self._oldest_open_at is None else max(self._clock() - self._oldest_open_at, 0.0)
+        return (
+            0.0 if self._oldest_open_at is None else max(self._clock() - self._oldest_open_at, 0.0)
+        )
 
 
 @contextmanager
-def exported_metrics(site: Site, port: int | None) -> Iterator[Listener]:
+def exported_metrics(service: ServiceConfig, port: int | None) -> Iterator[Observer]:
     """Count and tell for the time of the block.
 
     Args:
@@ -102,11 +146,11 @@ def exported_metrics(site: Site, port: int | None) -> Iterator[Listener]:
     Raises:
         ConfigurationError: the port is taken, or the address is none of this machine.
     """
-    settings = site.settings.metrics
+    settings = service.settings.metrics
     registry = new_registry()
     metrics = WatcherMetrics(registry)
-    surroundings = Surroundings(site, registry, counts_messages=True)
+    surroundings = Dependencies(service, registry, counts_messages=True)
     checks = {**surroundings.checks(), "watching": metrics.watching}
     address = Address.of(settings, settings.watch_port if port is None else port)
     with exported(address, registry, Probe(checks, close=surroundings.close)):
-        yield metrics.listener()
+        yield metrics.observer()

@@ -60,7 +60,8 @@ class CaseFindings:
         reports: how many were looked at.
         cases: how many of the outbox were looked at.
         gone: how many entries are of released cases that are no longer in the outbox.
-        unreported: of how many entries of released cases no report is left, so that nobody can say whether they are in the outbox.
+        unreported: of how many entries of released cases no report is left, so that nobody can say
+            whether they are in the outbox.
         problems: what should not be; cases and files by name.
         notes: what is under way or was done by people.
     """
@@ -92,7 +93,11 @@ def inspect_cases(outbox: Path, reports: Path, ends: Sequence[CaseEnd]) -> CaseF
     for one in told:
         _hold_report(one, entered.get(one.submission, []), findings)
     twice = sum(len({end.outcome for end in same}) < len(same) for same in entered.values())
-    findings.notes.extend([f"{twice} submissions have more than one entry: their jobs were met twice"] if twice else [])
+    findings.notes.extend(
+        [f"{twice} submissions have more than one entry: their jobs were met twice"]
+        if twice
+        else []
+    )
     cases: dict[str, list[Told]] = {}
     for one in told:
         if one.state in _SHOWN:
@@ -105,13 +110,19 @@ def inspect_cases(outbox: Path, reports: Path, ends: Sequence[CaseEnd]) -> CaseF
 def _reports(folder: Path, findings: CaseFindings) -> Iterator[Told]:
     for parent, _, names in os.walk(folder, onerror=_unless_gone):
         for name in sorted(names):
-            if name in {"report.json", "repeat.json"} or (name.startswith("earlier-") and name.endswith(".json")):
+            if name in {"report.json", "repeat.json"} or (
+                name.startswith("earlier-") and name.endswith(".json")
+            ):
                 job = Path(parent)
                 findings.reports += 1
                 try:
-                    yield _told(job, job.parent.relative_to(folder).as_posix(), (job / name).read_bytes())
+                    yield _told(
+                        job, job.parent.relative_to(folder).as_posix(), (job / name).read_bytes()
+                    )
                 except (ValueError, KeyError, TypeError, AttributeError):
-                    findings.problems.append(f"{(job / name).relative_to(folder)} is damaged: it cannot be read as a report")
+                    findings.problems.append(
+                        f"{(job / name).relative_to(folder)} is damaged: it cannot be read as a report"
+                    )
 
 
 def _told(job: Path, case: str, content: bytes) -> Told:
@@ -122,7 +133,11 @@ def _told(job: Path, case: str, content: bytes) -> Told:
         submitted_at=str(plain["created_at"]),
         state=str(plain["state"]),
         code=str(plain["result"]["code"]),
-        outputs={str(one["file"]): str(one["output_sha256"]) for one in plain["result"].get("files", []) if one["output_sha256"]},
+        outputs={
+            str(one["file"]): str(one["output_sha256"])
+            for one in plain["result"].get("files", [])
+            if one["output_sha256"]
+        },
         digest=digest_of_report(content),
     )
 
@@ -142,18 +157,27 @@ def _hold_report(told: Told, entries: Sequence[CaseEnd], findings: CaseFindings)
         findings.problems.append(f"{where}: its report is not the one that was entered")
 
 
-def _hold_open_report(where: str, told: Told, entries: Sequence[CaseEnd], findings: CaseFindings) -> None:
+def _hold_open_report(
+    where: str, told: Told, entries: Sequence[CaseEnd], findings: CaseFindings
+) -> None:
     """Hold a report that says of itself that its job goes on; nothing covers that word of it, so it excuses nothing."""
     released = [end for end in entries if end.outcome is Outcome.RELEASED]
     if told.state not in _UNDER_WAY:
         findings.problems.append(f"{where}: its report is in no state that there is: {told.state}")
-    elif released and (told.state != "published" or all(end.report != told.digest for end in released)):
+    elif released and (
+        told.state != "published" or all(end.report != told.digest for end in released)
+    ):
         findings.problems.append(f"{where}: its report is not the one that was entered")
     else:
         findings.notes.append(f"{where} has not ended: {told.state}")
 
 
-def _hold_outbox(outbox: Path, cases: Mapping[str, Sequence[Told]], ends: Sequence[CaseEnd], findings: CaseFindings) -> None:
+def _hold_outbox(
+    outbox: Path,
+    cases: Mapping[str, Sequence[Told]],
+    ends: Sequence[CaseEnd],
+    findings: CaseFindings,
+) -> None:
     released = [end for end in ends if end.outcome is Outcome.RELEASED]
     of_job: dict[str, list[CaseEnd]] = {}
     for end in released:
@@ -164,17 +188,32 @@ def _hold_outbox(outbox: Path, cases: Mapping[str, Sequence[Told]], ends: Sequen
         present = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
         if present:
             findings.cases += 1
-            _hold_case(case, {name: _digest(path) for name, path in present.items()}, told, of_job, findings)
+            _hold_case(
+                case,
+                {name: _digest(path) for name, path in present.items()},
+                told,
+                of_job,
+                findings,
+            )
         elif folder.exists():
             findings.problems.append(f"{case} is empty in the outbox")
         else:
             findings.notes.append(f"{case} is no longer in the outbox")
-    strangers = sorted(path.relative_to(outbox).as_posix() for path in _files(outbox, but=frozenset(outbox / case for case in cases)))
-    findings.problems.extend(f"{name} lies in the outbox, and no report says where it comes from" for name in strangers)
+    strangers = sorted(
+        path.relative_to(outbox).as_posix()
+        for path in _files(outbox, but=frozenset(outbox / case for case in cases))
+    )
+    findings.problems.extend(
+        f"{name} lies in the outbox, and no report says where it comes from" for name in strangers
+    )
 
 
 def _hold_case(
-    case: str, found: Mapping[str, str], told: Sequence[Told], of_job: Mapping[str, Sequence[CaseEnd]], findings: CaseFindings
+    case: str,
+    found: Mapping[str, str],
+    told: Sequence[Told],
+    of_job: Mapping[str, Sequence[CaseEnd]],
+    findings: CaseFindings,
 ) -> None:
     digest = digest_of(case, found)
     known = [end for job in {one.job_id for one in told} for end in of_job.get(job, ())]
@@ -183,14 +222,22 @@ def _hold_case(
         return
     newest = max(told, key=lambda one: one.submitted_at)
     if fitting:
-        findings.problems.append(f"{case}: an earlier output lies in the place of the one that replaced it")
+        findings.problems.append(
+            f"{case}: an earlier output lies in the place of the one that replaced it"
+        )
     elif newest.outputs != found:
         findings.problems.extend(f"{case}: {what}" for what in _differences(newest.outputs, found))
-    else:  # of a case that is just being published too, if it is seen twice: its worker was killed, and the next one goes on with it
-        findings.problems.append(f"{case} lies in the outbox, and no entry says that it was released")
+    # of a case that is just being published too, if it is seen twice: its worker was killed, and
+    # the next one goes on with it
+    else:
+        findings.problems.append(
+            f"{case} lies in the outbox, and no entry says that it was released"
+        )
 
 
-def _count_gone(outbox: Path, told: Sequence[Told], ends: Sequence[CaseEnd], findings: CaseFindings) -> None:
+def _count_gone(
+    outbox: Path, told: Sequence[Told], ends: Sequence[CaseEnd], findings: CaseFindings
+) -> None:
     """Count the releases that nothing replaced and that are no longer there: people move them on, so that is no problem, but is told."""
     case_of = {one.submission: one.case for one in told}
     released = [end for end in ends if end.outcome is Outcome.RELEASED]
@@ -203,7 +250,9 @@ def _count_gone(outbox: Path, told: Sequence[Told], ends: Sequence[CaseEnd], fin
     lost = sorted({end.job_id for one, end in last.items() if one not in case_of})
     findings.unreported = len(lost)
     if findings.gone:
-        findings.notes.append(f"{findings.gone} entries are of released cases that are no longer in the outbox")
+        findings.notes.append(
+            f"{findings.gone} entries are of released cases that are no longer in the outbox"
+        )
     if lost:
         jobs = ", ".join(lost[:_NAMED]) + (", …" if len(lost) > _NAMED else "")
         findings.notes.append(
@@ -213,7 +262,11 @@ def _count_gone(outbox: Path, told: Sequence[Told], ends: Sequence[CaseEnd], fin
 
 def _is_replaced(end: CaseEnd, known: Sequence[CaseEnd]) -> bool:
     """Whether a later release of the same job, or one of another job that names this one, took its place."""
-    return any(other.submitted_at > end.submitted_at and (other.job_id == end.job_id or end.job_id in other.replaces) for other in known)
+    return any(
+        other.submitted_at > end.submitted_at
+        and (other.job_id == end.job_id or end.job_id in other.replaces)
+        for other in known
+    )
 
 
 def _differences(wanted: Mapping[str, str], found: Mapping[str, str]) -> Iterator[str]:
@@ -230,7 +283,10 @@ def _files(root: Path, but: frozenset[Path] = frozenset()) -> Iterator[Path]:
     """Yield everything below a folder that is no folder, links to folders too, but what lies below some others."""
     for parent, folders, names in os.walk(root, onerror=_unless_gone):
         here = Path(parent)
-        yield from (here / name for name in (*names, *(name for name in folders if (here / name).is_symlink())))
+        yield from (
+            here / name
+            for name in (*names, *(name for name in folders if (here / name).is_symlink()))
+        )
         folders[:] = [name for name in folders if here / name not in but]
 
 

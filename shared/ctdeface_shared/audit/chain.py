@@ -56,7 +56,9 @@ class Tail:
         """
         tail = cls()
         for file in segments(chain):
-            tail = cls(seq=tail.seq, digest=tail.digest, segment=int(file.stem)).over(file.read_bytes())
+            tail = cls(seq=tail.seq, digest=tail.digest, segment=int(file.stem)).over(
+                file.read_bytes()
+            )
         return tail
 
     def over(self, content: bytes) -> Self:
@@ -68,7 +70,13 @@ class Tail:
                 if line.endswith(b"\n"):
                     entry = Entry.from_line(line[:-1])
                     seq, digest, good = entry.seq, entry.digest, read
-        return type(self)(seq=seq, digest=digest, segment=self.segment, offset=self.offset + good, torn=content[good:])
+        return type(self)(
+            seq=seq,
+            digest=digest,
+            segment=self.segment,
+            offset=self.offset + good,
+            torn=content[good:],
+        )
 
     @property
     def closed(self) -> bytes:
@@ -92,7 +100,8 @@ def entries_of(chain: Path, job_id: str, *, since: float) -> Iterator[Entry]:
     Args:
         chain: folder of the chain.
         job_id: which job.
-        since: segments that were last written before this moment are left out; seconds since the epoch.
+        since: segments that were last written before this moment are left out; seconds since the
+            epoch.
 
     Raises:
         OSError: it cannot be read.

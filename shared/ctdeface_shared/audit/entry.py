@@ -1,6 +1,7 @@
 """One entry of a chain: how a case ended, in one line of JSON that names the entry before it by digest.
 
-An entry names jobs and digests only. Case and file names, UIDs and header values go into the digests, and nowhere else.
+An entry names jobs and digests only. Case and file names, UIDs and header values go into the
+digests, and nowhere else.
 """
 
 import base64
@@ -44,7 +45,8 @@ class CaseEnd:
         outcome: how it ended.
         code: why it was refused, else empty.
         files: how many were released.
-        inputs: SHA-256 over the names and contents of the case's files (`digest_of`); empty when it was broken off before they were read.
+        inputs: SHA-256 over the names and contents of the case's files (`digest_of`); empty when it
+            was broken off before they were read.
         outputs: the same of what was released; empty when nothing was.
         report: SHA-256 of the report (`digest_of_report`).
         segmenter: what made the masks.
@@ -81,7 +83,8 @@ class Entry:
         chain: name of the chain.
         seq: number in the chain, from 1.
         prev: SHA-256 of the line before, without its line end.
-        torn: SHA-256 of unfinished lines that a killed writer left between the two, line ends included; else empty.
+        torn: SHA-256 of unfinished lines that a killed writer left between the two, line ends
+            included; else empty.
         at: when it was written; UTC, ISO 8601.
         pid: process that wrote it.
         end: what it says.
@@ -137,11 +140,9 @@ class Entry:
         try:
             entry = _reader().validate_json(line)
         except ValidationError:
-            message = "no entry"
-            raise ValueError(message) from None
+            raise ValueError("no entry") from None
         if entry.version != VERSION or entry.line != line:
-            message = "not written as entries are"
-            raise ValueError(message)
+            raise ValueError("not written as entries are")
         return entry
 
 
@@ -152,7 +153,9 @@ def _reader() -> TypeAdapter[Entry]:
 
 def canonical(content: object) -> bytes:
     """Write JSON in the one way that digests and signatures are taken of."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode(
+        "ascii"
+    )
 
 
 def digest_of(case: str, files: Mapping[str, str]) -> str:
@@ -177,5 +180,7 @@ def digest_of_report(content: bytes) -> str:
     plain: Any = json.loads(content, parse_int=float)  # 1 and 1.0 are the same figure
     if not isinstance(plain, dict):
         message = "no report"
-        raise ValueError(message)  # noqa: TRY004  whoever reads reports expects this of every damaged one
-    return hashlib.sha256(canonical({name: value for name, value in plain.items() if name not in _JOURNAL})).hexdigest()
+        raise ValueError(message)
+    return hashlib.sha256(
+        canonical({name: value for name, value in plain.items() if name not in _JOURNAL})
+    ).hexdigest()

@@ -21,8 +21,10 @@ class Trust:
     """Which signatures count.
 
     Attributes:
-        keys: what checks the signatures of each known key, by its name; without any, only unsigned entries can be looked at.
-        allow_unsigned: whether unsigned entries count beside signed ones, as those written before there was a key.
+        keys: what checks the signatures of each known key, by its name; without any, only unsigned
+            entries can be looked at.
+        allow_unsigned: whether unsigned entries count beside signed ones, as those written before
+            there was a key.
     """
 
     keys: Mapping[str, Check] = field(default_factory=dict)
@@ -106,7 +108,9 @@ def inspect_chain(folder: Path, trust: Trust) -> Chain:
     if damaged:
         kind = chain.problems if damaged.endswith(b"\n") else chain.notes
         kind.append(
-            "the last line is damaged" if kind is chain.problems else "the last line is unfinished: its writer was killed, or is writing"
+            "the last line is damaged"
+            if kind is chain.problems
+            else "the last line is unfinished: its writer was killed, or is writing"
         )
     return chain
 
@@ -122,7 +126,9 @@ def _take(chain: Chain, line: bytes, damaged: bytes, trust: Trust) -> bytes:
     chain.problems.extend(_wrong(chain, entry, damaged))
     chain.problems.extend(_wrongly_signed(chain, entry, trust))
     if not all(one.endswith(TORN) for one in damaged.splitlines(keepends=True)):
-        chain.problems.append(f"a whole line before entry {entry.seq} is damaged: no killed writer leaves such a line")
+        chain.problems.append(
+            f"a whole line before entry {entry.seq} is damaged: no killed writer leaves such a line"
+        )
     elif damaged and entry.torn:
         chain.notes.append(f"a line before entry {entry.seq} is unfinished: its writer was killed")
     chain.ends.append(entry.end)
@@ -203,10 +209,13 @@ def read_heads(file: Path) -> tuple[Head, ...]:
             else text.splitlines()
         )
         words = [line.split() for line in lines]
-        heads = tuple(_read_head(word) for line, word in zip(lines, words, strict=True) if HEAD in line)
+        heads = tuple(
+            _read_head(word) for line, word in zip(lines, words, strict=True) if HEAD in line
+        )
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         heads = ()
     if not heads:
-        message = f"{file} holds no heads that can be read: give what ctdeface audit head printed"
-        raise ConfigurationError(message)
+        raise ConfigurationError(
+            f"{file} holds no heads that can be read: give what ctdeface audit head printed"
+        )
     return heads

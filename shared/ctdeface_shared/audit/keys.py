@@ -32,7 +32,9 @@ class PublicKey:
     @property
     def name(self) -> str:
         """What entries call it: the first 16 hexadecimal digits of the SHA-256 of its 32 bytes."""
-        return hashlib.sha256(self.key.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:16]
+        return hashlib.sha256(self.key.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[
+            :16
+        ]
 
     def is_signature(self, signature: bytes, content: bytes) -> bool:
         """Whether the holder of the private key has signed this content."""
@@ -45,7 +47,7 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class PrivateKey:
-    """Signs."""
+    """Signer."""
 
     key: Ed25519PrivateKey
 
@@ -68,19 +70,22 @@ def load_private_key(file: Path) -> PrivateKey:
     """Read a private key (PEM, PKCS 8, without a pass phrase).
 
     Raises:
-        ConfigurationError: it cannot be read, is no Ed25519 key, or everybody on the machine may read it.
+        ConfigurationError: it cannot be read, is no Ed25519 key, or everybody on the machine may
+            read it.
     """
     content = _content(file, "audit.key_file")
     if stat.S_IMODE(file.stat().st_mode) & 0o007:
-        message = f"audit.key_file {file} is open to everybody on this machine: chmod 600, or 440 for a mounted secret"
-        raise ConfigurationError(message)
+        raise ConfigurationError(
+            f"audit.key_file {file} is open to everybody on this machine: chmod 600, or 440 for a mounted secret"
+        )
     try:
         key = load_pem_private_key(content, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, Ed25519PrivateKey):
-        message = f"audit.key_file {file} is no Ed25519 private key: make one with ctdeface audit key FILE"
-        raise ConfigurationError(message)
+        raise ConfigurationError(
+            f"audit.key_file {file} is no Ed25519 private key: make one with ctdeface audit key FILE"
+        )
     return PrivateKey(key)
 
 
@@ -97,8 +102,9 @@ def load_public_keys(file: Path) -> tuple[PublicKey, ...]:
         keys = []
     found = tuple(PublicKey(key) for key in keys if isinstance(key, Ed25519PublicKey))
     if not found or len(found) < len(keys):
-        message = f"{file} does not hold Ed25519 public keys: give the .pub file that ctdeface audit key wrote"
-        raise ConfigurationError(message)
+        raise ConfigurationError(
+            f"{file} does not hold Ed25519 public keys: give the .pub file that ctdeface audit key wrote"
+        )
     return found
 
 
@@ -110,7 +116,9 @@ def make_key_pair(file: Path) -> PrivateKey:
     """
     key = Ed25519PrivateKey.generate()
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    _write_new(file.with_name(f"{file.name}.pub"), public, 0o644)  # first: a private key without it would be of no use
+    _write_new(
+        file.with_name(f"{file.name}.pub"), public, 0o644
+    )  # first: a private key without it would be of no use
     _write_new(file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
     return PrivateKey(key)
 
@@ -119,19 +127,18 @@ def _content(file: Path, what: str) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        message = f"{what} {file} cannot be read: {error.strerror}"
-        raise ConfigurationError(message) from None
+        raise ConfigurationError(f"{what} {file} cannot be read: {error.strerror}") from None
 
 
 def _write_new(file: Path, content: bytes, mode: int) -> None:
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:
-        message = f"{file} is there already, and a key is never overwritten: name another file"
-        raise ConfigurationError(message) from None
+        raise ConfigurationError(
+            f"{file} is there already, and a key is never overwritten: name another file"
+        ) from None
     except OSError as error:
-        message = f"{file} cannot be written: {error.strerror}"
-        raise ConfigurationError(message) from None
+        raise ConfigurationError(f"{file} cannot be written: {error.strerror}") from None
     with os.fdopen(descriptor, "wb") as stream:
         os.fchmod(descriptor, mode)
         stream.write(content)

@@ -12,13 +12,14 @@ from itertools import count
 from pathlib import Path
 from typing import Protocol, Self
 
-from ctdeface_shared import durable, logs
+from ctdeface_shared import logs
 from ctdeface_shared.audit.chain import SEGMENT_BYTES, Tail, chains, entries_of, segment_name
 from ctdeface_shared.audit.entry import UNSIGNED, CaseEnd, Entry, Outcome
-from ctdeface_shared.audit.section import AuditSection
 from ctdeface_shared.errors import StorageUnavailable
-from ctdeface_shared.ownership import locked
-from ctdeface_shared.spool import PRIVATE, Spool
+from ctdeface_shared.settings.sections import AuditSection
+from ctdeface_shared.storage import atomic
+from ctdeface_shared.storage.locks import locked
+from ctdeface_shared.storage.spool import PRIVATE, Spool
 
 CLOCKS_APART_SECONDS = 86_400.0
 """A segment that was last written so long before a job was submitted says nothing about it."""
@@ -26,7 +27,7 @@ CLOCKS_APART_SECONDS = 86_400.0
 _log = logs.logger(__name__)
 
 
-class Signs(Protocol):
+class Signer(Protocol):
     """What is asked of a private key."""
 
     @property
@@ -38,7 +39,7 @@ class Signs(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
+class AuditTarget:
     """Where entries are written and who signs them.
 
     Attributes:
@@ -54,7 +55,7 @@ class Desk:
     folder: Path
     locks: Path
     writer: str
-    key: Signs | None = None
+    key: Signer | None = None
     stale_seconds: float = 4000.0
     segment_bytes: int = SEGMENT_BYTES
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -67,19 +68,29 @@ def audit_log(spool: Spool, section: AuditSection, *, stale_seconds: float) -> I
     Raises:
         ConfigurationError: the key cannot be used.
     """
-    key: Signs | None = None
+    key: Signer | None = None
     if section.key_file is not None:
-        from ctdeface_shared.audit.keys import load_private_key  # noqa: PLC0415  unsigned entries need no cryptography
+        from ctdeface_shared.audit.keys import load_private_key
 
         key = load_private_key(section.key_file)
     writer = section.writer or host_name(socket.gethostname())
-    with AuditLog(Desk(folder=spool.audit, locks=spool.locks, writer=writer, key=key, stale_seconds=stale_seconds)) as log:
+    with AuditLog(
+        AuditTarget(
+            folder=spool.audit,
+            locks=spool.locks,
+            writer=writer,
+            key=key,
+            stale_seconds=stale_seconds,
+        )
+    ) as log:
         yield log
 
 
 def host_name(given: str) -> str:
     """Return a machine's name as chains may be called."""
-    kept = "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in given.lower()).strip("-")
+    kept = "".join(
+        sign if sign.isascii() and sign.isalnum() else "-" for sign in given.lower()
+    ).strip("-")
     return kept[:63].strip("-") or "host"
 
 
@@ -98,11 +109,11 @@ class AuditLog:
     """Appends entries, from any thread of one process; begins to hold a chain with its first entry.
 
     Attributes:
-        desk: where and with which key.
+        target: where and with which key.
         heard: told about each entry that was written; never raises.
     """
 
-    desk: Desk
+    target: AuditTarget
     heard: Callable[[Outcome], None] = lambda _: None
     _alone: threading.Lock = field(default_factory=threading.Lock)
     _held: _Held | None = None
@@ -125,12 +136,16 @@ class AuditLog:
         Raises:
             StorageUnavailable: it could not be written; nothing is lost, and it can be repeated.
         """
-        with self._alone, durable.storage_errors():
+        with self._alone, atomic.storage_errors():
             since = datetime.fromisoformat(end.submitted_at).timestamp() - CLOCKS_APART_SECONDS
-            for chain in chains(self.desk.folder):
+            for chain in chains(self.target.folder):
                 known = [entry.end for entry in entries_of(chain, end.job_id, since=since)]
-                if any((other.submission, other.outcome, other.report) == (end.submission, end.outcome, end.report) for other in known):
-                    durable.sync_tree(chain)  # whoever wrote it may have been killed before this
+                if any(
+                    (other.submission, other.outcome, other.report)
+                    == (end.submission, end.outcome, end.report)
+                    for other in known
+                ):
+                    atomic.sync_tree(chain)  # whoever wrote it may have been killed before this
                     return False
             held = self._held = self._holding()
             held.tail = self._append(held, end)
@@ -145,15 +160,22 @@ class AuditLog:
             _log.error("audit_chain_lost")
             self._leave()
         for number in count(1):
-            name = f"{self.desk.writer}.{number}"
+            name = f"{self.target.writer}.{number}"
             lock = ExitStack()
             try:
                 lock_name = sha256(f"audit {name}".encode()).hexdigest()[:32]
-                ours = lock.enter_context(locked(self.desk.locks, lock_name, stale_seconds=self.desk.stale_seconds, patience_seconds=0.0))
+                ours = lock.enter_context(
+                    locked(
+                        self.target.locks,
+                        lock_name,
+                        stale_seconds=self.target.stale_seconds,
+                        patience_seconds=0.0,
+                    )
+                )
             except StorageUnavailable:
                 continue
-            folder = self.desk.folder / name
-            durable.make_folder(folder, mode=PRIVATE)
+            folder = self.target.folder / name
+            atomic.make_folder(folder, mode=PRIVATE)
             return _Held(folder=folder, is_ours=ours, lock=lock, tail=Tail.of(folder))
         raise AssertionError  # numbers do not end
 
@@ -164,7 +186,11 @@ class AuditLog:
 
     def _append(self, held: _Held, end: CaseEnd) -> Tail:
         """Write one entry behind the last one and return where the chain ends now."""
-        tail = held.tail if held.tail.offset < self.desk.segment_bytes else replace(held.tail, segment=held.tail.segment + 1, offset=0)
+        tail = (
+            held.tail
+            if held.tail.offset < self.target.segment_bytes
+            else replace(held.tail, segment=held.tail.segment + 1, offset=0)
+        )
         file = held.folder / segment_name(tail.segment)
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
@@ -176,7 +202,7 @@ class AuditLog:
         finally:
             os.close(descriptor)
         if tail.offset == 0:
-            durable.sync_folder(held.folder)
+            atomic.sync_folder(held.folder)
         return Tail(seq=entry.seq, digest=entry.digest, segment=tail.segment, offset=offset)
 
     def _entry(self, chain: str, tail: Tail, end: CaseEnd) -> Entry:
@@ -185,12 +211,16 @@ class AuditLog:
             seq=tail.seq + 1,
             prev=tail.digest,
             torn=tail.torn_digest,
-            at=self.desk.now().isoformat(timespec="milliseconds"),
+            at=self.target.now().isoformat(timespec="milliseconds"),
             pid=os.getpid(),
             end=end,
-            key=self.desk.key.name if self.desk.key else UNSIGNED,
+            key=self.target.key.name if self.target.key else UNSIGNED,
         )
-        return entry.with_signature(self.desk.key.sign(entry.signed_content)) if self.desk.key else entry
+        return (
+            entry.with_signature(self.target.key.sign(entry.signed_content))
+            if self.target.key
+            else entry
+        )
 
 
 def _behind(descriptor: int, offset: int) -> bytes:

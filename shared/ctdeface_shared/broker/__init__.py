@@ -11,18 +11,20 @@ def open_broker(target: BrokerTarget) -> Broker:
     """Open the queue that a URL names; RabbitMQ is reached with the first call that needs it.
 
     Raises:
-        ConfigurationError: the URL is none of ours, its file cannot be used, or the client library is not installed.
+        ConfigurationError: the URL is none of ours, its file cannot be used, or the client library
+            is not installed.
         BrokerUnavailable: the file of the embedded queue cannot be opened right now.
     """
     if split(target.url).scheme == "sqlite":
-        from ctdeface_shared.broker.sqlite import SqliteBroker  # noqa: PLC0415  only the adapter in use is loaded
+        from ctdeface_shared.broker.sqlite import SqliteBroker
 
         return SqliteBroker(file_of(target.url), lease_seconds=target.lease_seconds)
     try:
-        from ctdeface_shared.broker.rabbitmq import RabbitBroker  # noqa: PLC0415  pika is in extras only
+        from ctdeface_shared.broker.rabbitmq import RabbitBroker
     except ModuleNotFoundError as error:
         if error.name != "pika":
             raise
-        message = "RabbitMQ needs pika, which is not installed: pip install 'ctdeface[watcher]'"
-        raise ConfigurationError(message) from None
+        raise ConfigurationError(
+            "RabbitMQ needs pika, which is not installed: pip install 'ctdeface[watcher]'"
+        ) from None
     return RabbitBroker(target)

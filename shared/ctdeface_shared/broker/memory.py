@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 from ctdeface_shared.broker.protocols import DeadLetter, Delivery, Depth
-from ctdeface_shared.broker.settlement import Ack, Bury, HandBack, Retry, Settlement
-from ctdeface_shared.messages import CaseEvent, DefaceJob, encode_job
+from ctdeface_shared.broker.settlement import Ack, Reject, Requeue, Retry, Settlement
+from ctdeface_shared.jobs.messages import CaseEvent, DefaceJob, encode_job
 
 
 @dataclass(slots=True)
@@ -24,10 +24,19 @@ class MemoryQueue:
     events: list[CaseEvent] = field(default_factory=list)
     tags: "count[int]" = field(default_factory=count)
 
-    def put(self, body: bytes, attempt: int = 1, *, delay_seconds: float = 0.0, traceparent: str | None = None) -> None:
+    def put(
+        self,
+        body: bytes,
+        attempt: int = 1,
+        *,
+        delay_seconds: float = 0.0,
+        traceparent: str | None = None,
+    ) -> None:
         """Add a message, ready at once or after a pause."""
         with self.changed:
-            entry = Delivery(tag=str(next(self.tags)), body=body, attempt=attempt, traceparent=traceparent)
+            entry = Delivery(
+                tag=str(next(self.tags)), body=body, attempt=attempt, traceparent=traceparent
+            )
             if delay_seconds > 0:
                 self.delayed.append((time.monotonic() + delay_seconds, entry))
             else:
@@ -76,12 +85,19 @@ class MemoryBroker:
                 pass
             case Retry():
                 made = delivery.attempt if settlement.attempt is None else settlement.attempt
-                self.queue.put(delivery.body, made + 1, delay_seconds=settlement.delay_seconds, traceparent=delivery.traceparent)
-            case HandBack():
+                self.queue.put(
+                    delivery.body,
+                    made + 1,
+                    delay_seconds=settlement.delay_seconds,
+                    traceparent=delivery.traceparent,
+                )
+            case Requeue():
                 self.queue.put(delivery.body, delivery.attempt, traceparent=delivery.traceparent)
-            case Bury():
+            case Reject():
                 with self.queue.changed:
-                    self.queue.dead[delivery.tag] = DeadLetter(tag=delivery.tag, body=delivery.body, code=settlement.code)
+                    self.queue.dead[delivery.tag] = DeadLetter(
+                        tag=delivery.tag, body=delivery.body, code=settlement.code
+                    )
         return True
 
     def announce(self, event: CaseEvent) -> None:
@@ -95,7 +111,9 @@ class MemoryBroker:
         with self.queue.changed:
             heard = len(self.queue.events) if self._heard is None else self._heard
             self._heard = heard
-            if not self.queue.changed.wait_for(lambda: len(self.queue.events) > heard, wait_seconds):
+            if not self.queue.changed.wait_for(
+                lambda: len(self.queue.events) > heard, wait_seconds
+            ):
                 return None
             self._heard = heard + 1
             return self.queue.events[heard]
@@ -113,7 +131,7 @@ class MemoryBroker:
         with self.queue.changed:
             return list(self.queue.dead.values())[:limit]
 
-    def revive(self, tag: str, body: bytes | None = None) -> bool:
+    def requeue(self, tag: str, body: bytes | None = None) -> bool:
         """Put a dead letter back into the queue."""
         with self.queue.changed:
             letter = self.queue.dead.pop(tag, None)
@@ -127,7 +145,9 @@ class MemoryBroker:
             held = self._held and self.queue.held.pop(self._held.tag, None)
             self._held = None
             if held:
-                self.queue.ready.appendleft(replace(held, tag=str(next(self.queue.tags)), attempt=held.attempt + 1))
+                self.queue.ready.appendleft(
+                    replace(held, tag=str(next(self.queue.tags)), attempt=held.attempt + 1)
+                )
                 self.queue.changed.notify_all()
 
     def _wake(self) -> bool:

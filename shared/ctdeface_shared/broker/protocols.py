@@ -1,10 +1,14 @@
 """What watcher and worker ask of a queue, whichever it is.
 
-A broker object belongs to one thread, holds at most one unsettled delivery, and reconnects by itself. What it promises:
+A broker object belongs to one thread, holds at most one unsettled delivery, and reconnects by
+itself. What it promises:
 
-- `publish` returns when the job is safe on the queue's disk. A job may be delivered more than once; it is never lost.
-- A delivery that is not settled (its process died, its connection broke, its lease ran out) is delivered again.
-- A settlement that comes too late changes nothing: the job is delivered again, and the publishing journal makes that harmless.
+- `publish` returns when the job is safe on the queue's disk. A job may be delivered more than once;
+  it is never lost.
+- A delivery that is not settled (its process died, its connection broke, its lease ran out) is
+  delivered again.
+- A settlement that comes too late changes nothing: the job is delivered again, and the publishing
+  journal makes that harmless.
 """
 
 from collections.abc import Sequence
@@ -12,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ctdeface_shared.broker.settlement import Settlement
-from ctdeface_shared.messages import CaseEvent, DefaceJob
+from ctdeface_shared.jobs.messages import CaseEvent, DefaceJob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +58,7 @@ class DeadLetter:
     """A message that was given up, with the reason.
 
     Attributes:
-        tag: names it for `Broker.revive`.
+        tag: names it for `Broker.requeue`.
         body: the message as it came.
         code: code of the error, or what the queue says about it.
     """
@@ -64,10 +68,28 @@ class DeadLetter:
     code: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What is there and what is not.
+
+    Attributes:
+        server: kind and version.
+        present: what is as it should be.
+        wrong: one sentence for each thing that is missing or different, with what to do.
+        not_seen: what matters but cannot be seen this way.
+    """
+
+    server: str
+    present: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
+    not_seen: tuple[str, ...] = ()
+
+
 class Broker(Protocol):
     """A queue of jobs and the events about their ends.
 
-    Every method but `tend` and `close` may raise `BrokerUnavailable`, a TransientError; the next call tries again.
+    Every method but `tend` and `close` may raise `BrokerUnavailable`, a TransientError; the next
+    call tries again.
     """
 
     def publish(self, job: DefaceJob, traceparent: str | None = None) -> None:
@@ -86,16 +108,19 @@ class Broker(Protocol):
         """Take the next job, waiting so long for one; None when there is none.
 
         Raises:
-            BrokerUnavailable: not reachable within that time; call again, the pauses between attempts to connect grow by themselves.
+            BrokerUnavailable: not reachable within that time; call again, the pauses between
+                attempts to connect grow by themselves.
         """
 
     def tend(self, seconds: float) -> bool:
         """Keep the connection and what is held alive for so long; call it every few seconds while a job runs, or while pausing.
 
-        Never raises. Without a delivery in hand it takes none: a pausing worker keeps no job from the others.
+        Never raises. Without a delivery in hand it takes none: a pausing worker keeps no job from
+            the others.
 
         Returns:
-            Whether the delivery is still held (True without one). False: it may be delivered again, to us or to another.
+            Whether the delivery is still held (True without one). False: it may be delivered again,
+                to us or to another.
         """
 
     def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
@@ -109,7 +134,8 @@ class Broker(Protocol):
         """Tell whoever listens how a job ended; nobody listening is no error.
 
         Raises:
-            BrokerUnavailable: the event could not be sent; it is a hint, so nobody has to send it again.
+            BrokerUnavailable: the event could not be sent; it is a hint, so nobody has to send it
+                again.
         """
 
     def listen(self, wait_seconds: float) -> CaseEvent | None:
@@ -121,7 +147,7 @@ class Broker(Protocol):
     def dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
         """List the oldest dead letters and leave them where they are."""
 
-    def revive(self, tag: str, body: bytes | None = None) -> bool:
+    def requeue(self, tag: str, body: bytes | None = None) -> bool:
         """Put a dead letter back into the queue as a first attempt, with another body if one is given; False when it is gone."""
 
     def close(self) -> None:

@@ -18,7 +18,8 @@ class Retry:
 
     Attributes:
         delay_seconds: one of the configured delays.
-        attempt: the attempt that just failed, as the caller counts; None lets the queue's own count stand.
+        attempt: the attempt that just failed, as the caller counts; None lets the queue's own count
+            stand.
     """
 
     delay_seconds: float
@@ -26,12 +27,12 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
-class HandBack:
+class Requeue:
     """The job goes back at once and this attempt does not count: the worker is stopping."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bury:
+class Reject:
     """The message goes to the dead letters: there is no case to record an outcome for.
 
     Attributes:
@@ -41,7 +42,7 @@ class Bury:
     code: str
 
 
-Settlement: TypeAlias = Ack | Retry | HandBack | Bury
+Settlement: TypeAlias = Ack | Retry | Requeue | Reject
 """What a queue can do with a delivery."""
 
 
@@ -56,7 +57,7 @@ class Quarantine:
     code: str
 
 
-Decision: TypeAlias = Ack | Retry | Bury | Quarantine
+Decision: TypeAlias = Ack | Retry | Reject | Quarantine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,14 +88,15 @@ def decide(error: BaseException | None, attempt: int, rule: RetryRule) -> Decisi
         rule: how often and when to try again.
 
     Returns:
-        Ack after success. Bury for a message that names no case we could record. Quarantine for a permanent error and for any
-        other one after the last attempt, bugs and wrong settings included. Else Retry.
+        Ack after success. Reject for a message that names no case we could record. Quarantine for a
+        permanent error and for any other one after the last attempt, bugs and wrong settings
+        included. Else Retry.
     """
     if error is None:
         return Ack()
     code = code_of(error)
     if isinstance(error, InvalidMessage | EscapingPath):
-        return Bury(code)
+        return Reject(code)
     if isinstance(error, PermanentError) or attempt >= rule.max_attempts:
         return Quarantine(code)
     return Retry(rule.delay_after(attempt), attempt)

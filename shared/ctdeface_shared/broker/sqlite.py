@@ -1,8 +1,9 @@
 """The embedded queue: one SQLite file that several processes of one machine share.
 
-A delivery is a lease with an end: `tend` renews it, and a process that hangs lets it run out. The lease says whose it is, so that the
-job of a process that died is free within a second. Every change is one IMMEDIATE transaction with full synchronization, so it survives
-a power cut once the method has returned.
+A delivery is a lease with an end: `tend` renews it, and a process that hangs lets it run out. The
+    lease says whose it is, so that the
+job of a process that died is free within a second. Every change is one IMMEDIATE transaction with
+full synchronization, so it survives a power cut once the method has returned.
 """
 
 import secrets
@@ -12,14 +13,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ctdeface_shared.broker.findings import Findings
-from ctdeface_shared.broker.protocols import DeadLetter, Delivery, Depth
-from ctdeface_shared.broker.settlement import Ack, Bury, HandBack, Retry, Settlement
+from ctdeface_shared.broker.protocols import DeadLetter, Delivery, Depth, Findings
+from ctdeface_shared.broker.settlement import Ack, Reject, Requeue, Retry, Settlement
 from ctdeface_shared.broker.sqlite_file import errors_named, open_file
 from ctdeface_shared.broker.target import BrokerTarget, file_of
 from ctdeface_shared.errors import BrokerUnavailable
-from ctdeface_shared.messages import CaseEvent, DefaceJob, decode_event, encode_event, encode_job
-from ctdeface_shared.process import named_has_ended, short_name
+from ctdeface_shared.jobs.messages import (
+    CaseEvent,
+    DefaceJob,
+    decode_event,
+    encode_event,
+    encode_job,
+)
+from ctdeface_shared.storage.process_identity import named_has_ended, short_name
 from ctdeface_shared.tracing.spans import traceparent_in
 
 LEASE_SECONDS = 60.0
@@ -32,16 +38,24 @@ _LOOK_SECONDS = 1.0
 class SqliteBroker:
     """One user of the queue in a file."""
 
-    def __init__(self, file: Path, *, lease_seconds: float = LEASE_SECONDS, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        file: Path,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """Open the file and create what is missing.
 
         Args:
             file: the database, on a local disk.
-            lease_seconds: how long a delivery stays ours without `tend`; it is renewed when half of that is over.
+            lease_seconds: how long a delivery stays ours without `tend`; it is renewed when half of
+                that is over.
             clock: seconds since the epoch.
 
         Raises:
-            ConfigurationError: the file is no queue of ours, cannot be made, or lies on a network file system.
+            ConfigurationError: the file is no queue of ours, cannot be made, or lies on a network
+                file system.
             BrokerUnavailable: it is locked for too long, or the disk is full.
         """
         self._lease_seconds = lease_seconds
@@ -98,10 +112,13 @@ class SqliteBroker:
                     made = delivery.attempt if settlement.attempt is None else settlement.attempt
                     due = self._clock() + settlement.delay_seconds
                     self._release(delivery, "made = ?, delivered = 0, due = ?", made, due)
-                case HandBack():
+                case Requeue():
                     self._release(delivery, "delivered = delivered - 1")
-                case Bury():
-                    self._database.execute("INSERT INTO dead (body, code) VALUES (?, ?)", (delivery.body, settlement.code))
+                case Reject():
+                    self._database.execute(
+                        "INSERT INTO dead (body, code) VALUES (?, ?)",
+                        (delivery.body, settlement.code),
+                    )
                     self._forget(delivery)
         return True
 
@@ -109,7 +126,10 @@ class SqliteBroker:
         """Keep an event for whoever listens, and only the newest ones."""
         body = encode_event(event)
         with self._change():
-            last = self._database.execute("INSERT INTO events (body) VALUES (?)", (body,)).lastrowid or 0
+            last = (
+                self._database.execute("INSERT INTO events (body) VALUES (?)", (body,)).lastrowid
+                or 0
+            )
             self._database.execute("DELETE FROM events WHERE id <= ?", (last - EVENTS_KEPT,))
 
     def listen(self, wait_seconds: float) -> CaseEvent | None:
@@ -118,7 +138,9 @@ class SqliteBroker:
             self._heard = self._number("SELECT coalesce(max(id), 0) FROM events")
         deadline = time.monotonic() + wait_seconds
         while True:
-            row = self._row("SELECT id, body FROM events WHERE id > ? ORDER BY id LIMIT 1", self._heard)
+            row = self._row(
+                "SELECT id, body FROM events WHERE id > ? ORDER BY id LIMIT 1", self._heard
+            )
             if row:
                 self._heard = row[0]
                 return decode_event(row[1])
@@ -131,22 +153,30 @@ class SqliteBroker:
         """Count what lies in the queue."""
         now = self._clock()
         return Depth(
-            ready=self._number("SELECT count(*) FROM jobs WHERE due <= ? AND lease_end <= ?", now, now),
+            ready=self._number(
+                "SELECT count(*) FROM jobs WHERE due <= ? AND lease_end <= ?", now, now
+            ),
             held=self._number("SELECT count(*) FROM jobs WHERE lease_end > ?", now),
-            delayed=self._number("SELECT count(*) FROM jobs WHERE due > ? AND lease_end <= ?", now, now),
+            delayed=self._number(
+                "SELECT count(*) FROM jobs WHERE due > ? AND lease_end <= ?", now, now
+            ),
             dead=self._number("SELECT count(*) FROM dead"),
         )
 
     def dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
         """List the oldest dead letters."""
         with errors_named():
-            rows = self._database.execute("SELECT id, body, code FROM dead ORDER BY id LIMIT ?", (limit,)).fetchall()
+            rows = self._database.execute(
+                "SELECT id, body, code FROM dead ORDER BY id LIMIT ?", (limit,)
+            ).fetchall()
         return [DeadLetter(tag=str(number), body=body, code=code) for number, body, code in rows]
 
-    def revive(self, tag: str, body: bytes | None = None) -> bool:
+    def requeue(self, tag: str, body: bytes | None = None) -> bool:
         """Put a dead letter back into the queue as a first attempt."""
         with self._change():
-            row = self._database.execute("DELETE FROM dead WHERE id = ? RETURNING body", (int(tag),)).fetchone()
+            row = self._database.execute(
+                "DELETE FROM dead WHERE id = ? RETURNING body", (int(tag),)
+            ).fetchone()
             if row:
                 self._put(row[0] if body is None else body)
         return bool(row)
@@ -165,15 +195,22 @@ class SqliteBroker:
             return
         self._next_look = time.monotonic() + _LOOK_SECONDS
         with errors_named():
-            held = self._database.execute("SELECT id, lease FROM jobs WHERE lease_end > ?", (self._clock(),)).fetchall()
+            held = self._database.execute(
+                "SELECT id, lease FROM jobs WHERE lease_end > ?", (self._clock(),)
+            ).fetchall()
         for number, lease in held:
             if named_has_ended(lease.partition("@")[2]):
                 with self._change():
-                    self._database.execute("UPDATE jobs SET lease_end = 0 WHERE id = ? AND lease = ?", (number, lease))
+                    self._database.execute(
+                        "UPDATE jobs SET lease_end = 0 WHERE id = ? AND lease = ?", (number, lease)
+                    )
 
     def _anything_due(self) -> bool:
         now = self._clock()
-        return self._row("SELECT 1 FROM jobs WHERE due <= ? AND lease_end <= ? LIMIT 1", now, now) is not None
+        return (
+            self._row("SELECT 1 FROM jobs WHERE due <= ? AND lease_end <= ? LIMIT 1", now, now)
+            is not None
+        )
 
     def _lease(self) -> Delivery | None:
         now, lease = self._clock(), f"{secrets.token_hex(8)}@{short_name()}"
@@ -188,7 +225,9 @@ class SqliteBroker:
             return None
         number, body, made, delivered, trace = row
         attempt = max(made, delivered - 1) + 1
-        self._held = Delivery(tag=f"{number}:{lease}", body=body, attempt=attempt, traceparent=traceparent_in(trace))
+        self._held = Delivery(
+            tag=f"{number}:{lease}", body=body, attempt=attempt, traceparent=traceparent_in(trace)
+        )
         return self._held
 
     def _still_ours(self) -> bool:
@@ -207,14 +246,24 @@ class SqliteBroker:
         if row and row[0] - now > self._lease_seconds / 2:
             return True
         with self._change():
-            return self._owned(self._held) and bool(self._update(self._held, "lease_end = ?", now + self._lease_seconds))
+            return self._owned(self._held) and bool(
+                self._update(self._held, "lease_end = ?", now + self._lease_seconds)
+            )
 
     def _owned(self, delivery: Delivery) -> bool:
         number, lease = delivery.tag.split(":")
-        return self._database.execute("SELECT 1 FROM jobs WHERE id = ? AND lease = ?", (number, lease)).fetchone() is not None
+        return (
+            self._database.execute(
+                "SELECT 1 FROM jobs WHERE id = ? AND lease = ?", (number, lease)
+            ).fetchone()
+            is not None
+        )
 
     def _put(self, body: bytes, traceparent: str | None = None) -> None:
-        self._database.execute("INSERT INTO jobs (body, due, trace) VALUES (?, ?, ?)", (body, self._clock(), traceparent))
+        self._database.execute(
+            "INSERT INTO jobs (body, due, trace) VALUES (?, ?, ?)",
+            (body, self._clock(), traceparent),
+        )
 
     def _forget(self, delivery: Delivery) -> None:
         self._database.execute("DELETE FROM jobs WHERE id = ?", (delivery.tag.split(":")[0],))
@@ -224,7 +273,7 @@ class SqliteBroker:
 
     def _update(self, delivery: Delivery, assignments: str, *values: float) -> int:
         number, lease = delivery.tag.split(":")
-        statement = f"UPDATE jobs SET {assignments} WHERE id = ? AND lease = ?"  # noqa: S608  the assignments are literals of this class
+        statement = f"UPDATE jobs SET {assignments} WHERE id = ? AND lease = ?"
         return self._database.execute(statement, (*values, number, lease)).rowcount
 
     def _number(self, question: str, *values: float) -> int:
@@ -266,4 +315,9 @@ def check(target: BrokerTarget, *, create: bool) -> Findings:
     broker = SqliteBroker(file)
     depth = broker.depth()
     broker.close()
-    return Findings(server=server, present=(f"{depth.ready} ready, {depth.held} held, {depth.delayed} delayed, {depth.dead} dead",))
+    return Findings(
+        server=server,
+        present=(
+            f"{depth.ready} ready, {depth.held} held, {depth.delayed} delayed, {depth.dead} dead",
+        ),
+    )

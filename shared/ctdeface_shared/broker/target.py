@@ -17,7 +17,8 @@ class BrokerTarget:
     """A queue and how to reach it.
 
     Attributes:
-        url: `amqp(s)://user:password@host:port/vhost`, or `sqlite:///path` with the absolute path of a file.
+        url: `amqp(s)://user:password@host:port/vhost`, or `sqlite:///path` with the absolute path
+            of a file.
         user: comes before the URL's.
         password: comes before the URL's; never shown.
         ca_file: certificates that the server's is checked against; None for the system's.
@@ -25,7 +26,8 @@ class BrokerTarget:
         key_file: its key, where that is not in the same file.
         heartbeat_seconds: silence after which a connection counts as broken (RabbitMQ).
         lease_seconds: how long a delivery stays with a process that shows no life (SQLite).
-        retry_delays: pauses in seconds before the second, third, … attempt; RabbitMQ has one queue per delay.
+        retry_delays: pauses in seconds before the second, third, … attempt; RabbitMQ has one queue
+            per delay.
     """
 
     url: str = field(repr=False)
@@ -51,14 +53,15 @@ def split(url: str) -> SplitResult:
     except ValueError:
         parts = SplitResult("", "", "", "", "")
     if parts.scheme not in SCHEMES or parts.query or parts.fragment:
-        message = f"{masked(url)} is no queue: amqp://, amqps:// and sqlite:/// are known, without ? and #"
-        raise ConfigurationError(message)
+        raise ConfigurationError(
+            f"{masked(url)} is no queue: amqp://, amqps:// and sqlite:/// are known, without ? and #"
+        )
     if parts.scheme == "sqlite" and (parts.netloc or parts.path in {"", "/"}):
-        message = f"{masked(url)} names no file: write sqlite:///absolute/path/queue.sqlite3"
-        raise ConfigurationError(message)
+        raise ConfigurationError(
+            f"{masked(url)} names no file: write sqlite:///absolute/path/queue.sqlite3"
+        )
     if parts.scheme != "sqlite" and not parts.hostname:
-        message = f"{masked(url)} names no host: write {parts.scheme}://host"
-        raise ConfigurationError(message)
+        raise ConfigurationError(f"{masked(url)} names no host: write {parts.scheme}://host")
     return parts
 
 

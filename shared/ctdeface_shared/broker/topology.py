@@ -1,6 +1,7 @@
 """What there is in RabbitMQ: exchanges, queues and their arguments. All that correctness needs stands here, not in policies.
 
-Names carry the version of the wire contract, so that a new version never reads the old one's messages.
+Names carry the version of the wire contract, so that a new version never reads the old one's
+messages.
 
     ctdeface.v1.jobs   ── retry ──→  ctdeface.v1.retry.<ms>ms  ── after that time ──→  ctdeface.v1.jobs
            └── dead letter ──→ exchange ctdeface.v1.dead ──→ queue ctdeface.v1.dead
@@ -22,7 +23,8 @@ CODE_HEADER = "x-ctdeface-code"
 """Why a message is a dead letter."""
 
 _REDELIVERIES = 100
-_NO_LIMIT = 1_000_000_000  # RabbitMQ 4 limits redeliveries to 20 unless told otherwise, and 3.10 knows no word for "never"
+# RabbitMQ 4 limits redeliveries to 20 unless told otherwise, and 3.10 knows no word for "never"
+_NO_LIMIT = 1_000_000_000
 
 _SAFE: Mapping[str, str | int] = {"x-queue-type": "quorum", "x-overflow": "reject-publish"}
 
@@ -42,7 +44,8 @@ class Queue:
     Attributes:
         name: its name.
         arguments: declared with it; they never change.
-        bound_to: name of an exchange that gives it everything under the routing key `name`; empty for none.
+        bound_to: name of an exchange that gives it everything under the routing key `name`; empty
+            for none.
     """
 
     name: str
@@ -60,7 +63,10 @@ def queues(delays_seconds: Sequence[float]) -> tuple[Queue, ...]:
         Queue(name=DEAD, arguments={**_SAFE, "x-delivery-limit": _NO_LIMIT}, bound_to=DEAD),
         Queue(name=JOBS, arguments=jobs),
         *(
-            Queue(name=retry_queue(delay), arguments={**_SAFE, **_sends_to("", JOBS), "x-message-ttl": milliseconds(delay)})
+            Queue(
+                name=retry_queue(delay),
+                arguments={**_SAFE, **_sends_to("", JOBS), "x-message-ttl": milliseconds(delay)},
+            )
             for delay in sorted(set(delays_seconds))
         ),
     )
@@ -83,4 +89,8 @@ def milliseconds(seconds: float) -> int:
 
 def _sends_to(exchange: str, key: str) -> dict[str, str]:
     """Arguments with which a message leaves a queue only once it has arrived at the next one."""
-    return {"x-dead-letter-exchange": exchange, "x-dead-letter-routing-key": key, "x-dead-letter-strategy": "at-least-once"}
+    return {
+        "x-dead-letter-exchange": exchange,
+        "x-dead-letter-routing-key": key,
+        "x-dead-letter-strategy": "at-least-once",
+    }

@@ -21,7 +21,7 @@ from ctdeface_shared import logs
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.lifecycle import boundary
 from ctdeface_shared.metrics.probe import Probe
-from ctdeface_shared.metrics.section import OFF, MetricsSection
+from ctdeface_shared.settings.sections import OFF, MetricsSection
 
 REQUEST_SECONDS = 10.0
 """A client that is slower than this is let go."""
@@ -47,7 +47,7 @@ class _Quiet(WSGIRequestHandler):
 
     timeout = REQUEST_SECONDS
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the name is given by the base class
+    def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
 
 
@@ -66,7 +66,9 @@ class Address:
         Raises:
             ConfigurationError: the certificate, its key or the authorities cannot be used.
         """
-        return cls(host=settings.host, port=port, tls=_encryption(settings) if port != OFF else None)
+        return cls(
+            host=settings.host, port=port, tls=_encryption(settings) if port != OFF else None
+        )
 
 
 @contextmanager
@@ -84,14 +86,21 @@ def exported(address: Address, registry: CollectorRegistry, probe: Probe) -> Ite
 
 
 @contextmanager
-def served(host: str, port: int, registry: CollectorRegistry, problems: Problems, tls: ssl.SSLContext | None = None) -> Iterator[int]:
+def served(
+    host: str,
+    port: int,
+    registry: CollectorRegistry,
+    problems: Problems,
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[int]:
     """Serve for the time of the block, and give the port, which the system chooses if it is 0.
 
     Args:
         host: address or name to listen at.
         port: where.
         registry: what /metrics shows.
-        problems: what keeps the service from being ready, by name; quick, for it is asked with each request.
+        problems: what keeps the service from being ready, by name; quick, for it is asked with each
+            request.
         tls: how https is spoken; None speaks http.
 
     Raises:
@@ -99,9 +108,15 @@ def served(host: str, port: int, registry: CollectorRegistry, problems: Problems
     """
     server = _listening(host, port)
     server.set_app(application(registry, problems))
-    if tls is not None:  # hands are shaken in the thread of each request, so that a slow client holds up nobody
-        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.1), name="metrics", daemon=True)
+    if (
+        tls is not None
+    ):  # hands are shaken in the thread of each request, so that a slow client holds up nobody
+        server.socket = tls.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
+    thread = threading.Thread(
+        target=partial(server.serve_forever, poll_interval=0.1), name="metrics", daemon=True
+    )
     thread.start()
     try:
         yield server.server_port
@@ -123,7 +138,11 @@ def application(registry: CollectorRegistry, problems: Problems) -> WSGIApplicat
     def alive(_: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         return _say(start, HTTPStatus.OK, {"alive": True})
 
-    places: Mapping[str, WSGIApplication] = {"/metrics": metrics, "/healthz": alive, "/readyz": ready}
+    places: Mapping[str, WSGIApplication] = {
+        "/metrics": metrics,
+        "/healthz": alive,
+        "/readyz": ready,
+    }
 
     def answer(environment: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         place = places.get(environment.get("PATH_INFO", ""))
@@ -132,14 +151,23 @@ def application(registry: CollectorRegistry, problems: Problems) -> WSGIApplicat
         if environment["REQUEST_METHOD"] != "GET":
             return _say(start, HTTPStatus.METHOD_NOT_ALLOWED, {"there_is": ["GET"]})
         found = boundary(partial(place, environment, start))
-        return _say(start, HTTPStatus.INTERNAL_SERVER_ERROR, {"failed": True}) if isinstance(found, Exception) else found
+        return (
+            _say(start, HTTPStatus.INTERNAL_SERVER_ERROR, {"failed": True})
+            if isinstance(found, Exception)
+            else found
+        )
 
     return answer
 
 
-def _say(start: StartResponse, status: HTTPStatus, content: Mapping[str, object]) -> Iterable[bytes]:
+def _say(
+    start: StartResponse, status: HTTPStatus, content: Mapping[str, object]
+) -> Iterable[bytes]:
     body = json.dumps(content).encode() + b"\n"
-    start(f"{status.value} {status.phrase}", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    start(
+        f"{status.value} {status.phrase}",
+        [("Content-Type", "application/json"), ("Content-Length", str(len(body)))],
+    )
     return [body]
 
 
@@ -154,14 +182,17 @@ def _encryption(settings: MetricsSection) -> ssl.SSLContext | None:
             context.load_verify_locations(settings.client_ca_file)
             context.verify_mode = ssl.CERT_REQUIRED
     except OSError as error:  # ssl's own errors are such as well
-        message = f"metrics.cert_file, key_file or client_ca_file cannot be used: {error.strerror or error}"
-        raise ConfigurationError(message) from None
+        raise ConfigurationError(
+            f"metrics.cert_file, key_file or client_ca_file cannot be used: {error.strerror or error}"
+        ) from None
     return context
 
 
 def _listening(host: str, port: int) -> _Server:
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
         kind = type("_Server", (_Server,), {"address_family": family})
         made: _Server = kind((address[0], port), _Quiet)
     except OSError as error:

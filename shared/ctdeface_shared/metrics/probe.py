@@ -43,7 +43,8 @@ class Probe(AbstractContextManager["Probe"]):
 
         Args:
             checks: what to look at, by name.
-            close: called at the end in the same thread as the checks: connections to SQLite belong to one.
+            close: called at the end in the same thread as the checks: connections to SQLite belong
+                to one.
             period_seconds: between two rounds.
             stale_seconds: after which a check that has not ended counts as failed.
         """
@@ -59,7 +60,12 @@ class Probe(AbstractContextManager["Probe"]):
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Look no more; a check that hangs is left alone, its thread ends with the process."""
         self._ended.set()
         self._thread.join(timeout=1.0)
@@ -77,7 +83,9 @@ class Probe(AbstractContextManager["Probe"]):
             for name, check in self._checks.items():
                 self._begun = _Begun(name=name, at=monotonic())
                 said = boundary(partial(_ask, check))
-                self._said[name] = "the check itself failed" if isinstance(said, Exception) else said
+                self._said[name] = (
+                    "the check itself failed" if isinstance(said, Exception) else said
+                )
                 self._begun = None
             self._ended.wait(self._period)
         boundary(self._close)
@@ -86,5 +94,8 @@ class Probe(AbstractContextManager["Probe"]):
 def _ask(check: Check) -> str | None:
     try:
         return check()
-    except (OSError, CtDefaceError) as error:  # expected of what goes away; its own words may hold a path
+    except (
+        OSError,
+        CtDefaceError,
+    ) as error:  # expected of what goes away; its own words may hold a path
         return f"it failed with {type(error).__name__}"

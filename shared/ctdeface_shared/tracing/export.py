@@ -1,7 +1,7 @@
 """The only door of OpenTelemetry: sends spans to a collector from a thread of its own.
 
-What a span may say comes from an allow-list, as in logs: no case, no file, no path, no UID, no text of an error. A collector that
-cannot be reached costs its spans and nothing else.
+What a span may say comes from an allow-list, as in logs: no case, no file, no path, no UID, no text
+of an error. A collector that cannot be reached costs its spans and nothing else.
 """
 
 import re
@@ -22,7 +22,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from ctdeface_shared import logs
 from ctdeface_shared.lifecycle import boundary
-from ctdeface_shared.tracing.spans import NOTHING, UNTOLD, Span, Tracer, Value
+from ctdeface_shared.tracing.spans import NO_SPAN, NOTHING, Span, Tracer, Value
 
 ALLOWED_ABOUT = frozenset({
     "attempt", "code", "files", "generation", "job_id", "megabytes", "outcome", "segmenter", "series", "slot", "voxels",
@@ -38,7 +38,7 @@ _KINDS = {"watch": trace.SpanKind.PRODUCER, "job": trace.SpanKind.CONSUMER}
 
 
 @dataclass(frozen=True, slots=True)
-class ToldSpan:
+class ExportedSpan:
     """A span of OpenTelemetry."""
 
     tracer: trace.Tracer
@@ -61,11 +61,16 @@ class ToldSpan:
 
     def _part(self, name: str, begun_at: float, ended_at: float, error: str) -> None:
         parent = trace.set_span_in_context(self.span)
-        _end(self.tracer.start_span(name, parent, start_time=_nanoseconds(begun_at)), ended_at, NOTHING, error)
+        _end(
+            self.tracer.start_span(name, parent, start_time=_nanoseconds(begun_at)),
+            ended_at,
+            NOTHING,
+            error,
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class TellingTracer:
+class ExportingTracer:
     """Tells OpenTelemetry."""
 
     tracer: trace.Tracer
@@ -73,17 +78,26 @@ class TellingTracer:
     def begin(self, name: str, begun_at: float, parent: str | None = None) -> Span:
         """Begin a span."""
         begun = boundary(partial(self._begin, name, begun_at, parent))
-        return UNTOLD if isinstance(begun, Exception) else begun
+        return NO_SPAN if isinstance(begun, Exception) else begun
 
     def _begin(self, name: str, begun_at: float, parent: str | None) -> Span:
         context = _PROPAGATOR.extract({"traceparent": parent} if parent else {})
         kind = _KINDS.get(name, trace.SpanKind.INTERNAL)
-        return ToldSpan(self.tracer, self.tracer.start_span(name, context, kind, start_time=_nanoseconds(begun_at)))
+        return ExportedSpan(
+            self.tracer,
+            self.tracer.start_span(name, context, kind, start_time=_nanoseconds(begun_at)),
+        )
 
 
 def _end(span: trace.Span, ended_at: float, about: Mapping[str, Value], error: str) -> None:
     said = {**about, "code": error} if error else about
-    span.set_attributes({_PREFIX + key: value for key, value in said.items() if key in ALLOWED_ABOUT and _is_harmless(value)})
+    span.set_attributes(
+        {
+            _PREFIX + key: value
+            for key, value in said.items()
+            if key in ALLOWED_ABOUT and _is_harmless(value)
+        }
+    )
     if error:
         span.set_status(trace.Status(trace.StatusCode.ERROR))
     span.end(_nanoseconds(ended_at))
@@ -108,20 +122,27 @@ def told(service: str, to: SpanProcessor) -> Iterator[Tracer]:
 
     Args:
         service: who tells, such as `ctdeface-worker`.
-        to: what takes them; it is shut down afterwards, and given up when that takes longer than `SEND_SECONDS`.
+        to: what takes them; it is shut down afterwards, and given up when that takes longer than
+            `SEND_SECONDS`.
     """
-    about = {"service.name": service, "service.version": version("ctdeface"), "host.name": socket.gethostname()}
+    about = {
+        "service.name": service,
+        "service.version": version("ctdeface"),
+        "host.name": socket.gethostname(),
+    }
     provider = TracerProvider(resource=Resource(about), shutdown_on_exit=False)
     provider.add_span_processor(to)
     try:
-        yield TellingTracer(provider.get_tracer("ctdeface"))
+        yield ExportingTracer(provider.get_tracer("ctdeface"))
     finally:
         _shut_down(provider)
 
 
 def _shut_down(provider: TracerProvider) -> None:
     """Send what is left, in a thread that may be left behind: OpenTelemetry waits up to 30 s for a collector that hangs or drips."""
-    ending = threading.Thread(target=partial(boundary, provider.shutdown), name="traces-end", daemon=True)
+    ending = threading.Thread(
+        target=partial(boundary, provider.shutdown), name="traces-end", daemon=True
+    )
     ending.start()
     ending.join(SEND_SECONDS)
     if ending.is_alive():

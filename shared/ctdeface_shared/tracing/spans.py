@@ -33,7 +33,7 @@ class Tracer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Untold:
+class _NoSpan:
     """A span that nobody hears of."""
 
     traceparent: str | None = None
@@ -46,17 +46,17 @@ class _Untold:
 
 
 @dataclass(frozen=True, slots=True)
-class _Nobody:
+class _NoTracer:
     """Nobody is told."""
 
     def begin(self, name: str, begun_at: float, parent: str | None = None) -> Span:
         """Begin a span that nobody hears of."""
         del name, begun_at, parent
-        return UNTOLD
+        return NO_SPAN
 
 
-UNTOLD: Span = _Untold()
-NOBODY: Tracer = _Nobody()
+NO_SPAN: Span = _NoSpan()
+NO_TRACER: Tracer = _NoTracer()
 
 
 def traceparent_in(found: object) -> str | None:

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_shared.tracing.section import TracesSection
-from ctdeface_shared.tracing.spans import NOBODY, Tracer
+from ctdeface_shared.settings.sections import TracesSection
+from ctdeface_shared.tracing.spans import NO_TRACER, Tracer
 
 
 @contextmanager
@@ -20,14 +20,15 @@ def traced(settings: TracesSection, service: str) -> Iterator[Tracer]:
         ConfigurationError: the libraries are not installed.
     """
     if settings.endpoint is None:
-        yield NOBODY
+        yield NO_TRACER
         return
     try:
-        from ctdeface_shared.tracing.export import sender, told  # noqa: PLC0415  an extra, and slow to load
+        from ctdeface_shared.tracing.export import sender, told
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("opentelemetry"):
             raise
-        message = "traces.endpoint needs OpenTelemetry, which is not installed: pip install 'ctdeface[traces]'"
-        raise ConfigurationError(message) from None
+        raise ConfigurationError(
+            "traces.endpoint needs OpenTelemetry, which is not installed: pip install 'ctdeface[traces]'"
+        ) from None
     with told(service, sender(settings.endpoint)) as tracer:
         yield tracer

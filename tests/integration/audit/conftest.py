@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared.spool import Spool
-from tests.service.audited import alone, make_batch, spool_in
+from ctdeface_shared.storage.spool import Spool
+from tests.support.service.audited import alone, make_batch, spool_in
 
 
 @pytest.fixture(autouse=True)

@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.audit.keys import load_private_key
-from ctdeface_shared.cli import EXIT_CONFIGURATION, EXIT_OK, EXIT_REFUSED, main
-from ctdeface_shared.spool import Spool
-from tests.service.audited import lines_of, log_in, release, rewrite, verify
+from ctdeface_shared.commands.main import main
+from ctdeface_shared.exit_codes import EXIT_CONFIGURATION, EXIT_OK, EXIT_REFUSED
+from ctdeface_shared.storage.spool import Spool
+from tests.support.service.audited import lines_of, log_in, release, rewrite, verify
 
 HEAD = ["audit", "head", "--out", "out", "--public-key", "audit.key.pub"]
 
 
-def test_a_key_pair_is_made_once_with_the_right_modes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_pair_is_made_once_with_the_right_modes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The private key is for its owner only, the public one for everybody; neither is ever overwritten."""
     private, public = tmp_path / "audit.key", tmp_path / "audit.key.pub"
     assert main(["audit", "key", str(private)]) == EXIT_OK
@@ -41,18 +44,26 @@ def test_what_nobody_touched_is_intact(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize("before", ["\ufeff", "host: "])
-def test_a_published_head_is_never_passed_over(spool: Spool, capsys: pytest.CaptureFixture[str], before: str) -> None:
+def test_a_published_head_is_never_passed_over(
+    spool: Spool, capsys: pytest.CaptureFixture[str], before: str
+) -> None:
     """Neither a byte-order mark nor a prefix makes a line with a head one without."""
     (chain,) = spool.audit.iterdir()
-    Path("heads.txt").write_text(f"{before}ctdeface-audit {chain.name} 9 {'0' * 64}\n", encoding="utf-8")
+    Path("heads.txt").write_text(
+        f"{before}ctdeface-audit {chain.name} 9 {'0' * 64}\n", encoding="utf-8"
+    )
     capsys.readouterr()
-    assert main(["audit", "verify", "--out", "out", "--public-key", "audit.key.pub", "--head", "heads.txt"]) in {
+    assert main(
+        ["audit", "verify", "--out", "out", "--public-key", "audit.key.pub", "--head", "heads.txt"]
+    ) in {
         EXIT_REFUSED,
         EXIT_CONFIGURATION,
     }
 
 
-def test_collected_cases_are_no_problem_and_are_counted(spool: Spool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_collected_cases_are_no_problem_and_are_counted(
+    spool: Spool, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Whoever takes released cases away may do so, reports too; what replaced an earlier output counts once."""
     shutil.rmtree(spool.outbox / "c")
     assert verify(capsys) == (EXIT_OK, [])
@@ -72,7 +83,9 @@ def test_collected_cases_are_no_problem_and_are_counted(spool: Spool, capsys: py
     ]
 
 
-def test_no_head_of_a_chain_with_problems_is_printed(spool: Spool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_head_of_a_chain_with_problems_is_printed(
+    spool: Spool, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A head vouches for all before it: altered entries, a cut that an earlier head shows, and unchecked signatures have none."""
     root = spool.audit.parent
     assert main(HEAD) == EXIT_OK
@@ -82,7 +95,11 @@ def test_no_head_of_a_chain_with_problems_is_printed(spool: Spool, capsys: pytes
     whole = lines_of(root)
     for lines, more, said in (
         (whole[1:], [], "follows entry 0"),
-        ([whole[0], whole[1].replace(b"released", b"rejected"), *whole[2:]], [], "the signature of entry 2 is wrong"),
+        (
+            [whole[0], whole[1].replace(b"released", b"rejected"), *whole[2:]],
+            [],
+            "the signature of entry 2 is wrong",
+        ),
         (whole[:2], ["--head", "heads.txt"], "entry 4 was published and is gone"),
     ):
         rewrite(root, lines)
@@ -96,7 +113,9 @@ def test_no_head_of_a_chain_with_problems_is_printed(spool: Spool, capsys: pytes
     assert "--public-key" in capsys.readouterr().err
 
 
-def test_a_published_head_shows_a_tail_that_is_gone_with_all_it_was_about(spool: Spool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_published_head_shows_a_tail_that_is_gone_with_all_it_was_about(
+    spool: Spool, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Output, report and entry of a case vanish without a trace but for the head, which somebody else keeps."""
     root = spool.audit.parent
     capsys.readouterr()
@@ -113,7 +132,9 @@ def test_a_published_head_shows_a_tail_that_is_gone_with_all_it_was_about(spool:
         assert head.endswith("entry 4 was published and is gone: the chain was cut")
 
 
-def test_without_the_key_nothing_signed_is_called_intact(spool: Spool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_the_key_nothing_signed_is_called_intact(
+    spool: Spool, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The command ends with 78 and says which option is missing; a wrong key is told entry by entry."""
     capsys.readouterr()
     assert main(["audit", "verify", "--out", str(spool.outbox)]) == EXIT_CONFIGURATION
@@ -124,7 +145,9 @@ def test_without_the_key_nothing_signed_is_called_intact(spool: Spool, capsys: p
     assert sum("is signed with the unknown key" in problem for problem in told) == 4
 
 
-def test_unsigned_entries_are_labeled_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unsigned_entries_are_labeled_as_such(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """In what a person reads and in what a program reads."""
     made = Spool.beside(tmp_path / "out", tmp_path / "out.ctdeface")
     made.prepare(outbox_mode=0o750)
@@ -148,7 +171,9 @@ def test_unsigned_entries_are_labeled_as_such(tmp_path: Path, capsys: pytest.Cap
     ],
 )
 @pytest.mark.usefixtures("spool")
-def test_what_must_be_put_right_first_is_told_in_a_sentence(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_must_be_put_right_first_is_told_in_a_sentence(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Exit code 78, as for every command."""
     assert main(["audit", *arguments]) == EXIT_CONFIGURATION
     assert said in capsys.readouterr().err

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.audit.keys import load_private_key
-from ctdeface_shared.cli import EXIT_OK, EXIT_REFUSED, main
-from ctdeface_shared.spool import Spool
-from ctdeface_worker.publishing import publish
+from ctdeface_shared.commands.main import main
+from ctdeface_shared.exit_codes import EXIT_OK, EXIT_REFUSED
+from ctdeface_shared.storage.spool import Spool
+from ctdeface_worker.publishing.commit import publish
 from tests.integration.test_publishing import Killed, kill_after, stage
-from tests.service.audited import lines_of, log_in, release, rewrite, rules_with, verify
+from tests.support.service.audited import lines_of, log_in, release, rewrite, rules_with, verify
 
 
 def _alter(spool: Spool) -> None:
@@ -55,7 +56,10 @@ def _roll_back_with_the_report(spool: Spool) -> None:
 
 def _change_a_report(spool: Spool) -> None:
     file = spool.reports / "a" / "one" / "report.json"
-    file.write_text(file.read_text(encoding="utf-8").replace('"profile": "soft-tissue"', '"profile": "bulky"'), encoding="utf-8")
+    file.write_text(
+        file.read_text(encoding="utf-8").replace('"profile": "soft-tissue"', '"profile": "bulky"'),
+        encoding="utf-8",
+    )
 
 
 def _damage_a_report(spool: Spool) -> None:
@@ -80,27 +84,44 @@ TAMPERINGS: dict[str, tuple[Callable[[Spool], None], list[str]]] = {
     "a file is a link": (_link, ["a: 1.dcm was altered"]),
     "a case is brought in": (
         _bring_a_case_in,
-        [f"smuggled/{name} lies in the outbox, and no report says where it comes from" for name in ("1.dcm", "sub/2.dcm")],
+        [
+            f"smuggled/{name} lies in the outbox, and no report says where it comes from"
+            for name in ("1.dcm", "sub/2.dcm")
+        ],
     ),
-    "an earlier output is put back": (_roll_back, ["c: an earlier output lies in the place of the one that replaced it"]),
+    "an earlier output is put back": (
+        _roll_back,
+        ["c: an earlier output lies in the place of the one that replaced it"],
+    ),
     "an earlier output is put back and the later report removed": (
         _roll_back_with_the_report,
         ["c: an earlier output lies in the place of the one that replaced it"],
     ),
-    "a report is changed": (_change_a_report, ["a, job one: its report is not the one that was entered"]),
+    "a report is changed": (
+        _change_a_report,
+        ["a, job one: its report is not the one that was entered"],
+    ),
     "a report is damaged": (
         _damage_a_report,
-        ["a/one/report.json is damaged: it cannot be read as a report", *(f"a/{name} {STRANGE}" for name in FILES)],
+        [
+            "a/one/report.json is damaged: it cannot be read as a report",
+            *(f"a/{name} {STRANGE}" for name in FILES),
+        ],
     ),
     "an output is altered and its report made to fit": (
         _change_output_and_report,
-        ["a, job one: its report is not the one that was entered", "a lies in the outbox, and no entry says that it was released"],
+        [
+            "a, job one: its report is not the one that was entered",
+            "a lies in the outbox, and no entry says that it was released",
+        ],
     ),
 }
 
 
 @pytest.mark.parametrize("what", TAMPERINGS)
-def test_tampering_with_outbox_and_reports_is_told_by_name(what: str, spool: Spool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tampering_with_outbox_and_reports_is_told_by_name(
+    what: str, spool: Spool, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Exit code 1 and a sentence for each thing that is not what was entered."""
     assert verify(capsys) == (EXIT_OK, [])
     tamper, said = TAMPERINGS[what]
@@ -108,7 +129,9 @@ def test_tampering_with_outbox_and_reports_is_told_by_name(what: str, spool: Spo
     assert verify(capsys) == (EXIT_REFUSED, said)
 
 
-def test_two_cases_that_changed_places_are_found(spool: Spool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_cases_that_changed_places_are_found(
+    spool: Spool, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Both hold files that were released, but not as these cases."""
     _swap(spool)
     code, told = verify(capsys)
@@ -123,13 +146,18 @@ def test_a_case_without_an_entry_is_found(spool: Spool, capsys: pytest.CaptureFi
     assert (code, told[0]) == (EXIT_REFUSED, "c, job newer is done, and no entry says so")
 
 
-def test_a_case_whose_publication_was_broken_off_is_found(spool: Spool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_case_whose_publication_was_broken_off_is_found(
+    spool: Spool, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It lies in the outbox, and until a worker has finished it, no entry says so; what its report says of that is no excuse."""
     with log_in(spool.audit.parent) as log:
         report, staged = stage(spool, "three", "new", case="d")
         with pytest.raises(Killed):
             publish(spool, report, staged, rules_with(log, spool), step=kill_after("published"))
-    assert verify(capsys) == (EXIT_REFUSED, ["d lies in the outbox, and no entry says that it was released"])
+    assert verify(capsys) == (
+        EXIT_REFUSED,
+        ["d lies in the outbox, and no entry says that it was released"],
+    )
     main(["audit", "verify", "--out", "out", "--public-key", "audit.key.pub"])
     assert "note: d, job three has not ended: published" in capsys.readouterr().out
 
@@ -148,7 +176,9 @@ def _forged(spool: Spool, case: str, job: str, **changes: str) -> None:
 
 
 @pytest.mark.parametrize("state", ["published", "prepared", "refused", "superseded", "nonsense"])
-def test_no_state_that_a_report_claims_covers_an_altered_file(spool: Spool, capsys: pytest.CaptureFixture[str], state: str) -> None:
+def test_no_state_that_a_report_claims_covers_an_altered_file(
+    spool: Spool, capsys: pytest.CaptureFixture[str], state: str
+) -> None:
     """Whoever alters a file and its report together may write any state there."""
     _forged(spool, "a", "one", state=state)
     code, told = verify(capsys)
@@ -157,7 +187,9 @@ def test_no_state_that_a_report_claims_covers_an_altered_file(spool: Spool, caps
 
 
 @pytest.mark.parametrize("code", ["LateFiles", "UnsafeArchive"])
-def test_a_release_that_is_told_as_a_refusal_of_the_watcher_is_found(spool: Spool, capsys: pytest.CaptureFixture[str], code: str) -> None:
+def test_a_release_that_is_told_as_a_refusal_of_the_watcher_is_found(
+    spool: Spool, capsys: pytest.CaptureFixture[str], code: str
+) -> None:
     """Such refusals have no entry; this job has one."""
     _forged(spool, "a", "one", state="refused", code=code)
     shutil.rmtree(spool.outbox / "a")
@@ -176,17 +208,24 @@ def test_unsigned_entries_after_signed_ones_are_found_even_where_unsigned_ones_c
     assert [text.partition(": ")[2] for text in told] == [problem]
 
 
-def test_a_copy_beside_the_segments_stops_nobody_and_is_named(spool: Spool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_copy_beside_the_segments_stops_nobody_and_is_named(
+    spool: Spool, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Somebody's backup in the folder of a chain keeps no worker from writing, nor hides anything."""
     (chain,) = spool.audit.iterdir()
     shutil.copy(chain / "000001.jsonl", chain / "000001 (copy).jsonl")
     with log_in(spool.audit.parent, load_private_key(Path("audit.key"))) as log:
         release(spool, log, "three", case="d")
     code, told = verify(capsys)
-    assert (code, [text.partition(": ")[2] for text in told]) == (EXIT_REFUSED, ["000001 (copy).jsonl does not belong there"])
+    assert (code, [text.partition(": ")[2] for text in told]) == (
+        EXIT_REFUSED,
+        ["000001 (copy).jsonl does not belong there"],
+    )
 
 
-def test_an_altered_end_stays_found_after_an_honest_entry(spool: Spool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_altered_end_stays_found_after_an_honest_entry(
+    spool: Spool, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The next entry answers for the lines that it found, and a killed writer leaves no whole ones."""
     root = spool.audit.parent
     rewrite(root, [*lines_of(root)[:2], *(line.replace(b"a", b"b") for line in lines_of(root)[2:])])

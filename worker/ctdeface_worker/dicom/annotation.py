@@ -11,8 +11,15 @@ import pydicom
 
 from ctdeface_worker.dicom.elements import Element
 from ctdeface_worker.dicom.layout import Layout
-from ctdeface_worker.dicom.patches import CharacterSets, Patch, append_item, encoded, insert_element, replace_element
-from ctdeface_worker.domain import DifferenceKind, ExpectedDifference, Series
+from ctdeface_worker.dicom.patches import (
+    CharacterSets,
+    Patch,
+    append_item,
+    encoded,
+    insert_element,
+    replace_element,
+)
+from ctdeface_worker.imaging.domain import DifferenceKind, ExpectedDifference, Series
 
 IMAGE_TYPE = 0x00080008
 DERIVATION_DESCRIPTION = 0x00082111
@@ -26,7 +33,14 @@ Change: TypeAlias = tuple[Patch, tuple[ExpectedDifference, ...]]
 
 def new_uids(series: Iterable[Series], key: bytes) -> dict[str, str]:
     """Map the SOP and Series Instance UIDs of all released series to new ones, the same in every run with the same key."""
-    old = {uid for one in series for uid in (one.series_instance_uid, *(instance.sop_instance_uid for instance in one.instances))}
+    old = {
+        uid
+        for one in series
+        for uid in (
+            one.series_instance_uid,
+            *(instance.sop_instance_uid for instance in one.instances),
+        )
+    }
     return {uid: _keyed_uid(uid, key) for uid in old}
 
 
@@ -37,7 +51,9 @@ def annotate(layout: Layout, header: pydicom.Dataset, uids: Mapping[str, str]) -
     image_type = ["DERIVED", *([given] if isinstance(given, str) else list(given))[1:]]
     yield from _set(layout, IMAGE_TYPE, "CS", image_type, "a derived image")
     characters = header.get("SpecificCharacterSet")
-    yield from _set(layout, DERIVATION_DESCRIPTION, "ST", _description(header), "says what was done", characters)
+    yield from _set(
+        layout, DERIVATION_DESCRIPTION, "ST", _description(header), "says what was done", characters
+    )
     yield from _method_code(layout, header)
     yield from _set(layout, RECOGNIZABLE_FEATURES, "CS", "NO", "no recognizable visual features")
 
@@ -55,7 +71,13 @@ def _identities(layout: Layout, uids: Mapping[str, str]) -> Iterator[Change]:
         new = [uids.get(uid.strip(), uid) for uid in old]
         if new != old:
             patch = replace_element(element, _encoded_uid(layout, element, new))
-            yield patch, (_changed(element.name, "new identity of a derived instance"), *_group_length(layout, patch))
+            yield (
+                patch,
+                (
+                    _changed(element.name, "new identity of a derived instance"),
+                    *_group_length(layout, patch),
+                ),
+            )
 
 
 def _encoded_uid(layout: Layout, element: Element, uids: list[str]) -> bytes:
@@ -65,20 +87,35 @@ def _encoded_uid(layout: Layout, element: Element, uids: list[str]) -> bytes:
     head = layout.data[element.start : element.value]
     order: Order = "little" if layout.little_endian or element.start < layout.body else "big"
     explicit = head[4:6] == b"UI"
-    return head[:6] + len(value).to_bytes(2, order) + value if explicit else head[:4] + len(value).to_bytes(4, order) + value
+    return (
+        head[:6] + len(value).to_bytes(2, order) + value
+        if explicit
+        else head[:4] + len(value).to_bytes(4, order) + value
+    )
 
 
-def _set(  # noqa: PLR0913, PLR0917  an element and what it is for
-    layout: Layout, tag: int, vr: str, value: str | list[str], reason: str, characters: CharacterSets = None
+def _set(
+    layout: Layout,
+    tag: int,
+    vr: str,
+    value: str | list[str],
+    reason: str,
+    characters: CharacterSets = None,
 ) -> Iterator[Change]:
     wanted = pydicom.Dataset()
     wanted.add_new(tag, vr, value)
     data = encoded(layout, wanted, characters=characters)
     element = layout.top(tag)
     if element is None:
-        yield _with_length(layout, insert_element(layout, tag, data), _difference(tag, DifferenceKind.ADDED, reason))
+        yield _with_length(
+            layout,
+            insert_element(layout, tag, data),
+            _difference(tag, DifferenceKind.ADDED, reason),
+        )
     elif layout.data[element.start : element.end] != data:
-        yield _with_length(layout, replace_element(element, data), _difference(tag, DifferenceKind.CHANGED, reason))
+        yield _with_length(
+            layout, replace_element(element, data), _difference(tag, DifferenceKind.CHANGED, reason)
+        )
 
 
 def _description(header: pydicom.Dataset) -> str:
@@ -91,7 +128,10 @@ def _description(header: pydicom.Dataset) -> str:
 
 def _method_code(layout: Layout, header: pydicom.Dataset) -> Iterator[Change]:
     sequence = layout.top(METHOD_CODES)
-    if any(item.get("CodeValue") == "113102" for item in header.get("DeidentificationMethodCodeSequence") or ()):
+    if any(
+        item.get("CodeValue") == "113102"
+        for item in header.get("DeidentificationMethodCodeSequence") or ()
+    ):
         return
     code = pydicom.Dataset()
     code.CodeValue = "113102"
@@ -105,7 +145,11 @@ def _method_code(layout: Layout, header: pydicom.Dataset) -> Iterator[Change]:
     order: Order = "little" if layout.little_endian else "big"
     tag = b"".join(part.to_bytes(2, order) for part in (0xFFFE, 0xE000))
     item = tag + len(content).to_bytes(4, order) + content
-    yield _with_length(layout, append_item(layout, sequence, item), _difference(METHOD_CODES, DifferenceKind.CHANGED, reason))
+    yield _with_length(
+        layout,
+        append_item(layout, sequence, item),
+        _difference(METHOD_CODES, DifferenceKind.CHANGED, reason),
+    )
 
 
 def _set_sequence(layout: Layout, code: pydicom.Dataset, reason: str) -> Iterator[Change]:
@@ -122,11 +166,17 @@ def _with_length(layout: Layout, patch: Patch, difference: ExpectedDifference) -
 def _group_length(layout: Layout, patch: Patch) -> tuple[ExpectedDifference, ...]:
     """A retired group length that counts the patched bytes changes with them."""
     element = layout.top(patch.group << 16)
-    return (_changed(element.name, "the length of its group"),) if element is not None and patch.growth else ()
+    return (
+        (_changed(element.name, "the length of its group"),)
+        if element is not None and patch.growth
+        else ()
+    )
 
 
 def _difference(tag: int, kind: DifferenceKind, reason: str) -> ExpectedDifference:
-    return ExpectedDifference(path=f"({tag >> 16:04X},{tag & 0xFFFF:04X})", kind=kind, reason=reason)
+    return ExpectedDifference(
+        path=f"({tag >> 16:04X},{tag & 0xFFFF:04X})", kind=kind, reason=reason
+    )
 
 
 def _changed(path: str, reason: str) -> ExpectedDifference:

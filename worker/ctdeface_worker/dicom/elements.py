@@ -10,7 +10,9 @@ from ctdeface_shared.errors import UnreadableInstance
 
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+_LONG_VRS = frozenset(
+    {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+)
 _SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 _DEEPEST = 32
 
@@ -21,12 +23,14 @@ class Element(NamedTuple):
     Attributes:
         path: (tag, item number) of each enclosing sequence, from the outside in.
         tag: group and element number in one integer.
-        vr: two letters; "UN" where neither file nor dictionary knows, "SQ" where such a value turned out to be a sequence.
+        vr: two letters; "UN" where neither file nor dictionary knows, "SQ" where such a value
+            turned out to be a sequence.
         start: offset of the tag.
         value: offset of the value.
         end: offset behind the element (behind its delimiter, if it has one).
         fragmented: encapsulated pixel data: items with fragments instead of one value.
-        lengths: offsets of the 32-bit lengths of enclosing sequences and items, which change with the size of this element.
+        lengths: offsets of the 32-bit lengths of enclosing sequences and items, which change with
+            the size of this element.
     """
 
     path: tuple[tuple[int, int], ...]
@@ -46,7 +50,9 @@ class Element(NamedTuple):
     @property
     def name(self) -> str:
         """Path for a person and for the report, such as "(0088,0200)[0].(7FE0,0010)"."""
-        return ".".join([*(f"{tag_name(tag)}[{item}]" for tag, item in self.path), tag_name(self.tag)])
+        return ".".join(
+            [*(f"{tag_name(tag)}[{item}]" for tag, item in self.path), tag_name(self.tag)]
+        )
 
 
 class Place(NamedTuple):
@@ -57,11 +63,16 @@ class Place(NamedTuple):
 
     def inside(self, tag: int, length_at: int, *, defined: bool) -> "Place":
         """Return the place inside a sequence element."""
-        return Place((*self.path, (tag, 0)), (*self.lengths, length_at) if defined else self.lengths)
+        return Place(
+            (*self.path, (tag, 0)), (*self.lengths, length_at) if defined else self.lengths
+        )
 
     def item(self, number: int, length_at: int, *, defined: bool) -> "Place":
         """Return the place inside an item of this sequence."""
-        return Place((*self.path[:-1], (self.path[-1][0], number)), (*self.lengths, length_at) if defined else self.lengths)
+        return Place(
+            (*self.path[:-1], (self.path[-1][0], number)),
+            (*self.lengths, length_at) if defined else self.lengths,
+        )
 
 
 TOP = Place()
@@ -100,10 +111,14 @@ class Walk:
         group, number = self._tag.unpack_from(self._data, at)
         return int(group), int(number)
 
-    def data_set(self, at: int, end: int, place: Place = TOP, *, only_group: int | None = None) -> int:
+    def data_set(
+        self, at: int, end: int, place: Place = TOP, *, only_group: int | None = None
+    ) -> int:
         """Collect the elements of a data set or item; return the offset behind them (of the delimiter, if one ended it)."""
         while at < end:
-            if not self._data[at : min(at + 8, end)].strip(b"\0") and not self._data[at:end].strip(b"\0"):
+            if not self._data[at : min(at + 8, end)].strip(b"\0") and not self._data[at:end].strip(
+                b"\0"
+            ):
                 return end  # padding behind the last element
             group, number = self.tag_at(at)
             tag = group << 16 | number
@@ -115,20 +130,32 @@ class Walk:
     def _element(self, tag: int, start: int, end: int, place: Place) -> int:
         vr, value, length = self._header(tag, start)
         if length != UNDEFINED and value + length > end:
-            message = f"{tag_name(tag)} is truncated: {length} bytes are announced, {end - value} are there"
-            raise UnreadableInstance(message)
+            raise UnreadableInstance(
+                f"{tag_name(tag)} is truncated: {length} bytes are announced, {end - value} are there"
+            )
         index = len(self.found)
         fragmented = length == UNDEFINED and vr in {"OB", "OW"} and not self._implicit
         stop = value + length if length != UNDEFINED else end
-        self.found.append(Element(place.path, tag, vr, start, value, stop, fragmented, place.lengths))
+        self.found.append(
+            Element(place.path, tag, vr, start, value, stop, fragmented, place.lengths)
+        )
         if fragmented:
             stop = self._fragments(value, end)
         elif length == UNDEFINED or vr == "SQ":
             walk = self if vr == "SQ" else Walk(self._data, big=False, implicit=True)
-            stop = walk.items(value, stop, place.inside(tag, value - 4, defined=length != UNDEFINED), delimited=length == UNDEFINED)
+            stop = walk.items(
+                value,
+                stop,
+                place.inside(tag, value - 4, defined=length != UNDEFINED),
+                delimited=length == UNDEFINED,
+            )
             if walk is not self:
                 self.found.extend(walk.found)
-        elif vr == "UN" and length >= 8 and self._hidden_items(value, stop, place.inside(tag, value - 4, defined=True)):
+        elif (
+            vr == "UN"
+            and length >= 8
+            and self._hidden_items(value, stop, place.inside(tag, value - 4, defined=True))
+        ):
             self.found[index] = self.found[index]._replace(vr="SQ")
         if stop != self.found[index].end:
             self.found[index] = self.found[index]._replace(end=stop)
@@ -144,34 +171,34 @@ class Walk:
         elif vr in _SHORT_VRS:
             length, value = int(self._short.unpack_from(self._data, start + 6)[0]), start + 8
         else:
-            message = f"{tag_name(tag)} has the unknown value representation {vr!r}"
-            raise UnreadableInstance(message)
+            raise UnreadableInstance(f"{tag_name(tag)} has the unknown value representation {vr!r}")
         name = vr.decode("ascii")
         return name, value, length
 
     def items(self, at: int, end: int, place: Place, *, delimited: bool) -> int:
         """Collect the items of a sequence; return the offset behind it."""
         if len(place.path) > _DEEPEST:
-            message = "sequences are nested too deeply"
-            raise UnreadableInstance(message)
+            raise UnreadableInstance("sequences are nested too deeply")
         number = 0
         while at < end:
             tag, length = self._item_header(at)
             if tag == SEQUENCE_END and delimited:
                 return at + 8
             if tag != ITEM or (length != UNDEFINED and at + 8 + length > end):
-                message = f"a sequence holds {tag_name(tag)} where an item of fitting length should begin"
-                raise UnreadableInstance(message)
+                raise UnreadableInstance(
+                    f"a sequence holds {tag_name(tag)} where an item of fitting length should begin"
+                )
             stop = end if length == UNDEFINED else at + 8 + length
-            reached = self.data_set(at + 8, stop, place.item(number, at + 4, defined=length != UNDEFINED))
+            reached = self.data_set(
+                at + 8, stop, place.item(number, at + 4, defined=length != UNDEFINED)
+            )
             if length == UNDEFINED:
                 self._expect(ITEM_END, reached)
                 reached += 8
             at = reached
             number += 1
         if delimited:
-            message = "a sequence has no end"
-            raise UnreadableInstance(message)
+            raise UnreadableInstance("a sequence has no end")
         return at
 
     def _fragments(self, at: int, end: int) -> int:
@@ -183,8 +210,7 @@ class Walk:
             if tag != ITEM or at + length > end:
                 break
             at += length
-        message = "the encapsulated pixel data is truncated"
-        raise UnreadableInstance(message)
+        raise UnreadableInstance("the encapsulated pixel data is truncated")
 
     def _hidden_items(self, value: int, end: int, place: Place) -> bool:
         """Look into a value of unknown representation that may be a sequence (DICOM PS3.5 section 6.2.2): implicit, else as the file is."""
@@ -204,5 +230,4 @@ class Walk:
 
     def _expect(self, tag: int, at: int) -> None:
         if self._item_header(at)[0] != tag:
-            message = f"{tag_name(tag)} is missing"
-            raise UnreadableInstance(message)
+            raise UnreadableInstance(f"{tag_name(tag)} is missing")

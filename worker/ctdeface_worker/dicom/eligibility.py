@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import pydicom
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+)
 
 from ctdeface_shared.errors import UnreadableInstance
 from ctdeface_worker.dicom.elements import Element, tag_name
 from ctdeface_worker.dicom.layout import PIXEL_DATA
 from ctdeface_worker.dicom.reader import CaseFile, DicomFile
-from ctdeface_worker.domain import Instance, PixelFormat, Placement
+from ctdeface_worker.imaging.domain import Instance, PixelFormat, Placement
 
 LARGEST_OPAQUE_BYTES = 16 * 1024
 """A value larger than this could hold a picture of the face."""
@@ -74,7 +78,8 @@ class Refusal:
     Attributes:
         code: stable name.
         reason: continues the sentence "this instance …".
-        whole_series: the instance may be a slice of a volume, which must not be released without it.
+        whole_series: the instance may be a slice of a volume, which must not be released without
+            it.
     """
 
     code: WithheldCode
@@ -90,19 +95,30 @@ def as_instance(file: CaseFile, dicom: DicomFile, policy: ElementPolicy) -> Inst
     """
     try:
         return _as_instance(file, dicom, policy)
-    except (ValueError, TypeError, NotImplementedError) as error:  # what pydicom raises on values it cannot convert
-        message = f"a header value cannot be read: {error}"
-        raise UnreadableInstance(message) from error
+    except (
+        ValueError,
+        TypeError,
+        NotImplementedError,
+    ) as error:  # what pydicom raises on values it cannot convert
+        raise UnreadableInstance(f"a header value cannot be read: {error}") from error
 
 
 def _as_instance(file: CaseFile, dicom: DicomFile, policy: ElementPolicy) -> Instance | Refusal:
     header = dicom.header
-    refusal = _object_refusal(header) or _image_type_refusal(header) or _pixel_refusal(header) or _opaque_refusal(dicom, policy)
+    refusal = (
+        _object_refusal(header)
+        or _image_type_refusal(header)
+        or _pixel_refusal(header)
+        or _opaque_refusal(dicom, policy)
+    )
     if refusal:
         return refusal
     placement = _placement(header)
     if placement is None:
-        return Refusal(code=WithheldCode.NOT_A_VOLUME, reason="has no usable position, orientation or pixel spacing")
+        return Refusal(
+            code=WithheldCode.NOT_A_VOLUME,
+            reason="has no usable position, orientation or pixel spacing",
+        )
     pixels = _pixel_format(header)
     if pixels is None:
         return Refusal(code=WithheldCode.DERIVED_IMAGE, reason="has no rescale to Hounsfield units")
@@ -123,15 +139,25 @@ def _as_instance(file: CaseFile, dicom: DicomFile, policy: ElementPolicy) -> Ins
 
 def _object_refusal(header: pydicom.Dataset) -> Refusal | None:
     sop_class = header.get("SOPClassUID", "")
-    if sop_class in {EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage} or (_whole(header, "NumberOfFrames") or 1) > 1:
-        return Refusal(code=WithheldCode.UNSUPPORTED_OBJECT, reason="multi-frame images are not supported yet")
+    if (
+        sop_class in {EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage}
+        or (_whole(header, "NumberOfFrames") or 1) > 1
+    ):
+        return Refusal(
+            code=WithheldCode.UNSUPPORTED_OBJECT, reason="multi-frame images are not supported yet"
+        )
     if sop_class != CTImageStorage:
         name = getattr(sop_class, "name", "") or "an object without SOP class"
         return Refusal(code=WithheldCode.UNSUPPORTED_OBJECT, reason=f"{name} is no CT image")
     if not header.get("SOPInstanceUID") or not header.get("SeriesInstanceUID"):
-        return Refusal(code=WithheldCode.UNSUPPORTED_OBJECT, reason="has no SOPInstanceUID or SeriesInstanceUID")
+        return Refusal(
+            code=WithheldCode.UNSUPPORTED_OBJECT,
+            reason="has no SOPInstanceUID or SeriesInstanceUID",
+        )
     if not _SAFE_UID.fullmatch(str(header.SeriesInstanceUID)):
-        return Refusal(code=WithheldCode.UNSUPPORTED_OBJECT, reason="has a SeriesInstanceUID that is no UID")
+        return Refusal(
+            code=WithheldCode.UNSUPPORTED_OBJECT, reason="has a SeriesInstanceUID that is no UID"
+        )
     return None
 
 
@@ -139,7 +165,9 @@ def _image_type_refusal(header: pydicom.Dataset) -> Refusal | None:
     given = header.get("ImageType") or ()
     values = [given] if isinstance(given, str) else list(given)
     for value in values:
-        what = _NOT_VOLUMES.get(str(value).upper()) or next((_NOT_VOLUMES[w] for w in str(value).upper().split() if w in _NOT_VOLUMES), "")
+        what = _NOT_VOLUMES.get(str(value).upper()) or next(
+            (_NOT_VOLUMES[w] for w in str(value).upper().split() if w in _NOT_VOLUMES), ""
+        )
         if what:
             code = WithheldCode.LOCALIZER if "localizer" in what else WithheldCode.DERIVED_IMAGE
             return Refusal(code=code, reason=f"is {what} by its ImageType, no slice of a volume")
@@ -150,11 +178,25 @@ def _image_type_refusal(header: pydicom.Dataset) -> Refusal | None:
 
 
 def _pixel_refusal(header: pydicom.Dataset) -> Refusal | None:
-    gray = str(header.get("PhotometricInterpretation", "")) in {"MONOCHROME1", "MONOCHROME2"} and header.get("SamplesPerPixel", 1) == 1
-    if not gray or str(header.get("RescaleType", "HU") or "HU").upper() not in {"HU", "HU_MOD", "US"}:
-        return Refusal(code=WithheldCode.DERIVED_IMAGE, reason="has pixels that are no Hounsfield units")
+    gray = (
+        str(header.get("PhotometricInterpretation", "")) in {"MONOCHROME1", "MONOCHROME2"}
+        and header.get("SamplesPerPixel", 1) == 1
+    )
+    if not gray or str(header.get("RescaleType", "HU") or "HU").upper() not in {
+        "HU",
+        "HU_MOD",
+        "US",
+    }:
+        return Refusal(
+            code=WithheldCode.DERIVED_IMAGE, reason="has pixels that are no Hounsfield units"
+        )
     stored = _whole(header, "BitsStored")
-    if header.get("BitsAllocated") != 16 or not stored or not 1 < stored <= 16 or header.get("HighBit", stored - 1) != stored - 1:
+    if (
+        header.get("BitsAllocated") != 16
+        or not stored
+        or not 1 < stored <= 16
+        or header.get("HighBit", stored - 1) != stored - 1
+    ):
         reason = "has pixels that are not stored in the low bits of 16-bit words"
         return Refusal(code=WithheldCode.UNSUPPORTED_OBJECT, reason=reason, whole_series=True)
     return None
@@ -166,7 +208,11 @@ def _opaque_refusal(dicom: DicomFile, policy: ElementPolicy) -> Refusal | None:
         return Refusal(code=WithheldCode.NOT_A_VOLUME, reason="holds no pixel data")
     allowed = policy.harmless | policy.blank
     for element in dicom.layout.elements:
-        if could_hold_a_picture(element) and tag_name(element.tag) not in allowed and not _is_zero(dicom, element):
+        if (
+            could_hold_a_picture(element)
+            and tag_name(element.tag) not in allowed
+            and not _is_zero(dicom, element)
+        ):
             reason = f"holds {element.size} bytes in {element.name} that could be another picture of the face"
             return Refusal(code=WithheldCode.UNSUPPORTED_OBJECT, reason=reason, whole_series=True)
     if _overlay_in_pixels(dicom):
@@ -184,7 +230,9 @@ def could_hold_a_picture(element: Element) -> bool:
     if element.tag in _FLOAT_PIXELS and not element.path:
         return True
     own = element.tag == PIXEL_DATA and not element.path
-    return element.size > LARGEST_OPAQUE_BYTES and not (own or is_picture(element) or element.vr == "SQ")
+    return element.size > LARGEST_OPAQUE_BYTES and not (
+        own or is_picture(element) or element.vr == "SQ"
+    )
 
 
 def is_picture(element: Element) -> bool:
@@ -195,10 +243,16 @@ def is_picture(element: Element) -> bool:
 
 def _overlay_in_pixels(dicom: DicomFile) -> bool:
     """An overlay group without overlay data of its own, or with more than one bit allocated (retired, DICOM PS3.5 section 8.1.2)."""
-    groups = {element.tag >> 16 for element in dicom.layout.elements if _is_overlay_group(element.tag) and not element.path}
+    groups = {
+        element.tag >> 16
+        for element in dicom.layout.elements
+        if _is_overlay_group(element.tag) and not element.path
+    }
     return any(
         dicom.layout.top(group << 16 | 0x0010) is not None
-        and (dicom.layout.top(group << 16 | 0x3000) is None or dicom.header[group, 0x0100].value != 1)
+        and (
+            dicom.layout.top(group << 16 | 0x3000) is None or dicom.header[group, 0x0100].value != 1
+        )
         for group in groups
         if (group, 0x0100) in dicom.header
     )
@@ -212,12 +266,25 @@ def _placement(header: pydicom.Dataset) -> Placement | None:
     position = _numbers(header, "ImagePositionPatient", 3)
     orientation = _numbers(header, "ImageOrientationPatient", 6)
     spacing = _numbers(header, "PixelSpacing", 2)
-    if position is None or orientation is None or spacing is None or min(spacing) <= 0 or not _orthonormal(orientation):
+    if (
+        position is None
+        or orientation is None
+        or spacing is None
+        or min(spacing) <= 0
+        or not _orthonormal(orientation)
+    ):
         return None
     thickness = _numbers(header, "SliceThickness", 1)
     return Placement(
         position=(position[0], position[1], position[2]),
-        orientation=(orientation[0], orientation[1], orientation[2], orientation[3], orientation[4], orientation[5]),
+        orientation=(
+            orientation[0],
+            orientation[1],
+            orientation[2],
+            orientation[3],
+            orientation[4],
+            orientation[5],
+        ),
         pixel_spacing_mm=(spacing[0], spacing[1]),
         slice_thickness_mm=thickness[0] if thickness else None,
         frame_of_reference_uid=str(header.get("FrameOfReferenceUID", "")) or None,
@@ -227,12 +294,20 @@ def _placement(header: pydicom.Dataset) -> Placement | None:
 def _orthonormal(orientation: Sequence[float]) -> bool:
     row, column = orientation[:3], orientation[3:]
     dot = sum(a * b for a, b in zip(row, column, strict=True))
-    return abs(math.hypot(*row) - 1) < 1e-2 and abs(math.hypot(*column) - 1) < 1e-2 and abs(dot) < 1e-2
+    return (
+        abs(math.hypot(*row) - 1) < 1e-2 and abs(math.hypot(*column) - 1) < 1e-2 and abs(dot) < 1e-2
+    )
 
 
 def _pixel_format(header: pydicom.Dataset) -> PixelFormat | None:
     slope, intercept = _numbers(header, "RescaleSlope", 1), _numbers(header, "RescaleIntercept", 1)
-    if slope is None or intercept is None or slope[0] == 0 or not header.get("Rows") or not header.get("Columns"):
+    if (
+        slope is None
+        or intercept is None
+        or slope[0] == 0
+        or not header.get("Rows")
+        or not header.get("Columns")
+    ):
         return None
     signed = header.get("PixelRepresentation", 0) == 1
     return PixelFormat(
@@ -252,7 +327,9 @@ def _padding(header: pydicom.Dataset, *, signed: bool) -> tuple[int, int] | None
     if value is None:
         return None
     limit = _whole(header, "PixelPaddingRangeLimit")
-    ends = sorted(_as_word(end, signed=signed) for end in (value, value if limit is None else limit))
+    ends = sorted(
+        _as_word(end, signed=signed) for end in (value, value if limit is None else limit)
+    )
     return ends[0], ends[1]
 
 
@@ -268,7 +345,9 @@ def _numbers(header: pydicom.Dataset, keyword: str, count: int) -> list[float] |
         values = [float(value) for value in ([given] if count == 1 else given)]
     except (TypeError, ValueError):
         return None
-    return values if len(values) == count and all(math.isfinite(value) for value in values) else None
+    return (
+        values if len(values) == count and all(math.isfinite(value) for value in values) else None
+    )
 
 
 def _whole(header: pydicom.Dataset, keyword: str) -> int | None:

@@ -3,7 +3,7 @@
 import gdcm
 from pydicom.uid import UID, JPEGLossless, JPEGLosslessSV1
 
-from ctdeface_worker.domain import PixelFormat
+from ctdeface_worker.imaging.domain import PixelFormat
 
 SYNTAXES = {
     JPEGLossless: gdcm.TransferSyntax.JPEGLosslessProcess14,
@@ -23,19 +23,21 @@ def encode_frame(words: bytes, pixels: PixelFormat, syntax: str) -> bytes:
     image = owner.GetImage()  # an image that Python owned would be freed twice
     image.SetNumberOfDimensions(2)
     image.SetDimensions((pixels.columns, pixels.rows, 1))
-    image.SetPixelFormat(gdcm.PixelFormat(1, 16, pixels.bits_stored, pixels.bits_stored - 1, int(pixels.signed)))
-    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2))
+    image.SetPixelFormat(
+        gdcm.PixelFormat(1, 16, pixels.bits_stored, pixels.bits_stored - 1, int(pixels.signed))
+    )
+    image.SetPhotometricInterpretation(
+        gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2)
+    )
     image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.ExplicitVRLittleEndian))
     image.SetDataElement(value)
     change = gdcm.ImageChangeTransferSyntax()
     change.SetTransferSyntax(gdcm.TransferSyntax(SYNTAXES[UID(syntax)]))
     change.SetInput(image)
     if not change.Change():
-        message = "GDCM could not encode JPEG Lossless"
-        raise RuntimeError(message)
+        raise RuntimeError("GDCM could not encode JPEG Lossless")
     fragments = change.GetOutput().GetDataElement().GetSequenceOfFragments()
     if fragments is None or fragments.GetNumberOfFragments() != 1:
-        message = "GDCM wrote no single JPEG Lossless frame"
-        raise RuntimeError(message)
+        raise RuntimeError("GDCM wrote no single JPEG Lossless frame")
     frame: str = fragments.GetFragment(0).GetByteValue().GetBuffer()
     return frame.encode("utf-8", errors="surrogateescape")

@@ -1,7 +1,9 @@
 """Where every element of a DICOM file lies, to the byte: what edits in place are made with.
 
-pydicom gives values, but not the place of a nested value in the file. This parser is strict: a length that does not fit, an unknown
-value representation or a doubled element makes the file unreadable rather than guessed at (DICOM PS3.5 section 7, PS3.10 section 7).
+pydicom gives values, but not the place of a nested value in the file. This parser is strict: a
+    length that does not fit, an unknown
+value representation or a doubled element makes the file unreadable rather than guessed at (DICOM
+PS3.5 section 7, PS3.10 section 7).
 """
 
 import struct
@@ -27,7 +29,8 @@ class Layout:
         data: the file; for the deflated syntax: file meta information, then the inflated data set.
         transfer_syntax_uid: (0002,0010).
         body: offset of the data set, behind the file meta information.
-        elements: all elements but items and delimiters, nested ones included, in the order of the file.
+        elements: all elements but items and delimiters, nested ones included, in the order of the
+            file.
     """
 
     data: bytes
@@ -57,7 +60,9 @@ class Layout:
 
     def top(self, tag: int) -> Element | None:
         """Return a top-level element."""
-        return next((element for element in self.elements if element.tag == tag and not element.path), None)
+        return next(
+            (element for element in self.elements if element.tag == tag and not element.path), None
+        )
 
 
 def parse(content: bytes) -> Layout:
@@ -69,8 +74,7 @@ def parse(content: bytes) -> Layout:
     try:
         return _parse(content)
     except (struct.error, zlib.error) as error:
-        message = f"truncated or damaged: {error}"
-        raise UnreadableInstance(message) from error
+        raise UnreadableInstance(f"truncated or damaged: {error}") from error
 
 
 def looks_like_bare_data_set(content: bytes) -> bool:
@@ -90,34 +94,38 @@ def looks_like_bare_data_set(content: bytes) -> bool:
 
 def _parse(content: bytes) -> Layout:
     if content[PREAMBLE : PREAMBLE + 4] != b"DICM":
-        message = "no DICM prefix behind the preamble"
-        raise UnreadableInstance(message)
+        raise UnreadableInstance("no DICM prefix behind the preamble")
     meta = Walk(content, big=False, implicit=False)
     body = meta.data_set(PREAMBLE + 4, len(content), only_group=0x0002)
-    named = (content[e.value : e.end].rstrip(b"\0 ").decode("latin-1") for e in meta.found if e.tag == TRANSFER_SYNTAX)
+    named = (
+        content[e.value : e.end].rstrip(b"\0 ").decode("latin-1")
+        for e in meta.found
+        if e.tag == TRANSFER_SYNTAX
+    )
     syntax = next(named, "")
     if not syntax:
-        message = "the file meta information names no transfer syntax"
-        raise UnreadableInstance(message)
-    data = content[:body] + _inflate(content[body:]) if syntax == DeflatedExplicitVRLittleEndian else content
+        raise UnreadableInstance("the file meta information names no transfer syntax")
+    data = (
+        content[:body] + _inflate(content[body:])
+        if syntax == DeflatedExplicitVRLittleEndian
+        else content
+    )
     walk = Walk(data, big=syntax == ExplicitVRBigEndian, implicit=syntax == ImplicitVRLittleEndian)
     if walk.data_set(body, len(data)) != len(data):
-        message = "there are bytes behind the end of the data set"
-        raise UnreadableInstance(message)
+        raise UnreadableInstance("there are bytes behind the end of the data set")
     top = [element.tag for element in walk.found if not element.path]
     if len(set(top)) != len(top):
-        message = "an element occurs twice in the data set"
-        raise UnreadableInstance(message)
-    return Layout(data=data, transfer_syntax_uid=syntax, body=body, elements=(*meta.found, *walk.found))
+        raise UnreadableInstance("an element occurs twice in the data set")
+    return Layout(
+        data=data, transfer_syntax_uid=syntax, body=body, elements=(*meta.found, *walk.found)
+    )
 
 
 def _inflate(data: bytes) -> bytes:
     engine = zlib.decompressobj(-zlib.MAX_WBITS)
     inflated = engine.decompress(data, _MOST_INFLATED_BYTES)
     if not engine.eof:
-        message = "the deflated data set is truncated or too large"
-        raise UnreadableInstance(message)
+        raise UnreadableInstance("the deflated data set is truncated or too large")
     if engine.unused_data.strip(b"\0"):
-        message = "there are bytes behind the deflated data set"
-        raise UnreadableInstance(message)
+        raise UnreadableInstance("there are bytes behind the deflated data set")
     return inflated

@@ -51,7 +51,13 @@ def replace_value(element: Element, data: Bytes) -> Patch:
 
 def replace_element(element: Element, data: Bytes) -> Patch:
     """Replace a whole element; no data removes it."""
-    return Patch(start=element.start, end=element.end, data=data, lengths=element.lengths, group=_top_group(element))
+    return Patch(
+        start=element.start,
+        end=element.end,
+        data=data,
+        lengths=element.lengths,
+        group=_top_group(element),
+    )
 
 
 def insert_element(layout: Layout, tag: int, data: bytes) -> Patch:
@@ -67,7 +73,9 @@ def append_item(layout: Layout, sequence: Element, item: bytes) -> Patch:
     delimited = struct.unpack_from("<L", layout.data, sequence.value - 4)[0] == UNDEFINED
     at = sequence.end - 8 if delimited else sequence.end
     own = () if delimited else (sequence.value - 4,)
-    return Patch(start=at, end=at, data=item, lengths=(*sequence.lengths, *own), group=sequence.tag >> 16)
+    return Patch(
+        start=at, end=at, data=item, lengths=(*sequence.lengths, *own), group=sequence.tag >> 16
+    )
 
 
 def apply(layout: Layout, patches: Iterable[Patch]) -> Iterator[Bytes]:
@@ -75,7 +83,9 @@ def apply(layout: Layout, patches: Iterable[Patch]) -> Iterator[Bytes]:
     data = memoryview(layout.data)
     at = 0
     patches = list(patches)
-    for patch in sorted([*patches, *_true_lengths(layout, patches)], key=lambda patch: (patch.start, patch.end)):
+    for patch in sorted(
+        [*patches, *_true_lengths(layout, patches)], key=lambda patch: (patch.start, patch.end)
+    ):
         if patch.start < at:
             continue
         yield data[at : patch.start]
@@ -84,7 +94,13 @@ def apply(layout: Layout, patches: Iterable[Patch]) -> Iterator[Bytes]:
     yield data[at:]
 
 
-def encoded(layout: Layout, elements: pydicom.Dataset, *, meta: bool = False, characters: CharacterSets = None) -> bytes:
+def encoded(
+    layout: Layout,
+    elements: pydicom.Dataset,
+    *,
+    meta: bool = False,
+    characters: CharacterSets = None,
+) -> bytes:
     """Encode elements the way the file does; `characters` is its (0008,0005)."""
     stream = DicomIO(BytesIO())
     stream.is_implicit_VR = layout.implicit and not meta
@@ -96,7 +112,11 @@ def encoded(layout: Layout, elements: pydicom.Dataset, *, meta: bool = False, ch
 
 def fragmented_element(value: bytes) -> bytes:
     """Encode encapsulated pixel data; such data sets are always explicit little endian."""
-    return struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, UNDEFINED) + value + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    return (
+        struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, UNDEFINED)
+        + value
+        + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    )
 
 
 def native_element(value: bytes) -> bytes:

@@ -26,7 +26,7 @@ from pydicom.uid import (
 from ctdeface_shared.errors import UnreadableInstance, UnsupportedObject, UnsupportedTransferSyntax
 from ctdeface_worker.dicom import jpeg_lossless
 from ctdeface_worker.dicom.layout import Layout
-from ctdeface_worker.domain import PixelFormat
+from ctdeface_worker.imaging.domain import PixelFormat
 
 WordArray: TypeAlias = NDArray[np.uint16]
 StoredArray: TypeAlias = NDArray[np.int32]
@@ -34,8 +34,17 @@ StoredArray: TypeAlias = NDArray[np.int32]
 WORD_BITS = 16
 BRIGHTEST_HU = 10_000.0
 """Nothing in a patient is brighter; padding above it hides nothing."""
-NATIVE = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian})
-_ENCODED_AGAIN = frozenset({RLELossless, JPEGLSLossless, JPEG2000Lossless, JPEGLossless, JPEGLosslessSV1})
+NATIVE = frozenset(
+    {
+        ImplicitVRLittleEndian,
+        ExplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        DeflatedExplicitVRLittleEndian,
+    }
+)
+_ENCODED_AGAIN = frozenset(
+    {RLELossless, JPEGLSLossless, JPEG2000Lossless, JPEGLossless, JPEGLosslessSV1}
+)
 """Lossless syntaxes that a maintained encoder writes."""
 _DECODED = _ENCODED_AGAIN | {JPEG2000, JPEGLSNearLossless}
 _PLUGINS = {
@@ -59,24 +68,29 @@ def decode(layout: Layout, pixels: PixelFormat) -> WordArray:
     """
     element = layout.pixel_data
     if element is None:
-        message = "there is no pixel data"
-        raise UnreadableInstance(message)
+        raise UnreadableInstance("there is no pixel data")
     data = memoryview(layout.data)[element.value : element.end]
     if layout.transfer_syntax_uid in NATIVE:
         return _words(data, pixels, ">u2" if not layout.little_endian else "<u2")
     if layout.transfer_syntax_uid not in _DECODED or not element.fragmented:
         name = UID(layout.transfer_syntax_uid).name
-        message = f"pixel data in the transfer syntax {name} cannot be decoded here; convert the series to an uncompressed one first"
-        raise UnsupportedTransferSyntax(message)
+        raise UnsupportedTransferSyntax(
+            f"pixel data in the transfer syntax {name} cannot be decoded here; convert the series to an uncompressed one first"
+        )
     return _decompress(bytes(data), pixels, layout.transfer_syntax_uid)
 
 
 def _words(data: memoryview, pixels: PixelFormat, kind: str) -> WordArray:
     expected = pixels.rows * pixels.columns * 2
     if len(data) != expected:
-        message = f"the pixel data hold {len(data)} bytes where {pixels.rows} x {pixels.columns} pixels need {expected}"
-        raise UnreadableInstance(message)
-    return np.frombuffer(data, dtype=kind).reshape(pixels.rows, pixels.columns).astype(np.uint16, copy=False)
+        raise UnreadableInstance(
+            f"the pixel data hold {len(data)} bytes where {pixels.rows} x {pixels.columns} pixels need {expected}"
+        )
+    return (
+        np.frombuffer(data, dtype=kind)
+        .reshape(pixels.rows, pixels.columns)
+        .astype(np.uint16, copy=False)
+    )
 
 
 def _decompress(data: bytes, pixels: PixelFormat, syntax: str) -> WordArray:
@@ -87,14 +101,17 @@ def _decompress(data: bytes, pixels: PixelFormat, syntax: str) -> WordArray:
                 encapsulate(frames),
                 raw=True,
                 decoding_plugin=_PLUGINS.get(UID(syntax), "gdcm"),
-                **{**_image_keywords(pixels), "correct_unused_bits": False},  # what hides in them must be seen
+                **{
+                    **_image_keywords(pixels),
+                    "correct_unused_bits": False,
+                },  # what hides in them must be seen
             )
     except (RuntimeError, ValueError, NotImplementedError) as error:
-        message = f"the compressed pixel data cannot be decoded: {error}"
-        raise UnreadableInstance(message) from error
+        raise UnreadableInstance(f"the compressed pixel data cannot be decoded: {error}") from error
     if decoded.shape != (pixels.rows, pixels.columns) or decoded.dtype.itemsize != 2:
-        message = f"the compressed pixel data hold {decoded.shape} pixels where the header says {pixels.rows} x {pixels.columns}"
-        raise UnreadableInstance(message)
+        raise UnreadableInstance(
+            f"the compressed pixel data hold {decoded.shape} pixels where the header says {pixels.rows} x {pixels.columns}"
+        )
     return np.ascontiguousarray(decoded).view(np.uint16)
 
 
@@ -114,7 +131,11 @@ def _frame(words: WordArray, pixels: PixelFormat, syntax: str) -> bytes:
     if syntax in jpeg_lossless.SYNTAXES:
         return jpeg_lossless.encode_frame(words.astype("<u2").tobytes(), pixels, syntax)
     image = words.view(np.int16) if pixels.signed else words
-    return bytes(get_encoder(UID(syntax)).encode(image, encoding_plugin=_ENCODERS[UID(syntax)], **_image_keywords(pixels)))
+    return bytes(
+        get_encoder(UID(syntax)).encode(
+            image, encoding_plugin=_ENCODERS[UID(syntax)], **_image_keywords(pixels)
+        )
+    )
 
 
 def _image_keywords(pixels: PixelFormat) -> dict[str, Any]:
@@ -159,7 +180,9 @@ def unused_bits_are_empty(words: WordArray, pixels: PixelFormat) -> bool:
     if not used.any():
         return True
     whole = words[used]
-    return bool(padding_mask(words, pixels)[used].all() and whole.min() == whole.max())  # one value draws no picture
+    return bool(
+        padding_mask(words, pixels)[used].all() and whole.min() == whole.max()
+    )  # one value draws no picture
 
 
 def put(words: WordArray, value: int, where: NDArray[np.bool_], pixels: PixelFormat) -> WordArray:
@@ -167,7 +190,9 @@ def put(words: WordArray, value: int, where: NDArray[np.bool_], pixels: PixelFor
     sign_bit = np.uint16(1 << (pixels.bits_stored - 1))
     bits = value & ((1 << pixels.bits_stored) - 1)
     above = 0xFFFF & ~((1 << pixels.bits_stored) - 1)
-    unsigned_habit = bool(((words & sign_bit) != 0).any()) and not bool((words[(words & sign_bit) != 0] & np.uint16(above)).any())
+    unsigned_habit = bool(((words & sign_bit) != 0).any()) and not bool(
+        (words[(words & sign_bit) != 0] & np.uint16(above)).any()
+    )
     if pixels.signed and value < 0 and not (above and unsigned_habit):
         bits |= above
     edited = words.copy()
@@ -182,11 +207,13 @@ def check_pixels(words: WordArray, pixels: PixelFormat, highest_padding_hu: floa
         UnsupportedObject: unused bits hold something, or padding voxels would be tissue.
     """
     if not unused_bits_are_empty(words, pixels):
-        message = "unused bits of the pixel data hold something, which could be another picture of the face"
-        raise UnsupportedObject(message)
+        raise UnsupportedObject(
+            "unused bits of the pixel data hold something, which could be another picture of the face"
+        )
     if pixels.padding is not None:
         whole = words.view(np.int16) if pixels.signed else words
         hu = whole[padding_mask(words, pixels)] * pixels.slope + pixels.intercept
         if ((hu > highest_padding_hu) & (hu < BRIGHTEST_HU)).any():
-            message = f"voxels marked as padding are brighter than {highest_padding_hu:.0f} HU, so they could hide tissue"
-            raise UnsupportedObject(message)
+            raise UnsupportedObject(
+                f"voxels marked as padding are brighter than {highest_padding_hu:.0f} HU, so they could hide tissue"
+            )

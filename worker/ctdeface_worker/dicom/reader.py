@@ -77,14 +77,20 @@ class CaseFiles:
 def read_case(root: Path) -> CaseFiles:
     """Read every file below a folder, each once.
 
-    Links are not followed out of the case: a link that leads there may stand for a slice, so it counts as unreadable.
+    Links are not followed out of the case: a link that leads there may stand for a slice, so it
+        counts as unreadable.
 
     Raises:
         OSError: a file or folder cannot be read by this user, or went away.
     """
     inside = root.resolve()
-    with warnings.catch_warnings(action="ignore"):  # complaints about single values; those that are used are checked where they are
-        files = tuple(_read(path, path.relative_to(root).as_posix(), inside) for path in sorted(_entries(root)))
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # complaints about single values; those that are used are checked where they are
+        files = tuple(
+            _read(path, path.relative_to(root).as_posix(), inside)
+            for path in sorted(_entries(root))
+        )
     return CaseFiles(root=root, files=files)
 
 
@@ -96,7 +102,9 @@ def read_files(root: Path, names: Iterable[str]) -> CaseFiles:
     """
     inside = root.resolve()
     with warnings.catch_warnings(action="ignore"):  # as above: they quote header values
-        return CaseFiles(root=root, files=tuple(_read(root / name, name, inside) for name in sorted(names)))
+        return CaseFiles(
+            root=root, files=tuple(_read(root / name, name, inside) for name in sorted(names))
+        )
 
 
 def _entries(folder: Path) -> Iterator[Path]:
@@ -112,24 +120,45 @@ def _read(path: Path, name: str, inside: Path) -> CaseFile:
     if path.is_symlink():
         target = path.resolve()
         if not target.is_relative_to(inside) or not target.exists():
-            return _without_content(name, FileKind.UNREADABLE, "a link that leads out of the case or nowhere is not followed")
+            return _without_content(
+                name,
+                FileKind.UNREADABLE,
+                "a link that leads out of the case or nowhere is not followed",
+            )
         if target.is_dir():
-            return _without_content(name, FileKind.OTHER, "a link to a folder of the same case, which is read in its own place")
+            return _without_content(
+                name,
+                FileKind.OTHER,
+                "a link to a folder of the same case, which is read in its own place",
+            )
     if not stat.S_ISREG(path.stat().st_mode):
         return _without_content(name, FileKind.OTHER, "not a regular file")
     content = path.read_bytes()
     kind, reason, dicom = _understand(content, path.suffix.lower())
-    return CaseFile(name=name, size=len(content), sha256=hashlib.sha256(content).hexdigest(), kind=kind, reason=reason, dicom=dicom)
+    return CaseFile(
+        name=name,
+        size=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        kind=kind,
+        reason=reason,
+        dicom=dicom,
+    )
 
 
 def _without_content(name: str, kind: FileKind, reason: str) -> CaseFile:
-    return CaseFile(name=name, size=0, sha256=hashlib.sha256().hexdigest(), kind=kind, reason=reason)
+    return CaseFile(
+        name=name, size=0, sha256=hashlib.sha256().hexdigest(), kind=kind, reason=reason
+    )
 
 
 def _understand(content: bytes, suffix: str) -> tuple[FileKind, str, DicomFile | None]:
     if content[PREAMBLE : PREAMBLE + 4] != b"DICM":
         if looks_like_bare_data_set(content):
-            return FileKind.UNREADABLE, "a DICOM data set without the preamble that DICOM files begin with", None
+            return (
+                FileKind.UNREADABLE,
+                "a DICOM data set without the preamble that DICOM files begin with",
+                None,
+            )
         if suffix in DICOM_SUFFIXES and not content.startswith(_APPLE_DOUBLE):
             return FileKind.UNREADABLE, f"named {suffix} but not readable as DICOM", None
         return FileKind.OTHER, "not DICOM", None
@@ -137,7 +166,9 @@ def _understand(content: bytes, suffix: str) -> tuple[FileKind, str, DicomFile |
         dicom = _parse(content)
     except UnreadableInstance as error:
         return FileKind.UNREADABLE, str(error), None
-    directory = dicom.header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+    directory = (
+        dicom.header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+    )
     return (FileKind.DICOMDIR if directory else FileKind.DICOM), "", dicom
 
 
@@ -148,10 +179,8 @@ def _parse(content: bytes) -> DicomFile:
     try:
         header = pydicom.dcmread(stream, stop_before_pixels=True)
     except (InvalidDicomError, ValueError, KeyError, EOFError, NotImplementedError) as error:
-        message = f"not readable as DICOM: {error}"
-        raise UnreadableInstance(message) from error
+        raise UnreadableInstance(f"not readable as DICOM: {error}") from error
     pixels = layout.pixel_data
     if pixels is not None and not layout.deflated and stream.tell() != pixels.start:
-        message = "two readers disagree about where the pixel data lies"
-        raise UnreadableInstance(message)
+        raise UnreadableInstance("two readers disagree about where the pixel data lies")
     return DicomFile(content=content, layout=layout, header=header)

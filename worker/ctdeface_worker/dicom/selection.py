@@ -5,11 +5,23 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ctdeface_shared.errors import InvalidSeries, MixedPatients, NotDicom, RepeatedPositions, UnreadableInstance
-from ctdeface_worker.dicom.eligibility import NO_POLICY, ElementPolicy, Refusal, WithheldCode, as_instance
+from ctdeface_shared.errors import (
+    InvalidSeries,
+    MixedPatients,
+    NotDicom,
+    RepeatedPositions,
+    UnreadableInstance,
+)
+from ctdeface_worker.dicom.eligibility import (
+    NO_POLICY,
+    ElementPolicy,
+    Refusal,
+    WithheldCode,
+    as_instance,
+)
 from ctdeface_worker.dicom.reader import CaseFile, CaseFiles, FileKind
 from ctdeface_worker.dicom.stacks import FEWEST_SLICES, arrange, same_positions, stacks
-from ctdeface_worker.domain import Fate, Instance, Series
+from ctdeface_worker.imaging.domain import Fate, Instance, Series
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +58,11 @@ def select(files: CaseFiles, *, policy: ElementPolicy = NO_POLICY) -> Selection:
         NotDicom: the case holds no DICOM at all.
         MixedPatients: the case holds instances of more than one patient.
     """
-    with warnings.catch_warnings(action="ignore"):  # values that matter are checked where they are used
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # values that matter are checked where they are used
         if not any(file.kind is not FileKind.OTHER for file in files.files):
-            message = "the case holds no DICOM"
-            raise NotDicom(message)
+            raise NotDicom("the case holds no DICOM")
         _check_one_patient(files.files)
         others, by_series = _sort_out(files.files, policy)
     selected: list[Series] = []
@@ -57,21 +70,29 @@ def select(files: CaseFiles, *, policy: ElementPolicy = NO_POLICY) -> Selection:
         series, fates = _volumes(uid, instances)
         selected += series
         others += fates
-    return Selection(series=tuple(selected), others=tuple(sorted(others, key=lambda fate: fate.file)))
+    return Selection(
+        series=tuple(selected), others=tuple(sorted(others, key=lambda fate: fate.file))
+    )
 
 
 def _check_one_patient(files: Iterable[CaseFile]) -> None:
     """Compare PatientID (PatientName where there is none) and issuer; an instance that names no issuer fits any."""
     headers = [file.dicom.header for file in files if file.kind is FileKind.DICOM and file.dicom]
     belonging = [header for header in headers if header.get("StudyInstanceUID")]
-    patients = {str(header.get("PatientID") or "").strip() or f"name {header.get('PatientName', '')}" for header in belonging}
+    patients = {
+        str(header.get("PatientID") or "").strip() or f"name {header.get('PatientName', '')}"
+        for header in belonging
+    }
     issuers = {str(header.get("IssuerOfPatientID") or "").strip() for header in belonging} - {""}
     if len(patients) > 1 or len(issuers) > 1:
-        message = f"the case holds instances of {max(len(patients), len(issuers))} patients"
-        raise MixedPatients(message)
+        raise MixedPatients(
+            f"the case holds instances of {max(len(patients), len(issuers))} patients"
+        )
 
 
-def _sort_out(files: Iterable[CaseFile], policy: ElementPolicy) -> tuple[list[FileFate], dict[str, list[Instance]]]:
+def _sort_out(
+    files: Iterable[CaseFile], policy: ElementPolicy
+) -> tuple[list[FileFate], dict[str, list[Instance]]]:
     """Separate possible slices, by series, from everything else."""
     fates: list[FileFate] = []
     by_series: dict[str, list[Instance]] = defaultdict(list)
@@ -97,10 +118,16 @@ def _sort_out(files: Iterable[CaseFile], policy: ElementPolicy) -> tuple[list[Fi
             spoiled[uid] = outcome
     for uid in sorted(damaged.keys() & by_series.keys()):
         reason = f"belongs to the series of {damaged[uid]}, which is damaged"
-        fates += [_failed(instance.file, UnreadableInstance.code, reason, uid) for instance in by_series.pop(uid)]
+        fates += [
+            _failed(instance.file, UnreadableInstance.code, reason, uid)
+            for instance in by_series.pop(uid)
+        ]
     for uid in sorted(spoiled.keys() & by_series.keys()):
         reason = f"belongs to a series of which another instance {spoiled[uid].reason}"
-        fates += [_withheld(instance.file, spoiled[uid].code, reason, uid) for instance in by_series.pop(uid)]
+        fates += [
+            _withheld(instance.file, spoiled[uid].code, reason, uid)
+            for instance in by_series.pop(uid)
+        ]
     return fates, by_series
 
 
@@ -108,16 +135,34 @@ def _fate_of_other(file: CaseFile) -> FileFate:
     if file.kind is FileKind.UNREADABLE:
         return _failed(file.name, UnreadableInstance.code, file.reason)
     if file.kind is FileKind.DICOMDIR:
-        return _withheld(file.name, WithheldCode.DICOMDIR, "a DICOMDIR, which would no longer fit the files that are released")
+        return _withheld(
+            file.name,
+            WithheldCode.DICOMDIR,
+            "a DICOMDIR, which would no longer fit the files that are released",
+        )
     return _withheld(file.name, WithheldCode.NOT_DICOM, file.reason)
 
 
-def _withheld(file: str, code: WithheldCode, reason: str, series_instance_uid: str | None = None) -> FileFate:
-    return FileFate(file=file, fate=Fate.WITHHELD, code=code.value, reason=reason, series_instance_uid=series_instance_uid)
+def _withheld(
+    file: str, code: WithheldCode, reason: str, series_instance_uid: str | None = None
+) -> FileFate:
+    return FileFate(
+        file=file,
+        fate=Fate.WITHHELD,
+        code=code.value,
+        reason=reason,
+        series_instance_uid=series_instance_uid,
+    )
 
 
 def _failed(file: str, code: str, reason: str, series_instance_uid: str | None = None) -> FileFate:
-    return FileFate(file=file, fate=Fate.FAILED, code=code, reason=reason, series_instance_uid=series_instance_uid)
+    return FileFate(
+        file=file,
+        fate=Fate.FAILED,
+        code=code,
+        reason=reason,
+        series_instance_uid=series_instance_uid,
+    )
 
 
 def _volumes(uid: str, instances: list[Instance]) -> tuple[list[Series], list[FileFate]]:
@@ -127,7 +172,10 @@ def _volumes(uid: str, instances: list[Instance]) -> tuple[list[Series], list[Fi
         try:
             ordered = arrange(stack)
         except RepeatedPositions as error:
-            fates += [_withheld(instance.file, WithheldCode.REPEATED_POSITIONS, str(error), uid) for instance in stack]
+            fates += [
+                _withheld(instance.file, WithheldCode.REPEATED_POSITIONS, str(error), uid)
+                for instance in stack
+            ]
         except InvalidSeries as error:
             fates += [_failed(instance.file, error.code, str(error), uid) for instance in stack]
         else:
@@ -135,7 +183,13 @@ def _volumes(uid: str, instances: list[Instance]) -> tuple[list[Series], list[Fi
                 volumes.append(ordered)
             else:
                 reason = f"fewer than {FEWEST_SLICES} parallel slices are no volume"
-                fates += [_withheld(instance.file, WithheldCode.NOT_A_VOLUME, reason, uid) for instance in stack]
+                fates += [
+                    _withheld(instance.file, WithheldCode.NOT_A_VOLUME, reason, uid)
+                    for instance in stack
+                ]
     several = len(volumes) > 1
-    parts = [Series(series_instance_uid=uid, part=n if several else 0, instances=volume) for n, volume in enumerate(volumes, start=1)]
+    parts = [
+        Series(series_instance_uid=uid, part=n if several else 0, instances=volume)
+        for n, volume in enumerate(volumes, start=1)
+    ]
     return parts, fates

@@ -6,9 +6,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from ctdeface_shared.errors import InconsistentGeometry, InvalidSeries, MissingSlices, RepeatedPositions
+from ctdeface_shared.errors import (
+    InconsistentGeometry,
+    InvalidSeries,
+    MissingSlices,
+    RepeatedPositions,
+)
 from ctdeface_worker.dicom.layout import parse
-from ctdeface_worker.domain import FloatArray, Instance, Placement
+from ctdeface_worker.imaging.domain import FloatArray, Instance, Placement
 
 FEWEST_SLICES = 3
 SAME_POSITION_MM = 0.02
@@ -40,9 +45,12 @@ def arrange(instances: Sequence[Instance]) -> tuple[Instance, ...]:
     Raises:
         RepeatedPositions: different images lie at one position.
         MissingSlices: there is a gap.
-        InconsistentGeometry: the slices do not lie on one line, or different images share a SOPInstanceUID.
+        InconsistentGeometry: the slices do not lie on one line, or different images share a
+            SOPInstanceUID.
     """
-    ordered = sorted(instances, key=lambda instance: (position_mm(instance.placement), instance.file))
+    ordered = sorted(
+        instances, key=lambda instance: (position_mm(instance.placement), instance.file)
+    )
     _check_identities(ordered)
     _check_repeats(ordered)
     single = [ordered[group[0]] for group in same_positions(ordered)]
@@ -82,18 +90,36 @@ def _parallel(one: Instance, other: Instance) -> bool:
     return (
         (one.pixels.rows, one.pixels.columns) == (other.pixels.rows, other.pixels.columns)
         and a.frame_of_reference_uid == b.frame_of_reference_uid
-        and all(abs(p - q) < _SAME_DIRECTION for p, q in zip(a.orientation, b.orientation, strict=True))
-        and all(math.isclose(p, q, rel_tol=1e-3) for p, q in zip(a.pixel_spacing_mm, b.pixel_spacing_mm, strict=True))
+        and all(
+            abs(p - q) < _SAME_DIRECTION for p, q in zip(a.orientation, b.orientation, strict=True)
+        )
+        and all(
+            math.isclose(p, q, rel_tol=1e-3)
+            for p, q in zip(a.pixel_spacing_mm, b.pixel_spacing_mm, strict=True)
+        )
     )
 
 
 def _acquisitions(stack: list[Instance]) -> list[tuple[Instance, ...]]:
     """Split a stack by acquisition number if only its acquisitions, each with positions of its own, make volumes."""
     whole = tuple(stack)
-    numbers = sorted({instance.acquisition_number for instance in stack if instance.acquisition_number is not None})
-    if len(numbers) < 2 or any(instance.acquisition_number is None for instance in stack) or _is_volume(whole):
+    numbers = sorted(
+        {
+            instance.acquisition_number
+            for instance in stack
+            if instance.acquisition_number is not None
+        }
+    )
+    if (
+        len(numbers) < 2
+        or any(instance.acquisition_number is None for instance in stack)
+        or _is_volume(whole)
+    ):
         return [whole]
-    parts = [tuple(instance for instance in stack if instance.acquisition_number == number) for number in numbers]
+    parts = [
+        tuple(instance for instance in stack if instance.acquisition_number == number)
+        for number in numbers
+    ]
     return parts if all(_is_volume(part) for part in parts) and _interleaved(parts) else [whole]
 
 
@@ -108,7 +134,8 @@ def _is_volume(instances: Sequence[Instance]) -> bool:
 def _interleaved(parts: Iterable[Sequence[Instance]]) -> bool:
     """Tell whether the parts reach through each other without sharing a position.
 
-    Parts that share positions are a dynamic series; parts one above the other are one stack, whose gaps must be found.
+    Parts that share positions are a dynamic series; parts one above the other are one stack, whose
+    gaps must be found.
     """
     positions = [sorted(position_mm(instance.placement) for instance in part) for part in parts]
     every = sorted(position for part in positions for position in part)
@@ -121,21 +148,27 @@ def _check_identities(ordered: Sequence[Instance]) -> None:
     first: dict[str, Instance] = {}
     for instance in ordered:
         twin = first.setdefault(instance.sop_instance_uid, instance)
-        if twin.placement.position != instance.placement.position or not _same_pixels(twin, instance):
-            message = "different images share one SOPInstanceUID"
-            raise InconsistentGeometry(message)
+        if twin.placement.position != instance.placement.position or not _same_pixels(
+            twin, instance
+        ):
+            raise InconsistentGeometry("different images share one SOPInstanceUID")
 
 
 def _check_repeats(ordered: Sequence[Instance]) -> None:
     for group in same_positions(ordered):
         for number in group[1:]:
-            if not np.allclose(ordered[group[0]].placement.position, ordered[number].placement.position, rtol=0, atol=0.1):
-                message = "slices of one stack lie beside each other"
-                raise InconsistentGeometry(message)
+            if not np.allclose(
+                ordered[group[0]].placement.position,
+                ordered[number].placement.position,
+                rtol=0,
+                atol=0.1,
+            ):
+                raise InconsistentGeometry("slices of one stack lie beside each other")
             if not _same_pixels(ordered[group[0]], ordered[number]):
                 at = position_mm(ordered[number].placement)
-                message = f"different images lie at one position ({at:.2f} mm): dynamic and multi-energy series are not supported yet"
-                raise RepeatedPositions(message)
+                raise RepeatedPositions(
+                    f"different images lie at one position ({at:.2f} mm): dynamic and multi-energy series are not supported yet"
+                )
 
 
 def _same_pixels(one: Instance, other: Instance) -> bool:
@@ -153,14 +186,17 @@ def _check_gaps(single: Sequence[Instance]) -> None:
     gaps = np.diff(positions)
     usual = _usual_gaps(single, gaps)
     numbers = [instance.instance_number for instance in single]
-    steps = np.abs(np.diff([n for n in numbers if n is not None])) if None not in numbers else np.ones(len(gaps))
+    steps = (
+        np.abs(np.diff([n for n in numbers if n is not None]))
+        if None not in numbers
+        else np.ones(len(gaps))
+    )
     hole = (steps > _MISSING * np.median(steps)) & (gaps > _WIDENED * usual.mean(axis=0))
     for i in np.flatnonzero((gaps > _MISSING * usual.max(axis=0)) | hole)[:1]:
-        message = (
+        raise MissingSlices(
             f"slices are missing between {positions[i]:.2f} mm and {positions[i + 1]:.2f} mm along the slice normal, "
             f"where {usual[:, i].mean():.2f} mm from slice to slice is usual"
         )
-        raise MissingSlices(message)
 
 
 def _usual_gaps(single: Sequence[Instance], gaps: FloatArray) -> FloatArray:
@@ -171,11 +207,15 @@ def _usual_gaps(single: Sequence[Instance], gaps: FloatArray) -> FloatArray:
     overall = float(np.median(gaps))
     inside = {b: gaps[within & (block[1:] == b)] for b in set(block.tolist())}
     medians = {b: float(np.median(own)) if own.size else overall for b, own in inside.items()}
-    return np.array([[medians[b] for b in block[:-1].tolist()], [medians[b] for b in block[1:].tolist()]])
+    return np.array(
+        [[medians[b] for b in block[:-1].tolist()], [medians[b] for b in block[1:].tolist()]]
+    )
 
 
 def _other_thickness(one: float | None, other: float | None) -> bool:
-    return one is not None and other is not None and abs(one - other) > 0.1 * max(abs(one), abs(other))
+    return (
+        one is not None and other is not None and abs(one - other) > 0.1 * max(abs(one), abs(other))
+    )
 
 
 def _check_drift(single: Sequence[Instance]) -> None:
@@ -186,5 +226,4 @@ def _check_drift(single: Sequence[Instance]) -> None:
     fit = np.polynomial.polynomial.polyfit(along, off, 1)
     residual = off - np.polynomial.polynomial.polyval(along, fit).T
     if np.abs(residual).max() > max(_DRIFT_MM, *single[0].placement.pixel_spacing_mm):
-        message = "slices of one stack lie beside each other"
-        raise InconsistentGeometry(message)
+        raise InconsistentGeometry("slices of one stack lie beside each other")

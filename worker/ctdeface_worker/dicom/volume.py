@@ -5,11 +5,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctdeface_shared.errors import PermanentError
-from ctdeface_shared.options import HIGHEST_FILL_HU
+from ctdeface_shared.jobs.options import HIGHEST_FILL_HU
 from ctdeface_worker.dicom.layout import parse
-from ctdeface_worker.dicom.pixels import WordArray, check_pixels, decode, padding_mask, stored_values
+from ctdeface_worker.dicom.pixels import (
+    WordArray,
+    check_pixels,
+    decode,
+    padding_mask,
+    stored_values,
+)
 from ctdeface_worker.dicom.stacks import same_positions
-from ctdeface_worker.domain import BoolArray, Geometry, HuArray, Instance, Series, Volume, read_only
+from ctdeface_worker.imaging.domain import (
+    BoolArray,
+    Geometry,
+    HuArray,
+    Instance,
+    Series,
+    Volume,
+    read_only,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,8 +33,10 @@ class LoadedSeries:
     Attributes:
         series: where they come from.
         volume: in HU, one slice per position.
-        stored: per instance (not per slice) the 16-bit words of its pixel data, (row, column), read-only.
-        slice_of: per instance the number of its slice in the volume; instances with equal pixels share a slice.
+        stored: per instance (not per slice) the 16-bit words of its pixel data, (row, column),
+            read-only.
+        slice_of: per instance the number of its slice in the volume; instances with equal pixels
+            share a slice.
     """
 
     series: Series
@@ -50,7 +66,12 @@ def load(series: Series) -> LoadedSeries:
         hu[k] += np.float32(pixels.intercept)
         np.logical_not(padding_mask(stored[number], pixels), out=valid[k])
     volume = Volume(hu=hu, valid=valid, geometry=geometry)
-    return LoadedSeries(series=series, volume=volume, stored=stored, slice_of=tuple(slice_of[n] for n in range(len(stored))))
+    return LoadedSeries(
+        series=series,
+        volume=volume,
+        stored=stored,
+        slice_of=tuple(slice_of[n] for n in range(len(stored))),
+    )
 
 
 def _decoded(instance: Instance) -> WordArray:
@@ -58,8 +79,7 @@ def _decoded(instance: Instance) -> WordArray:
         words = decode(parse(instance.content), instance.pixels)
         check_pixels(words, instance.pixels, HIGHEST_FILL_HU)
     except PermanentError as error:
-        message = f"{instance.file}: {error}"
-        raise type(error)(message) from error
+        raise type(error)(f"{instance.file}: {error}") from error
     read_only(words)
     return words
 
@@ -67,7 +87,10 @@ def _decoded(instance: Instance) -> WordArray:
 def _geometry(instances: list[Instance]) -> Geometry:
     """Geometry of slices that are ordered along the cross product of their orientation's two directions."""
     placement = instances[0].placement
-    along_row, down_column = np.array(placement.orientation[:3]), np.array(placement.orientation[3:])
+    along_row, down_column = (
+        np.array(placement.orientation[:3]),
+        np.array(placement.orientation[3:]),
+    )
     return Geometry(
         shape=(len(instances), instances[0].pixels.rows, instances[0].pixels.columns),
         row_step_lps=down_column / np.linalg.norm(down_column) * placement.pixel_spacing_mm[0],

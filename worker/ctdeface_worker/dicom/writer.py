@@ -10,10 +10,15 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from ctdeface_shared.options import HeaderPolicy
+from ctdeface_shared.jobs.options import HeaderPolicy
 from ctdeface_worker.dicom.annotation import Change, annotate
 from ctdeface_worker.dicom.elements import Element, tag_name
-from ctdeface_worker.dicom.eligibility import NO_POLICY, ElementPolicy, could_hold_a_picture, is_picture
+from ctdeface_worker.dicom.eligibility import (
+    NO_POLICY,
+    ElementPolicy,
+    could_hold_a_picture,
+    is_picture,
+)
 from ctdeface_worker.dicom.layout import Layout, parse
 from ctdeface_worker.dicom.patches import (
     Bytes,
@@ -27,7 +32,7 @@ from ctdeface_worker.dicom.patches import (
 )
 from ctdeface_worker.dicom.pixels import NATIVE, WordArray, encode
 from ctdeface_worker.dicom.volume import LoadedSeries
-from ctdeface_worker.domain import DifferenceKind, ExpectedDifference, Instance
+from ctdeface_worker.imaging.domain import DifferenceKind, ExpectedDifference, Instance
 
 _SIGNATURES = frozenset({0xFFFAFFFA, 0x4FFE0001})
 _OFFSET_TABLES = (0x7FE00001, 0x7FE00002)
@@ -39,7 +44,8 @@ class Headers:
 
     Attributes:
         policy: preserve or annotate.
-        uids: old to new SOP and Series Instance UIDs of the whole case, from `annotation.new_uids`; only for annotate.
+        uids: old to new SOP and Series Instance UIDs of the whole case, from `annotation.new_uids`;
+            only for annotate.
         elements: what the data stewards decided about large opaque elements.
     """
 
@@ -71,7 +77,10 @@ class WrittenInstance:
 
 
 def write_series(
-    loaded: LoadedSeries, edited: tuple[WordArray, ...], destination: Path, headers: Headers = PRESERVE
+    loaded: LoadedSeries,
+    edited: tuple[WordArray, ...],
+    destination: Path,
+    headers: Headers = PRESERVE,
 ) -> tuple[WrittenInstance, ...]:
     """Write every instance of a series below a folder under its own name, without fsync.
 
@@ -85,23 +94,46 @@ def write_series(
         Per instance the exact list of expected differences.
     """
     rows = zip(loaded.series.instances, loaded.stored, edited, loaded.slice_of, strict=True)
-    with warnings.catch_warnings(action="ignore"):  # they quote header values, which may name the patient
-        return tuple(_write(instance, before, after, destination, headers, k) for instance, before, after, k in rows)
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # they quote header values, which may name the patient
+        return tuple(
+            _write(instance, before, after, destination, headers, k)
+            for instance, before, after, k in rows
+        )
 
 
-def _write(  # noqa: PLR0913, PLR0917  one row of the series, spread out
-    instance: Instance, before: WordArray, after: WordArray, destination: Path, headers: Headers, slice_number: int
+def _write(
+    instance: Instance,
+    before: WordArray,
+    after: WordArray,
+    destination: Path,
+    headers: Headers,
+    slice_number: int,
 ) -> WrittenInstance:
     layout = parse(instance.content)
-    changes = [*_pixel_changes(layout, instance, before, after), *_picture_changes(layout, headers.elements)]
+    changes = [
+        *_pixel_changes(layout, instance, before, after),
+        *_picture_changes(layout, headers.elements),
+    ]
     if headers.policy is HeaderPolicy.ANNOTATE:
-        changes += annotate(layout, pydicom.dcmread(BytesIO(instance.content), stop_before_pixels=True), headers.uids)
+        changes += annotate(
+            layout,
+            pydicom.dcmread(BytesIO(instance.content), stop_before_pixels=True),
+            headers.uids,
+        )
     path = destination / instance.file
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as stream:
-        stream.writelines(_pieces(layout, [patch for patch, _ in changes]) if changes else [instance.content])
+        stream.writelines(
+            _pieces(layout, [patch for patch, _ in changes]) if changes else [instance.content]
+        )
     differences = dict.fromkeys(difference for _, listed in changes for difference in listed)
-    signatures = tuple(element.name for element in layout.elements if element.tag in _SIGNATURES) if changes else ()
+    signatures = (
+        tuple(element.name for element in layout.elements if element.tag in _SIGNATURES)
+        if changes
+        else ()
+    )
     return WrittenInstance(
         file=instance.file,
         sop_instance_uid=instance.sop_instance_uid,
@@ -124,7 +156,9 @@ def _pieces(layout: Layout, patches: list[Patch]) -> Iterator[Bytes]:
     yield deflated + b"\0" * (len(deflated) % 2)
 
 
-def _pixel_changes(layout: Layout, instance: Instance, before: WordArray, after: WordArray) -> Iterator[Change]:
+def _pixel_changes(
+    layout: Layout, instance: Instance, before: WordArray, after: WordArray
+) -> Iterator[Change]:
     element = layout.pixel_data
     if element is None or after is before or np.array_equal(after, before):
         return
@@ -136,7 +170,10 @@ def _pixel_changes(layout: Layout, instance: Instance, before: WordArray, after:
     for tag in _OFFSET_TABLES:
         table = layout.top(tag)
         if table is not None:
-            yield replace_element(table, b""), (_difference(table, "of the former compressed frame", DifferenceKind.REMOVED),)
+            yield (
+                replace_element(table, b""),
+                (_difference(table, "of the former compressed frame", DifferenceKind.REMOVED),),
+            )
     value = encode(after, instance.pixels, instance.transfer_syntax_uid)
     if value is not None:
         yield replace_element(element, fragmented_element(value)), (face,)
@@ -156,11 +193,23 @@ def _picture_changes(layout: Layout, policy: ElementPolicy) -> Iterator[Change]:
         if not blank and not is_picture(element):
             continue
         if element.fragmented and element.path:
-            holder = next(e for e in layout.elements if e.path == element.path[:-1] and e.tag == element.path[-1][0])
-            yield replace_element(holder, b""), (_difference(holder, "may show the face, compressed", DifferenceKind.REMOVED),)
+            holder = next(
+                e
+                for e in layout.elements
+                if e.path == element.path[:-1] and e.tag == element.path[-1][0]
+            )
+            yield (
+                replace_element(holder, b""),
+                (_difference(holder, "may show the face, compressed", DifferenceKind.REMOVED),),
+            )
         elif layout.data[element.value : element.end].strip(b"\0"):
-            yield replace_value(element, bytes(element.size)), (_difference(element, "may show the face"),)
+            yield (
+                replace_value(element, bytes(element.size)),
+                (_difference(element, "may show the face"),),
+            )
 
 
-def _difference(element: Element, reason: str, kind: DifferenceKind = DifferenceKind.CHANGED) -> ExpectedDifference:
+def _difference(
+    element: Element, reason: str, kind: DifferenceKind = DifferenceKind.CHANGED
+) -> ExpectedDifference:
     return ExpectedDifference(path=element.name, kind=kind, reason=reason)

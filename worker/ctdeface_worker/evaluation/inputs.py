@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from ctdeface_shared.errors import NothingToRelease
-from ctdeface_shared.manifest import Manifest
+from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_worker.dicom import reader, selection
 from ctdeface_worker.dicom import volume as volumes
-from ctdeface_worker.domain import BoolArray, Volume
-from ctdeface_worker.nifti import read_nifti
+from ctdeface_worker.imaging.domain import BoolArray, Volume
+from ctdeface_worker.imaging.nifti import read_nifti
 from ctdeface_worker.phantom import without_face
 from ctdeface_worker.phantom.head import Phantom, make_head
 from ctdeface_worker.phantom.scenes import scene
@@ -79,20 +79,32 @@ class Subject:
 def found(data: Path) -> Iterator[Input]:
     """Yield the first-level folders of a folder that hold no NIfTI as DICOM cases, then every NIfTI volume below it, by name.
 
-    A folder that holds files of both or of DICOM directly is one case itself. Volumes of the same name bear their folders' as well.
+    A folder that holds files of both or of DICOM directly is one case itself. Volumes of the same
+    name bear their folders' as well.
     """
     below = sorted(path for path in data.iterdir() if not path.name.startswith("."))
     niftis = sorted(path for path in data.rglob("*") if path.name.endswith(NIFTI))
-    if any(path.is_file() and not path.name.endswith((*NIFTI, ".md", ".txt", ".json")) for path in below):
+    if any(
+        path.is_file() and not path.name.endswith((*NIFTI, ".md", ".txt", ".json"))
+        for path in below
+    ):
         yield Input(name=data.resolve().name, kind=Kind.CASE, path=data)
         return
-    cases = {path.name: path for path in below if path.is_dir() and not any(path in nifti.parents for nifti in niftis)}
+    cases = {
+        path.name: path
+        for path in below
+        if path.is_dir() and not any(path in nifti.parents for nifti in niftis)
+    }
     for name, path in cases.items():
         yield Input(name=name, kind=Kind.CASE, path=path)
     alike = Counter(stem(path) for path in niftis)
     for path in niftis:
         own = alike[stem(path)] == 1 and stem(path) not in cases
-        yield Input(name=stem(path) if own else "--".join((*path.relative_to(data).parts[:-1], path.name)), kind=Kind.VOLUME, path=path)
+        yield Input(
+            name=stem(path) if own else "--".join((*path.relative_to(data).parts[:-1], path.name)),
+            kind=Kind.VOLUME,
+            path=path,
+        )
 
 
 def stem(nifti: Path) -> str:
@@ -115,7 +127,9 @@ def content_digest(wanted: Input) -> str:
 def phantoms(count: int, *, unseen: bool) -> Iterator[Input]:
     """Yield phantoms of the seeds 1 to count."""
     kind, prefix = (Kind.UNSEEN, "unseen") if unseen else (Kind.PHANTOM, "phantom")
-    yield from (Input(name=f"{prefix}_{seed:04d}", kind=kind, seed=seed) for seed in range(1, count + 1))
+    yield from (
+        Input(name=f"{prefix}_{seed:04d}", kind=kind, seed=seed) for seed in range(1, count + 1)
+    )
 
 
 def synthetic() -> Input:
@@ -125,7 +139,9 @@ def synthetic() -> Input:
 
 def without_faces(count: int) -> Iterator[Input]:
     """Yield that many scans without a face."""
-    yield from (Input(name=f"no_face_{name}", kind=Kind.NO_FACE) for name in without_face.names(count))
+    yield from (
+        Input(name=f"no_face_{name}", kind=Kind.NO_FACE) for name in without_face.names(count)
+    )
 
 
 def load(wanted: Input) -> Subject:
@@ -154,6 +170,5 @@ def _known(made: Phantom) -> Subject:
 def _dicom(folder: Path) -> Volume:
     series = selection.select(reader.read_case(folder)).series
     if not series:
-        message = "the case holds no CT volume"
-        raise NothingToRelease(message)
+        raise NothingToRelease("the case holds no CT volume")
     return volumes.load(max(series, key=lambda one: len(one.instances))).volume

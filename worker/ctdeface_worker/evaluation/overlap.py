@@ -3,8 +3,8 @@
 import numpy as np
 from scipy import ndimage
 
-from ctdeface_worker.canonical import mask_to_canonical
-from ctdeface_worker.domain import BoolArray, FloatArray, Volume
+from ctdeface_worker.imaging.canonical import mask_to_canonical
+from ctdeface_worker.imaging.domain import BoolArray, FloatArray, Volume
 
 SKIN_HU = -300.0
 GRID_MM = 2.0
@@ -25,10 +25,14 @@ def tissue_of(volume: Volume) -> BoolArray:
 def hausdorff95_mm(volume: Volume, one: BoolArray, other: BoolArray) -> float | None:
     """Return the 95th percentile, over both borders, of the distance to the other one, in mm; None where a mask holds no tissue.
 
-    Only what the masks hold of tissue is compared: in the air both go up to the border of the view, which would tell nothing.
+    Only what the masks hold of tissue is compared: in the air both go up to the border of the view,
+        which would tell nothing.
     """
     tissue = tissue_of(volume)
-    first, second = (mask_to_canonical(mask & tissue, volume.geometry, spacing_mm=GRID_MM) for mask in (one, other))
+    first, second = (
+        mask_to_canonical(mask & tissue, volume.geometry, spacing_mm=GRID_MM)
+        for mask in (one, other)
+    )
     union = first | second
     if not (first.any() and second.any()):
         return None

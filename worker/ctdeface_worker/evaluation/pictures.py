@@ -7,14 +7,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ctdeface_shared.errors import ConfigurationError, PermanentError
-from ctdeface_shared.options import Profile
-from ctdeface_worker.domain import Volume
+from ctdeface_shared.jobs.options import Profile
 from ctdeface_worker.evaluation import detector
 from ctdeface_worker.evaluation.inputs import Input, content_digest, load
 from ctdeface_worker.evaluation.render import renders
 from ctdeface_worker.evaluation.run import code_digest
 from ctdeface_worker.evaluation.trial import defaced
-from ctdeface_worker.preview import write_picture
+from ctdeface_worker.imaging.domain import Volume
+from ctdeface_worker.pipeline.preview import write_picture
 from ctdeface_worker.segmentation.base import Segmenter
 
 FOLDER = "renders"
@@ -37,14 +37,20 @@ def draw(inputs: Iterable[Input], segmenters: Sequence[Segmenter], out: Path) ->
     wanted = _kinds(segmenters)
     for each in inputs:
         content = content_digest(each)
-        missing = {kind for kind, digest in wanted.items() if _drawn(root / each.name / kind) != f"{content} {digest}"}
+        missing = {
+            kind
+            for kind, digest in wanted.items()
+            if _drawn(root / each.name / kind) != f"{content} {digest}"
+        }
         if missing:
             for kind, shown in _pictures(each, segmenters, missing):
                 _draw(shown, root / each.name / kind, f"{content} {wanted[kind]}")
             yield each.name
 
 
-def _pictures(wanted: Input, segmenters: Sequence[Segmenter], kinds: Collection[str]) -> Iterator[tuple[str, Volume | None]]:
+def _pictures(
+    wanted: Input, segmenters: Sequence[Segmenter], kinds: Collection[str]
+) -> Iterator[tuple[str, Volume | None]]:
     """Yield what is to be seen of an input, None where a segmenter refuses it."""
     volume = load(wanted).volume
     if BEFORE in kinds:
@@ -55,7 +61,10 @@ def _pictures(wanted: Input, segmenters: Sequence[Segmenter], kinds: Collection[
             if kind not in kinds:
                 continue
             try:
-                yield kind, defaced(volume, segmenter.segment(volume, profile=profile, ears=False).face)
+                yield (
+                    kind,
+                    defaced(volume, segmenter.segment(volume, profile=profile, ears=False).face),
+                )
             except PermanentError:  # the table says why
                 yield kind, None
 
@@ -73,7 +82,9 @@ def _drawn(folder: Path) -> str:
     return (folder / DONE).read_text(encoding="utf-8") if (folder / DONE).exists() else ""
 
 
-def detect(python: Path, inputs: Iterable[Input], segmenters: Sequence[Segmenter], out: Path) -> Faces:
+def detect(
+    python: Path, inputs: Iterable[Input], segmenters: Sequence[Segmenter], out: Path
+) -> Faces:
     """Let the detector look at the renders, in its own environment, and keep what it sees of these inputs and segmenters.
 
     Raises:
@@ -81,11 +92,12 @@ def detect(python: Path, inputs: Iterable[Input], segmenters: Sequence[Segmenter
     """
     command = [str(python), detector.__file__, str(out / FOLDER)]
     try:
-        done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603  the interpreter that the user names
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError) as error:
         said = str(getattr(error, "stderr", None) or error).strip().splitlines()[-1]
-        message = f"the face detector cannot be run with {python} ({said}); docs/evaluation.md says how to make its environment"
-        raise ConfigurationError(message) from error
+        raise ConfigurationError(
+            f"the face detector cannot be run with {python} ({said}); docs/evaluation.md says how to make its environment"
+        ) from error
     names, kinds = {each.name for each in inputs}, _kinds(segmenters)
     faces: dict[str, dict[str, dict[str, float]]] = {}
     for file, probability in json.loads(done.stdout).items():
@@ -99,7 +111,14 @@ def detect(python: Path, inputs: Iterable[Input], segmenters: Sequence[Segmenter
 def _kinds(segmenters: Sequence[Segmenter]) -> dict[str, str]:
     """Return what is drawn of every input, with the digests of what makes it."""
     code = code_digest()
-    return {BEFORE: code, **{_kind(each.name, profile): f"{code} {each.digest}" for each in segmenters for profile in Profile}}
+    return {
+        BEFORE: code,
+        **{
+            _kind(each.name, profile): f"{code} {each.digest}"
+            for each in segmenters
+            for profile in Profile
+        },
+    }
 
 
 def _kind(segmenter: str, profile: Profile) -> str:

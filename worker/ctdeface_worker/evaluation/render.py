@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from ctdeface_worker import morphology
-from ctdeface_worker.canonical import Canonical, to_canonical
-from ctdeface_worker.domain import BoolArray, FloatArray, Geometry, HuArray, Volume
+from ctdeface_worker.imaging import morphology
+from ctdeface_worker.imaging.canonical import Canonical, to_canonical
+from ctdeface_worker.imaging.domain import BoolArray, FloatArray, Geometry, HuArray, Volume
 
 GRID_MM = 1.5
 SKIN_HU = -300.0
@@ -20,7 +20,13 @@ DEPTH_BLUR_VOXELS = 0.5
 SMALLEST_PIECE = 0.01
 """Of the tissue in view; what is smaller is noise, and would hide what lies behind it."""
 VIEWS: Mapping[str, tuple[float, float]] = MappingProxyType(
-    {"front": (0.0, 0.0), "yaw+30": (30.0, 0.0), "yaw-30": (-30.0, 0.0), "pitch+20": (0.0, 20.0), "pitch-20": (0.0, -20.0)}
+    {
+        "front": (0.0, 0.0),
+        "yaw+30": (30.0, 0.0),
+        "yaw-30": (-30.0, 0.0),
+        "pitch+20": (0.0, 20.0),
+        "pitch-20": (0.0, -20.0),
+    }
 )
 """Degrees that the head is turned to its left, and that its chin is lifted."""
 AMBIENT = 0.12
@@ -42,7 +48,9 @@ def shaded(hu: HuArray) -> Picture:
         hu: index (z, y, x), superior, posterior, left.
     """
     hit, depth = _first_crossing(hu)
-    fine = ndimage.zoom(ndimage.gaussian_filter(depth, DEPTH_BLUR_VOXELS), PIXELS_PER_VOXEL, order=1)
+    fine = ndimage.zoom(
+        ndimage.gaussian_filter(depth, DEPTH_BLUR_VOXELS), PIXELS_PER_VOXEL, order=1
+    )
     seen = ndimage.zoom(hit.astype(np.float32), PIXELS_PER_VOXEL, order=1) >= 0.5
     steep = PIXELS_PER_VOXEL * np.hypot(*np.gradient(fine))
     light = AMBIENT + (1 - AMBIENT) / np.sqrt(1 + steep**2)
@@ -68,7 +76,10 @@ def _first_crossing(hu: HuArray) -> tuple[BoolArray, FloatArray]:
     solid = hu > SKIN_HU
     hit: BoolArray = np.asarray(solid.any(axis=1), dtype=np.bool_)
     at = solid.argmax(axis=1)[:, None, :]
-    inside, before = (np.take_along_axis(hu, index, axis=1)[:, 0].astype(np.float64) for index in (at, np.maximum(at - 1, 0)))
+    inside, before = (
+        np.take_along_axis(hu, index, axis=1)[:, 0].astype(np.float64)
+        for index in (at, np.maximum(at - 1, 0))
+    )
     part = np.clip((inside - SKIN_HU) / np.maximum(inside - before, 1.0), 0, 1)
     return hit, np.where(hit, at[:, 0] - part, hu.shape[1])
 
@@ -81,11 +92,17 @@ def _body(canonical: Canonical) -> Volume:
     sizes[0] = 0
     kept: BoolArray = (sizes >= SMALLEST_PIECE * max(sizes.sum(), 1))[labels] & (labels > 0)
     near = morphology.grown(kept, 2)
-    hu = ndimage.gaussian_filter(np.where(near | (hu <= SKIN_HU), hu, np.float32(AIR_HU)), BLUR_VOXELS)
+    hu = ndimage.gaussian_filter(
+        np.where(near | (hu <= SKIN_HU), hu, np.float32(AIR_HU)), BLUR_VOXELS
+    )
     place = ndimage.find_objects(near.astype(np.uint8))[0] if count else (slice(None),) * 3
     part = hu[place].astype(np.float32)
     affine = np.zeros((4, 4))
     affine[2, 0] = affine[1, 1] = affine[0, 2] = canonical.spacing_mm
     affine[:, 3] = 1.0
     everywhere = np.ones(part.shape, dtype=np.bool_)
-    return Volume(hu=part, valid=everywhere, geometry=Geometry.from_affine((part.shape[0], part.shape[1], part.shape[2]), affine))
+    return Volume(
+        hu=part,
+        valid=everywhere,
+        geometry=Geometry.from_affine((part.shape[0], part.shape[1], part.shape[2]), affine),
+    )

@@ -40,8 +40,8 @@ class Plan:
 def run(inputs: Sequence[Input], plan: Plan, out: Path) -> Iterator[Row]:
     """Yield a row for every input, the known ones first; each new one is on the disk before it is yielded.
 
-    A row is known when an earlier run into the same folder made it of the same content, by the same worker's code and the same segmenters,
-    with a measure of the same name.
+    A row is known when an earlier run into the same folder made it of the same content, by the same
+    worker's code and the same segmenters, with a measure of the same name.
     """
     made_by = _made_by(plan)
     contents = {each.name: content_digest(each) for each in inputs}
@@ -50,7 +50,10 @@ def run(inputs: Sequence[Input], plan: Plan, out: Path) -> Iterator[Row]:
     fresh = [each for each in inputs if each.name not in known]
     with (out / RESULTS).open("a", encoding="utf-8") as stream:
         for row in _rows(fresh, plan):
-            stream.write(json.dumps({"row": asdict(row), "made_by": made_by, "content": contents[row.name]}) + "\n")
+            stream.write(
+                json.dumps({"row": asdict(row), "made_by": made_by, "content": contents[row.name]})
+                + "\n"
+            )
             stream.flush()
             yield row
 
@@ -59,13 +62,19 @@ def run(inputs: Sequence[Input], plan: Plan, out: Path) -> Iterator[Row]:
 def code_digest() -> str:
     """SHA-256 over the source of the worker as it was when first asked for: rules, gate, renders and phantoms."""
     package = Path(ctdeface_worker.__file__).parent
-    return hashlib.sha256(b"".join(source.read_bytes() for source in sorted(package.rglob("*.py")))).hexdigest()
+    return hashlib.sha256(
+        b"".join(source.read_bytes() for source in sorted(package.rglob("*.py")))
+    ).hexdigest()
 
 
 def _made_by(plan: Plan) -> dict[str, Any]:
     """Say what figures depend on besides the input."""
     measure = f"{plan.measure.__module__}.{plan.measure.__qualname__}" if plan.measure else ""
-    return {"code": code_digest(), "measure": measure, "digests": {name: _segmenter(name, plan.store).digest for name in plan.segmenters}}
+    return {
+        "code": code_digest(),
+        "measure": measure,
+        "digests": {name: _segmenter(name, plan.store).digest for name in plan.segmenters},
+    }
 
 
 def _rows(inputs: Sequence[Input], plan: Plan) -> Iterator[Row]:
@@ -73,17 +82,24 @@ def _rows(inputs: Sequence[Input], plan: Plan) -> Iterator[Row]:
     if plan.jobs == 1:
         yield from map(work, inputs)
         return
-    for threads in ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):  # one per process, or they wait for each other
+    for threads in (
+        "OMP_NUM_THREADS",
+        "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+    ):  # one per process, or they wait for each other
         os.environ.setdefault(threads, "1")
     with ProcessPoolExecutor(plan.jobs, initializer=_ignore_interrupts) as pool:
         try:
-            yield from (done.result() for done in as_completed([pool.submit(work, each) for each in inputs]))
+            yield from (
+                done.result() for done in as_completed([pool.submit(work, each) for each in inputs])
+            )
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _row(wanted: Input, *, segmenters: tuple[str, ...], store: Path | None, measure: Measure | None) -> Row:
+def _row(
+    wanted: Input, *, segmenters: tuple[str, ...], store: Path | None, measure: Measure | None
+) -> Row:
     return try_input(wanted, [_segmenter(name, store) for name in segmenters], measure)
 
 
@@ -105,11 +121,25 @@ def _kept(file: Path, made_by: Mapping[str, Any], contents: Mapping[str, str]) -
         except ValueError:  # the line that a stop cut off
             continue
         name = content["row"]["name"]
-        if content.get("made_by") == made_by and name in contents and content.get("content") == contents[name]:
+        if (
+            content.get("made_by") == made_by
+            and name in contents
+            and content.get("content") == contents[name]
+        ):
             yield row_of(content["row"])
 
 
 def row_of(content: dict[str, Any]) -> Row:
     """Read a row as it was written."""
-    results, agreement = [Result(**each) for each in content["results"]], [Agreement(**each) for each in content["agreement"]]
-    return Row(**{**content, "results": results, "agreement": agreement, "spacing_mm": tuple(content["spacing_mm"])})
+    results, agreement = (
+        [Result(**each) for each in content["results"]],
+        [Agreement(**each) for each in content["agreement"]],
+    )
+    return Row(
+        **{
+            **content,
+            "results": results,
+            "agreement": agreement,
+            "spacing_mm": tuple(content["spacing_mm"]),
+        }
+    )

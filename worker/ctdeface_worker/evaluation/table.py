@@ -10,12 +10,29 @@ from ctdeface_worker.evaluation.pictures import Faces
 from ctdeface_worker.evaluation.render import VIEWS
 from ctdeface_worker.evaluation.trial import Result, Row
 
-CASES = ("input", "segmenter", "outcome", "skin removed", "overlap", "ml", "Dice", "tissue Dice", "border 95 %", "s segment", "s whole")
+CASES = (
+    "input",
+    "segmenter",
+    "outcome",
+    "skin removed",
+    "overlap",
+    "ml",
+    "Dice",
+    "tissue Dice",
+    "border 95 %",
+    "s segment",
+    "s whole",
+)
 
 
 def markdown(rows: Sequence[Row], faces: Faces | None = None) -> str:
     """Lay out everything: groups first, then agreement, face detector and every input."""
-    parts = [by_kind(rows), _agreements(rows), detector_table(faces) if faces else "", _inputs(rows)]
+    parts = [
+        by_kind(rows),
+        _agreements(rows),
+        detector_table(faces) if faces else "",
+        _inputs(rows),
+    ]
     return "# Evaluation\n\n" + "\n".join(part for part in parts if part)
 
 
@@ -26,12 +43,19 @@ def summary(rows: Iterable[Row]) -> list[dict[str, Any]]:
     for row in every:
         for result in row.results:
             groups.setdefault((row.kind, result.segmenter), []).append((row, result))
-    return [{"kind": kind, "segmenter": segmenter, **_figures(pairs)} for (kind, segmenter), pairs in sorted(groups.items())]
+    return [
+        {"kind": kind, "segmenter": segmenter, **_figures(pairs)}
+        for (kind, segmenter), pairs in sorted(groups.items())
+    ]
 
 
 def _figures(pairs: Sequence[tuple[Row, Result]]) -> dict[str, Any]:
     """Count releases among what has a face, as far as anybody knows, and describe what was released."""
-    with_face = [result for row, result in pairs if row.kind != Kind.NO_FACE and (row.face_ml is None or row.face_ml >= SMALLEST_FACE_ML)]
+    with_face = [
+        result
+        for row, result in pairs
+        if row.kind != Kind.NO_FACE and (row.face_ml is None or row.face_ml >= SMALLEST_FACE_ML)
+    ]
     without = [result for row, result in pairs if row.kind == Kind.NO_FACE or row.face_ml == 0]
     results = [result for _, result in pairs]
     released = [result for result in results if result.released]
@@ -45,7 +69,12 @@ def _figures(pairs: Sequence[tuple[Row, Result]]) -> dict[str, Any]:
         "refused": dict(Counter(result.code for result in results if not result.released)),
         "skin_removed": _spread(result.skin_removed for result in released),
         **{name: _spread(result.measured.get(name) for result in released) for name in measured},
-        **{f"{name}_by_truth": _spread(row.truth_measured.get(name) for row, result in pairs if result.released) for name in measured},
+        **{
+            f"{name}_by_truth": _spread(
+                row.truth_measured.get(name) for row, result in pairs if result.released
+            )
+            for name in measured
+        },
         "overlap_voxels": sum(result.overlap_voxels for result in released),
         "dice": _spread(result.dice for result in with_face),
         "tissue_dice": _spread(result.tissue_dice for result in with_face),
@@ -61,13 +90,32 @@ def _spread(values: Iterable[float | None]) -> dict[str, float] | None:
     there = sorted(value for value in values if value is not None)
     if not there:
         return None
-    return {"count": len(there), "mean": fmean(there), "median": median(there), "least": there[0], "most": there[-1]}
+    return {
+        "count": len(there),
+        "mean": fmean(there),
+        "median": median(there),
+        "least": there[0],
+        "most": there[-1],
+    }
 
 
 def by_kind(rows: Sequence[Row]) -> str:
     """Lay out the figures of every kind of input and segmenter."""
-    head = ("kind", "segmenter", "released of those with a face", "released of those without", "refused")
-    more = ("skin removed, median (least)", "overlap", "Dice", "tissue Dice", "border 95 %", "s segment")
+    head = (
+        "kind",
+        "segmenter",
+        "released of those with a face",
+        "released of those without",
+        "refused",
+    )
+    more = (
+        "skin removed, median (least)",
+        "overlap",
+        "Dice",
+        "tissue Dice",
+        "border 95 %",
+        "s segment",
+    )
     lines = []
     for group in summary(rows):
         refused = ", ".join(f"{count} {code}" for code, count in sorted(group["refused"].items()))
@@ -81,7 +129,10 @@ def by_kind(rows: Sequence[Row]) -> str:
                 refused or "none",
                 f"{skin['median']:.2%} ({skin['least']:.2%})" if skin else "",
                 str(group["overlap_voxels"]),
-                *(f"{group[name]['mean']:.3f}" if group[name] else "" for name in ("dice", "tissue_dice")),
+                *(
+                    f"{group[name]['mean']:.3f}" if group[name] else ""
+                    for name in ("dice", "tissue_dice")
+                ),
                 f"{group['truth95_mm']['mean']:.1f} mm" if group["truth95_mm"] else "",
                 f"{group['segment_seconds']['median']:.1f}",
             )
@@ -93,7 +144,9 @@ def _agreements(rows: Sequence[Row]) -> str:
     pairs: dict[tuple[str, str, str], list[tuple[float, float | None]]] = {}
     for row in rows:
         for each in row.agreement:
-            pairs.setdefault((row.kind, each.one, each.other), []).append((each.dice, each.hausdorff95_mm))
+            pairs.setdefault((row.kind, each.one, each.other), []).append(
+                (each.dice, each.hausdorff95_mm)
+            )
     lines = []
     for (kind, one, other), figures in sorted(pairs.items()):
         alike, apart = _spread(dice for dice, _ in figures), _spread(mm for _, mm in figures)
@@ -106,21 +159,36 @@ def _agreements(rows: Sequence[Row]) -> str:
                 f"{apart['mean']:.1f} mm ({apart['most']:.1f} mm)" if apart else "",
             )
         )
-    return _table("Agreement in tissue", ("kind", "segmenters", "inputs", "Dice, mean (least)", "border 95 %, mean (most)"), lines)
+    return _table(
+        "Agreement in tissue",
+        ("kind", "segmenters", "inputs", "Dice, mean (least)", "border 95 %, mean (most)"),
+        lines,
+    )
 
 
 def detector_table(faces: Faces) -> str:
     """Lay out what the detector sees of every input, before and after."""
     lines = [
-        (name, kind, *(f"{views[view]:.2f}" if view in views else "" for view in VIEWS), f"{fmean(views.values()):.2f}")
+        (
+            name,
+            kind,
+            *(f"{views[view]:.2f}" if view in views else "" for view in VIEWS),
+            f"{fmean(views.values()):.2f}",
+        )
         for name, kinds in sorted(faces.items())
         for kind, views in sorted(kinds.items(), key=lambda item: (item[0] != "before", item[0]))
     ]
-    return _table("Probability of a face, by a detector made for photographs", ("input", "what", *VIEWS, "mean"), lines)
+    return _table(
+        "Probability of a face, by a detector made for photographs",
+        ("input", "what", *VIEWS, "mean"),
+        lines,
+    )
 
 
 def _inputs(rows: Sequence[Row]) -> str:
-    lines = [line for row in sorted(rows, key=lambda row: (row.kind, row.name)) for line in _lines(row)]
+    lines = [
+        line for row in sorted(rows, key=lambda row: (row.kind, row.name)) for line in _lines(row)
+    ]
     return _table("Every input", CASES, lines)
 
 
@@ -133,7 +201,10 @@ def _lines(row: Row) -> Iterator[tuple[str, ...]]:
             "" if result.skin_removed is None else f"{result.skin_removed:.2%}",
             str(result.overlap_voxels),
             *("" if value is None else f"{value:.0f}" for value in (result.mask_ml,)),
-            *("" if value is None else f"{value:.3f}" for value in (result.dice, result.tissue_dice)),
+            *(
+                "" if value is None else f"{value:.3f}"
+                for value in (result.dice, result.tissue_dice)
+            ),
             "" if result.truth95_mm is None else f"{result.truth95_mm:.1f}",
             f"{result.segment_seconds:.1f}",
             f"{result.whole_seconds:.1f}" if result.whole_seconds else "",
@@ -146,7 +217,9 @@ def line(row: Row) -> str:
     for result in row.results:
         skin = "" if result.skin_removed is None else f", skin removed {result.skin_removed:.2%}"
         alike = "" if result.tissue_dice is None else f", tissue Dice {result.tissue_dice:.3f}"
-        said.append(f"{result.segmenter}: {result.code or 'released'}{skin}{alike}, {result.segment_seconds:.1f} s")
+        said.append(
+            f"{result.segmenter}: {result.code or 'released'}{skin}{alike}, {result.segment_seconds:.1f} s"
+        )
     return f"{row.name}  {'; '.join(said)}"
 
 

@@ -8,11 +8,11 @@ from time import perf_counter
 import numpy as np
 
 from ctdeface_shared.errors import PermanentError, VerificationFailed
-from ctdeface_shared.options import FillRule, Profile
-from ctdeface_worker.defacing import fill_value_hu
-from ctdeface_worker.domain import BoolArray, Volume
+from ctdeface_shared.jobs.options import FillRule, Profile
 from ctdeface_worker.evaluation.inputs import Input, Subject, load
 from ctdeface_worker.evaluation.overlap import dice, hausdorff95_mm, tissue_of
+from ctdeface_worker.imaging.domain import BoolArray, Volume
+from ctdeface_worker.pipeline.fill import fill_value_hu
 from ctdeface_worker.segmentation.base import Segmenter
 from ctdeface_worker.training.labels import on_grid
 from ctdeface_worker.verification.gate import verify_volume
@@ -82,7 +82,8 @@ class Row:
         spacing_mm: of the voxels (slice, row, column), empty where it could not be loaded.
         results: one per segmenter.
         agreement: one per pair of segmenters that both made a mask.
-        truth_measured: further figures of the true face's own removal: what a perfect mask would get from that measure.
+        truth_measured: further figures of the true face's own removal: what a perfect mask would
+            get from that measure.
     """
 
     name: str
@@ -94,13 +95,17 @@ class Row:
     truth_measured: Mapping[str, float] = field(default_factory=dict)
 
 
-def try_input(wanted: Input, segmenters: Sequence[Segmenter], measure: Measure | None = None) -> Row:
+def try_input(
+    wanted: Input, segmenters: Sequence[Segmenter], measure: Measure | None = None
+) -> Row:
     """Load an input and put it through every segmenter."""
     begun = perf_counter()
     try:
         subject = load(wanted)
     except PermanentError as error:
-        refused = [Result(segmenter=each.name, code=error.code, reason=str(error)) for each in segmenters]
+        refused = [
+            Result(segmenter=each.name, code=error.code, reason=str(error)) for each in segmenters
+        ]
         return Row(name=wanted.name, kind=wanted.kind, results=refused)
     loaded = perf_counter() - begun
     tried = [_tried(wanted, subject, segmenter, loaded, measure) for segmenter in segmenters]
@@ -110,7 +115,9 @@ def try_input(wanted: Input, segmenters: Sequence[Segmenter], measure: Measure |
         face_ml=subject.face_ml,
         spacing_mm=subject.volume.geometry.spacing_mm,
         results=[result for result, _ in tried],
-        agreement=_agreement(subject.volume, [(result.segmenter, mask) for result, mask in tried if mask is not None]),
+        agreement=_agreement(
+            subject.volume, [(result.segmenter, mask) for result, mask in tried if mask is not None]
+        ),
         truth_measured=_of_truth(wanted, subject, measure),
     )
 
@@ -122,7 +129,11 @@ def defaced(volume: Volume, face: BoolArray) -> Volume:
 
 
 def _tried(
-    wanted: Input, subject: Subject, segmenter: Segmenter, loaded_seconds: float, measure: Measure | None
+    wanted: Input,
+    subject: Subject,
+    segmenter: Segmenter,
+    loaded_seconds: float,
+    measure: Measure | None,
 ) -> tuple[Result, BoolArray | None]:
     """Return the result and, where there is one, the mask."""
     volume = subject.volume
@@ -130,7 +141,12 @@ def _tried(
     try:
         mask = segmenter.segment(volume, profile=Profile.SOFT_TISSUE, ears=False)
     except PermanentError as error:
-        return Result(segmenter=segmenter.name, code=error.code, reason=str(error), segment_seconds=perf_counter() - begun), None
+        return Result(
+            segmenter=segmenter.name,
+            code=error.code,
+            reason=str(error),
+            segment_seconds=perf_counter() - begun,
+        ), None
     segmented = perf_counter() - begun
     after = defaced(volume, mask.face)
     checks = verify_volume(volume, after, mask.face, profile=Profile.SOFT_TISSUE)
@@ -169,7 +185,9 @@ def _against_truth(subject: Subject, mask: BoolArray) -> dict[str, float | None]
     tissue = tissue_of(subject.volume)
     true, proposed = subject.face & tissue, mask & tissue
     return {
-        "dice": dice(on_grid(subject.volume, subject.face).face, on_grid(subject.volume, mask).face),
+        "dice": dice(
+            on_grid(subject.volume, subject.face).face, on_grid(subject.volume, mask).face
+        ),
         "tissue_dice": dice(true, proposed),
         "face_kept": int(np.count_nonzero(true & ~mask)) / max(int(np.count_nonzero(true)), 1),
         "truth95_mm": hausdorff95_mm(subject.volume, subject.face, mask),
@@ -179,7 +197,12 @@ def _against_truth(subject: Subject, mask: BoolArray) -> dict[str, float | None]
 def _agreement(volume: Volume, masks: Sequence[tuple[str, BoolArray]]) -> list[Agreement]:
     tissue = tissue_of(volume) if len(masks) > 1 else None
     return [
-        Agreement(one=one, other=other, dice=dice(first & tissue, second & tissue), hausdorff95_mm=hausdorff95_mm(volume, first, second))
+        Agreement(
+            one=one,
+            other=other,
+            dice=dice(first & tissue, second & tissue),
+            hausdorff95_mm=hausdorff95_mm(volume, first, second),
+        )
         for (one, first), (other, second) in combinations(masks, 2)
         if tissue is not None
     ]

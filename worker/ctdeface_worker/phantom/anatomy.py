@@ -1,7 +1,8 @@
 """The solids of a head in mm, in its own frame: origin between the ear canals, x to the left, y to the back, z up (Frankfurt plane z = 0).
 
-Sizes are those of an average adult (W. M. Krogman, M. Y. Iscan, The Human Skeleton in Forensic Medicine; tissue depths after
-J. S. Rhine, C. E. Moore 1982), rounded; nothing is copied from a person.
+Sizes are those of an average adult (W. M. Krogman, M. Y. Iscan, The Human Skeleton in Forensic
+Medicine; tissue depths after J. S. Rhine, C. E. Moore 1982), rounded; nothing is copied from a
+person.
 """
 
 import numpy as np
@@ -96,8 +97,18 @@ def jaw(head: Anatomy) -> tuple[Shape, ...]:
     return (
         Arch(lowered((0, -24, -64), head), (43 + wide, 49), 4.5, 10, 0.28 + tilt),
         Ellipsoid(lowered((0, -72 - head.chin_mm, -84), head), (16, 8, 9)),
-        Limb(lowered((45 + wide, -16, -56), head), (50 + wide / 2, -12, -6), (6.5, 5.5), mirrored=True),
-        Limb(lowered((45 + wide, -24, -54), head), lowered((47 + wide / 2, -34, -14), head), (5.5, 3.5), mirrored=True),
+        Limb(
+            lowered((45 + wide, -16, -56), head),
+            (50 + wide / 2, -12, -6),
+            (6.5, 5.5),
+            mirrored=True,
+        ),
+        Limb(
+            lowered((45 + wide, -24, -54), head),
+            lowered((47 + wide / 2, -34, -14), head),
+            (5.5, 3.5),
+            mirrored=True,
+        ),
     )
 
 
@@ -106,12 +117,19 @@ def teeth(head: Anatomy) -> tuple[Shape, ...]:
     if head.toothless:
         return ()
     tilt = float(np.tan(head.open_mm / HINGE_TO_TEETH_MM))
-    return (Arch((0, -40, -43), (25, 42), 3.8, 6.5), Arch(lowered((0, -40, -56), head), (24, 39), 3.6, 6, tilt))
+    return (
+        Arch((0, -40, -43), (25, 42), 3.8, 6.5),
+        Arch(lowered((0, -40, -56), head), (24, 39), 3.6, 6, tilt),
+    )
 
 
 def sinuses(head: Anatomy) -> tuple[Shape, ...]:
     """Maxillary, ethmoid, sphenoid and frontal sinuses, mastoid cells."""
-    frontal = (Ellipsoid((9, -83, 45), (8 * head.frontal_sinus, 2.2, 7 * head.frontal_sinus), mirrored=True),)
+    frontal = (
+        Ellipsoid(
+            (9, -83, 45), (8 * head.frontal_sinus, 2.2, 7 * head.frontal_sinus), mirrored=True
+        ),
+    )
     return (
         Ellipsoid((25, -58, -14), (10, 13, 14), mirrored=True),
         Ellipsoid((7, -50, 14), (6, 18, 9), mirrored=True),
@@ -141,7 +159,10 @@ def open_mouth(head: Anatomy) -> tuple[Shape, ...]:
     half = head.open_mm / 2
     if half < 1:
         return ()
-    return (Ellipsoid((0, -66, -48.5 - half), (20, 42, half)), Limb((0, -30, -46), (0, -18, -50), (5, 5)))
+    return (
+        Ellipsoid((0, -66, -48.5 - half), (20, 42, half)),
+        Limb((0, -30, -46), (0, -18, -50), (5, 5)),
+    )
 
 
 CONCHAE: tuple[Shape, ...] = (
@@ -162,14 +183,22 @@ def relief(head: Anatomy) -> tuple[Shape, ...]:
         soft((0, -56, 16), (20, 32, 24)),
         soft((34, -62, -18), (26, 26 + cheek, 28), mirrored=True),
         soft(_half_lowered((36, -44, -50), head), (26 + jaw / 2, 34 + cheek, 28), mirrored=True),
-        soft(_half_lowered((46 + jaw / 2, -26, -34), head), (22 + cheek / 2 + jaw / 2, 36, 40), mirrored=True),
+        soft(
+            _half_lowered((46 + jaw / 2, -26, -34), head),
+            (22 + cheek / 2 + jaw / 2, 36, 40),
+            mirrored=True,
+        ),
         soft((50, -34, 18), (22, 36, 44), mirrored=True),
         soft((34, -38, -2), (30, 34, 24), mirrored=True),
         soft(lowered((0, -38, -72), head), (38 + jaw / 2, 42, 22)),
         soft((54, 22, -18), (22, 30, 34), mirrored=True),
         soft(lowered((0, -77 - chin, -83), head), (21, 14, 15)),
         soft((0, -82, -38), (27, 14, 18)),
-        *((soft(lowered((0, -50, -88 - more / 2), head), (34, 30, 12 + more)),) if more > 1 else ()),
+        *(
+            (soft(lowered((0, -50, -88 - more / 2), head), (34, 30, 12 + more)),)
+            if more > 1
+            else ()
+        ),
     )
 
 
@@ -190,7 +219,12 @@ def features(head: Anatomy) -> tuple[Shape, ...]:
         Limb((0, -92 - bridge, 30), (0, tip, -8 - hang), (6 + wide / 3, 8.5 + wide / 3)),
         Ellipsoid((10 + wide, -99, -14 - hang / 2), (8 + wide / 2, 9, 7.5), mirrored=True),
         Limb((0, tip + 2, -11 - hang), (0, -95, -22), (6, 5.5)),
-        Limb((0, -94.5 - out, -41), (18, -86 - out, -45.5), (5 + lips / 2, 3.5 + lips / 3), mirrored=True),
+        Limb(
+            (0, -94.5 - out, -41),
+            (18, -86 - out, -45.5),
+            (5 + lips / 2, 3.5 + lips / 3),
+            mirrored=True,
+        ),
         Limb(lower[0], lower[1], (5.5 + lips / 2, 3.5 + lips / 3), mirrored=True),
         Ellipsoid((32, -80.5 - eye, 16), (18, 13.5, 14), mirrored=True),
         Limb((14, -88 - brow, 36), (46, -76, 35), (6, 6), mirrored=True),
@@ -226,7 +260,9 @@ def ears(head: Anatomy) -> tuple[Shape, ...]:
 
 def concha(head: Anatomy) -> Shape:
     """The hollow of the ear."""
-    return Ellipsoid((88 + head.ear_mm, 9, 8), (7, 11 * head.ear_scale, 17 * head.ear_scale), mirrored=True)
+    return Ellipsoid(
+        (88 + head.ear_mm, 9, 8), (7, 11 * head.ear_scale, 17 * head.ear_scale), mirrored=True
+    )
 
 
 def spine(head: Anatomy) -> tuple[Shape, ...]:

@@ -1,7 +1,8 @@
 """What differs between heads, and within which limits it is drawn.
 
-Lengths in mm are added to an average adult's (see `anatomy`). Training draws from `TRAINING`; `UNSEEN` holds the flanks on either side of
-each of those ranges, and a generator that rounds and joins its solids differently, for evaluation only.
+Lengths in mm are added to an average adult's (see `anatomy`). Training draws from `TRAINING`;
+`UNSEEN` holds the flanks on either side of each of those ranges, and a generator that rounds and
+joins its solids differently, for evaluation only.
 """
 
 from collections.abc import Mapping
@@ -120,7 +121,9 @@ RANGES: Mapping[str, Range] = MappingProxyType(
 
 FLANK = 0.2
 """Width of the flanks that training never sees, as a share of the range."""
-NEVER_BELOW: Mapping[str, float] = MappingProxyType({"frontal_sinus": 0.0, "atrophy_mm": 0.0, "double_chin_mm": 0.0})
+NEVER_BELOW: Mapping[str, float] = MappingProxyType(
+    {"frontal_sinus": 0.0, "atrophy_mm": 0.0, "double_chin_mm": 0.0}
+)
 """Their lower flanks would be impossible."""
 OPEN_MOUTH = (0.3, (4.0, 20.0), (20.0, 24.0))
 """Share of open mouths; opening in mm in training and unseen."""
@@ -149,11 +152,17 @@ def draw(seed: int, *, unseen: bool = False) -> Anatomy:
 
     Args:
         seed: of the drawing.
-        unseen: draw every measure from the flanks that training never sees, and shape solids otherwise.
+        unseen: draw every measure from the flanks that training never sees, and shape solids
+            otherwise.
     """
     chance = np.random.default_rng([seed, int(unseen)])
-    drawn = {name: _flank(chance, name) if unseen else float(chance.uniform(*limits)) for name, limits in RANGES.items()}
-    size, across, along, upward = (drawn.pop(name) for name in ("size", "across", "along", "upward"))
+    drawn = {
+        name: _flank(chance, name) if unseen else float(chance.uniform(*limits))
+        for name, limits in RANGES.items()
+    }
+    size, across, along, upward = (
+        drawn.pop(name) for name in ("size", "across", "along", "upward")
+    )
     rare = [_rare(chance, *rule, unseen=unseen) for rule in (OPEN_MOUTH, CONTRAST)]
     toothless, opaque = (bool(chance.random() < share) for share in (TOOTHLESS, OPAQUE))
     return Anatomy(
@@ -175,6 +184,8 @@ def _flank(chance: np.random.Generator, name: str) -> float:
     return float(chance.uniform(low - wide, low) if below else chance.uniform(high, high + wide))
 
 
-def _rare(chance: np.random.Generator, share: float, usual: Range, other: Range, *, unseen: bool) -> float | None:
+def _rare(
+    chance: np.random.Generator, share: float, usual: Range, other: Range, *, unseen: bool
+) -> float | None:
     value = float(chance.uniform(*(other if unseen else usual)))
     return value if chance.random() < share else None

@@ -19,14 +19,21 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from ctdeface_worker.domain import BoolArray, FloatArray, Volume
+from ctdeface_worker.imaging.domain import BoolArray, FloatArray, Volume
 from ctdeface_worker.phantom.head import Phantom
 
 StoredArray: TypeAlias = NDArray[np.uint16]
 
 INTERCEPT_HU = -1024.0
 BITS_STORED = 12
-NATIVE = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian})
+NATIVE = frozenset(
+    {
+        ImplicitVRLittleEndian,
+        ExplicitVRLittleEndian,
+        DeflatedExplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+    }
+)
 
 
 class Plane(StrEnum):
@@ -101,7 +108,12 @@ def write_case(phantom: Phantom, folder: Path, variation: Variation = PLAIN) -> 
     files = []
     for image in _slices(phantom.volume, variation):
         file = folder / f"IM{image.number:04d}.dcm"
-        _write(_dataset(phantom.seed, image, variation), image.stored, UID(variation.transfer_syntax), file)
+        _write(
+            _dataset(phantom.seed, image, variation),
+            image.stored,
+            UID(variation.transfer_syntax),
+            file,
+        )
         files.append(file)
     return tuple(files)
 
@@ -114,7 +126,9 @@ def reordered(array: BoolArray, plane: Plane) -> BoolArray:
 
 def uid(*names: object) -> UID:
     """Make a UID from names, always the same one (DICOM PS3.5 B.2)."""
-    return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, '/'.join(map(str, ('ctdeface phantom', *names)))).int}")
+    return UID(
+        f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, '/'.join(map(str, ('ctdeface phantom', *names)))).int}"
+    )
 
 
 def _stored(volume: Volume, *, padding_circle: bool) -> StoredArray:
@@ -159,7 +173,9 @@ def _dataset(seed: int, image: _Slice, variation: Variation) -> Dataset:
     made.SOPInstanceUID = uid(seed, variation.patient_id, "instance", image.number)
     made.InstanceNumber = image.number
     made.ImagePositionPatient = [round(float(value), 4) for value in image.position]
-    made.ImageOrientationPatient = [round(float(value), 6) + 0.0 for value in (*image.row_direction, *image.column_direction)]
+    made.ImageOrientationPatient = [
+        round(float(value), 6) + 0.0 for value in (*image.row_direction, *image.column_direction)
+    ]
     made.SliceThickness, made.SpacingBetweenSlices = image.spacing_mm[0], image.spacing_mm[0]
     made.PixelSpacing = list(image.spacing_mm[1:])
     made.SamplesPerPixel = 1
@@ -211,4 +227,9 @@ def _write(dataset: Dataset, stored: StoredArray, syntax: UID, file: Path) -> No
     dataset.add_new(0x7FE00010, "OW", stored.astype(">u2" if big else "<u2").tobytes())
     if not native:
         dataset.compress(syntax, generate_instance_uid=False)
-    dataset.save_as(file, enforce_file_format=True, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=not big)
+    dataset.save_as(
+        file,
+        enforce_file_format=True,
+        implicit_vr=syntax == ImplicitVRLittleEndian,
+        little_endian=not big,
+    )

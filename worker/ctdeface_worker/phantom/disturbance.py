@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ctdeface_worker.domain import FloatArray, HuArray, Volume
+from ctdeface_worker.imaging.domain import FloatArray, HuArray, Volume
 from ctdeface_worker.phantom.head import HIGHEST_HU, LOWEST_HU, Phantom
 from ctdeface_worker.phantom.scan import points
 
@@ -43,11 +43,17 @@ def disturbed(head: Phantom, how: Disturbance, chance: np.random.Generator) -> P
     geometry = head.volume.geometry
     _, row_mm, column_mm = geometry.spacing_mm
     blur = (0.0, how.blur_mm / row_mm, how.blur_mm / column_mm)
-    hu = ndimage.gaussian_filter(head.volume.hu, blur, output=np.float32) if how.blur_mm else head.volume.hu.copy()
+    hu = (
+        ndimage.gaussian_filter(head.volume.hu, blur, output=np.float32)
+        if how.blur_mm
+        else head.volume.hu.copy()
+    )
     hu += _noise(hu.shape, how, (row_mm, column_mm), chance)
     x, y, z = points(geometry)
     if how.streak_hu:
-        hu += _streaks(x - how.streak_from[0], y - how.streak_from[1], z - how.streak_from[2], chance) * np.float32(how.streak_hu)
+        hu += _streaks(
+            x - how.streak_from[0], y - how.streak_from[1], z - how.streak_from[2], chance
+        ) * np.float32(how.streak_hu)
     if how.starved_hu:
         lines = chance.standard_normal((*hu.shape[:2], 1), dtype=np.float32)
         hu += how.starved_hu * lines * np.clip((SHOULDER_MM - z) / 30, 0, 1)
@@ -65,10 +71,19 @@ def disturbed(head: Phantom, how: Disturbance, chance: np.random.Generator) -> P
     )
 
 
-def _noise(shape: tuple[int, ...], how: Disturbance, pixel_mm: tuple[float, float], chance: np.random.Generator) -> HuArray:
+def _noise(
+    shape: tuple[int, ...],
+    how: Disturbance,
+    pixel_mm: tuple[float, float],
+    chance: np.random.Generator,
+) -> HuArray:
     noise = chance.standard_normal(shape, dtype=np.float32)
     if how.grain_mm:
-        sigma = (0.7 if how.through_slices else 0.0, how.grain_mm / pixel_mm[0], how.grain_mm / pixel_mm[1])
+        sigma = (
+            0.7 if how.through_slices else 0.0,
+            how.grain_mm / pixel_mm[0],
+            how.grain_mm / pixel_mm[1],
+        )
         noise = ndimage.gaussian_filter(noise, sigma, output=np.float32)
         noise /= max(float(noise.std()), 1e-6)
     return np.asarray(noise * np.float32(how.noise_hu), dtype=np.float32)
@@ -77,6 +92,9 @@ def _noise(shape: tuple[int, ...], how: Disturbance, pixel_mm: tuple[float, floa
 def _streaks(x: HuArray, y: HuArray, z: HuArray, chance: np.random.Generator) -> FloatArray:
     """Rays from the metal, strongest near it, in the few slices that hold it."""
     around, distance = np.arctan2(x, -y), np.hypot(x, y)
-    waves = [np.cos(count * around + phase) for count, phase in zip(chance.integers(5, 20, 3), chance.uniform(0, 6.28, 3), strict=True)]
+    waves = [
+        np.cos(count * around + phase)
+        for count, phase in zip(chance.integers(5, 20, 3), chance.uniform(0, 6.28, 3), strict=True)
+    ]
     near = np.exp(-distance / chance.uniform(20, 50)) * np.exp(-((z / STREAK_HEIGHT_MM) ** 2))
     return np.asarray(sum(waves) * near, dtype=np.float64)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ctdeface_worker.domain import Geometry, HuArray, Volume
+from ctdeface_worker.imaging.domain import Geometry, HuArray, Volume
 
 SPACING_MM = (4.0, 3.0, 3.0)
 SHAPE = (60, 100, 128)
@@ -17,7 +17,11 @@ def torso(*, lungs: bool) -> Volume:
     hu[np.broadcast_to(body < 0.93, SHAPE)] = 50
     ribs = (np.abs(body - 0.88) < 0.035) & (np.cos(2 * np.pi * (z - 0.5 * y) / 30) > 0.2)
     hu[np.broadcast_to(ribs, SHAPE)] = 500
-    inside = np.hypot((np.abs(x) - 75) / 55, (y + 5) / 70) < 1 if lungs else np.hypot(x / 60, (y + 60) / 25) < 0.6 + 0.3 * np.cos(z / 20)
+    inside = (
+        np.hypot((np.abs(x) - 75) / 55, (y + 5) / 70) < 1
+        if lungs
+        else np.hypot(x / 60, (y + 60) / 25) < 0.6 + 0.3 * np.cos(z / 20)
+    )
     hu[np.broadcast_to(inside, SHAPE)] = -850 if lungs else -950
     spine = np.hypot(x / 24, (y - 60) / 22) < 1
     canal = np.hypot(x / 10, (y - 75) / 9) < 1
@@ -43,7 +47,10 @@ def empty_air() -> Volume:
 
 
 def _axes() -> tuple[HuArray, HuArray, HuArray]:
-    z, y, x = (((np.arange(n) - (n - 1) / 2) * mm).astype(np.float32) for n, mm in zip(SHAPE, SPACING_MM, strict=True))
+    z, y, x = (
+        ((np.arange(n) - (n - 1) / 2) * mm).astype(np.float32)
+        for n, mm in zip(SHAPE, SPACING_MM, strict=True)
+    )
     return z[:, None, None], y[None, :, None], x[None, None, :]
 
 
@@ -53,4 +60,8 @@ def _volume(hu: HuArray) -> Volume:
     affine[2, 0], affine[1, 1], affine[0, 2] = SPACING_MM
     affine[3, 3] = 1
     affine[:3, 3] = [-mm * (n - 1) / 2 for n, mm in zip(SHAPE[::-1], SPACING_MM[::-1], strict=True)]
-    return Volume(hu=noisy.astype(np.float32), valid=np.ones(SHAPE, dtype=bool), geometry=Geometry.from_affine(SHAPE, affine))
+    return Volume(
+        hu=noisy.astype(np.float32),
+        valid=np.ones(SHAPE, dtype=bool),
+        geometry=Geometry.from_affine(SHAPE, affine),
+    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ctdeface_worker.domain import BoolArray, Geometry, HuArray, Volume, read_only
+from ctdeface_worker.imaging.domain import BoolArray, Geometry, HuArray, Volume, read_only
 from ctdeface_worker.phantom import anatomy
 from ctdeface_worker.phantom.build import Anatomy, build
 from ctdeface_worker.phantom.shapes import Frame, Point, carve, merge, union
@@ -28,7 +28,10 @@ NOISE_HU = 6.0
 USUAL_FAT_MM = 3.0
 FAT_BY_HEIGHT = ((-20.0, 15.0, 60.0), (1.0, 0.35, 0.3))
 """How much of additional fat lies at a height: most of it in cheeks, chin and neck."""
-LOWEST_HU, HIGHEST_HU = -1023.0, 3071.0  # what 12 bits hold from -1024 HU, which is left for padding
+LOWEST_HU, HIGHEST_HU = (
+    -1023.0,
+    3071.0,
+)  # what 12 bits hold from -1024 HU, which is left for padding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +87,20 @@ def make_head(
     Returns:
         The volume with face and brain; without soft tissue or below the crown the face is empty.
     """
-    head = model(build(seed), spacing_mm=spacing_mm, reach_mm=(bottom_mm, top_mm), soft_tissue=soft_tissue, couch=True)
+    head = model(
+        build(seed),
+        spacing_mm=spacing_mm,
+        reach_mm=(bottom_mm, top_mm),
+        soft_tissue=soft_tissue,
+        couch=True,
+    )
     hu = ndimage.gaussian_filter(head.volume.hu, 0.45, output=np.float32)
     hu += np.random.default_rng(seed).standard_normal(hu.shape, dtype=np.float32) * NOISE_HU
-    volume = Volume(hu=np.clip(hu, LOWEST_HU, HIGHEST_HU), valid=head.volume.valid, geometry=head.volume.geometry)
+    volume = Volume(
+        hu=np.clip(hu, LOWEST_HU, HIGHEST_HU),
+        valid=head.volume.valid,
+        geometry=head.volume.geometry,
+    )
     return Phantom(seed=seed, volume=volume, face=head.face, brain=head.brain)
 
 
@@ -111,17 +124,33 @@ def model(
     geometry = _geometry(spacing_mm, reach_mm[1], reach_mm[0])
     frame = _frame(geometry, made)
     fields = _fields(frame, made)
-    hu = _painted(frame, fields, made, max(spacing_mm)) if soft_tissue else _skull(frame, fields, made, max(spacing_mm))
+    hu = (
+        _painted(frame, fields, made, max(spacing_mm))
+        if soft_tissue
+        else _skull(frame, fields, made, max(spacing_mm))
+    )
     if couch:
         _paint(hu, union(frame, [anatomy.COUCH]), 60.0, max(spacing_mm))
-    volume = Volume(hu=np.clip(hu, LOWEST_HU, HIGHEST_HU), valid=np.ones(hu.shape, dtype=np.bool_), geometry=geometry)
-    face = _face(frame, fields, made) & ((hu < BONE_HU) | (fields.soft > -LEAST_MM)) if soft_tissue else np.zeros(hu.shape, dtype=np.bool_)
+    volume = Volume(
+        hu=np.clip(hu, LOWEST_HU, HIGHEST_HU),
+        valid=np.ones(hu.shape, dtype=np.bool_),
+        geometry=geometry,
+    )
+    face = (
+        _face(frame, fields, made) & ((hu < BONE_HU) | (fields.soft > -LEAST_MM))
+        if soft_tissue
+        else np.zeros(hu.shape, dtype=np.bool_)
+    )
     return Phantom(seed=0, volume=volume, face=face, brain=np.asarray(fields.cavity < 0))
 
 
 def _geometry(spacing_mm: tuple[float, float, float], top_mm: float, bottom_mm: float) -> Geometry:
     dz, dy, dx = spacing_mm
-    shape = (round((top_mm - bottom_mm) / dz), round((BACK_MM - FRONT_MM) / dy), round(2 * SIDE_MM / dx))
+    shape = (
+        round((top_mm - bottom_mm) / dz),
+        round((BACK_MM - FRONT_MM) / dy),
+        round(2 * SIDE_MM / dx),
+    )
     affine = np.zeros((4, 4))
     affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = dz, dy, dx, 1
     affine[:3, 3] = (dx / 2 - SIDE_MM, FRONT_MM + dy / 2, bottom_mm + dz / 2)
@@ -131,28 +160,54 @@ def _geometry(spacing_mm: tuple[float, float, float], top_mm: float, bottom_mm: 
 def _frame(geometry: Geometry, made: Anatomy) -> Frame:
     """Return the head's own coordinates: patient mm, divided by the head's size; below the eyes by the height of the face as well."""
     start, counts = geometry.slice_origins_lps[0], geometry.shape
-    z, y, x = (((start[2 - k] + np.arange(counts[k]) * geometry.spacing_mm[k]) / made.scale[2 - k]).astype(np.float32) for k in range(3))
+    z, y, x = (
+        ((start[2 - k] + np.arange(counts[k]) * geometry.spacing_mm[k]) / made.scale[2 - k]).astype(
+            np.float32
+        )
+        for k in range(3)
+    )
     lowest = -FACE_HEIGHT_MM - made.face_mm
-    z = np.where(z > 0, z, np.where(z > lowest, z * FACE_HEIGHT_MM / (FACE_HEIGHT_MM + made.face_mm), z + made.face_mm))
+    z = np.where(
+        z > 0,
+        z,
+        np.where(
+            z > lowest, z * FACE_HEIGHT_MM / (FACE_HEIGHT_MM + made.face_mm), z + made.face_mm
+        ),
+    )
     return Frame(x=x[None, None, :], y=y[None, :, None], z=z.astype(np.float32)[:, None, None])
 
 
 def in_model(point: Point, made: Anatomy) -> Point:
     """Where a point of the anatomy's own frame lies in the model, mm: the way back of `_frame`."""
     x, y, z = point
-    below = z * (FACE_HEIGHT_MM + made.face_mm) / FACE_HEIGHT_MM if z > -FACE_HEIGHT_MM else z - made.face_mm
+    below = (
+        z * (FACE_HEIGHT_MM + made.face_mm) / FACE_HEIGHT_MM
+        if z > -FACE_HEIGHT_MM
+        else z - made.face_mm
+    )
     return (x * made.scale[0], y * made.scale[1], (z if z > 0 else below) * made.scale[2])
 
 
 def _fields(frame: Frame, made: Anatomy) -> _Fields:
     orbit = union(frame, [anatomy.ORBIT], margin=12)
     cavity = union(frame, anatomy.CEREBRUM, smooth_mm=12, margin=40)
-    floor = 14 - 0.34 * frame.y + 6 * np.exp(-((frame.x / 14) ** 2))  # of the anterior and middle fossa, highest in the middle
+    floor = (
+        14 - 0.34 * frame.y + 6 * np.exp(-((frame.x / 14) ** 2))
+    )  # of the anterior and middle fossa, highest in the middle
     behind = np.maximum(frame.y + 8, 0) * 1.2
     cavity = np.asarray(carve(cavity, frame.z - floor + behind, 10), dtype=np.float32)
     cavity = carve(cavity, orbit - 4, 4)
     vault = cavity - made.vault_mm
-    bone = merge(union(frame, (*anatomy.MIDFACE, *anatomy.SKULL_BASE, *anatomy.brow(made)), smooth_mm=6, margin=16), vault, 5)
+    bone = merge(
+        union(
+            frame,
+            (*anatomy.MIDFACE, *anatomy.SKULL_BASE, *anatomy.brow(made)),
+            smooth_mm=6,
+            margin=16,
+        ),
+        vault,
+        5,
+    )
     walls = np.maximum(orbit - 3, -80 + 0.006 * frame.x**2 - frame.y)
     bone = carve(merge(bone, walls.astype(np.float32), 3), orbit)
     jaw = union(frame, anatomy.jaw(made), smooth_mm=8, margin=16)
@@ -169,9 +224,13 @@ def _fields(frame: Frame, made: Anatomy) -> _Fields:
 def _skin(frame: Frame, made: Anatomy, bone: HuArray, vault: HuArray) -> HuArray:
     wide = made.fillet
     soft = merge(vault - made.scalp_mm, bone - 5, 6)
-    soft = merge(soft, union(frame, anatomy.relief(made), smooth_mm=18 * wide, margin=30), 14 * wide)
+    soft = merge(
+        soft, union(frame, anatomy.relief(made), smooth_mm=18 * wide, margin=30), 14 * wide
+    )
     soft = merge(soft, union(frame, anatomy.neck(made), smooth_mm=20, margin=40), 22 * wide)
-    soft = soft - (made.fat_mm - USUAL_FAT_MM) * np.interp(frame.z, *FAT_BY_HEIGHT).astype(np.float32)
+    soft = soft - (made.fat_mm - USUAL_FAT_MM) * np.interp(frame.z, *FAT_BY_HEIGHT).astype(
+        np.float32
+    )
     soft = merge(soft, union(frame, anatomy.features(made), smooth_mm=5, margin=30), 7 * wide)
     soft = merge(soft, union(frame, anatomy.ears(made), smooth_mm=3, margin=10), 3)
     soft = carve(soft, union(frame, [anatomy.concha(made)], margin=6), 3)
@@ -180,8 +239,12 @@ def _skin(frame: Frame, made: Anatomy, bone: HuArray, vault: HuArray) -> HuArray
 
 def _spine(frame: Frame, made: Anatomy) -> HuArray:
     """Vertebrae, 18 mm apart, with softer disks between them."""
-    spine = carve(union(frame, anatomy.spine(made), smooth_mm=4), union(frame, [anatomy.canal(made, 8)]))
-    return np.asarray(spine + 3 * np.clip(np.cos(2 * np.pi * frame.z / 18), 0, 1) ** 4, dtype=np.float32)
+    spine = carve(
+        union(frame, anatomy.spine(made), smooth_mm=4), union(frame, [anatomy.canal(made, 8)])
+    )
+    return np.asarray(
+        spine + 3 * np.clip(np.cos(2 * np.pi * frame.z / 18), 0, 1) ** 4, dtype=np.float32
+    )
 
 
 def _paint(hu: HuArray, distance: HuArray, value: float, edge_mm: float) -> None:
@@ -239,12 +302,18 @@ def _skull(frame: Frame, fields: _Fields, made: Anatomy, edge_mm: float) -> HuAr
 
 def _face(frame: Frame, fields: _Fields, made: Anatomy) -> BoolArray:
     """Label what a look from the front meets before bone, down to the last soft tissue; the air in front is part of it."""
-    behind = merge(merge(fields.bone, fields.cavity), union(frame, anatomy.hull(made), smooth_mm=10))
-    open_to_front = ~np.logical_or.accumulate((behind <= FACE_TO_BONE_MM) & (fields.soft < -LEAST_MM), axis=1)
+    behind = merge(
+        merge(fields.bone, fields.cavity), union(frame, anatomy.hull(made), smooth_mm=10)
+    )
+    open_to_front = ~np.logical_or.accumulate(
+        (behind <= FACE_TO_BONE_MM) & (fields.soft < -LEAST_MM), axis=1
+    )
     chin_z = anatomy.lowered((0, -72, FACE_BOTTOM_MM), made)[2] - made.double_chin_mm / 2
     levels = (frame.z < FACE_TOP_MM) & (frame.z > chin_z)
     jaw_z = JAW_MM + chin_z - FACE_BOTTOM_MM
-    depth = np.where(frame.z < jaw_z, FACE_BACK_MM + 0.9 * (frame.z - jaw_z), FACE_BACK_MM)  # below the jaw the border goes forward
+    depth = np.where(
+        frame.z < jaw_z, FACE_BACK_MM + 0.9 * (frame.z - jaw_z), FACE_BACK_MM
+    )  # below the jaw the border goes forward
     tissue = (fields.soft < 0) & open_to_front & levels & (frame.y < depth)
     before_the_last = np.logical_or.accumulate(tissue[:, ::-1], axis=1)[:, ::-1]
     return np.asarray(before_the_last & open_to_front, dtype=np.bool_)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ctdeface_worker.domain import HuArray, Volume
+from ctdeface_worker.imaging.domain import HuArray, Volume
 from ctdeface_worker.phantom import variants
 from ctdeface_worker.phantom.head import Phantom
 from ctdeface_worker.phantom.scan import points
@@ -60,16 +60,25 @@ def furnished(head: Phantom, room: Room, chance: np.random.Generator) -> Phantom
     hu = head.volume.hu.copy()
     for shape, value in _things(room, chance):
         _, row_mm, _ = head.volume.geometry.spacing_mm
-        cover = np.clip(0.5 - shape.distance(np.abs(x) if shape.mirrored else x, y, z) / row_mm, 0, 1)
+        cover = np.clip(
+            0.5 - shape.distance(np.abs(x) if shape.mirrored else x, y, z) / row_mm, 0, 1
+        )
         np.copyto(hu, hu + cover * np.maximum(value - hu, 0), where=hu < SKIN_HU)
     return _with(head, hu)
 
 
 def strapped(head: Phantom, sheet: Sheet) -> Phantom:
     """Lay a sheet over the skin of a model that is not turned yet."""
-    from_skin = ndimage.distance_transform_edt(head.volume.hu < SKIN_HU, sampling=head.volume.geometry.spacing_mm)
+    from_skin = ndimage.distance_transform_edt(
+        head.volume.hu < SKIN_HU, sampling=head.volume.geometry.spacing_mm
+    )
     _, y, z = points(head.volume.geometry)
-    there = (from_skin > sheet.gap_mm) & (from_skin <= sheet.gap_mm + sheet.thick_mm) & (z > sheet.low_mm) & (z < sheet.high_mm)
+    there = (
+        (from_skin > sheet.gap_mm)
+        & (from_skin <= sheet.gap_mm + sheet.thick_mm)
+        & (z > sheet.low_mm)
+        & (z < sheet.high_mm)
+    )
     there &= (y < SHEET_ENDS_MM) & (head.volume.hu < SKIN_HU)
     return _with(head, np.where(there, np.float32(sheet.hu), head.volume.hu))
 
@@ -78,14 +87,28 @@ def _things(room: Room, chance: np.random.Generator) -> list[tuple[Shape, float]
     back = 100 + room.couch_mm
     things: list[tuple[Shape, float]] = []
     if room.couch == "shell":
-        things.append((Arch((0, back - 60, 0), (float(chance.uniform(110, 200)), -72), 2.0, 400), 60.0))
+        things.append(
+            (Arch((0, back - 60, 0), (float(chance.uniform(110, 200)), -72), 2.0, 400), 60.0)
+        )
     elif room.couch == "slab":
-        things.extend([(Limb((-200, back + 14, z), (200, back + 14, z), (9, 9)), -150.0) for z in range(-240, 241, 15)])
+        things.extend(
+            [
+                (Limb((-200, back + 14, z), (200, back + 14, z), (9, 9)), -150.0)
+                for z in range(-240, 241, 15)
+            ]
+        )
     if room.holder:
-        things.append((Arch((0, back - 75, 30), (100, -85), 4.0, 90), float(chance.uniform(-500, 150))))
+        things.append(
+            (Arch((0, back - 75, 30), (100, -85), 4.0, 90), float(chance.uniform(-500, 150)))
+        )
     if room.arms:
         out = float(chance.uniform(-12, 20))
-        limb = Limb((132 + out, 30, -240), (145 + out, float(chance.uniform(-40, 60)), 200), (42, 32), mirrored=True)
+        limb = Limb(
+            (132 + out, 30, -240),
+            (145 + out, float(chance.uniform(-40, 60)), 200),
+            (42, 32),
+            mirrored=True,
+        )
         things.extend([(Limb(limb.start, limb.end, (12, 10), mirrored=True), 900.0), (limb, 40.0)])
     for _ in range(room.wires):
         start, end = (chance.uniform((-130, -140, -160), (130, 100, 140)) for _ in range(2))
@@ -103,12 +126,22 @@ def with_tube(head: Phantom, chance: np.random.Generator) -> Phantom:
     if choice != 1:
         side, out = float(chance.uniform(-15, 15)), float(chance.uniform(-160, -125))
         radius = float(chance.uniform(3, 6.5))
-        tube = Limb((side / 3, -70, -48), (side, out, float(chance.uniform(-90, -40))), (radius, radius)).distance(x, y, z)
-        hu = np.where((np.abs(tube + 0.75) < 1.5) & (hu < SKIN_HU), np.float32(chance.uniform(0, 190)), hu)
+        tube = Limb(
+            (side / 3, -70, -48), (side, out, float(chance.uniform(-90, -40))), (radius, radius)
+        ).distance(x, y, z)
+        hu = np.where(
+            (np.abs(tube + 0.75) < 1.5) & (hu < SKIN_HU), np.float32(chance.uniform(0, 190)), hu
+        )
     if choice != 0:
         lift = float(chance.uniform(-8, 8))
-        mask = Ellipsoid((0, -92, -30 + lift), (36, float(chance.uniform(36, 48)), 46)).distance(x, y, z)
-        hu = np.where((np.abs(mask) < 1.5) & (hu < SKIN_HU) & (y < -80), np.float32(chance.uniform(-100, 190)), hu)
+        mask = Ellipsoid((0, -92, -30 + lift), (36, float(chance.uniform(36, 48)), 46)).distance(
+            x, y, z
+        )
+        hu = np.where(
+            (np.abs(mask) < 1.5) & (hu < SKIN_HU) & (y < -80),
+            np.float32(chance.uniform(-100, 190)),
+            hu,
+        )
     return _with(head, hu)
 
 
@@ -122,5 +155,7 @@ def with_metal(head: Phantom) -> Phantom:
 
 
 def _with(head: Phantom, hu: HuArray) -> Phantom:
-    volume = Volume(hu=np.asarray(hu, dtype=np.float32), valid=head.volume.valid, geometry=head.volume.geometry)
+    volume = Volume(
+        hu=np.asarray(hu, dtype=np.float32), valid=head.volume.valid, geometry=head.volume.geometry
+    )
     return Phantom(seed=head.seed, volume=volume, face=head.face, brain=head.brain)

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from ctdeface_worker.domain import BoolArray, FloatArray, Geometry, HuArray, Volume
+from ctdeface_worker.imaging.domain import BoolArray, FloatArray, Geometry, HuArray, Volume
 from ctdeface_worker.phantom.head import BONE_HU, Phantom
 
 AIR_HU = -1000.0
@@ -52,7 +52,8 @@ def acquire(head: Phantom, scan: Scan, chance: np.random.Generator) -> Phantom:
     """Scan a head without noise; thick slices average what lies in them.
 
     Args:
-        head: an axial model on a grid that reaches beyond the field of view, as what comes into view from outside is air.
+        head: an axial model on a grid that reaches beyond the field of view, as what comes into
+            view from outside is air.
         scan: how.
         chance: for how the head is bent.
     """
@@ -65,11 +66,19 @@ def acquire(head: Phantom, scan: Scan, chance: np.random.Generator) -> Phantom:
     along = _in_head(np.stack([np.zeros(3), geometry.normal_lps]), scan, ())
     offsets = (np.arange(layers) - (layers - 1) / 2) * thick / layers
     above_air = head.volume.hu - np.float32(AIR_HU)
-    hu = sum(_sampled(head, above_air, at + offset * (along[1] - along[0])) for offset in offsets) / np.float32(layers) + np.float32(AIR_HU)
-    labels = _sampled(head, head.face.astype(np.float32) - head.brain, at)  # bone lies between them: one field holds both
+    hu = sum(
+        _sampled(head, above_air, at + offset * (along[1] - along[0])) for offset in offsets
+    ) / np.float32(layers) + np.float32(AIR_HU)
+    labels = _sampled(
+        head, head.face.astype(np.float32) - head.brain, at
+    )  # bone lies between them: one field holds both
     face, brain = np.asarray(labels >= 0.5), np.asarray(labels <= -0.5)
     face = (face & (hu < BONE_HU)) | (_outermost(face, np.asarray(hu > SKIN_HU)) & ~brain)
-    volume = Volume(hu=np.asarray(hu, dtype=np.float32), valid=np.ones(geometry.shape, dtype=bool), geometry=geometry)
+    volume = Volume(
+        hu=np.asarray(hu, dtype=np.float32),
+        valid=np.ones(geometry.shape, dtype=bool),
+        geometry=geometry,
+    )
     return Phantom(seed=head.seed, volume=volume, face=face, brain=brain)
 
 
@@ -87,7 +96,11 @@ def rotation(scan: Scan) -> Rotation:
 
 def points(geometry: Geometry) -> tuple[HuArray, HuArray, HuArray]:
     """Patient mm (x, y, z) of the voxels of an axial stack, tilted or not, as broadcastable arrays."""
-    origin, rows, columns = geometry.slice_origins_lps, np.arange(geometry.shape[1]), np.arange(geometry.shape[2])
+    origin, rows, columns = (
+        geometry.slice_origins_lps,
+        np.arange(geometry.shape[1]),
+        np.arange(geometry.shape[2]),
+    )
     x = (origin[0, 0] + columns * geometry.column_step_lps[0])[None, None, :]
     y = (origin[:, 1, None] + rows * geometry.row_step_lps[1])[:, :, None]
     z = (origin[:, 2, None] + rows * geometry.row_step_lps[2])[:, :, None]
@@ -132,22 +145,35 @@ def _waves(bend_mm: float, chance: np.random.Generator) -> tuple[_Wave, ...]:
     directions /= np.linalg.norm(directions, axis=2, keepdims=True)
     lengths, phases = chance.uniform(*WAVE_MM, WAVES), chance.uniform(0, 2 * np.pi, WAVES)
     return tuple(
-        _Wave(along=2 * np.pi * along / length, shift_mm=shift * bend_mm / WAVES, phase=float(phase))
+        _Wave(
+            along=2 * np.pi * along / length, shift_mm=shift * bend_mm / WAVES, phase=float(phase)
+        )
         for (along, shift), length, phase in zip(directions, lengths, phases, strict=True)
     )
 
 
 def _in_head(at: FloatArray, scan: Scan, waves: tuple[_Wave, ...]) -> FloatArray:
     """Patient mm to the mm of the straight, unbent head."""
-    turned = (at.reshape(-1, 3) @ rotation(scan).as_matrix()).reshape(at.shape)  # the inverse turn of row vectors
+    turned = (at.reshape(-1, 3) @ rotation(scan).as_matrix()).reshape(
+        at.shape
+    )  # the inverse turn of row vectors
     bent = turned.copy()
     for wave in waves:
         bent += np.sin(turned @ wave.along + wave.phase)[..., None] * wave.shift_mm
-    return np.asarray(bent * np.array([-1.0, 1.0, 1.0]) if scan.mirrored else bent, dtype=np.float64)
+    return np.asarray(
+        bent * np.array([-1.0, 1.0, 1.0]) if scan.mirrored else bent, dtype=np.float64
+    )
 
 
 def _sampled(head: Phantom, field: HuArray, at: FloatArray) -> HuArray:
     """Interpolate a field of the head at points of it; 0 outside."""
     geometry = head.volume.geometry
-    index = ((at - geometry.slice_origins_lps[0]) / np.array(geometry.spacing_mm)[::-1]).reshape(-1, 3).T[::-1]
-    return np.asarray(ndimage.map_coordinates(field, index, order=1, cval=0.0).reshape(at.shape[:-1]), dtype=np.float32)
+    index = (
+        ((at - geometry.slice_origins_lps[0]) / np.array(geometry.spacing_mm)[::-1])
+        .reshape(-1, 3)
+        .T[::-1]
+    )
+    return np.asarray(
+        ndimage.map_coordinates(field, index, order=1, cval=0.0).reshape(at.shape[:-1]),
+        dtype=np.float32,
+    )

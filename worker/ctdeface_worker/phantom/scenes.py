@@ -47,14 +47,17 @@ def scene(seed: int, *, unseen: bool = False, clinical: bool = False) -> Phantom
     Args:
         seed: of everything.
         unseen: a head and an image such as training never sees.
-        clinical: with the pixels of clinical scans, 0.7 to 1.6 mm, instead of 1.8 to 4.0 mm; takes about four times as long.
+        clinical: with the pixels of clinical scans, 0.7 to 1.6 mm, instead of 1.8 to 4.0 mm; takes
+            about four times as long.
     """
     chance = chance_of(seed, unseen=unseen)
     drawn = draw_scene(seed, chance, unseen=unseen)
     if not clinical:
         return scanned(drawn, chance)
     slice_mm, row_mm, column_mm = drawn.scan.spacing_mm
-    scan = replace(drawn.scan, spacing_mm=(slice_mm, row_mm / CLINICAL_FINER, column_mm / CLINICAL_FINER))
+    scan = replace(
+        drawn.scan, spacing_mm=(slice_mm, row_mm / CLINICAL_FINER, column_mm / CLINICAL_FINER)
+    )
     return scanned(replace(drawn, scan=scan), chance, model_mm=CLINICAL_MODEL_MM)
 
 
@@ -99,7 +102,13 @@ def draw_scene(seed: int, chance: np.random.Generator, *, unseen: bool = False) 
 
 def _scan(chance: np.random.Generator) -> Scan:
     thin = chance.random() < 0.05
-    slice_mm = float(np.exp(chance.uniform(np.log(0.5), np.log(1.5)) if thin else chance.uniform(np.log(1.5), np.log(7))))
+    slice_mm = float(
+        np.exp(
+            chance.uniform(np.log(0.5), np.log(1.5))
+            if thin
+            else chance.uniform(np.log(1.5), np.log(7))
+        )
+    )
     pixel = float(chance.uniform(2.2, 3.2) if thin else chance.uniform(1.8, 4.0))
     much = float(chance.random()) ** 2
     yaw, pitch, roll = (float(part) for part in chance.uniform(-30, 30, 3) * much)
@@ -115,9 +124,15 @@ def _scan(chance: np.random.Generator) -> Scan:
     )
 
 
-def _field(chance: np.random.Generator) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def _field(
+    chance: np.random.Generator,
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Draw a field of view: whole heads, heads without neck or crown, narrow fields, wide ones."""
-    side, front, back = chance.uniform(105, 150), -chance.uniform(132, 160), chance.uniform(105, 140)
+    side, front, back = (
+        chance.uniform(105, 150),
+        -chance.uniform(132, 160),
+        chance.uniform(105, 140),
+    )
     bottom, top = chance.uniform(-180, -110), chance.uniform(128, 150)
     kind = chance.random()
     if kind < 0.18:
@@ -131,12 +146,16 @@ def _field(chance: np.random.Generator) -> tuple[tuple[float, float, float], tup
     return (float(-side), float(front), float(bottom)), (float(side), float(back), float(top))
 
 
-def _disturbance(chance: np.random.Generator, scan: Scan, *, metal: bool, unseen: bool) -> Disturbance:
+def _disturbance(
+    chance: np.random.Generator, scan: Scan, *, metal: bool, unseen: bool
+) -> Disturbance:
     x, y, z = in_patient(METAL_MM, scan)
     return Disturbance(
         blur_mm=float(chance.uniform(0, 2.0)),
         noise_hu=float(np.exp(chance.uniform(np.log(3), np.log(40)))),
-        grain_mm=float(chance.uniform(2.5, 4.0)) if unseen else float(chance.choice([0.0, 1.5, 2.5])),
+        grain_mm=float(chance.uniform(2.5, 4.0))
+        if unseen
+        else float(chance.choice([0.0, 1.5, 2.5])),
         streak_hu=float(chance.uniform(150, 700)) if metal else 0.0,
         streak_from=(float(x), float(y), float(z)),
         starved_hu=float(chance.uniform(0, 120)),
@@ -147,7 +166,9 @@ def _disturbance(chance: np.random.Generator, scan: Scan, *, metal: bool, unseen
 
 def _sheet(chance: np.random.Generator) -> Sheet:
     """Draw a mask over everything, or a strap over forehead or chin."""
-    gap, thick, hu = (float(chance.uniform(*limits)) for limits in ((0, 4), (2.5, 4.5), (-250, 150)))
+    gap, thick, hu = (
+        float(chance.uniform(*limits)) for limits in ((0, 4), (2.5, 4.5), (-250, 150))
+    )
     low, high = -120.0, 120.0
     if chance.random() < 0.5:
         middle = float(chance.choice([55.0, -85.0])) + float(chance.uniform(-10, 10))

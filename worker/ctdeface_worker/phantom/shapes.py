@@ -1,7 +1,8 @@
 """Implicit shapes: signed distances in mm (negative inside) of the few solids that a head is made of.
 
-Coordinates are LPS mm in the head's own frame. A distance is exact for spheres and capsules and a good approximation
-near the surface for the rest, which is where it is used (the bound of https://iquilezles.org/articles/ellipsoids/).
+Coordinates are LPS mm in the head's own frame. A distance is exact for spheres and capsules and a
+good approximation near the surface for the rest, which is where it is used (the bound of
+https://iquilezles.org/articles/ellipsoids/).
 """
 
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from ctdeface_worker.domain import HuArray
+from ctdeface_worker.imaging.domain import HuArray
 
 Point: TypeAlias = tuple[float, float, float]
 Box: TypeAlias = tuple[slice, slice, slice]
@@ -63,7 +64,11 @@ class Ellipsoid:
         if self.exponent == 2.0:
             near = np.sqrt(dx * dx + dy * dy + dz * dz)
         else:
-            near = (np.abs(dx) ** self.exponent + np.abs(dy) ** self.exponent + np.abs(dz) ** self.exponent) ** (1 / self.exponent)
+            near = (
+                np.abs(dx) ** self.exponent
+                + np.abs(dy) ** self.exponent
+                + np.abs(dz) ** self.exponent
+            ) ** (1 / self.exponent)
         steep = np.sqrt((dx / hx) ** 2 + (dy / hy) ** 2 + (dz / hz) ** 2)
         return np.asarray(near * (near - 1) / np.maximum(steep, 1e-4), dtype=np.float32)
 
@@ -88,7 +93,10 @@ class Limb:
     def corners(self) -> tuple[Point, Point]:
         """Lowest and highest (x, y, z)."""
         reach = max(self.radii)
-        low, high = np.minimum(self.start, self.end) - reach, np.maximum(self.start, self.end) + reach
+        low, high = (
+            np.minimum(self.start, self.end) - reach,
+            np.maximum(self.start, self.end) + reach,
+        )
         return (low[0], low[1], low[2]), (high[0], high[1], high[2])
 
     def distance(self, x: HuArray, y: HuArray, z: HuArray) -> HuArray:
@@ -98,7 +106,9 @@ class Limb:
         along = ((x - ax) * ux + (y - ay) * uy + (z - az) * uz) / (ux * ux + uy * uy + uz * uz)
         t = np.clip(along, 0, 1)
         away = np.sqrt((x - ax - t * ux) ** 2 + (y - ay - t * uy) ** 2 + (z - az - t * uz) ** 2)
-        return np.asarray(away - (self.radii[0] + t * (self.radii[1] - self.radii[0])), dtype=np.float32)
+        return np.asarray(
+            away - (self.radii[0] + t * (self.radii[1] - self.radii[0])), dtype=np.float32
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,18 +137,29 @@ class Arch:
         (cx, cy, cz), (hx, hy) = self.center, self.half
         wide, deep = hx + self.thickness, abs(hy) + self.thickness
         front, back = (cy - deep, cy) if hy > 0 else (cy, cy + deep)
-        return (cx - wide, front, cz - self.height - abs(self.sink) * deep), (cx + wide, back, cz + self.height)
+        return (cx - wide, front, cz - self.height - abs(self.sink) * deep), (
+            cx + wide,
+            back,
+            cz + self.height,
+        )
 
     def distance(self, x: HuArray, y: HuArray, z: HuArray) -> HuArray:
         """Signed distance in mm, rounded at the edges."""
         (cx, cy, cz), (hx, hy) = self.center, self.half
         dx, dy = (x - cx) / hx, (y - cy) / hy
         near = np.sqrt(dx * dx + dy * dy)
-        ring = np.abs(near * (near - 1) / np.maximum(np.sqrt((dx / hx) ** 2 + (dy / hy) ** 2), 1e-4)) - self.thickness
+        ring = (
+            np.abs(near * (near - 1) / np.maximum(np.sqrt((dx / hx) ** 2 + (dy / hy) ** 2), 1e-4))
+            - self.thickness
+        )
         level = np.abs(z - cz + self.sink * np.maximum(cy - y, 0)) - self.height
         back = (y - cy) * np.sign(hy)
-        outside = np.sqrt(np.maximum(ring, 0) ** 2 + np.maximum(level, 0) ** 2 + np.maximum(back, 0) ** 2)
-        return np.asarray(outside + np.minimum(np.maximum(np.maximum(ring, level), back), 0), dtype=np.float32)
+        outside = np.sqrt(
+            np.maximum(ring, 0) ** 2 + np.maximum(level, 0) ** 2 + np.maximum(back, 0) ** 2
+        )
+        return np.asarray(
+            outside + np.minimum(np.maximum(np.maximum(ring, level), back), 0), dtype=np.float32
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +181,10 @@ class Frame:
         if shape.mirrored:
             x0 = -x1
         spans = ((self.z, z0, z1), (self.y, y0, y1), (self.x, x0, x1))
-        inside = [np.searchsorted(axis.ravel(), (low - margin, high + margin)) for axis, low, high in spans]
+        inside = [
+            np.searchsorted(axis.ravel(), (low - margin, high + margin))
+            for axis, low, high in spans
+        ]
         return (slice(*inside[0]), slice(*inside[1]), slice(*inside[2]))
 
     def axes(self, box: Box) -> Axes:
@@ -173,7 +197,9 @@ class Frame:
         return shape.distance(np.abs(x) if shape.mirrored else x, y, z)
 
 
-def union(frame: Frame, shapes: Iterable[Shape], *, smooth_mm: float = 0.0, margin: float = 4.0) -> HuArray:
+def union(
+    frame: Frame, shapes: Iterable[Shape], *, smooth_mm: float = 0.0, margin: float = 4.0
+) -> HuArray:
     """Signed distance of shapes merged with fillets of about `smooth_mm`; exact only within the margin around them."""
     field = np.full(frame.shape, FAR_MM, dtype=np.float32)
     for shape in shapes:

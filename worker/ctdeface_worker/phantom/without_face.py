@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from ctdeface_worker.domain import Volume
+from ctdeface_worker.imaging.domain import Volume
 from ctdeface_worker.phantom import faceless
 from ctdeface_worker.phantom.build import draw
 from ctdeface_worker.phantom.head import Phantom, make_head, model
@@ -32,7 +32,10 @@ KINDS = ("crown", "neck", "back", "skull")
 
 def names(count: int) -> tuple[str, ...]:
     """Return the names of that many scans: trunks, water and air first, then the kinds made from heads in turn, seed after seed."""
-    made = (f"{KINDS[number % len(KINDS)]}_{1 + number // len(KINDS)}" for number in range(max(count - len(TRUNKS), 0)))
+    made = (
+        f"{KINDS[number % len(KINDS)]}_{1 + number // len(KINDS)}"
+        for number in range(max(count - len(TRUNKS), 0))
+    )
     return (*(name for name, _ in TRUNKS), *made)[:count]
 
 
@@ -68,20 +71,31 @@ def _crown(seed: int) -> Phantom:
 
 def _neck(seed: int) -> Phantom:
     """Neck and shoulders up to below the chin."""
-    return _part(seed, high_mm=(150.0, 140.0, float(np.random.default_rng([seed, 12]).uniform(*NECK_MM))))
+    return _part(
+        seed, high_mm=(150.0, 140.0, float(np.random.default_rng([seed, 12]).uniform(*NECK_MM)))
+    )
 
 
 def _back(seed: int) -> Phantom:
     """The back of head and neck, as in a field of view for the spine."""
-    return _part(seed, low_mm=(-120.0, float(np.random.default_rng([seed, 13]).uniform(*BACK_MM)), -180.0))
+    return _part(
+        seed, low_mm=(-120.0, float(np.random.default_rng([seed, 13]).uniform(*BACK_MM)), -180.0)
+    )
 
 
 def _part(
-    seed: int, *, low_mm: tuple[float, float, float] = (-150.0, -136.0, -190.0), high_mm: tuple[float, float, float] = (150.0, 140.0, 146.0)
+    seed: int,
+    *,
+    low_mm: tuple[float, float, float] = (-150.0, -136.0, -190.0),
+    high_mm: tuple[float, float, float] = (150.0, 140.0, 146.0),
 ) -> Phantom:
     anatomy = replace(draw(seed, unseen=bool(seed % 2)), open_mm=0.0)
     head = model(anatomy, spacing_mm=(MODEL_MM, MODEL_MM, MODEL_MM), reach_mm=MODEL_REACH_MM)
-    return acquire(head, Scan(spacing_mm=SPACING_MM, low_mm=low_mm, high_mm=high_mm), np.random.default_rng([seed, 14]))
+    return acquire(
+        head,
+        Scan(spacing_mm=SPACING_MM, low_mm=low_mm, high_mm=high_mm),
+        np.random.default_rng([seed, 14]),
+    )
 
 
 def _skull(seed: int) -> Phantom:

@@ -23,7 +23,11 @@ def render(report: CaseReport, pictures: Mapping[str, bytes]) -> str:
 @cache
 def _template() -> Template:
     environment = Environment(
-        loader=PackageLoader("ctdeface_worker.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("ctdeface_worker.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["megabytes"] = lambda size: f"{size / 1e6:.2f} MB"
     environment.filters["figure"] = lambda value: "" if value is None else f"{value:.4g}"

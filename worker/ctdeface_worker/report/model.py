@@ -12,12 +12,21 @@ from pydantic import TypeAdapter
 
 from ctdeface_shared.audit.entry import digest_of
 from ctdeface_shared.errors import CtDefaceError
-from ctdeface_shared.manifest import Manifest
-from ctdeface_shared.options import DefaceOptions
-from ctdeface_worker.result import CaseResult
+from ctdeface_shared.jobs.manifest import Manifest
+from ctdeface_shared.jobs.options import DefaceOptions
+from ctdeface_worker.pipeline.result import CaseResult
 
 SCHEMA_VERSION = 1
-_LIBRARIES = ("ctdeface", "numpy", "scipy", "pydicom", "SimpleITK", "python-gdcm", "torch", "nnunetv2")
+_LIBRARIES = (
+    "ctdeface",
+    "numpy",
+    "scipy",
+    "pydicom",
+    "SimpleITK",
+    "python-gdcm",
+    "torch",
+    "nnunetv2",
+)
 
 
 class State(StrEnum):
@@ -45,9 +54,11 @@ class CaseReport:
         result: every series and file with its fate, the checks and the seconds per stage.
         staged: name of the staging folder, until the job is done.
         versions: of this program, of Python and of the libraries that touched the pixels.
-        inputs_digest: SHA-256 over the case's name, and names and contents of all its files; empty when it was broken off before.
+        inputs_digest: SHA-256 over the case's name, and names and contents of all its files; empty
+            when it was broken off before.
         outputs_digest: the same of the released files; empty when there are none.
-        originals_left: the dropped files are still in the inbox, because the service may not move them.
+        originals_left: the dropped files are still in the inbox, because the service may not move
+            them.
         schema_version: of this document.
     """
 
@@ -82,7 +93,9 @@ class CaseReport:
 
     def to_json(self) -> bytes:
         """Write as indented JSON; bytes in names of files that are no UTF-8 appear as escapes."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode(
+            "utf-8", "backslashreplace"
+        )
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:
@@ -102,12 +115,15 @@ class CaseReport:
         """
         report: Self = TypeAdapter(cls).validate_python(content)
         if report.schema_version != SCHEMA_VERSION:
-            message = f"report of schema version {report.schema_version}, expected {SCHEMA_VERSION}"
-            raise ValueError(message)
+            raise ValueError(
+                f"report of schema version {report.schema_version}, expected {SCHEMA_VERSION}"
+            )
         return report
 
 
-def describe(job_id: str, case: str, manifest: Manifest, options: DefaceOptions, result: CaseResult) -> CaseReport:
+def describe(
+    job_id: str, case: str, manifest: Manifest, options: DefaceOptions, result: CaseResult
+) -> CaseReport:
     """Make the report of a job that has just been worked on."""
     released = {file.file: file.output_sha256 for file in result.files if file.output_sha256}
     return CaseReport(
@@ -119,7 +135,9 @@ def describe(job_id: str, case: str, manifest: Manifest, options: DefaceOptions,
         options=options.as_plain(),
         result=result,
         versions=_versions(),
-        inputs_digest=digest_of(case, {file.file: file.sha256 for file in result.files}) if result.files else "",
+        inputs_digest=digest_of(case, {file.file: file.sha256 for file in result.files})
+        if result.files
+        else "",
         outputs_digest=digest_of(case, released) if released else "",
     )
 

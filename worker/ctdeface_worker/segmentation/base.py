@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
-from ctdeface_shared.options import Profile
-from ctdeface_worker.domain import FaceMask, Volume
+from ctdeface_shared.jobs.options import Profile
+from ctdeface_worker.imaging.domain import FaceMask, Volume
 
 
 class Segmenter(Protocol):
@@ -21,7 +21,9 @@ class Segmenter(Protocol):
     def origin(self) -> str:
         """Who vouches for it: "built-in", "shipped", "verified" or "unverified", for reports."""
 
-    def segment(self, volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False) -> FaceMask:
+    def segment(
+        self, volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False
+    ) -> FaceMask:
         """Return the face mask of the volume.
 
         Raises:

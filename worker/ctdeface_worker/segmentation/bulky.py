@@ -1,14 +1,16 @@
 """The profile bulky: a face mask of any segmenter, extended by orbits and facial skeleton to a wide, rounded and irregular surface.
 
-Thin masks leave a surface that can be recognized: bone follows skin. What is left here follows neither. In every slice the cut is an arc
-about the head's axis, as wide as the head, which runs backward below the brow and forward again below the chin; shallow waves, the same for
-every head, break what regularity is left. Around the cavity of the brain a smoothed margin stays.
+Thin masks leave a surface that can be recognized: bone follows skin. What is left here follows
+    neither. In every slice the cut is an arc
+about the head's axis, as wide as the head, which runs backward below the brow and forward again
+below the chin; shallow waves, the same for every head, break what regularity is left. Around the
+cavity of the brain a smoothed margin stays.
 """
 
 import numpy as np
 from scipy import ndimage
 
-from ctdeface_worker.domain import BoolArray, FloatArray, HuArray
+from ctdeface_worker.imaging.domain import BoolArray, FloatArray, HuArray
 from ctdeface_worker.segmentation.geometric.mask import Face, ahead, guard, rows
 from ctdeface_worker.segmentation.geometric.rays import directions, filled
 from ctdeface_worker.segmentation.geometric.tissue import Tissue
@@ -33,7 +35,12 @@ JAW_HALF_MM = 46.0
 EAR_LOBE_MM = 72.0
 """Below the brow; farther down the cut goes around the head, to what lies this far behind the axis:"""
 BEHIND_AXIS_MM = 6.0
-WAVES_MM = ((3.0, 46.0, 0.4, 0.3), (2.5, 31.0, 1.9, 1.1), (2.0, 23.0, -0.6, 2.0), (1.5, 37.0, -1.3, 4.0))
+WAVES_MM = (
+    (3.0, 46.0, 0.4, 0.3),
+    (2.5, 31.0, 1.9, 1.1),
+    (2.0, 23.0, -0.6, 2.0),
+    (1.5, 37.0, -1.3, 4.0),
+)
 """Height, length, direction and phase (in radians) of the waves; they only deepen the cut."""
 GUARD_MM = 6.0
 GUARD_BLUR_MM = 9.0
@@ -60,7 +67,9 @@ def bulky(mask: BoolArray, tissue: Tissue, face: Face, spacing_mm: float) -> Boo
     for z in range(*rows(face, mask.shape[0], mm).indices(mask.shape[0])):
         if np.isfinite(cut_mm[z]):
             below_mm = (face.brow - z) * mm
-            arc = cut_mm[z] * _arc(beside_mm, below_mm, face.skull.half_width * mm) - _waves(below_mm, beside_mm)
+            arc = cut_mm[z] * _arc(beside_mm, below_mm, face.skull.half_width * mm) - _waves(
+                below_mm, beside_mm
+            )
             deep[z] = np.where(below_mm > EAR_LOBE_MM, around, sector) & (ahead_mm >= arc)
     return np.asarray(mask | (deep & ~_smooth_guard(tissue, mm)), dtype=np.bool_)
 
@@ -68,7 +77,9 @@ def bulky(mask: BoolArray, tissue: Tissue, face: Face, spacing_mm: float) -> Boo
 def _arc(beside_mm: FloatArray, below_mm: float, cavity_half_mm: float) -> FloatArray:
     """How far forward the cut bows, as a share of the middle; farther to the side than it is wide, it has no limit in front."""
     wide = cavity_half_mm + BESIDE_CAVITY_MM
-    half_mm = np.interp(below_mm, (EAR_LOBE_MM - 10, BELOW_BROW_MM[-1]), (wide, min(JAW_HALF_MM, wide)))
+    half_mm = np.interp(
+        below_mm, (EAR_LOBE_MM - 10, BELOW_BROW_MM[-1]), (wide, min(JAW_HALF_MM, wide))
+    )
     within = np.sqrt(np.clip(1 - (beside_mm / half_mm) ** 2, 0, 1))
     return np.where(np.abs(beside_mm) < half_mm, within, -1.0)
 
@@ -105,7 +116,11 @@ def _smooth_guard(tissue: Tissue, spacing_mm: float) -> BoolArray:
     near: HuArray = guard(tissue, spacing_mm, GUARD_MM).astype(np.float32)
     blurred = ndimage.gaussian_filter(near, GUARD_BLUR_MM / spacing_mm, truncate=2.0)
     z, y, x = (np.arange(n, dtype=np.float32) * spacing_mm for n in near.shape)
-    uneven = np.sin(z / 6.1)[:, None, None] + np.sin(y / 7.3 + 1)[None, :, None] + np.sin(x / 5.2 + 2)[None, None, :]
+    uneven = (
+        np.sin(z / 6.1)[:, None, None]
+        + np.sin(y / 7.3 + 1)[None, :, None]
+        + np.sin(x / 5.2 + 2)[None, None, :]
+    )
     low, high = GUARD_SHARE
     smooth: BoolArray = blurred >= low + (high - low) * (3 + uneven) / 6
     return smooth | guard(tissue, spacing_mm)

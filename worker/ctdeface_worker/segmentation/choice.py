@@ -9,9 +9,9 @@
 from pathlib import Path
 
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_shared.models_section import ModelsSection
-from ctdeface_worker.segmentation import models
+from ctdeface_shared.settings.sections import ModelsSection
 from ctdeface_worker.segmentation.base import Segmenter
+from ctdeface_worker.segmentation.models import store as models
 
 NNUNET, MIRRORED = "nnunet", "mirrored"
 
@@ -27,7 +27,7 @@ def segmenter_named(name: str, store: Path | None = None) -> Segmenter:
         ConfigurationError: there is no such segmenter, or its model was changed.
     """
     if name == "geometric":
-        from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter  # noqa: PLC0415  only the chosen one is loaded
+        from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
 
         return GeometricSegmenter()
     match name.split(":"):
@@ -37,22 +37,24 @@ def segmenter_named(name: str, store: Path | None = None) -> Segmenter:
             return _alone(name, model, store, mirrored=False)
         case [kind, model, how] if (kind, how) == (NNUNET, MIRRORED):
             return _alone(name, model, store, mirrored=True)
-    message = f"there is no segmenter {name!r}; choose geometric, network or nnunet:NAME (`ctdeface model list` shows the names)"
-    raise ConfigurationError(message)
+    raise ConfigurationError(
+        f"there is no segmenter {name!r}; choose geometric, network or nnunet:NAME (`ctdeface model list` shows the names)"
+    )
 
 
 def _guided(name: str) -> Segmenter:
     model = models.shipped()
     if model is None:
-        message = "this build of ctdeface comes without a network; choose geometric, or install a model and choose nnunet:NAME"
-        raise ConfigurationError(message)
-    from ctdeface_worker.segmentation.nnunet.segmenter import GuidedSegmenter  # noqa: PLC0415  only the chosen one is loaded
+        raise ConfigurationError(
+            "this build of ctdeface comes without a network; choose geometric, or install a model and choose nnunet:NAME"
+        )
+    from ctdeface_worker.segmentation.nnunet.segmenter import GuidedSegmenter
 
     return GuidedSegmenter(name, model)
 
 
 def _alone(name: str, model: str, store: Path | None, *, mirrored: bool) -> Segmenter:
     found = models.find(model, store or ModelsSection().place)
-    from ctdeface_worker.segmentation.nnunet.segmenter import NnunetSegmenter  # noqa: PLC0415  only the chosen one is loaded
+    from ctdeface_worker.segmentation.nnunet.segmenter import NnunetSegmenter
 
     return NnunetSegmenter(name, found, mirrored=mirrored)

@@ -1,6 +1,7 @@
 """A network proposes a face mask, geometry disposes: the rule for what becomes of the two. Docs: docs/decisions/0010.
 
-Pure: masks in, a decision out. The gate knows nothing of it and looks at the written output all the same.
+Pure: masks in, a decision out. The gate knows nothing of it and looks at the written output all the
+    same.
 """
 
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ctdeface_shared.errors import SegmentersDisagree
-from ctdeface_worker import morphology
-from ctdeface_worker.domain import BoolArray
+from ctdeface_worker.imaging import morphology
+from ctdeface_worker.imaging.domain import BoolArray
 
 LEAST_ALIKE = 0.60
 """Dice of the two masks in the body; less, and one of them is not on the face."""
@@ -41,7 +42,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opinions:
+class MaskPair:
     """What is known about one head on one upright grid; every array but `front` and `core` is (z, y, x) of the same shape.
 
     Attributes:
@@ -51,7 +52,8 @@ class Opinions:
         reach: the same in every slice.
         body: the patient.
         bone: of the body.
-        front: rays (z, x) from the front that meet the middle of the face, from mid-forehead to the chin.
+        front: rays (z, x) from the front that meet the middle of the face, from mid-forehead to the
+            chin.
         core: those of them that meet it below mid-forehead; by these a network is judged.
         depth: voxels that the skin must lose along such a ray unless bone comes first.
         bare: voxels that it must lose even then.
@@ -78,7 +80,8 @@ class Decision:
         verdict: whose mask it is.
         alike: Dice of the two masks in the body, the network's within the safe zone.
         outside: share of the network's mask that lies outside the zone.
-        left: share of the rays to the middle of the face that would still meet skin behind the network's mask.
+        left: share of the rays to the middle of the face that would still meet skin behind the
+            network's mask.
     """
 
     mask: BoolArray
@@ -88,10 +91,11 @@ class Decision:
     left: float
 
 
-def decide(opinions: Opinions) -> Decision:
+def decide(opinions: MaskPair) -> Decision:
     """Take the network's mask within the safe zone where the two agree, mend or join them where they differ, refuse where they contradict.
 
-    In front of the skin, in the air, the geometric mask is taken in any case: what lies there goes up to the image border. What lies before
+    In front of the skin, in the air, the geometric mask is taken in any case: what lies there goes
+        up to the image border. What lies before
     the network's mask goes as far as is safe.
 
     Raises:
@@ -103,11 +107,15 @@ def decide(opinions: Opinions) -> Decision:
     outside = 1 - _share(allowed, proposed)
     if not proposed.any():
         _disagree("the network finds no face where the geometric rules find one")
-    astray = 1 - _share(proposed & opinions.reach, proposed)  # a double chin may go on below the zone
+    astray = 1 - _share(
+        proposed & opinions.reach, proposed
+    )  # a double chin may go on below the zone
     if astray > MOST_OUTSIDE:
         _disagree(f"{astray:.0%} of what the network takes for the face lies where no face can be")
     if alike < LEAST_ALIKE:
-        _disagree(f"the network and the geometric rules mean different places (overlap {alike:.2f})")
+        _disagree(
+            f"the network and the geometric rules mean different places (overlap {alike:.2f})"
+        )
     mask = (opinions.network & opinions.zone) | (opinions.geometric & ~opinions.body)
     gaps = _still_met(mask, opinions)
     left = _share(gaps & opinions.core, opinions.core & opinions.body.any(axis=1))
@@ -117,15 +125,21 @@ def decide(opinions: Opinions) -> Decision:
     elif gaps.any():
         beside = ndimage.binary_dilation(mask.any(axis=1) & ~gaps, iterations=ABOVE_MASK)
         wide = ndimage.binary_dilation(gaps & (opinions.core | beside), iterations=AROUND_GAP)
-        mask |= opinions.geometric & wide[:, None, :] & (_behind_skin(opinions.body) <= opinions.depth)
-    marked = opinions.network & opinions.reach  # a head that leans has more face above or below the zone
-    before = morphology.before(marked) & opinions.reach  # cloth before skin that goes would keep its shape
+        mask |= (
+            opinions.geometric & wide[:, None, :] & (_behind_skin(opinions.body) <= opinions.depth)
+        )
+    marked = (
+        opinions.network & opinions.reach
+    )  # a head that leans has more face above or below the zone
+    before = (
+        morphology.before(marked) & opinions.reach
+    )  # cloth before skin that goes would keep its shape
     mask = mask | _film(mask, opinions) | marked | before
     mask |= _bare(mask, opinions)
     return Decision(mask=mask, verdict=verdict, alike=alike, outside=outside, left=left)
 
 
-def _still_met(mask: BoolArray, opinions: Opinions) -> BoolArray:
+def _still_met(mask: BoolArray, opinions: MaskPair) -> BoolArray:
     """Return the rays (z, x) to the middle of the face that meet soft tissue hardly behind the old skin."""
     kept = opinions.body & ~mask
     skin, meets = opinions.body.argmax(axis=1), kept.argmax(axis=1)
@@ -134,7 +148,7 @@ def _still_met(mask: BoolArray, opinions: Opinions) -> BoolArray:
     return met
 
 
-def _bare(mask: BoolArray, opinions: Opinions) -> BoolArray:
+def _bare(mask: BoolArray, opinions: MaskPair) -> BoolArray:
     """Return the outermost voxels of rays to the middle of the face that meet a mask: coarse ones of skin and bone look like skin."""
     behind = _behind_skin(opinions.body)
     rays = opinions.front & (mask & opinions.body).any(axis=1)
@@ -142,7 +156,7 @@ def _bare(mask: BoolArray, opinions: Opinions) -> BoolArray:
     return bare
 
 
-def _film(mask: BoolArray, opinions: Opinions) -> BoolArray:
+def _film(mask: BoolArray, opinions: MaskPair) -> BoolArray:
     """Return the soft tissue, one voxel thick, that a mask leaves on bone: half bone to a network, a face's relief to an eye."""
     between = morphology.grown(mask, 1) & morphology.grown(opinions.bone, 1)
     film: BoolArray = between & opinions.zone & opinions.body & ~opinions.bone
@@ -151,7 +165,9 @@ def _film(mask: BoolArray, opinions: Opinions) -> BoolArray:
 
 def _behind_skin(body: BoolArray) -> NDArray[np.intp]:
     """How many voxels each lies behind the first of the body that a look from the front meets; less than 0 before it."""
-    behind: NDArray[np.intp] = np.arange(body.shape[1])[None, :, None] - body.argmax(axis=1)[:, None, :]
+    behind: NDArray[np.intp] = (
+        np.arange(body.shape[1])[None, :, None] - body.argmax(axis=1)[:, None, :]
+    )
     return behind
 
 
@@ -166,5 +182,6 @@ def _share(part: BoolArray, whole: BoolArray) -> float:
 
 
 def _disagree(why: str) -> None:
-    message = f"{why}: it is not certain where the face is. Look at the case, or try it with the segmenter geometric alone"
-    raise SegmentersDisagree(message)
+    raise SegmentersDisagree(
+        f"{why}: it is not certain where the face is. Look at the case, or try it with the segmenter geometric alone"
+    )

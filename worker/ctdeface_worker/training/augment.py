@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ctdeface_worker.domain import FloatArray, Geometry, Volume
+from ctdeface_worker.imaging.domain import FloatArray, Geometry, Volume
 from ctdeface_worker.phantom.disturbance import Disturbance, disturbed
 from ctdeface_worker.phantom.head import Phantom
 from ctdeface_worker.phantom.room import Room, furnished
@@ -26,7 +26,11 @@ def varied(labeled: Labeled, chance: np.random.Generator) -> Labeled:
     low, high = _corners(head.volume.geometry)
     scan = _scan(low, high, chance)
     seen = acquire(head, scan, chance)
-    room = Room(couch="none", arms=bool(chance.random() < 0.08), wires=int(chance.integers(1, 4)) if chance.random() < 0.3 else 0)
+    room = Room(
+        couch="none",
+        arms=bool(chance.random() < 0.08),
+        wires=int(chance.integers(1, 4)) if chance.random() < 0.3 else 0,
+    )
     x, y, z = in_patient(MOUTH_MM, scan)
     how = Disturbance(
         blur_mm=float(chance.uniform(0, 1.5)),
@@ -50,7 +54,11 @@ def _scan(low: FloatArray, high: FloatArray, chance: np.random.Generator) -> Sca
         high[2] = min(high[2], chance.uniform(20, 90))
     elif kind < 0.6:
         side = chance.uniform(75, 110)
-        low[0], high[0], high[1] = max(low[0], -side), min(high[0], side), min(high[1], chance.uniform(60, 120))
+        low[0], high[0], high[1] = (
+            max(low[0], -side),
+            min(high[0], side),
+            min(high[1], chance.uniform(60, 120)),
+        )
     yaw, pitch, roll = (float(part) for part in chance.uniform(-30, 30, 3) * chance.random())
     return Scan(
         spacing_mm=(float(chance.uniform(GRID_MM, 6.0)), GRID_MM, GRID_MM),
@@ -75,7 +83,9 @@ def _centered(labeled: Labeled) -> Phantom:
         slice_origins_lps=geometry.slice_origins_lps - shift,
     )
     volume = Volume(hu=labeled.volume.hu, valid=labeled.volume.valid, geometry=moved)
-    return Phantom(seed=0, volume=volume, face=labeled.face, brain=np.zeros(geometry.shape, dtype=np.bool_))
+    return Phantom(
+        seed=0, volume=volume, face=labeled.face, brain=np.zeros(geometry.shape, dtype=np.bool_)
+    )
 
 
 def _corners(geometry: Geometry) -> tuple[FloatArray, FloatArray]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ctdeface_shared import durable
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_worker.domain import Volume
-from ctdeface_worker.nifti import write_nifti
+from ctdeface_shared.storage import atomic
+from ctdeface_worker.imaging.domain import Volume
+from ctdeface_worker.imaging.nifti import write_nifti
 from ctdeface_worker.training import plan
 from ctdeface_worker.training.examples import SUFFIX, Example
 
@@ -69,7 +69,7 @@ def write_raw(examples: Iterable[Example], folders: Folders) -> Iterator[Entry]:
     """Write images, labels and the list; yields each case when it is on the disk."""
     complete = entries(folders)
     if (folders.raw / LIST).exists():  # without a line that an interruption cut off
-        durable.write_file(folders.raw / LIST, b"".join(_line(entry) for entry in complete))
+        atomic.write_file(folders.raw / LIST, b"".join(_line(entry) for entry in complete))
     known = {entry.name for entry in complete}
     for example in examples:
         if example.name in known:
@@ -88,8 +88,9 @@ def describe(folders: Folders) -> None:
     """
     cases = entries(folders)
     if len({entry.source for entry in cases}) < FEWEST_SOURCES:
-        message = f"there is too little to learn from below {folders.raw}: give two --phantoms or --volumes at least, one is for validation"
-        raise ConfigurationError(message)
+        raise ConfigurationError(
+            f"there is too little to learn from below {folders.raw}: give two --phantoms or --volumes at least, one is for validation"
+        )
     described = json.dumps(plan.dataset_json(len(cases)), indent=1)
     (folders.raw / "dataset.json").write_text(described, encoding="utf-8")
 
@@ -99,10 +100,15 @@ def _line(entry: Entry) -> bytes:
 
 
 def _write_case(example: Example, raw: Path) -> Entry:
-    image, label = raw / "imagesTr" / f"{example.name}_0000{SUFFIX}", raw / "labelsTr" / f"{example.name}{SUFFIX}"
+    image, label = (
+        raw / "imagesTr" / f"{example.name}_0000{SUFFIX}",
+        raw / "labelsTr" / f"{example.name}{SUFFIX}",
+    )
     volume, face = example.labeled.volume, example.labeled.face
     write_nifti(Volume(hu=np.rint(volume.hu), valid=volume.valid, geometry=volume.geometry), image)
-    write_nifti(Volume(hu=face.astype(np.float32), valid=volume.valid, geometry=volume.geometry), label)
+    write_nifti(
+        Volume(hu=face.astype(np.float32), valid=volume.valid, geometry=volume.geometry), label
+    )
     return Entry(
         name=example.name,
         origin=example.origin,

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ctdeface_shared.errors import ConfigurationError, PermanentError, UnreadableInstance
-from ctdeface_shared.options import FillRule, Profile
-from ctdeface_worker.defacing import fill_value_hu
-from ctdeface_worker.domain import BoolArray, Volume
-from ctdeface_worker.nifti import read_nifti
+from ctdeface_shared.jobs.options import FillRule, Profile
+from ctdeface_worker.imaging.domain import BoolArray, Volume
+from ctdeface_worker.imaging.nifti import read_nifti
 from ctdeface_worker.phantom.scenes import scene
+from ctdeface_worker.pipeline.fill import fill_value_hu
 from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
 from ctdeface_worker.training.augment import varied
 from ctdeface_worker.training.held_out import is_held_out
@@ -37,16 +37,24 @@ class Example:
     labeled: Labeled
 
 
-def phantoms(seeds: Iterable[int], known: Collection[str] = (), *, clinical: bool = True) -> Iterator[Example]:
+def phantoms(
+    seeds: Iterable[int], known: Collection[str] = (), *, clinical: bool = True
+) -> Iterator[Example]:
     """Yield a synthetic head, with the pixels of clinical scans or coarse ones, for every seed but those whose examples are known."""
     for seed in seeds:
         if f"phantom_{seed:05d}" in known:
             continue
         made = scene(seed, clinical=clinical)
-        yield Example(name=f"phantom_{seed:05d}", origin=f"seed {seed}", labeled=on_grid(made.volume, made.face))
+        yield Example(
+            name=f"phantom_{seed:05d}",
+            origin=f"seed {seed}",
+            labeled=on_grid(made.volume, made.face),
+        )
 
 
-def volumes(folder: Path, variants: int, seed: int, known: Collection[str] = ()) -> Iterator[Example]:
+def volumes(
+    folder: Path, variants: int, seed: int, known: Collection[str] = ()
+) -> Iterator[Example]:
     """Yield every NIfTI volume of a folder that is not held out and whose geometric mask passes the gate, and variants of it.
 
     Args:
@@ -65,8 +73,9 @@ def volumes(folder: Path, variants: int, seed: int, known: Collection[str] = ())
         try:
             volume = read_nifti(file)
         except UnreadableInstance as error:
-            message = f"{error}: take it out of {folder}, and give the same command again"
-            raise ConfigurationError(message) from error
+            raise ConfigurationError(
+                f"{error}: take it out of {folder}, and give the same command again"
+            ) from error
         face = teacher_mask(volume)
         if face is not None:
             digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -74,7 +83,11 @@ def volumes(folder: Path, variants: int, seed: int, known: Collection[str] = ())
             tidy = Labeled(volume=labeled.volume, face=cleaned(labeled.face))
             for number in range(variants, 0, -1):
                 chance = np.random.default_rng([seed, number, int(digest[:8], 16)])
-                yield Example(name=f"volume_{name}_{number}", origin=f"sha256 {digest}, variant {number}", labeled=varied(tidy, chance))
+                yield Example(
+                    name=f"volume_{name}_{number}",
+                    origin=f"sha256 {digest}, variant {number}",
+                    labeled=varied(tidy, chance),
+                )
             yield Example(name=f"volume_{name}_0", origin=f"sha256 {digest}", labeled=tidy)
 
 

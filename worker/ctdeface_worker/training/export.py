@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_worker.segmentation.model_files import MIRRORED
+from ctdeface_worker.segmentation.models.files import MIRRORED
 from ctdeface_worker.training import plan
 from ctdeface_worker.training.dataset import Folders, entries
 from ctdeface_worker.training.train import RECIPE, checkpoint
@@ -39,19 +39,25 @@ def export(folders: Folders, out: Path) -> Path:
     Raises:
         ConfigurationError: there is no checkpoint yet.
     """
-    import torch  # noqa: PLC0415  loaded only when training
+    import torch
 
     found = checkpoint(folders)
     if found is None:
-        message = f"nothing is trained below {folders.root} yet; run `ctdeface train {folders.root}` first"
-        raise ConfigurationError(message)
+        raise ConfigurationError(
+            f"nothing is trained below {folders.root} yet; run `ctdeface train {folders.root}` first"
+        )
     # our own file, written by the trainer on this machine; it holds numpy numbers besides tensors
     content = torch.load(found, map_location="cpu", weights_only=False)
     (out / FOLD).mkdir(parents=True, exist_ok=True)
-    for name, source in (("plans.json", f"{plan.PLANS_NAME}.json"), ("dataset.json", "dataset.json")):
+    for name, source in (
+        ("plans.json", f"{plan.PLANS_NAME}.json"),
+        ("dataset.json", "dataset.json"),
+    ):
         (out / name).write_bytes((folders.preprocessed / source).read_bytes())
     weights = {name: tensor.contiguous() for name, tensor in content["network_weights"].items()}
-    arguments = {key: content["init_args"][key] for key in ("plans", "configuration", "fold", "dataset_json")}
+    arguments = {
+        key: content["init_args"][key] for key in ("plans", "configuration", "fold", "dataset_json")
+    }
     epochs = int(content["current_epoch"])
     slim = {
         "network_weights": weights,
@@ -66,7 +72,9 @@ def export(folders: Folders, out: Path) -> Path:
     return out
 
 
-def safetensors_bytes(arrays: Mapping[str, NDArray[np.float32]], metadata: Mapping[str, str] | None = None) -> bytes:
+def safetensors_bytes(
+    arrays: Mapping[str, NDArray[np.float32]], metadata: Mapping[str, str] | None = None
+) -> bytes:
     """Write float32 arrays in the safetensors format: length of the header, header as JSON, bytes (little endian) one after the other.
 
     Args:
@@ -81,7 +89,11 @@ def safetensors_bytes(arrays: Mapping[str, NDArray[np.float32]], metadata: Mappi
         start = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + b"".join(array.astype("<f4").tobytes() for array in arrays.values())
+    return (
+        struct.pack("<Q", len(text))
+        + text
+        + b"".join(array.astype("<f4").tobytes() for array in arrays.values())
+    )
 
 
 def safetensors_of(weights: Mapping[str, "Tensor"]) -> bytes:
@@ -106,6 +118,9 @@ def _record(folders: Folders, out: Path, epochs: int) -> dict[str, object]:
     return {
         "epochs": epochs,
         "recipe": json.loads(recipe.read_text(encoding="utf-8")) if recipe.exists() else {},
-        "sha256": {name: hashlib.sha256((out / FOLD / name).read_bytes()).hexdigest() for name in (FINAL, WEIGHTS)},
+        "sha256": {
+            name: hashlib.sha256((out / FOLD / name).read_bytes()).hexdigest()
+            for name in (FINAL, WEIGHTS)
+        },
         "cases": [asdict(entry) for entry in entries(folders)],
     }

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ctdeface_worker import morphology
-from ctdeface_worker.canonical import mask_to_canonical, to_canonical
-from ctdeface_worker.domain import BoolArray, Geometry, HuArray, Volume
+from ctdeface_worker.imaging import morphology
+from ctdeface_worker.imaging.canonical import mask_to_canonical, to_canonical
+from ctdeface_worker.imaging.domain import BoolArray, Geometry, HuArray, Volume
 
 GRID_MM = 2.5
 SHELL_MM = 9.0
@@ -22,7 +22,8 @@ class Labeled:
     """A volume and its face on the training grid.
 
     Attributes:
-        volume: evenly spaced along superior, posterior and left; outside the field of view there is air.
+        volume: evenly spaced along superior, posterior and left; outside the field of view there is
+            air.
         face: what the network is to find.
     """
 
@@ -43,7 +44,11 @@ def on_grid(volume: Volume, face: BoolArray) -> Labeled:
     affine[2, 0] = affine[1, 1] = affine[0, 2] = GRID_MM
     affine[:, 3] = np.append(canonical.origin_lps, 1.0)
     hu = np.clip(canonical.hu, -1000.0, None)
-    upright = Volume(hu=hu, valid=np.ones(hu.shape, dtype=bool), geometry=Geometry.from_affine(canonical.hu.shape, affine))
+    upright = Volume(
+        hu=hu,
+        valid=np.ones(hu.shape, dtype=bool),
+        geometry=Geometry.from_affine(canonical.hu.shape, affine),
+    )
     return Labeled(volume=upright, face=near_tissue(hu, inside))
 
 

@@ -63,7 +63,12 @@ def plans(dataset: str, size: Size = USUAL) -> Json:
 
 def dataset_json(cases: int) -> Json:
     """Write nnU-Net's description of the data set."""
-    return {"channel_names": {"0": "CT"}, "labels": LABELS, "numTraining": cases, "file_ending": ".nii.gz"}
+    return {
+        "channel_names": {"0": "CT"},
+        "labels": LABELS,
+        "numTraining": cases,
+        "file_ending": ".nii.gz",
+    }
 
 
 def _configuration(size: Size) -> Json:

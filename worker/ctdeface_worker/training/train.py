@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctdeface_shared import durable
 from ctdeface_shared.errors import ConfigurationError
+from ctdeface_shared.storage import atomic
 from ctdeface_worker.training import plan
 from ctdeface_worker.training.dataset import NAME, Folders, entries
 from ctdeface_worker.training.trainer_names import BFLOAT16, FINAL, FLOAT32, LATEST, TRAINER
@@ -65,13 +65,16 @@ def begin(folders: Folders, recipe: Recipe) -> None:
     content = json.dumps(asdict(recipe), indent=1)
     wanted = json.loads(content)
     before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else wanted
-    other = [name for name in sorted(wanted.keys() - MAY_CHANGE) if before.get(name) != wanted[name]]
+    other = [
+        name for name in sorted(wanted.keys() - MAY_CHANGE) if before.get(name) != wanted[name]
+    ]
     if other:
         named = ", ".join(other)
-        message = f"{folders.root} holds a training with other {named}: go on with the options it began with, or train in another folder"
-        raise ConfigurationError(message)
+        raise ConfigurationError(
+            f"{folders.root} holds a training with other {named}: go on with the options it began with, or train in another folder"
+        )
     folders.root.mkdir(parents=True, exist_ok=True)
-    durable.write_file(file, content.encode())  # whole or not at all: the next sitting reads it
+    atomic.write_file(file, content.encode())  # whole or not at all: the next sitting reads it
 
 
 def check_device(device: str) -> None:
@@ -80,18 +83,21 @@ def check_device(device: str) -> None:
     Raises:
         ConfigurationError: it is not.
     """
-    import torch  # noqa: PLC0415  loaded only when training
+    import torch
 
     if device == "cuda" and not torch.cuda.is_available():
-        message = "this PyTorch finds no CUDA device: train with --device cpu, or install PyTorch's build for your GPU"
-        raise ConfigurationError(message)
+        raise ConfigurationError(
+            "this PyTorch finds no CUDA device: train with --device cpu, or install PyTorch's build for your GPU"
+        )
 
 
 def precision_on(device: str) -> str:
     """Return what layers should compute in: bfloat16 where a CPU does so, which halves the time of a step."""
-    import torch  # noqa: PLC0415  loaded only when training
+    import torch
 
-    return BFLOAT16 if device == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16") else FLOAT32
+    return (
+        BFLOAT16 if device == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16") else FLOAT32
+    )
 
 
 def weights_for(file: Path, recipe: Recipe) -> "Tensors":
@@ -100,15 +106,17 @@ def weights_for(file: Path, recipe: Recipe) -> "Tensors":
     Raises:
         ConfigurationError: they cannot be read, or do not fit a network of that size.
     """
-    import torch  # noqa: PLC0415  loaded only when training
-    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans  # noqa: PLC0415  loaded only when training
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager  # noqa: PLC0415  loaded only when training
+    import torch
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    from ctdeface_worker.segmentation.nnunet.weights import read_weights  # noqa: PLC0415  loaded only when training
-    from ctdeface_worker.training.widen import widened  # noqa: PLC0415  loaded only when training
+    from ctdeface_worker.segmentation.nnunet.weights import read_weights
+    from ctdeface_worker.training.widen import widened
 
     tensors = read_weights(file).tensors
-    configuration = PlansManager(plan.plans(NAME, recipe.size)).get_configuration(plan.CONFIGURATION)
+    configuration = PlansManager(plan.plans(NAME, recipe.size)).get_configuration(
+        plan.CONFIGURATION
+    )
     torch.manual_seed(recipe.seed)
     network = get_network_from_plans(
         configuration.network_arch_class_name,
@@ -122,15 +130,16 @@ def weights_for(file: Path, recipe: Recipe) -> "Tensors":
         return widened(tensors, network.state_dict())
     except ValueError as error:
         fit = "as many stages and no more channels (--small as then, or not as then)"
-        message = f"the weights in {file} do not fit this network: begin with those of one with {fit}"
-        raise ConfigurationError(message) from error
+        raise ConfigurationError(
+            f"the weights in {file} do not fit this network: begin with those of one with {fit}"
+        ) from error
 
 
 def preprocess(folders: Folders, recipe: Recipe) -> None:
     """Let nnU-Net's preprocessor write the normalized arrays of every case that lacks them."""
-    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor  # noqa: PLC0415  loaded only when training
-    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2  # noqa: PLC0415  loaded only when training
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager  # noqa: PLC0415  loaded only when training
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     out = folders.preprocessed
     made = plan.plans(NAME, recipe.size)
@@ -155,13 +164,30 @@ def preprocess(folders: Folders, recipe: Recipe) -> None:
     for name in names:
         if (arrays / f"{name}.pkl").exists():
             continue
-        image, label = (folders.raw / part for part in (f"imagesTr/{name}_0000.nii.gz", f"labelsTr/{name}.nii.gz"))
+        image, label = (
+            folders.raw / part
+            for part in (f"imagesTr/{name}_0000.nii.gz", f"labelsTr/{name}.nii.gz")
+        )
         hu, face, about = case.run_case([str(image)], str(label), manager, configuration, described)
-        stored = {"data": hu.astype(np.float32, copy=False), "seg": face.astype(np.int16, copy=False)}
-        nnUNetDatasetBlosc2.save_case(**stored, properties=about, output_filename_truncated=str(arrays / name), clevel=COMPRESSION)
+        stored = {
+            "data": hu.astype(np.float32, copy=False),
+            "seg": face.astype(np.int16, copy=False),
+        }
+        nnUNetDatasetBlosc2.save_case(
+            **stored,
+            properties=about,
+            output_filename_truncated=str(arrays / name),
+            clevel=COMPRESSION,
+        )
 
 
-def train(folders: Folders, recipe: Recipe, *, begin_with: "Tensors | None" = None, stop_after: int | None = None) -> None:
+def train(
+    folders: Folders,
+    recipe: Recipe,
+    *,
+    begin_with: "Tensors | None" = None,
+    stop_after: int | None = None,
+) -> None:
     """Train, or go on with a training.
 
     Args:
@@ -170,21 +196,27 @@ def train(folders: Folders, recipe: Recipe, *, begin_with: "Tensors | None" = No
         begin_with: weights that the first sitting begins with; None for random ones.
         stop_after: end after that many epochs of this sitting; the rest waits for the next one.
     """
-    import torch  # noqa: PLC0415  loaded only when training
+    import torch
 
     trainer = _trainer(folders, recipe, torch.device(recipe.device))
     reached = checkpoint(folders)
     if reached is not None:
         trainer.load_checkpoint(str(reached))
-        if trainer.current_epoch < recipe.epochs:  # made longer: what was the end is no more than where it stands
+        if (
+            trainer.current_epoch < recipe.epochs
+        ):  # made longer: what was the end is no more than where it stands
             reached.replace(reached.with_name(LATEST))
     elif begin_with is not None:
         trainer.initialize()
         trainer.network.load_state_dict(begin_with)
     torch.manual_seed(recipe.seed + trainer.current_epoch)
-    np.random.seed(recipe.seed + trainer.current_epoch)  # noqa: NPY002  nnU-Net's loaders draw from the global generator
+    np.random.seed(recipe.seed + trainer.current_epoch)
     if trainer.current_epoch < recipe.epochs:
-        trainer.last_epoch = recipe.epochs if stop_after is None else min(trainer.current_epoch + stop_after, recipe.epochs)
+        trainer.last_epoch = (
+            recipe.epochs
+            if stop_after is None
+            else min(trainer.current_epoch + stop_after, recipe.epochs)
+        )
         trainer.run_training()
 
 
@@ -200,19 +232,30 @@ def prepare_environment(folders: Folders) -> None:
     Raises:
         ConfigurationError: nnU-Net was imported with other folders.
     """
-    wanted = {"nnUNet_raw": folders.raw.parent, "nnUNet_preprocessed": folders.preprocessed.parent, "nnUNet_results": folders.results}
-    os.environ.update({name: str(folder) for name, folder in wanted.items()}, nnUNet_n_proc_DA="0", nnUNet_compile="false")
-    from nnunetv2 import paths  # noqa: PLC0415  reads the environment
+    wanted = {
+        "nnUNet_raw": folders.raw.parent,
+        "nnUNet_preprocessed": folders.preprocessed.parent,
+        "nnUNet_results": folders.results,
+    }
+    os.environ.update(
+        {name: str(folder) for name, folder in wanted.items()},
+        nnUNet_n_proc_DA="0",
+        nnUNet_compile="false",
+    )
+    from nnunetv2 import paths
 
     if str(folders.results) != paths.nnUNet_results:
-        message = "nnU-Net is already in use with other folders in this process; start `ctdeface train` on its own"
-        raise ConfigurationError(message)
+        raise ConfigurationError(
+            "nnU-Net is already in use with other folders in this process; start `ctdeface train` on its own"
+        )
 
 
 def _trainer(folders: Folders, recipe: Recipe, device: object) -> "nnUNetTrainer":
-    from ctdeface_worker.training.trainer import FaceTrainer  # noqa: PLC0415  nnU-Net reads its folders from the environment when imported
+    from ctdeface_worker.training.trainer import FaceTrainer
 
-    plans = json.loads((folders.preprocessed / f"{plan.PLANS_NAME}.json").read_text(encoding="utf-8"))
+    plans = json.loads(
+        (folders.preprocessed / f"{plan.PLANS_NAME}.json").read_text(encoding="utf-8")
+    )
     described = json.loads((folders.preprocessed / "dataset.json").read_text(encoding="utf-8"))
     trainer = FaceTrainer(plans, plan.CONFIGURATION, 0, described, device)
     trainer.num_epochs, trainer.num_iterations_per_epoch = recipe.epochs, recipe.iterations

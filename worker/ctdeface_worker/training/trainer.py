@@ -31,9 +31,11 @@ STRETCHED, STRETCH = 0.3, (0.8, 1.25)
 class FaceTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no types
     """The stock trainer; its checkpoints are exported under the stock trainer's name, which can run them."""
 
-    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[object, ...]:  # noqa: N802  nnU-Net's name
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[object, ...]:
         """Mirror left and right only."""
-        rotation, flat, initial, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        rotation, flat, initial, _ = (
+            super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        )
         self.inference_allowed_mirroring_axes = MIRRORED_AXES
         return rotation, flat, initial, MIRRORED_AXES
 
@@ -41,7 +43,13 @@ class FaceTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no type
     def get_training_transforms(*of_trainer: object, **named: object) -> BasicTransform:
         """Stretch heads along each axis by itself, and leave HU as they are."""
         stock = nnUNetTrainer.get_training_transforms(*of_trainer, **named)
-        return ComposeTransforms([_for_heads(step) for step in stock.transforms if not isinstance(_inside(step), CHANGE_HU)])
+        return ComposeTransforms(
+            [
+                _for_heads(step)
+                for step in stock.transforms
+                if not isinstance(_inside(step), CHANGE_HU)
+            ]
+        )
 
     precision = FLOAT32
     """What the layers compute in on a CPU; weights, their steps and the loss stay float32."""
@@ -81,11 +89,19 @@ class FaceTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no type
         """Do what one turn of the stock trainer's loop does."""
         self.on_epoch_start()
         self.on_train_epoch_start()
-        self.on_train_epoch_end([self.train_step(next(self.dataloader_train)) for _ in range(self.num_iterations_per_epoch)])
+        self.on_train_epoch_end(
+            [
+                self.train_step(next(self.dataloader_train))
+                for _ in range(self.num_iterations_per_epoch)
+            ]
+        )
         with torch.no_grad():
             self.on_validation_epoch_start()
             self.on_validation_epoch_end(
-                [self.validation_step(next(self.dataloader_val)) for _ in range(self.num_val_iterations_per_epoch)]
+                [
+                    self.validation_step(next(self.dataloader_val))
+                    for _ in range(self.num_val_iterations_per_epoch)
+                ]
             )
         self.on_epoch_end()
 
@@ -107,5 +123,9 @@ def _inside(step: BasicTransform) -> BasicTransform:
 
 def _for_heads(step: BasicTransform) -> BasicTransform:
     if isinstance(step, SpatialTransform):
-        step.p_scaling, step.scaling, step.p_synchronize_scaling_across_axes = STRETCHED, STRETCH, 0.0
+        step.p_scaling, step.scaling, step.p_synchronize_scaling_across_axes = (
+            STRETCHED,
+            STRETCH,
+            0.0,
+        )
     return step

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ctdeface_worker.canonical import Canonical
-from ctdeface_worker.domain import BoolArray
+from ctdeface_worker.imaging.canonical import Canonical
+from ctdeface_worker.imaging.domain import BoolArray
 from ctdeface_worker.verification.check import Check
 
 SKIN_HU = -300.0
@@ -40,7 +40,10 @@ def check_upper_border(canonical: Canonical, face: BoolArray) -> Check | None:
     top = gone.shape[0] - 1 - gone[::-1].argmax(axis=0)
     middle = float(np.average(np.arange(tissue.shape[2]), weights=tissue.sum(axis=(0, 1))))
     aside = (np.arange(tissue.shape[2]) - middle) * mm
-    sides = [gone.any(axis=0) & (side * aside >= BESIDE_MM[0]) & (side * aside <= BESIDE_MM[1]) for side in (-1, 1)]
+    sides = [
+        gone.any(axis=0) & (side * aside >= BESIDE_MM[0]) & (side * aside <= BESIDE_MM[1])
+        for side in (-1, 1)
+    ]
     shares = [_deep(canonical, patient, skin, (np.flatnonzero(side), top[side])) for side in sides]
     deepest = max((share for share in shares if share is not None), default=None)
     if deepest is None:
@@ -55,7 +58,10 @@ def check_upper_border(canonical: Canonical, face: BoolArray) -> Check | None:
 
 
 def _deep(
-    canonical: Canonical, patient: BoolArray, skin: NDArray[np.intp], border: tuple[NDArray[np.intp], NDArray[np.intp]]
+    canonical: Canonical,
+    patient: BoolArray,
+    skin: NDArray[np.intp],
+    border: tuple[NDArray[np.intp], NDArray[np.intp]],
 ) -> float | None:
     """Return the share of rays above a border (columns, their highest removed slices) that meet no bone soon; None for too few of them."""
     mm = canonical.spacing_mm
@@ -81,7 +87,11 @@ def _steep(skin: NDArray[np.intp]) -> BoolArray:
     inner = (slice(SLOPE_VOXELS, -SLOPE_VOXELS), slice(SLOPE_VOXELS, -SLOPE_VOXELS))
     step = 2 * SLOPE_VOXELS
     upward, sideways = (
-        np.abs(np.take(skin, range(step, skin.shape[i]), i) - np.take(skin, range(skin.shape[i] - step), i)) for i in (0, 1)
+        np.abs(
+            np.take(skin, range(step, skin.shape[i]), i)
+            - np.take(skin, range(skin.shape[i] - step), i)
+        )
+        for i in (0, 1)
     )
     steep[inner] = np.maximum(upward[:, inner[1]], sideways[inner[0]]) > STEEPEST * step
     return steep

@@ -6,9 +6,9 @@ from itertools import product
 import numpy as np
 from scipy import ndimage
 
-from ctdeface_worker.canonical import Canonical
-from ctdeface_worker.domain import BoolArray
-from ctdeface_worker.morphology import column, opened, sections
+from ctdeface_worker.imaging.canonical import Canonical
+from ctdeface_worker.imaging.domain import BoolArray
+from ctdeface_worker.imaging.morphology import column, opened, sections
 
 SKIN_HU = -300.0
 BONE_HU = 160.0
@@ -29,13 +29,20 @@ WIDEST_GAP_MM = 70.0
 
 LONGEST_STEP = 2
 _CROSS = ndimage.generate_binary_structure(2, 1)[None]
-_STEPS = [step for step in product(range(-LONGEST_STEP, LONGEST_STEP + 1), repeat=2) if math.gcd(*step) == 1]
+_STEPS = [
+    step
+    for step in product(range(-LONGEST_STEP, LONGEST_STEP + 1), repeat=2)
+    if math.gcd(*step) == 1
+]
 
 
 def find_cavity(canonical: Canonical) -> BoolArray:
     """Return the cavity on the canonical grid; empty when there is none. Where the field of view cuts the head, the cut counts as bone."""
     wall = (canonical.hu > BONE_HU) | ~canonical.valid
-    wall = np.asarray(ndimage.binary_closing(np.pad(wall, 2, mode="edge"), iterations=1)[2:-2, 2:-2, 2:-2], dtype=bool)
+    wall = np.asarray(
+        ndimage.binary_closing(np.pad(wall, 2, mode="edge"), iterations=1)[2:-2, 2:-2, 2:-2],
+        dtype=bool,
+    )
     hard = (wall & canonical.valid) | _cut(canonical)
     directions = np.zeros(wall.shape, dtype=np.uint8)
     for dy, dx in _STEPS:
@@ -60,7 +67,9 @@ def _wide(soft: BoolArray, wall: BoolArray, spacing_mm: float) -> BoolArray:
 def _cut(canonical: Canonical) -> BoolArray:
     """Tissue at the border of the field of view, in its slice: the head goes on behind it, or its bone was met before."""
     tissue = (canonical.hu > SKIN_HU) & canonical.valid
-    within = ndimage.binary_erosion(canonical.valid, _CROSS, iterations=LONGEST_STEP, border_value=0)
+    within = ndimage.binary_erosion(
+        canonical.valid, _CROSS, iterations=LONGEST_STEP, border_value=0
+    )
     cut: BoolArray = tissue & ~within
     return cut
 
@@ -85,12 +94,20 @@ def _meets(met: BoolArray, step: tuple[int, int]) -> BoolArray:
 def _shifted(step: int, size: int) -> tuple[slice, slice]:
     """Slices (where a step leads to, where it starts)."""
     step = max(min(step, size), -size)
-    return (slice(step, None), slice(None, size - step)) if step >= 0 else (slice(None, size + step), slice(-step, None))
+    return (
+        (slice(step, None), slice(None, size - step))
+        if step >= 0
+        else (slice(None, size + step), slice(-step, None))
+    )
 
 
 def _joined(pieces: BoolArray, wall: BoolArray, spacing_mm: float) -> BoolArray:
     """Keep the largest piece and what lies above or below it, but for what the floor of the skull covers."""
-    return column(_above_floor(pieces, wall), smallest=SMALLEST_PIECE_ML * 1000 / spacing_mm**3, widest_gap=WIDEST_GAP_MM / spacing_mm)
+    return column(
+        _above_floor(pieces, wall),
+        smallest=SMALLEST_PIECE_ML * 1000 / spacing_mm**3,
+        widest_gap=WIDEST_GAP_MM / spacing_mm,
+    )
 
 
 def _above_floor(pieces: BoolArray, wall: BoolArray) -> BoolArray:
@@ -107,7 +124,9 @@ def _above_floor(pieces: BoolArray, wall: BoolArray) -> BoolArray:
         covered[z] = roof & brain
         brain |= largest[z]
         roof = (roof | wall[z]) & ~largest[z]
-    share = np.bincount(labels.ravel(), weights=covered.ravel()) / np.maximum(np.bincount(labels.ravel()), 1)
+    share = np.bincount(labels.ravel(), weights=covered.ravel()) / np.maximum(
+        np.bincount(labels.ravel()), 1
+    )
     stays = (share < MOST_COVERED) | (sizes == sizes.max())
     stays[0] = False
     return np.asarray(stays[labels], dtype=bool)

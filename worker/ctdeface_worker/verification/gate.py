@@ -1,15 +1,21 @@
 """The gate: from input and written output, is the face gone and everything else untouched? See DESIGN section 10.
 
-It finds cavity, window and skin in the input by its own means and refuses when it cannot. It knows nothing of segmentation.
+It finds cavity, window and skin in the input by its own means and refuses when it cannot. It knows
+nothing of segmentation.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from ctdeface_shared.options import HIGHEST_FILL_HU, Profile
-from ctdeface_worker.canonical import Canonical, mask_to_canonical, mask_to_stored, to_canonical
-from ctdeface_worker.domain import BoolArray, Volume
+from ctdeface_shared.jobs.options import HIGHEST_FILL_HU, Profile
+from ctdeface_worker.imaging.canonical import (
+    Canonical,
+    mask_to_canonical,
+    mask_to_stored,
+    to_canonical,
+)
+from ctdeface_worker.imaging.domain import BoolArray, Volume
 from ctdeface_worker.verification import skin
 from ctdeface_worker.verification.border import check_upper_border
 from ctdeface_worker.verification.cavity import find_cavity
@@ -30,16 +36,19 @@ class Examined:
         volume: the input.
         canonical: the same on the gate's grid.
         cavity: the intracranial cavity on that grid.
-        facing: what rays from the front meet; None where the cavity is too small to say where the face is.
+        facing: what rays from the front meet; None where the cavity is too small to say where the
+            face is.
     """
 
     volume: Volume
     canonical: Canonical
     cavity: BoolArray
-    facing: skin.Facing | None
+    facing: skin.FrontSurface | None
 
 
-def verify_volume(before: Volume, after: Volume, face: BoolArray, *, profile: Profile) -> tuple[Check, ...]:
+def verify_volume(
+    before: Volume, after: Volume, face: BoolArray, *, profile: Profile
+) -> tuple[Check, ...]:
     """Check one defaced volume.
 
     Args:
@@ -58,7 +67,11 @@ def examine(before: Volume) -> Examined:
     """Find cavity, window and skin in an input; one examination serves any number of masks."""
     canonical = to_canonical(before, spacing_mm=GRID_MM)
     cavity = find_cavity(canonical)
-    facing = skin.look(before, find_window(canonical, cavity)) if _ml(cavity) >= SMALLEST_CAVITY_ML else None
+    facing = (
+        skin.look(before, find_window(canonical, cavity))
+        if _ml(cavity) >= SMALLEST_CAVITY_ML
+        else None
+    )
     return Examined(volume=before, canonical=canonical, cavity=cavity, facing=facing)
 
 
@@ -67,7 +80,15 @@ def judge(seen: Examined, after: Volume, face: BoolArray, *, profile: Profile) -
     before, canonical, cavity = seen.volume, seen.canonical, seen.cavity
     values = _check_values(before, after, face)
     if before.geometry.shape != after.geometry.shape or not face.any():
-        return (*values, Check(name="mask_size", passed=False, figure=0.0, message="the mask is empty or of another shape"))
+        return (
+            *values,
+            Check(
+                name="mask_size",
+                passed=False,
+                figure=0.0,
+                message="the mask is empty or of another shape",
+            ),
+        )
     ml = _ml(cavity)
     found = Check(
         name="cavity_found",
@@ -86,11 +107,20 @@ def judge(seen: Examined, after: Volume, face: BoolArray, *, profile: Profile) -
         bound=0.0,
         message=f"{overlap} voxels of the intracranial cavity lie in the mask",
     )
-    removed = mask_to_canonical(face, before.geometry, spacing_mm=canonical.spacing_mm) & canonical.valid
+    removed = (
+        mask_to_canonical(face, before.geometry, spacing_mm=canonical.spacing_mm) & canonical.valid
+    )
     plausible = check_mask(canonical, removed, cavity, bone_stays=profile is Profile.SOFT_TISSUE)
     upper = check_upper_border(canonical, removed)
     rays = skin.cast(seen.facing, after)
-    return (*values, found, brain, *plausible, *((upper,) if upper else ()), *check_skin(rays, bone_stays=profile is Profile.SOFT_TISSUE))
+    return (
+        *values,
+        found,
+        brain,
+        *plausible,
+        *((upper,) if upper else ()),
+        *check_skin(rays, bone_stays=profile is Profile.SOFT_TISSUE),
+    )
 
 
 def _ml(cavity: BoolArray) -> float:

@@ -3,8 +3,8 @@
 import numpy as np
 from scipy import ndimage
 
-from ctdeface_worker.canonical import Canonical
-from ctdeface_worker.domain import BoolArray
+from ctdeface_worker.imaging.canonical import Canonical
+from ctdeface_worker.imaging.domain import BoolArray
 from ctdeface_worker.verification.check import Check
 
 TISSUE_HU = -300.0
@@ -14,7 +14,9 @@ MOST_BONE = 0.12
 """Of the tissue a soft-tissue mask removes; metal streaks and thin facial bones make some, a misplaced mask makes more."""
 
 
-def check_mask(canonical: Canonical, face: BoolArray, cavity: BoolArray, *, bone_stays: bool) -> tuple[Check, ...]:
+def check_mask(
+    canonical: Canonical, face: BoolArray, cavity: BoolArray, *, bone_stays: bool
+) -> tuple[Check, ...]:
     """Check a face mask on the canonical grid against the input."""
     voxel_ml = canonical.spacing_mm**3 / 1000
     tissue = face & (canonical.hu > TISSUE_HU) & canonical.valid
@@ -40,7 +42,9 @@ def check_mask(canonical: Canonical, face: BoolArray, cavity: BoolArray, *, bone
 
 
 def _anterior(canonical: Canonical, tissue: BoolArray, cavity: BoolArray) -> Check:
-    ahead = float(np.nonzero(cavity)[1].mean() - np.nonzero(tissue)[1].mean()) * canonical.spacing_mm
+    ahead = (
+        float(np.nonzero(cavity)[1].mean() - np.nonzero(tissue)[1].mean()) * canonical.spacing_mm
+    )
     return Check(
         name="mask_is_anterior",
         passed=ahead > 0,

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ctdeface_worker.canonical import Canonical, to_canonical
-from ctdeface_worker.domain import BoolArray, FloatArray, Volume
-from ctdeface_worker.morphology import holes
+from ctdeface_worker.imaging.canonical import Canonical, to_canonical
+from ctdeface_worker.imaging.domain import BoolArray, FloatArray, Volume
+from ctdeface_worker.imaging.morphology import holes
 from ctdeface_worker.verification.window import Window
 
 IndexArray: TypeAlias = NDArray[np.intp]
@@ -49,11 +49,14 @@ class Rays:
         removed: rays that no longer meet it in the output.
         covered: rays that meet bone soon behind the skin in the input, but not in the next voxel.
         uncovered: rays that now end on that bone, neither before it nor behind it.
-        peeled: rays, bright ones too, that now end in flesh less than `PEELED_MM` behind the first surface.
-        bared: rays that now end in flesh as little behind a surface of the input with air before it, less than `COVER_MM` behind the skin.
+        peeled: rays, bright ones too, that now end in flesh less than `PEELED_MM` behind the first
+            surface.
+        bared: rays that now end in flesh as little behind a surface of the input with air before
+            it, less than `COVER_MM` behind the skin.
         foremost: rays that meet the foremost part of the facial skin.
         shallow: rays that now end in flesh less than `SHALLOW_MM` behind the skin.
-        seen: share of the rays to the patient in the window that meet the front of the face, not what lies far behind something before it.
+        seen: share of the rays to the patient in the window that meet the front of the face, not
+            what lies far behind something before it.
     """
 
     mm: float
@@ -70,7 +73,7 @@ class Rays:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facing:
+class FrontSurface:
     """What rays from the front meet in the input, one per (z, x).
 
     Attributes:
@@ -85,7 +88,8 @@ class Facing:
         has_bone: whether there is any.
         foremost: as of `Rays`.
         seen: as of `Rays`.
-        behind_air: tissue (z, y, x) of the input less than `PEELED_MM` behind a surface with air before it.
+        behind_air: tissue (z, y, x) of the input less than `PEELED_MM` behind a surface with air
+            before it.
     """
 
     within: tuple[FloatArray, FloatArray]
@@ -102,14 +106,16 @@ class Facing:
     behind_air: BoolArray
 
 
-def look(before: Volume, window: Window) -> Facing:
+def look(before: Volume, window: Window) -> FrontSurface:
     """Cast rays from the front through the input, at most 1 mm apart (one voxel if coarser)."""
     spacing = before.geometry.spacing_mm
     mm = max(1.0, min(spacing))
     room = np.array([EDGE_MM, 0.0, EDGE_MM]) + mm
     within = (window.low - room, window.high + room)
     old = to_canonical(before, spacing_mm=mm, within=within)
-    body = _patient(old) | (to_canonical(_inner_air(before), spacing_mm=mm, within=within).hu >= 0.5)
+    body = _patient(old) | (
+        to_canonical(_inner_air(before), spacing_mm=mm, within=within).hu >= 0.5
+    )
     there: BoolArray = np.asarray(body.any(axis=1))
     skin = body.argmax(axis=1)
     air_before = _at(old.valid, np.maximum(skin - 1, 0)) & (skin > 0)
@@ -121,7 +127,7 @@ def look(before: Volume, window: Window) -> Facing:
     counts = faced & ~bright
     bone, has_bone = _bone_behind(old, skin)
     at_once = np.maximum(here, behind) > BONE_HU  # taking such skin off takes bone with it
-    return Facing(
+    return FrontSurface(
         within=within,
         mm=mm,
         deeper_mm=max(LEAST_DEEPER_MM, LEAST_DEEPER_VOXELS * min(max(spacing[1:]), 5.0)),
@@ -131,21 +137,30 @@ def look(before: Volume, window: Window) -> Facing:
         covered=counts & ~at_once & (np.where(has_bone, (bone - skin) * mm, np.inf) <= COVERED_MM),
         bone=bone,
         has_bone=has_bone,
-        foremost=counts & (skin * mm <= (np.percentile(skin[counts], 1) if counts.any() else 0.0) * mm + FOREMOST_MM),
+        foremost=counts
+        & (
+            skin * mm
+            <= (np.percentile(skin[counts], 1) if counts.any() else 0.0) * mm + FOREMOST_MM
+        ),
         seen=float((met & near).sum() / max(met.sum(), 1)),
         behind_air=_behind_air(old),
     )
 
 
-def cast(facing: Facing, after: Volume) -> Rays:
+def cast(facing: FrontSurface, after: Volume) -> Rays:
     """Cast the same rays through the output."""
     new = to_canonical(after, spacing_mm=facing.mm, within=facing.within)
     surface = (new.hu > SKIN_HU) & new.valid
     left = surface.any(axis=1)
     meets = surface.argmax(axis=1)
-    hard = np.maximum(_at(new.hu, meets), _at(new.hu, np.minimum(meets + 1, new.hu.shape[1] - 1))) > BONE_HU
+    hard = (
+        np.maximum(_at(new.hu, meets), _at(new.hu, np.minimum(meets + 1, new.hu.shape[1] - 1)))
+        > BONE_HU
+    )
     deeper = np.where(left, (meets - facing.skin) * facing.mm, np.inf)
-    on_bone: BoolArray = np.asarray(facing.has_bone & (np.abs(meets - facing.bone) * facing.mm <= ON_BONE_MM), dtype=bool)
+    on_bone: BoolArray = np.asarray(
+        facing.has_bone & (np.abs(meets - facing.bone) * facing.mm <= ON_BONE_MM), dtype=bool
+    )
     flesh = left & ~hard
     return Rays(
         mm=facing.mm,
@@ -192,7 +207,11 @@ def _inner_air(before: Volume) -> Volume:
     for axis in (1, 2):
         inner = np.repeat(inner, step[axis - 1], axis=axis)
     _, rows, columns = before.geometry.shape
-    return Volume(hu=inner[:, :rows, :columns], valid=np.ones(before.geometry.shape, dtype=bool), geometry=before.geometry)
+    return Volume(
+        hu=inner[:, :rows, :columns],
+        valid=np.ones(before.geometry.shape, dtype=bool),
+        geometry=before.geometry,
+    )
 
 
 def _patient(canonical: Canonical) -> BoolArray:
@@ -212,14 +231,19 @@ def _patient(canonical: Canonical) -> BoolArray:
 def _well_inside(canonical: Canonical) -> BoolArray:
     """Voxels at least 5 mm inside the field of view in every direction; the grid's own borders are cut from a larger volume."""
     reach = 2 * round(EDGE_MM / canonical.spacing_mm) + 1
-    inside: BoolArray = ndimage.minimum_filter(canonical.valid, size=reach, mode="constant", cval=False)
+    inside: BoolArray = ndimage.minimum_filter(
+        canonical.valid, size=reach, mode="constant", cval=False
+    )
     return inside
 
 
 def _in_window(canonical: Canonical, window: Window) -> BoolArray:
     z = canonical.origin_lps[2] + canonical.spacing_mm * np.arange(canonical.hu.shape[0])
     x = canonical.origin_lps[0] + canonical.spacing_mm * np.arange(canonical.hu.shape[2])
-    inside_z, inside_x = (z >= window.low[2]) & (z <= window.high[2]), (x >= window.low[0]) & (x <= window.high[0])
+    inside_z, inside_x = (
+        (z >= window.low[2]) & (z <= window.high[2]),
+        (x >= window.low[0]) & (x <= window.high[0]),
+    )
     return np.asarray(inside_z[:, None] & inside_x[None, :])
 
 

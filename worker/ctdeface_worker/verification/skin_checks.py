@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from ctdeface_worker.domain import BoolArray
+from ctdeface_worker.imaging.domain import BoolArray
 from ctdeface_worker.verification.check import Check
 from ctdeface_worker.verification.skin import PEELED_MM, SHALLOW_MM, Rays
 
@@ -87,7 +87,10 @@ def _check_layers(rays: Rays) -> tuple[Check, Check, Check]:
     """Where only the first surface went, be it a layer of the face or what covered it, the face is still there."""
     peeled, bared = (_fullest_square(rays, which) for which in (rays.peeled, rays.bared))
     in_all = float(rays.peeled.sum() / rays.counts.sum())
-    square, layer = f"in the fullest square of {SQUARE_MM / 10:.0f} cm", f"end in flesh less than {PEELED_MM:.0f} mm behind the skin"
+    square, layer = (
+        f"in the fullest square of {SQUARE_MM / 10:.0f} cm",
+        f"end in flesh less than {PEELED_MM:.0f} mm behind the skin",
+    )
     return (
         Check(
             name="face_not_peeled",
@@ -137,17 +140,27 @@ def _check_foremost(rays: Rays) -> tuple[Check, Check]:
 def _fullest_square(rays: Rays, which: BoolArray) -> float:
     """Return the largest share of any square, relative to the square that holds the most facial skin."""
     side = round(SQUARE_MM / rays.mm)
-    fullest, whole = (float(ndimage.uniform_filter(each.astype(np.float64), side, mode="constant").max()) for each in (which, rays.counts))
+    fullest, whole = (
+        float(ndimage.uniform_filter(each.astype(np.float64), side, mode="constant").max())
+        for each in (which, rays.counts)
+    )
     return fullest / whole
 
 
 def _weakest_part(rays: Rays) -> Check:
     """Check left, right and six levels on their own: a mask that misses a part must not pass by the rest."""
-    levels, columns = np.flatnonzero(rays.counts.any(axis=1)), np.flatnonzero(rays.counts.any(axis=0))
+    levels, columns = (
+        np.flatnonzero(rays.counts.any(axis=1)),
+        np.flatnonzero(rays.counts.any(axis=0)),
+    )
     z, x = np.indices(rays.counts.shape)
     height, middle = (levels[-1] - levels[0] + 1) / 6, (columns[0] + columns[-1]) / 2
     parts = [(z - levels[0]) // height == level for level in range(6)] + [x < middle, x >= middle]
-    shares = [float(rays.removed[rays.counts & part].mean()) for part in parts if (rays.counts & part).sum() >= FEWEST_RAYS_IN_PART]
+    shares = [
+        float(rays.removed[rays.counts & part].mean())
+        for part in parts
+        if (rays.counts & part).sum() >= FEWEST_RAYS_IN_PART
+    ]
     weakest = min(shares, default=0.0)
     return Check(
         name="every_part_of_the_face_removed",

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ctdeface_worker.canonical import Canonical
-from ctdeface_worker.domain import BoolArray, FloatArray
+from ctdeface_worker.imaging.canonical import Canonical
+from ctdeface_worker.imaging.domain import BoolArray, FloatArray
 
 HALF_WIDTH_MM = 45.0
 """Lateral orbital rims, from the midline."""
@@ -83,16 +83,26 @@ def find_window(canonical: Canonical, cavity: BoolArray) -> Window:
 
 def _foremost(canonical: Canonical) -> float:
     """Row of the front of the patient: the first with more than a strap or a tube in it."""
-    rows = np.flatnonzero(((canonical.hu > -300) & canonical.valid).sum(axis=(0, 2)) * canonical.spacing_mm**2 / 100 >= 1.0)
+    rows = np.flatnonzero(
+        ((canonical.hu > -300) & canonical.valid).sum(axis=(0, 2)) * canonical.spacing_mm**2 / 100
+        >= 1.0
+    )
     return float(rows[0]) if rows.size else 0.0
 
 
-def _nose(canonical: Canonical, middle: float, rows: NDArray[np.intp], levels: tuple[float, float]) -> float:
+def _nose(
+    canonical: Canonical, middle: float, rows: NDArray[np.intp], levels: tuple[float, float]
+) -> float:
     """Column of the foremost skin of the face: in a head that is turned it lies far to the side of the cavity."""
     mm = canonical.spacing_mm
-    columns = slice(max(round(middle - FARTHEST_ASIDE_MM / mm), 0), round(middle + FARTHEST_ASIDE_MM / mm) + 1)
+    columns = slice(
+        max(round(middle - FARTHEST_ASIDE_MM / mm), 0), round(middle + FARTHEST_ASIDE_MM / mm) + 1
+    )
     tissue = (canonical.hu > -300) & canonical.valid
-    face = ndimage.binary_opening(tissue[round(levels[0]) : round(levels[1]) + 1, : rows[0], columns], iterations=round(NO_STRAP_MM / mm))
+    face = ndimage.binary_opening(
+        tissue[round(levels[0]) : round(levels[1]) + 1, : rows[0], columns],
+        iterations=round(NO_STRAP_MM / mm),
+    )
     if not face.any():
         return middle
     ahead = np.where(face.any(axis=1), face.argmax(axis=1), face.shape[1])
@@ -113,7 +123,9 @@ def _brow(cavity: BoolArray, rows: NDArray[np.intp], mm: float, least_mm: float)
     front = cavity[:, rows[0] : rows[0] + round(FRONT_PART * (rows[-1] - rows[0])) + 1]
     floor = np.flatnonzero(front.any(axis=(1, 2)))[0]
     foremost = np.flatnonzero(front[:, : round(POLE_MM / mm) + 1].any(axis=(1, 2)))[0]
-    return float(min(max(floor + BROW_ABOVE_FLOOR_MM / mm, foremost - BROW_BELOW_POLE_MM / mm), slices[-1]))
+    return float(
+        min(max(floor + BROW_ABOVE_FLOOR_MM / mm, foremost - BROW_BELOW_POLE_MM / mm), slices[-1])
+    )
 
 
 def _jaw(canonical: Canonical, middle: float, rows: NDArray[np.intp], brow: float) -> float | None:

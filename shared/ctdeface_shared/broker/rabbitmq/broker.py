@@ -11,11 +11,27 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from ctdeface_shared.broker.protocols import DeadLetter, Delivery, Depth
 from ctdeface_shared.broker.rabbitmq.link import Link
-from ctdeface_shared.broker.settlement import Ack, Bury, HandBack, Retry, Settlement
+from ctdeface_shared.broker.settlement import Ack, Reject, Requeue, Retry, Settlement
 from ctdeface_shared.broker.target import BrokerTarget
-from ctdeface_shared.broker.topology import ATTEMPTS_HEADER, CODE_HEADER, DEAD, EVENT_KEYS, EVENTS, JOBS, TRACE_HEADER, nearest, retry_queue
+from ctdeface_shared.broker.topology import (
+    ATTEMPTS_HEADER,
+    CODE_HEADER,
+    DEAD,
+    EVENT_KEYS,
+    EVENTS,
+    JOBS,
+    TRACE_HEADER,
+    nearest,
+    retry_queue,
+)
 from ctdeface_shared.errors import BrokerUnavailable, CtDefaceError
-from ctdeface_shared.messages import CaseEvent, DefaceJob, decode_event, encode_event, encode_job
+from ctdeface_shared.jobs.messages import (
+    CaseEvent,
+    DefaceJob,
+    decode_event,
+    encode_event,
+    encode_job,
+)
 from ctdeface_shared.tracing.spans import traceparent_in
 
 PATIENCE_SECONDS = 10.0
@@ -49,7 +65,9 @@ class RabbitBroker:
         except BrokerUnavailable:
             if self._link.is_open:
                 raise
-            self._send(JOBS, body, headers)  # a connection that idled too long breaks on its first use
+            self._send(
+                JOBS, body, headers
+            )  # a connection that idled too long breaks on its first use
 
     def receive(self, wait_seconds: float) -> Delivery | None:
         """Take the next job."""
@@ -66,7 +84,12 @@ class RabbitBroker:
         headers = properties.headers or {}
         made = max(_number(headers, ATTEMPTS_HEADER), _number(headers, _COUNT_HEADER))
         tag = f"{self._link.epoch}:{method.delivery_tag}"
-        self._held = Delivery(tag=tag, body=body, attempt=made + 1, traceparent=traceparent_in(headers.get(TRACE_HEADER)))
+        self._held = Delivery(
+            tag=tag,
+            body=body,
+            attempt=made + 1,
+            traceparent=traceparent_in(headers.get(TRACE_HEADER)),
+        )
         return self._held
 
     def tend(self, seconds: float) -> bool:
@@ -99,9 +122,11 @@ class RabbitBroker:
                     made = delivery.attempt if settlement.attempt is None else settlement.attempt
                     queue = retry_queue(nearest(settlement.delay_seconds, self._delays))
                     self._send(queue, delivery.body, {ATTEMPTS_HEADER: made, **trace})
-                case HandBack():
-                    self._send(JOBS, delivery.body, {ATTEMPTS_HEADER: delivery.attempt - 1, **trace})
-                case Bury():
+                case Requeue():
+                    self._send(
+                        JOBS, delivery.body, {ATTEMPTS_HEADER: delivery.attempt - 1, **trace}
+                    )
+                case Reject():
                     self._send(DEAD, delivery.body, {CODE_HEADER: settlement.code, **trace})
             if not self._is_ours(delivery):
                 return False
@@ -109,7 +134,8 @@ class RabbitBroker:
                 self._link.channel(0).basic_ack(int(delivery.tag.partition(":")[2]))
                 self._link.pump(0)
         except BrokerUnavailable:
-            self._link.drop()  # else an unsettled delivery would stay with us and block the next one
+            # else an unsettled delivery would stay with us and block the next one
+            self._link.drop()
             return False
         return True
 
@@ -128,7 +154,9 @@ class RabbitBroker:
             with self._link.errors_named():
                 name = channel.queue_declare("", exclusive=True, auto_delete=True).method.queue
                 channel.queue_bind(name, EVENTS, EVENT_KEYS)
-                channel.basic_consume(name, lambda *heard: self._events.append(heard[3]), auto_ack=True)
+                channel.basic_consume(
+                    name, lambda *heard: self._events.append(heard[3]), auto_ack=True
+                )
             self._listening = self._link.epoch
         while True:
             self._link.pump(0 if self._events else max(deadline - time.monotonic(), 0))
@@ -148,7 +176,12 @@ class RabbitBroker:
             with self._link.errors_named():
                 return int(channel.queue_declare(queue, passive=True).method.message_count)
 
-        return Depth(ready=count(JOBS), held=None, delayed=sum(count(retry_queue(delay)) for delay in set(self._delays)), dead=count(DEAD))
+        return Depth(
+            ready=count(JOBS),
+            held=None,
+            delayed=sum(count(retry_queue(delay)) for delay in set(self._delays)),
+            dead=count(DEAD),
+        )
 
     def dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
         """Take dead letters without acknowledging them, so that they go back to their place."""
@@ -162,14 +195,23 @@ class RabbitBroker:
             channel.close()
         return letters
 
-    def revive(self, tag: str, body: bytes | None = None) -> bool:
+    def requeue(self, tag: str, body: bytes | None = None) -> bool:
         """Publish a dead letter anew, then take it out; a crash in between leaves both."""
         channel = self._link.side_channel(PATIENCE_SECONDS)
         with self._link.errors_named():
-            found = next(((number, letter) for number, _, letter in _taken(channel) if _digest(letter) == tag), None)
+            found = next(
+                (
+                    (number, letter)
+                    for number, _, letter in _taken(channel)
+                    if _digest(letter) == tag
+                ),
+                None,
+            )
             if found:
                 number, letter = found
-                channel.basic_publish("", JOBS, letter if body is None else body, _persistent({}), mandatory=True)
+                channel.basic_publish(
+                    "", JOBS, letter if body is None else body, _persistent({}), mandatory=True
+                )
                 channel.basic_ack(number)
             channel.close()
         return found is not None
@@ -194,7 +236,12 @@ class RabbitBroker:
         self._arrived.clear()  # from an older connection; they are delivered again
         with self._link.errors_named():
             channel.add_on_cancel_callback(self._cancelled)
-            name = channel.basic_consume(JOBS, lambda _, method, properties, body: self._arrived.append((method, properties, body)))
+            name = channel.basic_consume(
+                JOBS,
+                lambda _, method, properties, body: self._arrived.append(
+                    (method, properties, body)
+                ),
+            )
         self._consumer = (self._link.epoch, name)
 
     def _cancelled(self, _reason: object) -> None:

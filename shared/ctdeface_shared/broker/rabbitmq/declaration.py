@@ -17,7 +17,9 @@ class NotPermitted(ConfigurationError):
     """Our user in RabbitMQ may not declare this."""
 
 
-def declare(channel: BlockingChannel, exchanges: Sequence[Exchange], wanted: Sequence[Queue]) -> None:
+def declare(
+    channel: BlockingChannel, exchanges: Sequence[Exchange], wanted: Sequence[Queue]
+) -> None:
     """Declare what is missing.
 
     Raises:
@@ -47,5 +49,9 @@ def explained(name: str, error: ChannelClosedByBroker) -> str:
             f"{name} is there with another {differs[1]} ({differs[2]}): let its jobs finish, delete it on the server and start again, "
             "or put the setting back"
         )
-    advice = ": run ctdeface broker init as a user who may" if error.reply_code == _ACCESS_REFUSED else ""
+    advice = (
+        ": run ctdeface broker init as a user who may"
+        if error.reply_code == _ACCESS_REFUSED
+        else ""
+    )
     return f"{name} cannot be declared: {error.reply_text} ({error.reply_code}){advice}"

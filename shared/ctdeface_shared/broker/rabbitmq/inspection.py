@@ -4,7 +4,7 @@ import re
 
 from pika.exceptions import ChannelClosedByBroker
 
-from ctdeface_shared.broker.findings import Findings
+from ctdeface_shared.broker.protocols import Findings
 from ctdeface_shared.broker.rabbitmq.declaration import NotPermitted, declare, explained
 from ctdeface_shared.broker.rabbitmq.link import Link
 from ctdeface_shared.broker.target import BrokerTarget
@@ -38,14 +38,23 @@ def check(target: BrokerTarget, *, create: bool) -> Findings:
     try:
         link.connect(PATIENCE_SECONDS)
         version = link.version
-        wrong = [] if _at_least(version, OLDEST) else [f"RabbitMQ {version} is older than {OLDEST[0]}.{OLDEST[1]}"]
+        wrong = (
+            []
+            if _at_least(version, OLDEST)
+            else [f"RabbitMQ {version} is older than {OLDEST[0]}.{OLDEST[1]}"]
+        )
         present = []
         wanted: tuple[Exchange | Queue, ...] = (*EXCHANGES, *queues(target.retry_delays))
         for item in wanted:
             complaint = _complaint(link, item, create=create)
             present += [] if complaint else [item.name]
             wrong += [complaint] if complaint else []
-        return Findings(server=f"RabbitMQ {version}", present=tuple(present), wrong=tuple(wrong), not_seen=NOT_SEEN)
+        return Findings(
+            server=f"RabbitMQ {version}",
+            present=tuple(present),
+            wrong=tuple(wrong),
+            not_seen=NOT_SEEN,
+        )
     finally:
         link.drop()
 
@@ -60,7 +69,11 @@ def _complaint(link: Link, item: Exchange | Queue, *, create: bool) -> str | Non
                 else:
                     channel.exchange_declare(item.name, passive=True)
         except ChannelClosedByBroker as error:
-            return f"{item.name} is missing: run ctdeface broker init" if error.reply_code == _NOT_FOUND else explained(item.name, error)
+            return (
+                f"{item.name} is missing: run ctdeface broker init"
+                if error.reply_code == _NOT_FOUND
+                else explained(item.name, error)
+            )
     try:
         with link.fresh_channel() as channel:
             declare(channel, *(((), (item,)) if isinstance(item, Queue) else ((item,), ())))

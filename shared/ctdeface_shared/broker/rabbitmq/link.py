@@ -56,7 +56,12 @@ class Link:
     @property
     def is_open(self) -> bool:
         """Whether connection and main channel are usable as far as we know."""
-        return bool(self._connection and self._connection.is_open and self._channel and self._channel.is_open)
+        return bool(
+            self._connection
+            and self._connection.is_open
+            and self._channel
+            and self._channel.is_open
+        )
 
     def channel(self, patience_seconds: float) -> BlockingChannel:
         """Return the main channel, with publisher confirms and prefetch 1, on a connection that is made if there is none.
@@ -77,8 +82,7 @@ class Link:
                 self.drop()
                 raise
         if self._channel is None:
-            message = "there is no connection to the queue right now"
-            raise BrokerUnavailable(message)
+            raise BrokerUnavailable("there is no connection to the queue right now")
         return self._channel
 
     def _declare_all(self) -> None:
@@ -120,11 +124,12 @@ class Link:
             wait = self._next_try - time.monotonic()
             if wait > max(deadline - time.monotonic(), 0):
                 time.sleep(max(deadline - time.monotonic(), 0))
-                message = f"no connection to {masked(self._target.url)}{self._why}"
-                raise BrokerUnavailable(message)
+                raise BrokerUnavailable(f"no connection to {masked(self._target.url)}{self._why}")
             time.sleep(max(wait, 0))
-            self._pause_seconds = min(max(self._pause_seconds * 2, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
-            self._next_try = time.monotonic() + self._pause_seconds * random.uniform(0.5, 1.0)  # noqa: S311  spreads the load, no secret
+            self._pause_seconds = min(
+                max(self._pause_seconds * 2, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS
+            )
+            self._next_try = time.monotonic() + self._pause_seconds * random.uniform(0.5, 1.0)
             try:
                 with self.errors_named():
                     self._connection = pika.BlockingConnection(self.parameters)
@@ -161,8 +166,9 @@ class Link:
             self._connection_now().process_data_events(time_limit=seconds)
         if not self.is_open:
             self.drop()
-            message = "the server closed the channel, for example because a job ran longer than its consumer_timeout"
-            raise BrokerUnavailable(message)
+            raise BrokerUnavailable(
+                "the server closed the channel, for example because a job ran longer than its consumer_timeout"
+            )
 
     def drop(self) -> None:
         """Forget the connection; everything unsettled on it is delivered again."""
@@ -178,7 +184,7 @@ class Link:
     def version(self) -> str:
         """The server's version as it says itself."""
         connection = self._connection_now()
-        return str(connection._impl.server_properties.get("version", ""))  # noqa: SLF001  pika shows it nowhere else
+        return str(connection._impl.server_properties.get("version", ""))
 
     @contextmanager
     def errors_named(self) -> Iterator[None]:
@@ -186,25 +192,26 @@ class Link:
         try:
             yield
         except NackError as error:
-            message = "the server did not take the message: its queue is full, or it could not store it"
-            raise BrokerUnavailable(message) from error
+            raise BrokerUnavailable(
+                "the server did not take the message: its queue is full, or it could not store it"
+            ) from error
         except _REFUSED as error:
             self.drop()
             if not self._ever_connected:
-                message = f"{masked(self._target.url)} does not let us in: check user, password, virtual host and permissions"
-                raise ConfigurationError(message) from error
-            message = "the server does not let us in any more"
-            raise BrokerUnavailable(message) from error
+                raise ConfigurationError(
+                    f"{masked(self._target.url)} does not let us in: check user, password, virtual host and permissions"
+                ) from error
+            raise BrokerUnavailable("the server does not let us in any more") from error
         except (AMQPError, OSError) as error:
             self.drop()
             self._why = f" ({_reason(error)})"
-            message = f"the connection to {masked(self._target.url)} failed{self._why}"
-            raise BrokerUnavailable(message) from error
+            raise BrokerUnavailable(
+                f"the connection to {masked(self._target.url)} failed{self._why}"
+            ) from error
 
     def _connection_now(self) -> pika.BlockingConnection:
         if self._connection is None:
-            message = "there is no connection to the queue right now"
-            raise BrokerUnavailable(message)
+            raise BrokerUnavailable("there is no connection to the queue right now")
         return self._connection
 
 
@@ -214,7 +221,11 @@ def _reason(error: BaseException) -> str:
     if isinstance(inner, BaseException):
         return _reason(inner)
     nested = getattr(inner, "exception", None)
-    return _reason(nested) if isinstance(nested, BaseException) else f"{type(error).__name__}: {error}".removesuffix(": ")
+    return (
+        _reason(nested)
+        if isinstance(nested, BaseException)
+        else f"{type(error).__name__}: {error}".removesuffix(": ")
+    )
 
 
 def parameters_of(target: BrokerTarget) -> pika.ConnectionParameters:
@@ -233,7 +244,9 @@ def parameters_of(target: BrokerTarget) -> pika.ConnectionParameters:
         port=parts.port or _PORTS[parts.scheme],
         virtual_host=unquote(parts.path.removeprefix("/")) or "/",
         credentials=pika.credentials.ExternalCredentials() if by_certificate else plain,
-        ssl_options=pika.SSLOptions(_tls(target), server_hostname=parts.hostname) if parts.scheme == "amqps" else None,
+        ssl_options=pika.SSLOptions(_tls(target), server_hostname=parts.hostname)
+        if parts.scheme == "amqps"
+        else None,
         heartbeat=target.heartbeat_seconds,
         socket_timeout=_CONNECT_SECONDS,
         stack_timeout=_CONNECT_SECONDS * 1.5,
@@ -248,6 +261,7 @@ def _tls(target: BrokerTarget) -> ssl.SSLContext:
         if target.cert_file:
             context.load_cert_chain(target.cert_file, target.key_file)
     except (OSError, ssl.SSLError) as error:
-        message = f"the certificates for the broker cannot be used: {error}"
-        raise ConfigurationError(message) from error
+        raise ConfigurationError(
+            f"the certificates for the broker cannot be used: {error}"
+        ) from error
     return context

@@ -4,13 +4,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ctdeface_worker.canonical import Canonical, to_canonical
-from ctdeface_worker.domain import FloatArray, Volume
+from ctdeface_worker.imaging.canonical import Canonical, to_canonical
+from ctdeface_worker.imaging.domain import FloatArray, Volume
 from ctdeface_worker.segmentation.geometric import mask as masks
 from ctdeface_worker.segmentation.geometric import rays
 from ctdeface_worker.segmentation.geometric.landmarks import Skull, find_brow, find_chin, find_skull
 from ctdeface_worker.segmentation.geometric.orientation import check_orientation
-from ctdeface_worker.segmentation.geometric.tissue import Tissue, around_body, find_tissue, without_arms
+from ctdeface_worker.segmentation.geometric.tissue import (
+    Tissue,
+    around_body,
+    find_tissue,
+    without_arms,
+)
 
 GRID_MM = 2.0
 LITTLE = 0.3
@@ -42,7 +47,8 @@ class Head:
         tissue: body, bone and cavity of the head, without arms beside it.
         skull: place of the cavity.
         orientation: "verified" or "not verifiable".
-        least_depth_mm: every piece of facial skin loses at least this much, unless bone comes first.
+        least_depth_mm: every piece of facial skin loses at least this much, unless bone comes
+            first.
         bare_depth_mm: so much even then.
     """
 
@@ -79,7 +85,9 @@ def find_head(volume: Volume) -> Head:
         skull=skull,
         orientation=orientation,
         least_depth_mm=least_depth_mm,
-        bare_depth_mm=BARE_VOXELS * pixel_mm if max(volume.geometry.spacing_mm) < COARSE_MM else least_depth_mm,
+        bare_depth_mm=BARE_VOXELS * pixel_mm
+        if max(volume.geometry.spacing_mm) < COARSE_MM
+        else least_depth_mm,
     )
 
 
@@ -87,10 +95,21 @@ def where_a_face_can_be(head: Head) -> tuple[FloatArray, FloatArray]:
     """Return lowest and highest LPS corner in mm of a generous box around the face; a network need not look elsewhere."""
     count = head.canonical.hu.shape
     axis, half = head.skull.axis, head.skull.half_width + FACE_BESIDE_CAVITY_MM / GRID_MM
-    low = [axis.x - half, head.skull.front - FACE_BEFORE_SKULL_MM / GRID_MM, head.skull.lowest - FACE_BELOW_CAVITY_MM / GRID_MM]
-    high = [axis.x + half, axis.y + FACE_BEHIND_AXIS_MM / GRID_MM, head.skull.highest + FACE_ABOVE_CAVITY_MM / GRID_MM]
+    low = [
+        axis.x - half,
+        head.skull.front - FACE_BEFORE_SKULL_MM / GRID_MM,
+        head.skull.lowest - FACE_BELOW_CAVITY_MM / GRID_MM,
+    ]
+    high = [
+        axis.x + half,
+        axis.y + FACE_BEHIND_AXIS_MM / GRID_MM,
+        head.skull.highest + FACE_ABOVE_CAVITY_MM / GRID_MM,
+    ]
     last = np.array([count[2] - 1, count[1] - 1, count[0] - 1], dtype=np.float64)
-    corners = [np.clip(np.array(corner), 0, last) * GRID_MM + head.canonical.origin_lps for corner in (low, high)]
+    corners = [
+        np.clip(np.array(corner), 0, last) * GRID_MM + head.canonical.origin_lps
+        for corner in (low, high)
+    ]
     return corners[0], corners[1]
 
 

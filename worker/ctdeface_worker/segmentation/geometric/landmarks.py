@@ -7,8 +7,8 @@ import numpy as np
 from scipy import ndimage
 
 from ctdeface_shared.errors import FaceNotFound
-from ctdeface_worker import morphology
-from ctdeface_worker.domain import FloatArray
+from ctdeface_worker.imaging import morphology
+from ctdeface_worker.imaging.domain import FloatArray
 from ctdeface_worker.segmentation.geometric.rays import Axis, Cylinder
 from ctdeface_worker.segmentation.geometric.tissue import Tissue
 
@@ -75,16 +75,26 @@ def find_skull(tissue: Tissue, last_row: int, spacing_mm: float) -> Skull:
     """
     milliliters = float(tissue.cavity.sum()) * spacing_mm**3 / 1000
     if milliliters < SMALLEST_CAVITY_ML:
-        message = f"no skull is in view: only {milliliters:.0f} ml are enclosed by bone"
-        raise FaceNotFound(message)
+        raise FaceNotFound(f"no skull is in view: only {milliliters:.0f} ml are enclosed by bone")
     slices = np.flatnonzero(tissue.cavity.any(axis=(1, 2)))
     columns = np.flatnonzero(tissue.cavity.any(axis=(0, 1)))
-    near = morphology.dilated(np.asarray(tissue.cavity.any(axis=0, keepdims=True)), round(NEAR_CAVITY_MM / spacing_mm))[0]
+    near = morphology.dilated(
+        np.asarray(tissue.cavity.any(axis=0, keepdims=True)), round(NEAR_CAVITY_MM / spacing_mm)
+    )[0]
     rows = np.flatnonzero((tissue.bone[slices[0] : slices[-1] + 1] & near).any(axis=(0, 2)))
     front, rear = int(rows[0]), int(rows[-1])
-    axis = Axis(y=_axis_row(front, rear, last_row, spacing_mm), x=float(columns[0] + columns[-1]) / 2)
+    axis = Axis(
+        y=_axis_row(front, rear, last_row, spacing_mm), x=float(columns[0] + columns[-1]) / 2
+    )
     half_width = float(columns[-1] - columns[0] + 1) / 2
-    return Skull(axis=axis, half_width=half_width, lowest=int(slices[0]), highest=int(slices[-1]), front=front, rear=rear)
+    return Skull(
+        axis=axis,
+        half_width=half_width,
+        lowest=int(slices[0]),
+        highest=int(slices[-1]),
+        front=front,
+        rear=rear,
+    )
 
 
 def _axis_row(front: int, rear: int, last_row: int, spacing_mm: float) -> float:
@@ -106,31 +116,44 @@ def find_brow(cylinder: Cylinder, skull: Skull, yaw_degrees: float, spacing_mm: 
     known = np.isfinite(skin)
     measured = depth[np.isfinite(depth)]
     if not known.any() or (measured.size and np.median(measured) < THINNEST_SKIN_MM):
-        message = "the skull in view has no soft tissue on it"
-        raise FaceNotFound(message)
+        raise FaceNotFound("the skull in view has no soft tissue on it")
     numbers = np.arange(skin.size)
     smooth = ndimage.gaussian_filter1d(np.interp(numbers, numbers[known], skin[known]), 3)
     slope = np.gradient(smooth) / spacing_mm
-    deep = known & ~(depth / np.sqrt(1 + slope**2) <= ORBIT_DEPTH_MM)  # no bone at all counts as deep
+    deep = known & ~(
+        depth / np.sqrt(1 + slope**2) <= ORBIT_DEPTH_MM
+    )  # no bone at all counts as deep
     height = round(ORBIT_HEIGHT_MM / spacing_mm)
-    below = min(skull.lowest - LOWEST_BROW_BELOW_CAVITY_MM / spacing_mm, skull.highest - LOWEST_BROW_BELOW_TOP_MM / spacing_mm)
+    below = min(
+        skull.lowest - LOWEST_BROW_BELOW_CAVITY_MM / spacing_mm,
+        skull.highest - LOWEST_BROW_BELOW_TOP_MM / spacing_mm,
+    )
     lowest = max(round(below), height - 1)
     for z in range(skull.highest, lowest - 1, -1):
         if deep[z] and slope[z] >= -STEEPEST and deep[z - height + 1 : z + 1].mean() >= 0.75:
             return z
-    message = "no orbit is in view, so there is no face to remove"
-    raise FaceNotFound(message)
+    raise FaceNotFound("no orbit is in view, so there is no face to remove")
 
 
 def find_chin(tissue: Tissue, axis: Axis, brow: int, spacing_mm: float) -> int | None:
     """Return the lowest slice of the jaw, None when no jaw is in view; an open mouth does not end the search."""
     half = JAW_HALF_WIDTH_MM / spacing_mm
     front = max(round(axis.y - JAW_BEFORE_AXIS_MM / spacing_mm), 1)
-    part = (slice(0, brow + 1), slice(0, front), slice(max(round(axis.x - half), 0), round(axis.x + half) + 1))
+    part = (
+        slice(0, brow + 1),
+        slice(0, front),
+        slice(max(round(axis.x - half), 0), round(axis.x + half) + 1),
+    )
     body = tissue.body[part].any(axis=2)
     depth = np.arange(front) - body.argmax(axis=1)[:, None]
-    cm2 = (tissue.bone[part].sum(axis=2) * (depth <= JAW_BELOW_SKIN_MM / spacing_mm)).sum(axis=1) * spacing_mm**2 / 100
-    found = [z for z in np.flatnonzero(cm2 >= JAW_CM2)[::-1] if (brow - z) * spacing_mm < LARGEST_FACE_MM]
+    cm2 = (
+        (tissue.bone[part].sum(axis=2) * (depth <= JAW_BELOW_SKIN_MM / spacing_mm)).sum(axis=1)
+        * spacing_mm**2
+        / 100
+    )
+    found = [
+        z for z in np.flatnonzero(cm2 >= JAW_CM2)[::-1] if (brow - z) * spacing_mm < LARGEST_FACE_MM
+    ]
     lowest: int | None = None
     for z in found:
         if lowest is not None and (lowest - z) * spacing_mm > OPEN_MOUTH_MM:
@@ -143,8 +166,17 @@ def _profiles(cylinder: Cylinder, yaw_degrees: float) -> tuple[FloatArray, Float
     """Per slice: depth of bone below the skin beside the nose, mean of both sides, and how far the skin is straight ahead."""
     turned = cylinder.degrees - yaw_degrees
     lateral = cylinder.skin_mm * np.abs(np.sin(np.deg2rad(turned)))
-    beside = (lateral > LATERAL_MM[0]) & (lateral < LATERAL_MM[1]) & (np.abs(turned) < WIDEST_LOOK_DEGREES)
-    with warnings.catch_warnings(action="ignore"):  # slices without skin or bone are nan, as they should be
-        sides = [np.nanmedian(np.where(beside & (side * turned > 0), cylinder.depth_mm, np.nan), axis=1) for side in (-1, 1)]
+    beside = (
+        (lateral > LATERAL_MM[0])
+        & (lateral < LATERAL_MM[1])
+        & (np.abs(turned) < WIDEST_LOOK_DEGREES)
+    )
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # slices without skin or bone are nan, as they should be
+        sides = [
+            np.nanmedian(np.where(beside & (side * turned > 0), cylinder.depth_mm, np.nan), axis=1)
+            for side in (-1, 1)
+        ]
         ahead = np.nanmax(np.where(np.abs(turned) < 12, cylinder.skin_mm, np.nan), axis=1)
         return np.nanmean(np.stack(sides), axis=0), ahead

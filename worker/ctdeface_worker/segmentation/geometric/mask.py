@@ -7,11 +7,18 @@ from typing import TypeAlias
 import numpy as np
 from scipy import ndimage
 
-from ctdeface_worker import morphology
-from ctdeface_worker.canonical import Canonical
-from ctdeface_worker.domain import BoolArray, FloatArray
+from ctdeface_worker.imaging import morphology
+from ctdeface_worker.imaging.canonical import Canonical
+from ctdeface_worker.imaging.domain import BoolArray, FloatArray
 from ctdeface_worker.segmentation.geometric.landmarks import Skull
-from ctdeface_worker.segmentation.geometric.rays import HALF_SECTOR_DEGREES, Axis, Cylinder, cast, directions, filled
+from ctdeface_worker.segmentation.geometric.rays import (
+    HALF_SECTOR_DEGREES,
+    Axis,
+    Cylinder,
+    cast,
+    directions,
+    filled,
+)
 from ctdeface_worker.segmentation.geometric.tissue import BONE_HU, SKIN_HU, Tissue
 
 Box: TypeAlias = tuple[slice, slice, slice]
@@ -67,7 +74,8 @@ class Face:
         brow: slice.
         chin: slice, None when no jaw is in view.
         least_depth_mm: every piece of skin loses at least this much.
-        cut_above: the head ends with the cavity in view; what still lies above, such as scraps of a masked scan, belongs to the face.
+        cut_above: the head ends with the cavity in view; what still lies above, such as scraps of a
+            masked scan, belongs to the face.
     """
 
     skull: Skull
@@ -83,8 +91,8 @@ class Face:
 def turned_to(face: Face, seen: BoolArray, spacing_mm: float) -> Face:
     """Return the face, looking where the middle of what somebody else takes for it lies.
 
-    In a head that leans and turns, soft tissue tells its direction more surely than the bones do. A small difference is left alone, and
-    what lies too far aside is no face.
+    In a head that leans and turns, soft tissue tells its direction more surely than the bones do. A
+    small difference is left alone, and what lies too far aside is no face.
 
     Args:
         face: as geometry finds it.
@@ -93,8 +101,14 @@ def turned_to(face: Face, seen: BoolArray, spacing_mm: float) -> Face:
     """
     _, degrees = directions((seen.shape[1], seen.shape[2]), face.cylinder.axis, spacing_mm)
     thick, angle = np.count_nonzero(seen, axis=0), np.deg2rad(degrees)
-    yaw = float(np.rad2deg(np.arctan2((thick * np.sin(angle)).sum(), (thick * np.cos(angle)).sum())))
-    follows = seen.any() and abs(yaw) <= MOST_TURNED_DEGREES and abs(yaw - face.yaw_degrees) >= LEAST_TURN_DEGREES
+    yaw = float(
+        np.rad2deg(np.arctan2((thick * np.sin(angle)).sum(), (thick * np.cos(angle)).sum()))
+    )
+    follows = (
+        seen.any()
+        and abs(yaw) <= MOST_TURNED_DEGREES
+        and abs(yaw - face.yaw_degrees) >= LEAST_TURN_DEGREES
+    )
     return replace(face, yaw_degrees=yaw) if follows else face
 
 
@@ -103,21 +117,40 @@ def soft_tissue(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
     cut_mm = filled(face.cylinder.skin_mm - _soft_depth(face))
     mask = _outside(tissue.body.shape, canonical.spacing_mm, face, cut_mm)
     skin_mm = filled(face.cylinder.skin_mm)
-    mask &= ~(tissue.bone & ~_outside(tissue.body.shape, canonical.spacing_mm, face, skin_mm - face.least_depth_mm))
+    mask &= ~(
+        tissue.bone
+        & ~_outside(tissue.body.shape, canonical.spacing_mm, face, skin_mm - face.least_depth_mm)
+    )
     return _seen_from_front(mask & ~guard(tissue, canonical.spacing_mm), canonical, tissue, face)
 
 
 def ears(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
     """Mask what sticks out of the side of the head at the height of the face."""
     mm = canonical.spacing_mm
-    near = morphology.grown(tissue.body, round(EAR_BESIDE_BODY_MM / mm)) & (canonical.hu > SKIN_HU) & canonical.valid
-    skin_mm = filled(cast(Tissue(body=near, bone=tissue.bone, cavity=tissue.cavity), face.cylinder.axis, mm).skin_mm)
-    head_mm = ndimage.grey_opening(skin_mm, size=(2 * round(EAR_HEIGHT_MM / mm / 2) + 1, EAR_WIDTH_DEGREES))
+    near = (
+        morphology.grown(tissue.body, round(EAR_BESIDE_BODY_MM / mm))
+        & (canonical.hu > SKIN_HU)
+        & canonical.valid
+    )
+    skin_mm = filled(
+        cast(
+            Tissue(body=near, bone=tissue.bone, cavity=tissue.cavity), face.cylinder.axis, mm
+        ).skin_mm
+    )
+    head_mm = ndimage.grey_opening(
+        skin_mm, size=(2 * round(EAR_HEIGHT_MM / mm / 2) + 1, EAR_WIDTH_DEGREES)
+    )
     side = np.abs(face.cylinder.degrees - face.yaw_degrees)
-    sticks_out = (skin_mm - head_mm > EAR_STICKS_OUT_MM) & (side >= EAR_DEGREES[0]) & (side <= EAR_DEGREES[1])
+    sticks_out = (
+        (skin_mm - head_mm > EAR_STICKS_OUT_MM)
+        & (side >= EAR_DEGREES[0])
+        & (side <= EAR_DEGREES[1])
+    )
     cut_mm = np.where(ndimage.binary_dilation(sticks_out, iterations=2), head_mm + 1, np.inf)
     r_mm, degrees = directions((tissue.body.shape[1], tissue.body.shape[2]), face.cylinder.axis, mm)
-    column = np.clip(np.rint(degrees - face.cylinder.degrees[0]).astype(int), 0, face.cylinder.degrees.size - 1)
+    column = np.clip(
+        np.rint(degrees - face.cylinder.degrees[0]).astype(int), 0, face.cylinder.degrees.size - 1
+    )
     low, high = (face.brow + round(span / mm) for span in EAR_SPAN_MM)
     mask = np.zeros_like(tissue.body)
     for z in range(max(low, 0), min(high, mask.shape[0])):
@@ -125,7 +158,9 @@ def ears(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
     return mask & morphology.dilated(near, 1) & ~tissue.bone & ~guard(tissue, mm)
 
 
-def to_border(removed: BoolArray, place: Box, shape: tuple[int, ...], face: Face, spacing_mm: float) -> BoolArray:
+def to_border(
+    removed: BoolArray, place: Box, shape: tuple[int, ...], face: Face, spacing_mm: float
+) -> BoolArray:
     """Bring the mask of a part of the grid to the whole grid, up to whose borders everything before the face goes too.
 
     Args:
@@ -156,7 +191,10 @@ def guard(tissue: Tissue, spacing_mm: float, margin_mm: float = GUARD_MM) -> Boo
 def safe_reach(tissue: Tissue, face: Face, spacing_mm: float) -> BoolArray:
     """Return where soft tissue may be removed at all: in the sector of the face, near the skin, outside bone and cavity."""
     skin_mm, shape = filled(face.cylinder.skin_mm), tissue.body.shape
-    near, at_skin = (_outside(shape, spacing_mm, face, skin_mm - depth, everywhere=True) for depth in (SAFE_DEPTH_MM, face.least_depth_mm))
+    near, at_skin = (
+        _outside(shape, spacing_mm, face, skin_mm - depth, everywhere=True)
+        for depth in (SAFE_DEPTH_MM, face.least_depth_mm)
+    )
     return near & ~(tissue.bone & ~at_skin) & ~guard(tissue, spacing_mm)
 
 
@@ -189,7 +227,9 @@ def rows(face: Face, slices: int, spacing_mm: float) -> slice:
     """Return the slices from below the chin to mid-forehead, as far as in view."""
     top, bottom = face.brow + ABOVE_BROW_MM / spacing_mm, face.brow - BELOW_BROW_MM / spacing_mm
     if face.chin is not None:
-        if face.chin * spacing_mm >= BELOW_CHIN_MM:  # else the view cuts the jaw, and its lowest bone is no chin
+        if (
+            face.chin * spacing_mm >= BELOW_CHIN_MM
+        ):  # else the view cuts the jaw, and its lowest bone is no chin
             top = max(top, face.chin + ABOVE_CHIN_MM / spacing_mm)
         bottom = min(bottom, face.chin - BELOW_CHIN_MM / spacing_mm)
     if face.cut_above and face.skull.highest <= top:
@@ -209,23 +249,38 @@ def _soft_depth(face: Face) -> FloatArray:
     depth = face.cylinder.depth_mm
     has_bone = depth <= DEEPEST_BONE_MM
     wanted = np.where(has_bone, np.maximum(depth + INTO_BONE_MM, face.least_depth_mm), SHELL_MM)
-    shell = np.clip(ndimage.median_filter(wanted, (5, 5)), max(THINNEST_SHELL_MM, face.least_depth_mm), DEEPEST_BONE_MM)
+    shell = np.clip(
+        ndimage.median_filter(wanted, (5, 5)),
+        max(THINNEST_SHELL_MM, face.least_depth_mm),
+        DEEPEST_BONE_MM,
+    )
     return np.where(has_bone, wanted, shell)
 
 
-def _outside(shape: tuple[int, ...], spacing_mm: float, face: Face, cut_mm: FloatArray, *, everywhere: bool = False) -> BoolArray:
+def _outside(
+    shape: tuple[int, ...],
+    spacing_mm: float,
+    face: Face,
+    cut_mm: FloatArray,
+    *,
+    everywhere: bool = False,
+) -> BoolArray:
     """Mask what lies farther from the axis than a cut, up to the image border: in the facial sector of the face's slices or of all."""
     r_mm, degrees = directions((shape[1], shape[2]), face.cylinder.axis, spacing_mm)
     sector = ahead(r_mm, degrees, face)
     levels = slice(0, shape[0]) if everywhere else rows(face, shape[0], spacing_mm)
-    column = np.clip(np.rint(degrees - face.cylinder.degrees[0]).astype(int), 0, face.cylinder.degrees.size - 1)
+    column = np.clip(
+        np.rint(degrees - face.cylinder.degrees[0]).astype(int), 0, face.cylinder.degrees.size - 1
+    )
     mask = np.zeros(shape, dtype=bool)
     for z in range(levels.start, levels.stop):
         mask[z] = sector & (r_mm >= cut_mm[z][column])
     return mask
 
 
-def _seen_from_front(mask: BoolArray, canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
+def _seen_from_front(
+    mask: BoolArray, canonical: Canonical, tissue: Tissue, face: Face
+) -> BoolArray:
     """Deepen the mask where a ray from the front still meets soft tissue hardly behind the old skin (mouth corners, nostrils)."""
     mm = canonical.spacing_mm
     kept = (canonical.hu > SKIN_HU) & canonical.valid & ~mask
@@ -234,7 +289,9 @@ def _seen_from_front(mask: BoolArray, canonical: Canonical, tissue: Tissue, face
     hu = np.take_along_axis(canonical.hu, meets[:, None, :], axis=1)[:, 0]
     shallow = there & ((meets - skin) * mm < face.least_depth_mm) & (hu <= BONE_HU + 20)
     columns = np.arange(mask.shape[2])
-    shallow &= (np.abs(columns - face.cylinder.axis.x) * mm <= FRONT_HALF_WIDTH_MM) & (skin < face.cylinder.axis.y - 20 / mm)
+    shallow &= (np.abs(columns - face.cylinder.axis.x) * mm <= FRONT_HALF_WIDTH_MM) & (
+        skin < face.cylinder.axis.y - 20 / mm
+    )
     inside = np.zeros(mask.shape[0], dtype=bool)
     inside[rows(face, mask.shape[0], mm)] = True
     shallow &= inside[:, None]

@@ -3,9 +3,9 @@
 import numpy as np
 
 from ctdeface_shared.errors import UntrustedGeometry
-from ctdeface_worker import morphology
-from ctdeface_worker.canonical import Canonical
-from ctdeface_worker.domain import BoolArray
+from ctdeface_worker.imaging import morphology
+from ctdeface_worker.imaging.canonical import Canonical
+from ctdeface_worker.imaging.domain import BoolArray
 from ctdeface_worker.segmentation.geometric.landmarks import WHOLE_SKULL_MM, Skull
 from ctdeface_worker.segmentation.geometric.tissue import Tissue
 
@@ -45,13 +45,20 @@ def check_orientation(canonical: Canonical, tissue: Tissue, skull: Skull) -> str
         return "not verifiable"
     near = _near(air, skull, mm)
     z = float(np.mean(np.nonzero(air)[0]))
-    y, x = (float(np.mean(index)) for index in np.nonzero(near if near.sum() * mm**3 / 1000 >= SMALLEST_AIRWAY_ML else air)[1:])
+    y, x = (
+        float(np.mean(index))
+        for index in np.nonzero(near if near.sum() * mm**3 / 1000 >= SMALLEST_AIRWAY_ML else air)[
+            1:
+        ]
+    )
     if (z - float(np.nonzero(tissue.cavity)[0].mean())) * mm > HIGHEST_AIRWAY_MM:
         _contradict("the airway lies above the brain")
     aside, ahead = abs(x - skull.axis.x) * mm, (skull.axis.y - y) * mm
     if ahead < -REARMOST_AIRWAY_MM:
         _contradict("the airway lies behind the brain")
-    if aside > max(FARTHEST_AIRWAY_MM, ahead) and not (length_mm >= WHOLE_SKULL_MM and width_mm < NARROW_SKULL * length_mm):
+    if aside > max(FARTHEST_AIRWAY_MM, ahead) and not (
+        length_mm >= WHOLE_SKULL_MM and width_mm < NARROW_SKULL * length_mm
+    ):
         _contradict("the airway lies to the side of the skull")
     return "verified"
 
@@ -67,7 +74,13 @@ def _near(air: BoolArray, skull: Skull, spacing_mm: float) -> BoolArray:
 def _inner_air(canonical: Canonical, tissue: Tissue) -> BoolArray:
     """Air inside the head: enclosed by body in axial sections, after closing the nostrils; lungs lie below and do not count."""
     air = np.zeros_like(tissue.body)
-    lowest = max(int(np.flatnonzero(tissue.cavity.any(axis=(1, 2)))[0] - AIRWAY_BELOW_CAVITY_MM / canonical.spacing_mm), 0)
+    lowest = max(
+        int(
+            np.flatnonzero(tissue.cavity.any(axis=(1, 2)))[0]
+            - AIRWAY_BELOW_CAVITY_MM / canonical.spacing_mm
+        ),
+        0,
+    )
     closed = morphology.closed(tissue.body[lowest:], round(8 / canonical.spacing_mm))
     dark = (canonical.hu[lowest:] < AIR_HU) & canonical.valid[lowest:]
     air[lowest:] = morphology.opened((closed | morphology.holes(closed)) & dark, 1)
@@ -75,5 +88,6 @@ def _inner_air(canonical: Canonical, tissue: Tissue) -> BoolArray:
 
 
 def _contradict(what: str) -> None:
-    message = f"{what} by the headers' axes: the orientation in the headers cannot be trusted"
-    raise UntrustedGeometry(message)
+    raise UntrustedGeometry(
+        f"{what} by the headers' axes: the orientation in the headers cannot be trusted"
+    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ctdeface_worker.domain import BoolArray, FloatArray
+from ctdeface_worker.imaging.domain import BoolArray, FloatArray
 from ctdeface_worker.segmentation.geometric.tissue import Tissue
 
 STEP_MM = 1.0
@@ -72,15 +72,22 @@ def yaw_degrees(cylinder: Cylinder, rows: slice) -> int:
     def unlike(turn: int) -> float:
         left = slice(middle + turn + 1, middle + turn + reach + 1)
         right = slice(middle + turn - reach, middle + turn)
-        return sum(float(np.median(np.abs(field[:, left] - field[:, right][:, ::-1]), axis=1).mean()) for field in fields)
+        return sum(
+            float(np.median(np.abs(field[:, left] - field[:, right][:, ::-1]), axis=1).mean())
+            for field in fields
+        )
 
     return min(turns, key=lambda turn: unlike(turn) + 0.02 * abs(turn))
 
 
-def directions(shape: tuple[int, int], axis: Axis, spacing_mm: float) -> tuple[FloatArray, FloatArray]:
+def directions(
+    shape: tuple[int, int], axis: Axis, spacing_mm: float
+) -> tuple[FloatArray, FloatArray]:
     """Distance in mm and angle in degrees of every voxel (y, x) of a slice from the axis."""
     y, x = np.mgrid[: shape[0], : shape[1]]
-    return np.hypot(y - axis.y, x - axis.x) * spacing_mm, np.rad2deg(np.arctan2(x - axis.x, axis.y - y))
+    return np.hypot(y - axis.y, x - axis.x) * spacing_mm, np.rad2deg(
+        np.arctan2(x - axis.x, axis.y - y)
+    )
 
 
 def _outermost(hit: BoolArray, r: FloatArray) -> FloatArray:

@@ -1,8 +1,8 @@
 """The steps of the geometric segmenter, from a volume to the mask of a profile."""
 
-from ctdeface_shared.options import Profile
-from ctdeface_worker.canonical import mask_to_stored
-from ctdeface_worker.domain import BoolArray, FaceMask, Volume
+from ctdeface_shared.jobs.options import Profile
+from ctdeface_worker.imaging.canonical import mask_to_stored
+from ctdeface_worker.imaging.domain import BoolArray, FaceMask, Volume
 from ctdeface_worker.segmentation.bulky import bulky
 from ctdeface_worker.segmentation.geometric import mask as masks
 from ctdeface_worker.segmentation.geometric.head import GRID_MM, Head, find_face, find_head
@@ -17,8 +17,14 @@ def face_of(volume: Volume, profile: Profile, *, ears: bool) -> FaceMask:
     """
     head = find_head(volume)
     face = find_face(head)
-    full = masks.to_border(removed(head, face, profile, ears=ears), head.place, head.whole.hu.shape, face, GRID_MM)
-    return FaceMask(face=mask_to_stored(full, head.whole, volume.geometry), geometry=volume.geometry, orientation=head.orientation)
+    full = masks.to_border(
+        removed(head, face, profile, ears=ears), head.place, head.whole.hu.shape, face, GRID_MM
+    )
+    return FaceMask(
+        face=mask_to_stored(full, head.whole, volume.geometry),
+        geometry=volume.geometry,
+        orientation=head.orientation,
+    )
 
 
 def removed(head: Head, face: masks.Face, profile: Profile, *, ears: bool) -> BoolArray:

@@ -1,14 +1,15 @@
 """From a volume to a face mask by geometry: tissue, skull, orientation, rays, landmarks, mask.
 
-A worker asks the segmenter for its name and digest and leaves volumes to its child, so the rules are loaded with the first volume.
+A worker asks the segmenter for its name and digest and leaves volumes to its child, so the rules
+are loaded with the first volume.
 """
 
 import hashlib
 from functools import cached_property
 from pathlib import Path
 
-from ctdeface_shared.options import Profile
-from ctdeface_worker.domain import FaceMask, Volume
+from ctdeface_shared.jobs.options import Profile
+from ctdeface_worker.imaging.domain import FaceMask, Volume
 
 
 class GeometricSegmenter:
@@ -20,16 +21,21 @@ class GeometricSegmenter:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the source of the rules."""
-        sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(__file__).parent.with_name("bulky.py")]
+        sources = [
+            *sorted(Path(__file__).parent.glob("*.py")),
+            Path(__file__).parent.with_name("bulky.py"),
+        ]
         return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
-    def segment(self, volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False) -> FaceMask:
+    def segment(
+        self, volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False
+    ) -> FaceMask:
         """Return the face mask of the volume.
 
         Raises:
             FaceNotFound: no face is in view.
             UntrustedGeometry: the anatomy contradicts the orientation in the headers.
         """
-        from ctdeface_worker.segmentation.geometric.rules import face_of  # noqa: PLC0415  imaging libraries
+        from ctdeface_worker.segmentation.geometric.rules import face_of
 
         return face_of(volume, profile, ears=ears)

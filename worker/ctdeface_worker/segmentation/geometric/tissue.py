@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ctdeface_worker import morphology
-from ctdeface_worker.canonical import Canonical
-from ctdeface_worker.domain import BoolArray
+from ctdeface_worker.imaging import morphology
+from ctdeface_worker.imaging.canonical import Canonical
+from ctdeface_worker.imaging.domain import BoolArray
 
 SKIN_HU = -300.0
 BONE_HU = 180.0
@@ -52,7 +52,11 @@ def around_body(canonical: Canonical) -> tuple[slice, slice, slice]:
         return (slice(None), slice(None), slice(None))
     margin = round(MARGIN_MM / canonical.spacing_mm)
     _, y, x = found[0]
-    return (slice(None), slice(max(2 * y.start - margin, 0), 2 * y.stop + margin), slice(max(2 * x.start - margin, 0), 2 * x.stop + margin))
+    return (
+        slice(None),
+        slice(max(2 * y.start - margin, 0), 2 * y.stop + margin),
+        slice(max(2 * x.start - margin, 0), 2 * x.stop + margin),
+    )
 
 
 def find_tissue(canonical: Canonical) -> Tissue:
@@ -87,7 +91,9 @@ def _cavity(canonical: Canonical, bone: BoolArray) -> BoolArray:
     with_bone = bone.any(axis=(1, 2))
     beyond = ~canonical.valid | _cut(canonical)
     sections = np.zeros_like(bone)
-    sections[with_bone] = _large(_ringed((bone | beyond)[with_bone], RING_CLOSING_MM / mm) & soft[with_bone], mm)
+    sections[with_bone] = _large(
+        _ringed((bone | beyond)[with_bone], RING_CLOSING_MM / mm) & soft[with_bone], mm
+    )
     closed = np.flatnonzero(_joined(sections, mm).any(axis=(1, 2)))
     if not closed.size:
         return sections
@@ -120,7 +126,11 @@ def _large(sections: BoolArray, spacing_mm: float) -> BoolArray:
 
 def _joined(sections: BoolArray, spacing_mm: float) -> BoolArray:
     """Keep the largest piece and what lies above or below it."""
-    return morphology.column(sections, smallest=SMALLEST_PIECE_ML * 1000 / spacing_mm**3, widest_gap=WIDEST_GAP_MM / spacing_mm)
+    return morphology.column(
+        sections,
+        smallest=SMALLEST_PIECE_ML * 1000 / spacing_mm**3,
+        widest_gap=WIDEST_GAP_MM / spacing_mm,
+    )
 
 
 def _largest(mask: BoolArray) -> BoolArray:

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ctdeface_worker.canonical import Canonical, stored_index, to_canonical
-from ctdeface_worker.domain import BoolArray, FloatArray, Geometry, HuArray, Volume
+from ctdeface_worker.imaging.canonical import Canonical, stored_index, to_canonical
+from ctdeface_worker.imaging.domain import BoolArray, FloatArray, Geometry, HuArray, Volume
 from ctdeface_worker.segmentation.nnunet.network import STEP, Network, quiet
 
 with quiet():
-    from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+    from nnunetv2.inference.export_prediction import (
+        convert_predicted_logits_to_segmentation_with_correct_shape,
+    )
     from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
 
 Box: TypeAlias = tuple[slice, slice, slice]
@@ -48,12 +50,17 @@ def upright(geometry: Geometry) -> Upright:
     """Find the order of stored axes nearest to the patient's; axial slices of a supine patient, head first, stay as they are."""
     steps = np.stack([geometry.normal_lps, geometry.row_step_lps, geometry.column_step_lps])
     steps = steps / np.linalg.norm(steps, axis=1, keepdims=True)
-    order = max(permutations(range(3)), key=lambda axes: sum(abs(steps[axis, 2 - place]) for place, axis in enumerate(axes)))
+    order = max(
+        permutations(range(3)),
+        key=lambda axes: sum(abs(steps[axis, 2 - place]) for place, axis in enumerate(axes)),
+    )
     flipped = tuple(place for place, axis in enumerate(order) if steps[axis, 2 - place] < 0)
     return Upright(order=(order[0], order[1], order[2]), flipped=flipped)
 
 
-def canonical_probability(network: Network, volume: Volume, within: Corners) -> tuple[HuArray, Canonical]:
+def canonical_probability(
+    network: Network, volume: Volume, within: Corners
+) -> tuple[HuArray, Canonical]:
     """Probability of face on the upright grid that the network was shown in training, 0 where no head can be.
 
     Args:
@@ -77,13 +84,16 @@ def stored_mask(network: Network, volume: Volume, within: Corners) -> BoolArray:
 
     Args:
         network: any.
-        volume: the scan; where slices are unevenly spaced, their median distance stands for all, as in such a file.
+        volume: the scan; where slices are unevenly spaced, their median distance stands for all, as
+            in such a file.
         within: lowest and highest LPS corner of where a head can be, in mm.
     """
     turn = upright(volume.geometry)
     shape = tuple(volume.hu.shape[axis] for axis in turn.order)
     spacing = tuple(volume.geometry.spacing_mm[axis] for axis in turn.order)
-    box = _worthwhile(_stored_box(volume.geometry, turn, within), shape, _patch_in_source(network, spacing))
+    box = _worthwhile(
+        _stored_box(volume.geometry, turn, within), shape, _patch_in_source(network, spacing)
+    )
     face: BoolArray = np.zeros(volume.hu.shape, dtype=bool)
     labels, _ = _predict(network, turn.apply(volume.hu)[box], spacing)
     turn.apply(face)[box] = labels == network.face
@@ -109,7 +119,9 @@ def _predict(
     with quiet():
         preprocessor = configuration.preprocessor_class(verbose=False)
         properties: dict[str, Any] = {"spacing": list(spacing_mm)}
-        data, _, properties = preprocessor.run_case_npy(hu[None], None, properties, plans, configuration, predictor.dataset_json)
+        data, _, properties = preprocessor.run_case_npy(
+            hu[None], None, properties, plans, configuration, predictor.dataset_json
+        )
         logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
         found = convert_predicted_logits_to_segmentation_with_correct_shape(
             logits,
@@ -127,15 +139,22 @@ def _patch_in_source(network: Network, spacing_mm: tuple[float, ...]) -> tuple[f
     """Return how many voxels of the source a tile covers along each axis; a two-dimensional tile covers one slice."""
     manager = network.predictor.plans_manager
     edges = (1.0,) * (3 - len(network.patch)) + tuple(float(edge) for edge in network.patch)
-    voxels = (spacing_mm[manager.transpose_forward[0]],) * (3 - len(network.spacing_mm)) + network.spacing_mm
+    voxels = (spacing_mm[manager.transpose_forward[0]],) * (
+        3 - len(network.spacing_mm)
+    ) + network.spacing_mm
     covered = [edge * voxel for edge, voxel in zip(edges, voxels, strict=True)]
-    return tuple(covered[place] / mm for place, mm in zip(manager.transpose_backward, spacing_mm, strict=True))
+    return tuple(
+        covered[place] / mm
+        for place, mm in zip(manager.transpose_backward, spacing_mm, strict=True)
+    )
 
 
 def _worthwhile(box: Box, shape: tuple[int, ...], patch: tuple[float, ...]) -> Box:
     """Take the box, at least a tile large, along those axes only where it saves tiles: without it, the result is nnU-Net's own."""
     return tuple(  # type: ignore[return-value]  # three in, three out
-        _at_least(part, round(edge), whole) if _tiles(part.stop - part.start, edge) < _tiles(whole, edge) else slice(0, whole)
+        _at_least(part, round(edge), whole)
+        if _tiles(part.stop - part.start, edge) < _tiles(whole, edge)
+        else slice(0, whole)
         for part, whole, edge in zip(box, shape, patch, strict=True)
     )
 
@@ -155,8 +174,13 @@ def _tiles(length: int, edge: float) -> int:
 
 def _box(low: FloatArray, high: FloatArray, shape: tuple[int, ...]) -> Box:
     """Return the voxels between two fractional indices, at least one along each axis."""
-    starts = [int(np.clip(np.floor(one), 0, count - 1)) for one, count in zip(low, shape, strict=True)]
-    stops = [int(np.clip(np.ceil(one) + 1, start + 1, count)) for one, start, count in zip(high, starts, shape, strict=True)]
+    starts = [
+        int(np.clip(np.floor(one), 0, count - 1)) for one, count in zip(low, shape, strict=True)
+    ]
+    stops = [
+        int(np.clip(np.ceil(one) + 1, start + 1, count))
+        for one, start, count in zip(high, starts, shape, strict=True)
+    ]
     return (slice(starts[0], stops[0]), slice(starts[1], stops[1]), slice(starts[2], stops[2]))
 
 

@@ -9,15 +9,27 @@ import numpy as np
 from scipy import ndimage
 
 from ctdeface_shared.errors import FaceNotFound
-from ctdeface_shared.options import Profile
-from ctdeface_worker import morphology
-from ctdeface_worker.canonical import Canonical, field_to_stored, mask_to_stored, on_grid, to_canonical
-from ctdeface_worker.domain import BoolArray, FaceMask, Geometry, HuArray, Volume
+from ctdeface_shared.jobs.options import Profile
+from ctdeface_worker.imaging import morphology
+from ctdeface_worker.imaging.canonical import (
+    Canonical,
+    field_to_stored,
+    mask_to_stored,
+    on_grid,
+    to_canonical,
+)
+from ctdeface_worker.imaging.domain import BoolArray, FaceMask, Geometry, HuArray, Volume
 from ctdeface_worker.segmentation import consensus
 from ctdeface_worker.segmentation.geometric import mask as masks
-from ctdeface_worker.segmentation.geometric.head import GRID_MM, Head, find_face, find_head, where_a_face_can_be
+from ctdeface_worker.segmentation.geometric.head import (
+    GRID_MM,
+    Head,
+    find_face,
+    find_head,
+    where_a_face_can_be,
+)
 from ctdeface_worker.segmentation.geometric.rules import removed
-from ctdeface_worker.segmentation.models import Model
+from ctdeface_worker.segmentation.models.store import Model
 
 if TYPE_CHECKING:
     from ctdeface_worker.segmentation.nnunet.network import Network
@@ -44,7 +56,7 @@ class _Networked:
 
     @cached_property
     def _network(self) -> "Network":
-        from ctdeface_worker.segmentation.nnunet.network import load_network  # noqa: PLC0415  torch: the child's business, not its parent's
+        from ctdeface_worker.segmentation.nnunet.network import load_network
 
         return load_network(self._model.verified_files(), mirrored=self._mirrored)
 
@@ -52,10 +64,13 @@ class _Networked:
 class NnunetSegmenter(_Networked):
     """Takes a network's word for it, but for scraps; what lies in front of the face goes as well.
 
-    The profile bulky and ears are not what such a network knows: what they add comes from the geometric rules.
+    The profile bulky and ears are not what such a network knows: what they add comes from the
+        geometric rules.
     """
 
-    def segment(self, volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False) -> FaceMask:
+    def segment(
+        self, volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False
+    ) -> FaceMask:
         """Return the face mask of the volume.
 
         Raises:
@@ -67,13 +82,22 @@ class NnunetSegmenter(_Networked):
         face = self._face(volume, head)
         if profile is not Profile.SOFT_TISSUE or ears:
             found = find_face(head)
-            more = masks.to_border(removed(head, found, profile, ears=ears), head.place, head.whole.hu.shape, found, GRID_MM)
+            more = masks.to_border(
+                removed(head, found, profile, ears=ears),
+                head.place,
+                head.whole.hu.shape,
+                found,
+                GRID_MM,
+            )
             face |= mask_to_stored(more, head.whole, volume.geometry)
         return FaceMask(face=face, geometry=volume.geometry, orientation=head.orientation)
 
     def _face(self, volume: Volume, head: Head) -> BoolArray:
         """Return what goes, on the stored voxels."""
-        from ctdeface_worker.segmentation.nnunet.prediction import canonical_probability, stored_mask  # noqa: PLC0415  as above
+        from ctdeface_worker.segmentation.nnunet.prediction import (
+            canonical_probability,
+            stored_mask,
+        )
 
         within = where_a_face_can_be(head)
         if self._network.grid_mm is not None:
@@ -91,7 +115,9 @@ class NnunetSegmenter(_Networked):
 class GuidedSegmenter(_Networked):
     """The network proposes, geometry disposes (`consensus`)."""
 
-    def segment(self, volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False) -> FaceMask:
+    def segment(
+        self, volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False
+    ) -> FaceMask:
         """Return the face mask of the volume.
 
         Raises:
@@ -104,7 +130,9 @@ class GuidedSegmenter(_Networked):
         mask = found.decision.mask
         if profile is not Profile.SOFT_TISSUE or ears:
             mask = mask | removed(found.head, found.face, profile, ears=ears)
-        full = masks.to_border(mask, found.head.place, found.head.whole.hu.shape, found.face, GRID_MM)
+        full = masks.to_border(
+            mask, found.head.place, found.head.whole.hu.shape, found.face, GRID_MM
+        )
         stored = mask_to_stored(full, found.head.whole, volume.geometry)
         return FaceMask(face=stored, geometry=volume.geometry, orientation=found.head.orientation)
 
@@ -121,13 +149,21 @@ class GuidedSegmenter(_Networked):
 
     def _proposal(self, volume: Volume, head: Head) -> BoolArray:
         """Return the network's mask around the body; empty where it finds no face."""
-        from ctdeface_worker.segmentation.nnunet.prediction import canonical_probability, stored_mask  # noqa: PLC0415  as above
+        from ctdeface_worker.segmentation.nnunet.prediction import (
+            canonical_probability,
+            stored_mask,
+        )
 
         within = where_a_face_can_be(head)
         if self._network.grid_mm is not None:
-            seen = on_grid(*canonical_probability(self._network, volume, within), head.canonical) >= 0.5
+            seen = (
+                on_grid(*canonical_probability(self._network, volume, within), head.canonical)
+                >= 0.5
+            )
         else:
-            seen = _on_grid(stored_mask(self._network, volume, within), volume.geometry, head.whole)[head.place]
+            seen = _on_grid(
+                stored_mask(self._network, volume, within), volume.geometry, head.whole
+            )[head.place]
         return _largest(np.asarray(seen))
 
 
@@ -144,7 +180,7 @@ class Found:
 
     head: Head
     face: masks.Face
-    opinions: consensus.Opinions
+    opinions: consensus.MaskPair
     decision: consensus.Decision
 
 
@@ -161,7 +197,7 @@ def weighed(head: Head, proposal: BoolArray) -> Found:
     """
     face = masks.turned_to(find_face(head), proposal & head.tissue.body, GRID_MM)
     reach = masks.safe_reach(head.tissue, face, GRID_MM)
-    opinions = consensus.Opinions(
+    opinions = consensus.MaskPair(
         network=proposal,
         geometric=removed(head, face, Profile.SOFT_TISSUE, ears=False),
         zone=masks.safe_zone(reach, face, GRID_MM),
@@ -185,8 +221,9 @@ def face_piece(seen: BoolArray, spacing_mm: float) -> BoolArray:
     piece = _largest(seen)
     milliliters = float(np.count_nonzero(piece)) * spacing_mm**3 / 1000
     if milliliters < SMALLEST_FACE_ML:
-        message = f"the network finds no face: the largest piece it marks has {milliliters:.0f} ml"
-        raise FaceNotFound(message)
+        raise FaceNotFound(
+            f"the network finds no face: the largest piece it marks has {milliliters:.0f} ml"
+        )
     return piece
 
 
@@ -221,5 +258,7 @@ def _on_grid(mask: BoolArray, geometry: Geometry, grid: Canonical) -> BoolArray:
         slice_origins_lps=geometry.slice_origins_lps[part].copy(),
     )
     everywhere = np.broadcast_to(np.True_, soft.shape)
-    seen = to_canonical(Volume(hu=soft, valid=everywhere, geometry=touched), spacing_mm=grid.spacing_mm)
+    seen = to_canonical(
+        Volume(hu=soft, valid=everywhere, geometry=touched), spacing_mm=grid.spacing_mm
+    )
     return on_grid(np.clip(seen.hu, 0, 1), seen, grid) >= 0.5

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ctdeface_shared.errors import UnreadableInstance
-from ctdeface_worker.domain import BoolArray, DifferenceKind, ExpectedDifference
+from ctdeface_worker.imaging.domain import BoolArray, DifferenceKind, ExpectedDifference
 from ctdeface_worker.verification.instances.differences import Difference, differences
 from ctdeface_worker.verification.instances.elements import DicomFile, Element, items, read
 from ctdeface_worker.verification.instances.pixels import NATIVE, pixel_problems
@@ -13,7 +13,7 @@ from ctdeface_worker.verification.instances.pixels import NATIVE, pixel_problems
 _NESTED_PICTURES = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 
 
-def compare(  # noqa: PLR0913  two files and what is known about them
+def compare(
     before: Path,
     after: Path,
     *,
@@ -29,7 +29,8 @@ def compare(  # noqa: PLR0913  two files and what is known about them
         after: the written file.
         face_slice: what had to be removed from this slice, (row, column).
         fill_stored: the stored value that stands for air, sign included.
-        padding: lowest and highest stored word that means "no measurement"; such voxels stay as they are.
+        padding: lowest and highest stored word that means "no measurement"; such voxels stay as
+            they are.
         expected: every difference there has to be.
 
     Returns:
@@ -53,7 +54,9 @@ def compare(  # noqa: PLR0913  two files and what is known about them
     return tuple(f"{after.name}: {problem}" for problem in problems)
 
 
-def _announced(found: Iterable[Difference], expected: Iterable[ExpectedDifference]) -> Iterator[str]:
+def _announced(
+    found: Iterable[Difference], expected: Iterable[ExpectedDifference]
+) -> Iterator[str]:
     """Compare found with expected differences; group lengths, which follow from the others, are proven by themselves."""
     is_there = {(one.path, one.kind) for one in found if not _is_group_length(one.path, one.kind)}
     wanted = {(one.path, one.kind) for one in expected if not _is_group_length(one.path, one.kind)}
@@ -78,18 +81,33 @@ def _group_lengths(before: DicomFile, after: DicomFile) -> Iterator[str]:
 
 
 def _group_size(file: DicomFile, tag: int) -> int:
-    return sum(element.end - element.start for element in file.elements if element.tag >> 16 == tag >> 16)
+    return sum(
+        element.end - element.start for element in file.elements if element.tag >> 16 == tag >> 16
+    )
 
 
-def _bytes(before: DicomFile, after: DicomFile, found: Sequence[Difference], expected: Sequence[ExpectedDifference]) -> Iterator[str]:
+def _bytes(
+    before: DicomFile,
+    after: DicomFile,
+    found: Sequence[Difference],
+    expected: Sequence[ExpectedDifference],
+) -> Iterator[str]:
     """Compare the bytes around the elements: all of them, where every difference keeps its place."""
-    if before.data[:132] != after.data[:132] or before.data[before.tail :] != after.data[after.tail :]:
+    if (
+        before.data[:132] != after.data[:132]
+        or before.data[before.tail :] != after.data[after.tail :]
+    ):
         yield "the preamble or the bytes behind the last element differ"
     if after.data[after.tail :].strip(b"\0"):
         yield "something stands behind the last element"
-    if len(before.data) == len(after.data) and all(one.before == one.after is not None for one in found):
+    if len(before.data) == len(after.data) and all(
+        one.before == one.after is not None for one in found
+    ):
         at = 0
-        for start, end in [*sorted(one.before for one in found if one.before), (len(before.data), len(before.data))]:
+        for start, end in [
+            *sorted(one.before for one in found if one.before),
+            (len(before.data), len(before.data)),
+        ]:
             if before.data[at:start] != after.data[at:start]:
                 yield f"bytes differ between offsets {at} and {start}, outside of every announced value"
             at = max(at, end)
@@ -106,7 +124,9 @@ def _pictures(file: DicomFile, elements: Iterable[Element], prefix: str) -> Iter
     """Name every overlay and every nested image that is not blank."""
     for element in elements:
         overlay = element.tag & 0xFF01FFFF == 0x60003000
-        if (overlay or (prefix and element.tag in _NESTED_PICTURES)) and file.value(element).strip(b"\0"):
+        if (overlay or (prefix and element.tag in _NESTED_PICTURES)) and file.value(element).strip(
+            b"\0"
+        ):
             yield f"{prefix}{element.name} still holds a picture"
         for number, item in enumerate(items(file.data, element) or ()):
             yield from _pictures(file, item, f"{prefix}{element.name}[{number}].")

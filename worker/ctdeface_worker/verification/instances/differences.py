@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ctdeface_worker.domain import DifferenceKind
+from ctdeface_worker.imaging.domain import DifferenceKind
 from ctdeface_worker.verification.instances.elements import DicomFile, Element, items
 
 Range = tuple[int, int]
@@ -31,7 +31,11 @@ def differences(before: DicomFile, after: DicomFile) -> list[Difference]:
     Raises:
         UnreadableInstance: a sequence is damaged.
     """
-    return [] if before.data == after.data else list(_Pair(before, after).data_sets(before.elements, after.elements, ""))
+    return (
+        []
+        if before.data == after.data
+        else list(_Pair(before, after).data_sets(before.elements, after.elements, ""))
+    )
 
 
 class _Pair(NamedTuple):
@@ -40,15 +44,22 @@ class _Pair(NamedTuple):
     before: DicomFile
     after: DicomFile
 
-    def data_sets(self, before: Sequence[Element], after: Sequence[Element], prefix: str) -> Iterator[Difference]:
+    def data_sets(
+        self, before: Sequence[Element], after: Sequence[Element], prefix: str
+    ) -> Iterator[Difference]:
         """Yield what differs between two data sets or items."""
-        was, now = {element.tag: element for element in before}, {element.tag: element for element in after}
+        was, now = (
+            {element.tag: element for element in before},
+            {element.tag: element for element in after},
+        )
         if [tag for tag in was if tag in now] != [tag for tag in now if tag in was]:
             yield Difference(f"{prefix}order of elements", DifferenceKind.CHANGED, None, None)
         for tag, element in was.items():
             other = now.get(tag)
             if other is None:
-                yield Difference(prefix + element.name, DifferenceKind.REMOVED, _range(element), None)
+                yield Difference(
+                    prefix + element.name, DifferenceKind.REMOVED, _range(element), None
+                )
             elif not self._same(element, other):
                 yield from self._elements(element, other, prefix + element.name)
         for tag, element in now.items():
@@ -58,7 +69,11 @@ class _Pair(NamedTuple):
     def _same(self, was: Element, now: Element) -> bool:
         """Tell whether two elements are equal to the byte: tag, representation, length, value, delimiters."""
         same_size = was.end - was.start == now.end - now.start
-        return same_size and was.encoding == now.encoding and self.after.data.startswith(self.before.data[was.start : was.end], now.start)
+        return (
+            same_size
+            and was.encoding == now.encoding
+            and self.after.data.startswith(self.before.data[was.start : was.end], now.start)
+        )
 
     def _elements(self, was: Element, now: Element, path: str) -> Iterator[Difference]:
         """Yield what differs inside two sequences, or that two values differ."""

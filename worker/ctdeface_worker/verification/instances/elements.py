@@ -15,7 +15,17 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 
 from ctdeface_shared.errors import UnreadableInstance
 
-DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, struct.error, zlib.error, InvalidDicomError)
+DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    InvalidDicomError,
+)
 """What reading a damaged file with pydicom can raise."""
 TRANSFER_SYNTAX = 0x00020010
 
@@ -84,7 +94,8 @@ class DicomFile:
     Attributes:
         data: the file; for the deflated syntax: file meta information, then the inflated data set.
         syntax: (0002,0010).
-        elements: of the file meta information and of the data set, in the order of the file, nested ones not included.
+        elements: of the file meta information and of the data set, in the order of the file, nested
+            ones not included.
         tail: offset behind the last element.
     """
 
@@ -105,8 +116,7 @@ class DicomFile:
         """
         element = self.top(tag)
         if element is None or element.end == element.value:
-            message = f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is missing"
-            raise UnreadableInstance(message)
+            raise UnreadableInstance(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is missing")
         return int.from_bytes(self.data[element.value : element.end], element.encoding.order)
 
     def value(self, element: Element) -> bytes:
@@ -123,20 +133,22 @@ def read(path: Path) -> DicomFile:
     try:
         return _parse(path.read_bytes())
     except DAMAGE as error:
-        message = f"it cannot be read: {error}"
-        raise UnreadableInstance(message) from error
+        raise UnreadableInstance(f"it cannot be read: {error}") from error
 
 
 def items(data: bytes, element: Element) -> list[list[Element]] | None:
     """Return the elements of each item, or None where the value is no sequence.
 
-    Values of unknown representation are looked into as well: many archives write private sequences so.
+    Values of unknown representation are looked into as well: many archives write private sequences
+        so.
 
     Raises:
         UnreadableInstance: a sequence is damaged.
     """
     is_sequence = element.vr == "SQ"
-    if not is_sequence and (element.vr not in {"", "UN"} or data[element.value : element.value + 4] not in _ITEM_BYTES):
+    if not is_sequence and (
+        element.vr not in {"", "UN"} or data[element.value : element.value + 4] not in _ITEM_BYTES
+    ):
         return None
     for encoding in (element.encoding, _UNKNOWN) if is_sequence else (_UNKNOWN, element.encoding):
         try:
@@ -144,23 +156,33 @@ def items(data: bytes, element: Element) -> list[list[Element]] | None:
         except (UnreadableInstance, *DAMAGE):
             continue
     if is_sequence:
-        message = f"the sequence {element.name} is damaged"
-        raise UnreadableInstance(message)
+        raise UnreadableInstance(f"the sequence {element.name} is damaged")
     return None
 
 
 def _parse(content: bytes) -> DicomFile:
     start = _PREAMBLE + 4
     if content[_PREAMBLE:start] != b"DICM":
-        message = "there is no DICM prefix behind the preamble"
-        raise UnreadableInstance(message)
+        raise UnreadableInstance("there is no DICM prefix behind the preamble")
     meta, body = _data_set(content, start, len(content), _META, only_group=0x0002)
-    syntax = next((content[e.value : e.end].rstrip(b"\0 ").decode("latin-1") for e in meta if e.tag == TRANSFER_SYNTAX), "")
+    syntax = next(
+        (
+            content[e.value : e.end].rstrip(b"\0 ").decode("latin-1")
+            for e in meta
+            if e.tag == TRANSFER_SYNTAX
+        ),
+        "",
+    )
     if not syntax:
-        message = "the file meta information names no transfer syntax"
-        raise UnreadableInstance(message)
-    data = content[:body] + _inflate(content[body:]) if syntax == DeflatedExplicitVRLittleEndian else content
-    encoding = Encoding(implicit=syntax == ImplicitVRLittleEndian, little=syntax != ExplicitVRBigEndian)
+        raise UnreadableInstance("the file meta information names no transfer syntax")
+    data = (
+        content[:body] + _inflate(content[body:])
+        if syntax == DeflatedExplicitVRLittleEndian
+        else content
+    )
+    encoding = Encoding(
+        implicit=syntax == ImplicitVRLittleEndian, little=syntax != ExplicitVRBigEndian
+    )
     elements, tail = _data_set(data, body, len(data), encoding)
     return DicomFile(data=data, syntax=syntax, elements=(*meta, *elements), tail=tail)
 
@@ -169,31 +191,40 @@ def _inflate(deflated: bytes) -> bytes:
     engine = zlib.decompressobj(-zlib.MAX_WBITS)
     data = engine.decompress(deflated, _MOST_INFLATED_BYTES)
     if not engine.eof or engine.unused_data.strip(b"\0"):
-        message = "the deflated data set does not end where the file ends"
-        raise UnreadableInstance(message)
+        raise UnreadableInstance("the deflated data set does not end where the file ends")
     return data
 
 
-def _data_set(data: bytes, start: int, end: int, encoding: Encoding, only_group: int | None = None) -> tuple[list[Element], int]:
+def _data_set(
+    data: bytes, start: int, end: int, encoding: Encoding, only_group: int | None = None
+) -> tuple[list[Element], int]:
     """Return the elements from start on and the offset behind the last; what ends them early is the caller's to judge."""
     stream = BytesIO(data)
     stream.seek(start)
-    walk = data_element_generator(stream, encoding.implicit, encoding.little, defer_size=_LARGEST_VALUE_READ)
+    walk = data_element_generator(
+        stream, encoding.implicit, encoding.little, defer_size=_LARGEST_VALUE_READ
+    )
     found: dict[int, Element] = {}
     at = start
-    while at < end and (only_group is None or int.from_bytes(data[at : at + 2], encoding.order) == only_group):
+    while at < end and (
+        only_group is None or int.from_bytes(data[at : at + 2], encoding.order) == only_group
+    ):
         raw = next(walk, None)
         tag = 0 if raw is None else int(raw.tag)
         if raw is None or not tag:
             break
-        value, length = (raw.value_tell, raw.length) if isinstance(raw, RawDataElement) else (raw.file_tell or 0, _UNDEFINED)
-        element = Element(tag, str(raw.VR or ""), at, value, stream.tell(), length == _UNDEFINED, encoding)
+        value, length = (
+            (raw.value_tell, raw.length)
+            if isinstance(raw, RawDataElement)
+            else (raw.file_tell or 0, _UNDEFINED)
+        )
+        element = Element(
+            tag, str(raw.VR or ""), at, value, stream.tell(), length == _UNDEFINED, encoding
+        )
         if element.end > end or (length != _UNDEFINED and value + length != element.end):
-            message = f"{element.name} is truncated"
-            raise UnreadableInstance(message)
+            raise UnreadableInstance(f"{element.name} is truncated")
         if tag in found:
-            message = f"{element.name} occurs twice"
-            raise UnreadableInstance(message)
+            raise UnreadableInstance(f"{element.name} occurs twice")
         found[tag] = element
         at = element.end
     return list(found.values()), at
@@ -207,15 +238,17 @@ def _items(data: bytes, sequence: Element, encoding: Encoding) -> Iterator[list[
             return
         end = sequence.end if length == _UNDEFINED else at + 8 + length
         elements, reached = _data_set(data, at + 8, end, encoding)
-        whole = reached == end if length != _UNDEFINED else _item_header(data, reached, encoding) == (_ITEM_END, 0)
+        whole = (
+            reached == end
+            if length != _UNDEFINED
+            else _item_header(data, reached, encoding) == (_ITEM_END, 0)
+        )
         if tag != _ITEM or end > sequence.end or not whole:
-            message = f"an item of {sequence.name} is damaged"
-            raise UnreadableInstance(message)
+            raise UnreadableInstance(f"an item of {sequence.name} is damaged")
         yield elements
         at = reached if length != _UNDEFINED else reached + 8
     if sequence.delimited:
-        message = f"{sequence.name} has no end"
-        raise UnreadableInstance(message)
+        raise UnreadableInstance(f"{sequence.name} has no end")
 
 
 def _item_header(data: bytes, at: int, encoding: Encoding) -> tuple[int, int]:

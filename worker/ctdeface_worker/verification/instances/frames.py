@@ -67,7 +67,10 @@ def _is_one_run_length_image(frame: bytes, pixels: int) -> bool:
     if count != 2 or offsets[0] != 64 or any(offsets[2:]):
         return False
     stops = [_run_length_end(frame, start, pixels) for start in offsets[:2]]
-    return all(stop <= end and len(frame[stop:end].strip(b"\0")) < 2 for stop, end in zip(stops, ends, strict=True))
+    return all(
+        stop <= end and len(frame[stop:end].strip(b"\0")) < 2
+        for stop, end in zip(stops, ends, strict=True)
+    )
 
 
 def _run_length_end(frame: bytes, at: int, pixels: int) -> int:

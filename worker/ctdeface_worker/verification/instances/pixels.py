@@ -21,11 +21,18 @@ from pydicom.uid import (
 )
 
 from ctdeface_shared.errors import UnreadableInstance
-from ctdeface_worker.domain import BoolArray
+from ctdeface_worker.imaging.domain import BoolArray
 from ctdeface_worker.verification.instances.elements import DAMAGE, DicomFile, Element
 from ctdeface_worker.verification.instances.frames import is_one_frame
 
-NATIVE = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian})
+NATIVE = frozenset(
+    {
+        ImplicitVRLittleEndian,
+        ExplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        DeflatedExplicitVRLittleEndian,
+    }
+)
 PIXEL_DATA = 0x7FE00010
 
 _DECODERS = {
@@ -37,13 +44,23 @@ _DECODERS = {
 }
 """GDCM takes the others: it hides the unused bits of RLE, and some damaged JPEG-LS frames make it end the process."""
 
-_ROWS, _COLUMNS, _BITS_ALLOCATED, _BITS_STORED, _SIGNED = 0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280103
+_ROWS, _COLUMNS, _BITS_ALLOCATED, _BITS_STORED, _SIGNED = (
+    0x00280010,
+    0x00280011,
+    0x00280100,
+    0x00280101,
+    0x00280103,
+)
 
 WordArray: TypeAlias = NDArray[np.uint16]
 
 
 def pixel_problems(
-    before: DicomFile, after: DicomFile, face: BoolArray, fill_stored: int, padding: tuple[int, int] | None
+    before: DicomFile,
+    after: DicomFile,
+    face: BoolArray,
+    fill_stored: int,
+    padding: tuple[int, int] | None,
 ) -> Iterator[str]:
     """Yield what is wrong with the pixels of the output.
 
@@ -52,7 +69,8 @@ def pixel_problems(
         after: the output.
         face: what had to be removed, (row, column).
         fill_stored: the stored value that stands for air, sign included.
-        padding: lowest and highest whole word that means "no measurement"; such voxels stay as they are.
+        padding: lowest and highest whole word that means "no measurement"; such voxels stay as they
+            are.
 
     Raises:
         UnreadableInstance: pixel data are missing or cannot be decoded.
@@ -72,7 +90,11 @@ def pixel_problems(
         yield f"{strays} voxels differ that are outside the face mask or are padding"
     inside = now[filled]
     # unused bits repeat the sign or are zero: they must not say anything else
-    left = int(np.count_nonzero((inside != fill_stored & 0xFFFF) & (inside != fill_stored & ((1 << bits) - 1))))
+    left = int(
+        np.count_nonzero(
+            (inside != fill_stored & 0xFFFF) & (inside != fill_stored & ((1 << bits) - 1))
+        )
+    )
     if left:
         yield f"{left} of {inside.size} face voxels do not hold the fill value {fill_stored}"
     if _raw(before) == _raw(after):
@@ -89,8 +111,7 @@ def _is_padding(words: WordArray, padding: tuple[int, int], *, signed: bool) -> 
 def _element(file: DicomFile) -> Element:
     element = file.top(PIXEL_DATA)
     if element is None:
-        message = "there is no pixel data"
-        raise UnreadableInstance(message)
+        raise UnreadableInstance("there is no pixel data")
     return element
 
 
@@ -103,13 +124,13 @@ def _words(file: DicomFile) -> WordArray:
     element = _element(file)
     shape = (file.number(_ROWS), file.number(_COLUMNS))
     if file.number(_BITS_ALLOCATED) != 16:
-        message = "its pixels are not stored in 16-bit words"
-        raise UnreadableInstance(message)
+        raise UnreadableInstance("its pixels are not stored in 16-bit words")
     if file.syntax not in NATIVE:
         return _decompressed(file, shape)
     if element.end - element.value != shape[0] * shape[1] * 2:
-        message = f"the pixel data hold {element.end - element.value} bytes, {shape[0]} x {shape[1]} pixels need {shape[0] * shape[1] * 2}"
-        raise UnreadableInstance(message)
+        raise UnreadableInstance(
+            f"the pixel data hold {element.end - element.value} bytes, {shape[0]} x {shape[1]} pixels need {shape[0] * shape[1] * 2}"
+        )
     order = "<u2" if element.encoding.little else ">u2"
     words = np.frombuffer(file.data, dtype=order, count=shape[0] * shape[1], offset=element.value)
     return words.reshape(shape).astype(np.uint16, copy=False)
@@ -120,14 +141,17 @@ def _decompressed(file: DicomFile, shape: tuple[int, int]) -> WordArray:
     try:
         frames = list(generate_frames(_raw(file), number_of_frames=1))
         decoded, _ = get_decoder(UID(file.syntax)).as_array(
-            encapsulate(frames), raw=True, decoding_plugin=_DECODERS.get(UID(file.syntax), "gdcm"), **_image_keywords(file, shape)
+            encapsulate(frames),
+            raw=True,
+            decoding_plugin=_DECODERS.get(UID(file.syntax), "gdcm"),
+            **_image_keywords(file, shape),
         )
     except DAMAGE as error:
-        message = f"the compressed pixel data cannot be decoded: {error}"
-        raise UnreadableInstance(message) from error
+        raise UnreadableInstance(f"the compressed pixel data cannot be decoded: {error}") from error
     if decoded.shape != shape or decoded.dtype.itemsize != 2:
-        message = f"the compressed pixel data hold {decoded.shape} pixels where the header says {shape}"
-        raise UnreadableInstance(message)
+        raise UnreadableInstance(
+            f"the compressed pixel data hold {decoded.shape} pixels where the header says {shape}"
+        )
     return np.ascontiguousarray(decoded).view(np.uint16)
 
 

@@ -1,0 +1,1 @@
+"""Sub-commands that need no imaging library."""

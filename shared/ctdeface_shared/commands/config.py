@@ -1,0 +1,38 @@
+"""Shows every setting in effect and where it came from: environment, file or default. Secrets are masked."""
+
+import argparse
+
+from rich.console import Console
+from rich.table import Table
+
+EXAMPLES = """\
+examples:
+  ctdeface config                               what is in effect here
+  ctdeface config --config site.toml            check a settings file
+  CTDEFACE_DEFACE__EARS=true ctdeface config    the environment comes before the file
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Take no options beyond those of every command."""
+    del parser
+
+
+def run(namespace: argparse.Namespace) -> int:
+    """Print one line per setting.
+
+    Raises:
+        ConfigurationError: the settings are not valid.
+    """
+    from ctdeface_shared.settings.loading import load
+
+    loaded = load(namespace.config)
+    table = Table("setting", "value", "from", box=None, pad_edge=False)
+    for key, origin in loaded.origins.items():
+        value: object = loaded.settings
+        for name in key.split("."):
+            value = getattr(value, name)
+        table.add_row(key, "none" if value is None else str(value), origin)
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console.print(table)
+    return 0

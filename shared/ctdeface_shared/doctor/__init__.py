@@ -1,0 +1,1 @@
+"""Checks of folders, queue, clock, disk and installation."""

@@ -1,0 +1,7 @@
+"""The exit codes of every command."""
+
+EXIT_OK = 0
+EXIT_REFUSED = 1
+EXIT_USAGE = 2
+EXIT_CONFIGURATION = 78
+EXIT_INTERRUPTED = 130

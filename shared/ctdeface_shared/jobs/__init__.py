@@ -1,0 +1,1 @@
+"""Jobs: their options, messages, manifests and history."""

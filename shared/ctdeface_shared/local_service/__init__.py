@@ -1,0 +1,1 @@
+"""The service on one machine: watcher and workers as supervised processes."""

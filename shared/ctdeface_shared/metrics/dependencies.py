@@ -1,0 +1,167 @@
+"""What watcher and worker depend on alike, disk, inbox and queue: its metrics, and what is wrong with it."""
+
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from time import monotonic
+
+from prometheus_client import (
+    CollectorRegistry,
+    Gauge,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+)
+
+from ctdeface_shared.broker import open_broker
+from ctdeface_shared.broker.protocols import Broker, Depth
+from ctdeface_shared.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    CtDefaceError,
+    StorageUnavailable,
+)
+from ctdeface_shared.metrics.probe import Check
+from ctdeface_shared.settings.service import ServiceConfig
+
+AT_ONCE_SECONDS = 1.0
+
+
+def new_registry() -> CollectorRegistry:
+    """Make the registry of one process, with the process's own figures and the build."""
+    # without: a further series each, for a time that nobody asks about
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves this one untyped
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    build = Info(
+        "ctdeface_build", "Version of this program and of Python; always 1.", registry=registry
+    )
+    build.info({"version": metadata.version("ctdeface"), "python": platform.python_version()})
+    return registry
+
+
+def error_codes(root: type[CtDefaceError] = CtDefaceError) -> frozenset[str]:
+    """Return the code of every error there is: a label with these values cannot grow."""
+    return frozenset({root.code}).union(*(error_codes(kind) for kind in root.__subclasses__()))
+
+
+class Dependencies:
+    """Looks at disk, inbox and queue of a service; belongs to the probe's thread, queue connection included."""
+
+    def __init__(
+        self, service: ServiceConfig, registry: CollectorRegistry, *, counts_messages: bool
+    ) -> None:
+        """Prepare.
+
+        Args:
+            site: the service.
+            registry: where the metrics go.
+            counts_messages: whether the number of messages is shown; one process per queue does.
+        """
+        self._site = service
+        self._broker: Broker | None = None
+        self._free = Gauge(
+            "ctdeface_disk_free_bytes",
+            "Free space where a part of the spool lies.",
+            ["place"],
+            registry=registry,
+        )
+        self._up = Gauge(
+            "ctdeface_queue_up", "1 while the queue can be reached.", registry=registry
+        )
+        text = "Messages in the queue, by what they wait for; not shown while the queue cannot be reached."
+        self._messages = (
+            Gauge("ctdeface_queue_messages", text, ["state"], registry=registry)
+            if counts_messages
+            else None
+        )
+
+    def checks(self) -> Mapping[str, Check]:
+        """Return what to look at, by name."""
+        return {"disk": self.disk, "inbox": self.inbox, "queue": self.queue}
+
+    def disk(self) -> str | None:
+        """Look whether there is space to work."""
+        for place, folder in self._places().items():
+            try:
+                self._free.labels(place).set(shutil.disk_usage(folder).free)
+            except OSError:
+                self._free.remove(place)  # a figure from before it went away would be a wrong one
+        least = self._site.settings.output.min_free_gb
+        try:
+            self._site.spool.check_free_space(least)
+        except StorageUnavailable:
+            return f"less than {least:g} GB are free (output.min_free_gb), so nothing new is begun"
+        except OSError as error:
+            return f"outbox or work folder cannot be reached: {error.strerror}"
+        return None
+
+    def inbox(self) -> str | None:
+        """Look whether the inbox can be read."""
+        try:
+            with os.scandir(self._site.spool.inbox) as entries:
+                next(entries, None)
+        except OSError as error:
+            return f"the inbox cannot be read: {error.strerror}"
+        return None
+
+    def queue(self) -> str | None:
+        """Look whether the queue answers, and how full it is."""
+        depth: Depth | None = None
+        problem = None
+        try:
+            depth = self._depth()
+        except BrokerUnavailable:
+            problem = "the queue cannot be reached"
+        except ConfigurationError:
+            problem = (
+                "the queue does not let us in, or is not as it must be: see `ctdeface broker check`"
+            )
+        self._up.set(depth is not None)
+        if self._messages is not None:
+            self._show(self._messages, depth)
+        return problem
+
+    def close(self) -> None:
+        """Close the connection to the queue."""
+        if self._broker is not None:
+            self._broker.close()
+
+    def _depth(self) -> Depth:
+        begun = monotonic()
+        if self._broker is None:
+            self._broker = open_broker(self._site.queue)
+        try:
+            return self._broker.depth()
+        except BrokerUnavailable:
+            if monotonic() - begun > AT_ONCE_SECONDS:
+                raise
+            return self._broker.depth()  # a connection that idled too long breaks on its first use
+
+    def _show(self, messages: Gauge, depth: Depth | None) -> None:
+        messages.clear()
+        counts = (
+            {}
+            if depth is None
+            else {
+                "ready": depth.ready,
+                "held": depth.held,
+                "delayed": depth.delayed,
+                "dead": depth.dead,
+            }
+        )
+        for state, count in counts.items():
+            if count is not None:
+                messages.labels(state).set(count)
+
+    def _places(self) -> dict[str, Path]:
+        spool = self._site.spool
+        return {
+            "inbox": spool.inbox,
+            "outbox": spool.outbox,
+            "work": spool.work,
+            "state": self._site.state_dir,
+        }

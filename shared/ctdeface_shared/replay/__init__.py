@@ -1,0 +1,1 @@
+"""Replaying cases and requeuing dead letters."""

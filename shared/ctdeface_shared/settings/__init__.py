@@ -1,0 +1,1 @@
+"""Settings: their tables, loading and the folders they name."""

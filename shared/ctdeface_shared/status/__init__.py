@@ -1,0 +1,1 @@
+"""What is in the spool and how the service is doing."""

@@ -1,0 +1,1 @@
+"""Folders, atomic writes and locks on shared file systems."""

@@ -1,0 +1,92 @@
+"""Writing so that a crash or a power cut leaves either the old state or the new one."""
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ctdeface_shared.errors import StorageUnavailable
+
+_STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS})
+
+
+def write_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Replace a file at once: write beside it, fsync, rename, fsync the folder."""
+    with _replacing(path, mode) as stream:
+        stream.write(content)
+
+
+def copy_file(source: Path, path: Path, *, mode: int = 0o600) -> None:
+    """Copy a file so that it appears at once, like `write_file`."""
+    with source.open("rb") as content, _replacing(path, mode) as stream:
+        shutil.copyfileobj(content, stream)
+
+
+@contextmanager
+def _replacing(path: Path, mode: int) -> Iterator[BinaryIO]:
+    """Give a stream whose content takes the place of a file at the end of the block, or is gone if that fails."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
+            os.fchmod(stream.fileno(), mode)  # whatever the umask
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make every file and folder below a folder, and the folder itself, durable."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            descriptor = os.open(Path(parent) / name, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        sync_folder(Path(parent))
+
+
+def make_folder(path: Path, *, mode: int) -> None:
+    """Create a folder and its missing parents with exactly this mode, whatever the umask, and make their names durable."""
+    if path.is_dir():
+        return
+    make_folder(path.parent, mode=mode)
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return
+    path.chmod(mode)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn what the operating system says about full or lost storage into an error that is worth another attempt.
+
+    Raises:
+        StorageUnavailable: the disk is full, the quota reached, or the file system gone or
+            read-only.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _STORAGE_ERRORS:
+            raise StorageUnavailable(f"storage failed: {error.strerror}") from error
+        raise

@@ -1,0 +1,130 @@
+"""The commands that README and docs show, and what stands before them about running them.
+
+A command stands in a block that is indented by four spaces or fenced as `console`; every other
+fence is no command. An HTML comment before the block says what a test cannot see:
+
+    <!-- not run: REASON -->            it cannot run here
+    <!-- run by tests/…: REASON -->     another test runs it
+    <!-- exits with N -->               its last command ends with N
+    <!-- starts and stays: REASON -->   those of its commands that run until they are ended: up, watch, work
+    <!-- each by itself -->             its commands are choices, not steps
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+_FENCE = re.compile(r"^\s*```(\S*)")
+_COMMENT = re.compile(
+    r"^\s*<!-- (?:(not run|starts and stays): (.+?)|run by (tests/[\w/.]+)(?:: .+?)?|exits with (\d+)|(each by itself)) -->$",
+)
+_EXPLAINED = re.compile(r" {3,}.*$")
+"""Words in a second column tell what the command does."""
+
+
+class Way(StrEnum):
+    """What is to be done with a block."""
+
+    RUN = "run"
+    ALONE = "each by itself"
+    STAYS = "starts and stays"
+    ELSEWHERE = "run by another test"
+    NOT_RUN = "not run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Commands that stand together.
+
+    Attributes:
+        page: where, relative to the project.
+        line: of the first command, from 1.
+        commands: in order, continued lines joined.
+        way: what is to be done with them.
+        reason: why, or the file of the other test.
+        exit_code: of the last command.
+    """
+
+    page: str
+    line: int
+    commands: tuple[str, ...]
+    way: Way = Way.RUN
+    reason: str = ""
+    exit_code: int = 0
+
+
+def pages() -> tuple[Path, ...]:
+    """Every page for readers; decisions and changes tell of the past and are left out."""
+    return (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")))
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """Yield the blocks of commands of a page; raises what `read` raises."""
+    return read(str(page.relative_to(ROOT)), page.read_text(encoding="utf-8"))
+
+
+def read(name: str, text: str) -> Iterator[Block]:
+    """Yield the blocks of commands of a text.
+
+    Raises:
+        ValueError: a comment about running is misspelled, or stands before no block.
+    """
+    lines = text.splitlines()
+    marker, at = "", 0
+    while at < len(lines):
+        begun = at
+        if fence := _FENCE.match(lines[at]):
+            end = next(
+                number for number in range(at + 1, len(lines)) if lines[number].strip() == "```"
+            )
+            found = (
+                [line.removeprefix("$ ") for line in lines[at + 1 : end] if line.startswith("$ ")]
+                if fence[1] == "console"
+                else []
+            )
+            at = end + 1
+        elif lines[at].startswith("    ") and not lines[at - 1].strip():
+            while at < len(lines) and (lines[at].startswith("    ") or not lines[at].strip()):
+                at += 1
+            found = [line.strip() for line in lines[begun:at] if line.strip()]
+        else:
+            if re.match(r"\s*<!-- (not run|run by|exits|starts|each)", lines[at]):
+                marker = lines[at]
+            elif lines[at].strip() and marker:
+                raise ValueError(f"{name}:{at + 1}: no command follows {marker.strip()}")
+            at += 1
+            continue
+        if found:
+            yield _block(name, begun + 1, tuple(_joined(found)), marker)
+            marker = ""
+
+
+def _joined(found: list[str]) -> Iterator[str]:
+    """Join lines that end with a backslash, and leave the second column out."""
+    begun = ""
+    for line in found:
+        whole = begun + line
+        begun = whole[:-1] if whole.endswith("\\") else ""
+        if not begun:
+            yield _EXPLAINED.sub("", whole)
+
+
+def _block(page: str, line: int, commands: tuple[str, ...], marker: str) -> Block:
+    if not marker:
+        return Block(page=page, line=line, commands=commands)
+    read = _COMMENT.match(marker)
+    if read is None:
+        raise ValueError(f"{page}:{line}: {marker.strip()} is not understood")
+    way, reason, test, code, alone = read.groups()
+    kind = Way.ELSEWHERE if test else Way(way or alone or Way.RUN)
+    return Block(
+        page=page,
+        line=line,
+        commands=commands,
+        way=kind,
+        reason=test or reason or "",
+        exit_code=int(code or 0),
+    )

@@ -1,0 +1,66 @@
+"""Spools for the tests of the service: dropping cases, and seeing what became of them."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ctdeface_shared.jobs.manifest import Manifest, job_id
+from ctdeface_shared.jobs.messages import DefaceJob
+from ctdeface_shared.jobs.options import DefaceOptions
+from ctdeface_shared.storage.spool import ServiceSpool
+from ctdeface_worker.report.model import CaseReport
+
+OPTIONS = DefaceOptions()
+
+
+def drop(spool: ServiceSpool, name: str, plan: str = "release", files: int = 2) -> Path:
+    """Put a case into the inbox."""
+    folder = spool.inbox / name
+    folder.mkdir(parents=True)
+    (folder / "plan.txt").write_text(f"{plan}\n{name}\n", encoding="utf-8")
+    for number in range(files - 1):
+        (folder / f"{number}.dcm").write_bytes(f"{name} {number}".encode() * 100)
+    return folder
+
+
+def job_for(
+    spool: ServiceSpool, name: str, generation: int = 0, submitted_at: datetime | None = None
+) -> DefaceJob:
+    """Describe a dropped case as the watcher would."""
+    manifest = Manifest.scan(spool.inbox / name)
+    return DefaceJob(
+        job_id=job_id(name, manifest, OPTIONS, generation),
+        case=name,
+        manifest=manifest,
+        generation=generation,
+        submitted_at=submitted_at or datetime.now(UTC),
+        options=OPTIONS,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """Where cases are: names, sorted."""
+
+    inbox: list[str]
+    outbox: list[str]
+    quarantine: list[str]
+
+
+def ends(spool: ServiceSpool) -> Ends:
+    """Look where the cases are."""
+    return Ends(
+        inbox=_names(spool.inbox), outbox=_names(spool.outbox), quarantine=_names(spool.quarantine)
+    )
+
+
+def reports(spool: ServiceSpool, name: str) -> list[CaseReport]:
+    """Return every report of a case."""
+    return [
+        CaseReport.from_json(path.read_bytes())
+        for path in sorted((spool.reports / name).glob("*/report.json"))
+    ]
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())

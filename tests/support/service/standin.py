@@ -1,0 +1,126 @@
+"""A stand-in for the pipeline, for tests of queue and publishing: no imaging, but real files, real crashes and real memory.
+
+The first line of a case's `plan.txt` says what shall become of it: a key of `MISHAPS`, `refuse`,
+`needs bulky` (refused with any other profile), `busy N` (N rounds of arithmetic, then released),
+`raise CODE` (that error of ours, or of Python's, with all that the plan holds in its words; `raise
+once CODE` fails the first attempt only), or anything else to be released. A released file is the
+input with its bytes turned around.
+"""
+
+import builtins
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ctdeface_shared import errors
+from ctdeface_shared.errors import FaceNotFound, StorageUnavailable
+from ctdeface_shared.jobs.options import Profile
+from ctdeface_worker.case.child_process import Notify, Run
+from ctdeface_worker.imaging.domain import Fate
+from ctdeface_worker.pipeline.result import CaseResult, FileResult
+from ctdeface_worker.pipeline.task import CaseTask
+
+
+def _bug(_: CaseTask) -> None:
+    raise KeyError
+
+
+def _full_disk(_: CaseTask) -> None:
+    raise StorageUnavailable("storage failed: No space left on device")
+
+
+def _is_first(task: CaseTask) -> bool:
+    """Whether this case was not seen before."""
+    mark = task.work.parent / f".seen-{task.source.name}"
+    seen = mark.exists()
+    mark.touch()
+    return not seen
+
+
+def _crash_once(task: CaseTask) -> None:
+    if _is_first(task):
+        os._exit(3)
+
+
+def _raise(task: CaseTask, words: str) -> None:
+    """Fail as asked, with words that quote what no log may hold."""
+    code = words.removeprefix("once ")
+    if code != words and not _is_first(task):
+        return
+    kind: type[Exception] = getattr(errors, code, None) or getattr(builtins, code)
+    raise kind(f"{task.source}: {(task.source / 'plan.txt').read_text(encoding='utf-8')}")
+
+
+def _kill_parent(_: CaseTask) -> None:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+MISHAPS: Mapping[str, Callable[[CaseTask], None]] = {
+    "bug": _bug,
+    "crash": lambda _: os._exit(3),
+    "once crash": _crash_once,
+    "memory": lambda _: os.kill(os.getpid(), signal.SIGKILL),
+    "segfault": lambda _: os.kill(os.getpid(), signal.SIGSEGV),
+    "disk": _full_disk,
+    "hang": lambda _: time.sleep(600),
+    "short": lambda _: time.sleep(0.3),
+    "slow": lambda _: time.sleep(3),
+    "very slow": lambda _: time.sleep(7),
+    "kill parent": _kill_parent,
+}
+
+
+def prepare() -> Run[CaseTask, CaseResult]:
+    """Make a child that follows the plan of each case."""
+    return follow
+
+
+def follow(task: CaseTask, notify: Notify) -> CaseResult:
+    """Do what the case's plan says."""
+    notify("segment")
+    plan = (task.source / "plan.txt").read_text(encoding="utf-8").splitlines()[0]
+    mishap = MISHAPS.get(plan)
+    if mishap is not None:
+        mishap(task)
+    if plan.startswith("raise "):
+        _raise(task, plan.removeprefix("raise "))
+    if plan.startswith("busy "):
+        hashlib.pbkdf2_hmac("sha256", b"", b"salt", int(plan.split()[1]))
+    if plan == "refuse" or (plan == "needs bulky" and task.options.profile is not Profile.BULKY):
+        return CaseResult(
+            released=False,
+            code=FaceNotFound("").code,
+            reason="no face",
+            files=_files(task, Fate.WITHHELD),
+        )
+    for file in _files(task, Fate.RELEASED):
+        place = task.staged / file.file
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(turned((task.source / file.file).read_bytes()))
+    return CaseResult(released=True, files=_files(task, Fate.RELEASED))
+
+
+def turned(content: bytes) -> bytes:
+    """Return what a file is released as."""
+    return content[::-1]
+
+
+def _files(task: CaseTask, fate: Fate) -> tuple[FileResult, ...]:
+    return tuple(
+        _file(path, task.source, fate) for path in sorted(task.source.rglob("*")) if path.is_file()
+    )
+
+
+def _file(path: Path, root: Path, fate: Fate) -> FileResult:
+    content = path.read_bytes()
+    return FileResult(
+        file=path.relative_to(root).as_posix(),
+        size=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        fate=fate,
+        output_sha256=hashlib.sha256(turned(content)).hexdigest() if fate is Fate.RELEASED else "",
+    )

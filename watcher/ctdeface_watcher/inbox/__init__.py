@@ -1,0 +1,1 @@
+"""Reading the inbox until cases are complete."""

@@ -1,0 +1,1 @@
+"""Turning complete cases into jobs and following them."""

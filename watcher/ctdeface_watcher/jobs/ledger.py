@@ -1,0 +1,278 @@
+"""What the watcher published and what became of it: a SQLite file in the state folder, a cache that can be lost.
+
+Inbox and reports hold the truth; whoever finds the ledger empty fills it from them again
+(`rebuild`). A damaged file is set aside.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ctdeface_shared import logs
+from ctdeface_shared.errors import StorageUnavailable
+from ctdeface_shared.storage.file_systems import require_local
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS jobs (
+    job_id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    published_at REAL NOT NULL,
+    closed TEXT
+) STRICT;
+CREATE TABLE IF NOT EXISTS zips (identity TEXT PRIMARY KEY) STRICT;
+CREATE INDEX IF NOT EXISTS jobs_of_case ON jobs (name);
+CREATE INDEX IF NOT EXISTS open_jobs ON jobs (closed, published_at);
+"""
+
+CLOSED_KEPT = 10_000
+"""Ended jobs that are remembered; whoever looks for an older one reads its report."""
+
+_log = logs.logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One job that was published.
+
+    Attributes:
+        job_id: which.
+        case: name of its case.
+        digest: of the manifest.
+        generation: 0 for a drop, higher for a replay.
+        published_at: seconds since the epoch.
+        closed: state of its report when it ended, None while it is open.
+    """
+
+    job_id: str
+    case: str
+    digest: str
+    generation: int
+    published_at: float
+    closed: str | None = None
+
+
+class Ledger:
+    """The file; belongs to one thread."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the ledger in a folder, or begin a new one where there is none or it is damaged.
+
+        Raises:
+            ConfigurationError: the folder lies on a network file system.
+            StorageUnavailable: the file cannot be opened.
+        """
+        require_local(folder)
+        self._file = folder / "ledger.sqlite3"
+        self._is_damaged = False
+        self._connection = self._opened()
+
+    def __enter__(self) -> Self:
+        """Use it for the time of a block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def heal(self) -> bool:
+        """Begin a new ledger where the last use of this one found damage; return whether it is new.
+
+        Raises:
+            StorageUnavailable: the new file cannot be opened.
+        """
+        if not self._is_damaged:
+            return False
+        self._connection.close()
+        self._set_aside()
+        self._connection = self._opened()
+        self._is_damaged = False
+        return True
+
+    def note(self, entry: Entry) -> None:
+        """Remember a job; one that is known already stays as it is.
+
+        Raises:
+            StorageUnavailable: it could not be written.
+        """
+        values = (
+            entry.job_id,
+            entry.case,
+            entry.digest,
+            entry.generation,
+            entry.published_at,
+            entry.closed,
+        )
+        self._run("INSERT OR IGNORE INTO jobs VALUES (?, ?, ?, ?, ?, ?)", values)
+
+    def close_job(self, job_id: str, state: str) -> None:
+        """Remember how a job ended.
+
+        Raises:
+            StorageUnavailable: it could not be written.
+        """
+        self._run("UPDATE jobs SET closed = ? WHERE job_id = ? AND closed IS NULL", (state, job_id))
+
+    def forget_job(self, job_id: str) -> None:
+        """Forget a job, as if it had never been published.
+
+        Raises:
+            StorageUnavailable: it could not be written.
+        """
+        self._run("DELETE FROM jobs WHERE job_id = ?", (job_id,))
+
+    def forget_oldest(self, kept: int = CLOSED_KEPT) -> None:
+        """Forget the oldest ended jobs, so that the file does not grow for ever.
+
+        Args:
+            kept: how many of the newest stay; the file is never emptied, as an empty one means a
+                loss.
+
+        Raises:
+            StorageUnavailable: it could not be written.
+        """
+        oldest = "SELECT published_at FROM jobs WHERE closed IS NOT NULL ORDER BY published_at DESC LIMIT 1 OFFSET ?"
+        self._run(
+            f"DELETE FROM jobs WHERE closed IS NOT NULL AND published_at < ({oldest})",
+            (max(kept, 1) - 1,),
+        )
+
+    def open_jobs(self) -> tuple[Entry, ...]:
+        """Return the jobs that have not ended, oldest first.
+
+        Raises:
+            StorageUnavailable: the file cannot be read.
+        """
+        return tuple(self._entries("SELECT * FROM jobs WHERE closed IS NULL ORDER BY published_at"))
+
+    def count_open(self) -> int:
+        """Count the jobs that have not ended.
+
+        Raises:
+            StorageUnavailable: the file cannot be read.
+        """
+        return int(self._rows("SELECT COUNT(*) FROM jobs WHERE closed IS NULL")[0][0])
+
+    def of_case(self, case: str) -> tuple[Entry, ...]:
+        """Return every job of a case, oldest first.
+
+        Raises:
+            StorageUnavailable: the file cannot be read.
+        """
+        return tuple(
+            self._entries("SELECT * FROM jobs WHERE name = ? ORDER BY published_at", (case,))
+        )
+
+    def note_zip(self, identity: str) -> None:
+        """Remember that a zip file is unpacked or refused.
+
+        Raises:
+            StorageUnavailable: it could not be written.
+        """
+        self._run("INSERT OR IGNORE INTO zips VALUES (?)", (identity,))
+
+    def forget_zip(self, identity: str) -> None:
+        """Forget a zip file that is no longer in the inbox.
+
+        Raises:
+            StorageUnavailable: it could not be written.
+        """
+        self._run("DELETE FROM zips WHERE identity = ?", (identity,))
+
+    def knows_zip(self, identity: str) -> bool:
+        """Whether a zip file is unpacked or refused already.
+
+        Raises:
+            StorageUnavailable: the file cannot be read.
+        """
+        return bool(self._rows("SELECT 1 FROM zips WHERE identity = ?", (identity,)))
+
+    def is_empty(self) -> bool:
+        """Whether nothing is known, as after a loss.
+
+        Raises:
+            StorageUnavailable: the file cannot be read.
+        """
+        return not any(self._entries("SELECT * FROM jobs LIMIT 1"))
+
+    def _entries(self, query: str, values: tuple[str, ...] = ()) -> Iterator[Entry]:
+        for job_id, case, digest, generation, published_at, closed in self._rows(query, values):
+            yield Entry(
+                job_id=job_id,
+                case=case,
+                digest=digest,
+                generation=generation,
+                published_at=published_at,
+                closed=closed,
+            )
+
+    def _rows(self, query: str, values: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
+        try:
+            with closing(self._connection.execute(query, values)) as cursor:
+                return cursor.fetchall()
+        except sqlite3.Error as error:
+            raise self._lost(error) from error
+
+    def _run(self, statement: str, values: tuple[str | float | None, ...]) -> None:
+        try:
+            self._connection.execute(statement, values)
+        except sqlite3.Error as error:
+            raise self._lost(error) from error
+
+    def _lost(self, error: sqlite3.Error) -> StorageUnavailable:
+        self._is_damaged = self._is_damaged or _means_damage(error)
+        return StorageUnavailable(f"the ledger {self._file} cannot be used: {error}")
+
+    def _opened(self) -> sqlite3.Connection:
+        try:
+            with suppress(OSError):  # SQLite says the same in its words
+                self._file.touch(
+                    mode=0o600
+                )  # it names cases: for the owner only; SQLite's other files follow
+            connection = sqlite3.connect(self._file, isolation_level=None)
+        except sqlite3.Error as error:
+            raise self._lost(error) from error
+        try:
+            (whole,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if whole != "ok":
+                raise sqlite3.DatabaseError(whole)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(
+                "PRAGMA synchronous = NORMAL"
+            )  # what a power cut takes is found in inbox and reports
+            connection.executescript(_TABLE)
+        except sqlite3.Error as error:
+            connection.close()
+            if not _means_damage(error):
+                raise self._lost(error) from error
+            self._set_aside()
+            return self._opened()
+        return connection
+
+    def _set_aside(self) -> None:
+        """Keep a damaged file under another name; what it knew is in inbox and reports."""
+        number = next(
+            number
+            for number in count(1)
+            if not self._file.with_name(f"{self._file.name}.damaged-{number}").exists()
+        )
+        _log.error("ledger_damaged")
+        self._file.rename(self._file.with_name(f"{self._file.name}.damaged-{number}"))
+        for ending in ("-wal", "-shm"):
+            self._file.with_name(self._file.name + ending).unlink(missing_ok=True)
+
+
+def _means_damage(error: sqlite3.Error) -> bool:
+    """Whether the file is no database, or broken: the one kind of error that has no class of its own."""
+    return type(error) is sqlite3.DatabaseError

@@ -1,0 +1,1 @@
+"""The batch command: every case of a folder."""

@@ -1,0 +1,247 @@
+"""Runs a batch: every case of a folder through warm child processes; only this process publishes."""
+
+import os
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+
+from ctdeface_shared import logs
+from ctdeface_shared.audit.entry import Outcome
+from ctdeface_shared.audit.writer import audit_log
+from ctdeface_shared.console import printable
+from ctdeface_shared.errors import ConfigurationError
+from ctdeface_shared.exit_codes import EXIT_INTERRUPTED, EXIT_OK, EXIT_REFUSED, EXIT_USAGE
+from ctdeface_shared.lifecycle import stop_on_signals
+from ctdeface_shared.settings.loading import Settings
+from ctdeface_shared.storage import atomic
+from ctdeface_shared.storage.locks import sweep
+from ctdeface_shared.storage.spool import Spool
+from ctdeface_worker.batch.case import GRACE_SECONDS, Batch, bring
+from ctdeface_worker.batch.discovery import Case, find_cases, left_out
+from ctdeface_worker.batch.progress import Display, display, line_of, summary
+from ctdeface_worker.case.child_process import Run, WarmChild
+from ctdeface_worker.case.run import Child
+from ctdeface_worker.pipeline.result import CaseResult
+from ctdeface_worker.pipeline.task import CaseTask
+from ctdeface_worker.publishing.audit_entry import attest
+from ctdeface_worker.publishing.commit import recover
+from ctdeface_worker.report.model import CaseReport
+from ctdeface_worker.segmentation.choice import segmenter_named
+
+LOG = "log.jsonl"
+MOST_NAMES = 20
+"""Of what is left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchPlan:
+    """What the command line asked for beyond the settings; see `ctdeface deface --help`."""
+
+    root_in: Path
+    root_out: Path
+    state_root: Path
+    work_root: Path | None
+    nifti_root: Path | None
+    keep_work: bool
+    case_depth: int
+    jobs: int
+    redo: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tally:
+    """What came of the batch so far; threads only append."""
+
+    reports: list[CaseReport] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+def run_batch(plan: BatchPlan, settings: Settings) -> int:
+    """Deface every case and return the exit code.
+
+    Raises:
+        ConfigurationError: a folder or a setting must be put right first.
+    """
+    check_roots(plan)
+    cases = find_cases(plan.root_in, depth=plan.case_depth)
+    if not cases:
+        _say(Console(stderr=True), f"No DICOM cases found under {plan.root_in}")
+        return EXIT_USAGE
+    segmenter_named(
+        settings.deface.segmenter, settings.models.place
+    )  # a wrong name shall be told before anything is made
+    spool = Spool.beside(plan.root_out, plan.state_root, plan.work_root)
+    spool.prepare(outbox_mode=settings.output.folder_mode)
+    if plan.nifti_root is not None:
+        prepare_nifti_root(plan.nifti_root, settings.output.folder_mode)
+    stale_seconds = settings.work.job_timeout + GRACE_SECONDS
+    with (
+        _logging_to(plan.state_root / LOG),
+        stop_on_signals() as stop,
+        audit_log(spool, settings.audit, stale_seconds=stale_seconds) as log,
+    ):
+        batch = Batch(
+            spool=spool,
+            options=settings.deface.options(),
+            settings=settings,
+            nifti_root=plan.nifti_root,
+            keep_work=plan.keep_work,
+            redo=plan.redo,
+            stop=stop,
+            attest=partial(attest, log, spool, Outcome.REJECTED),
+        )
+        with atomic.storage_errors():
+            recover(spool, batch.rules)
+            for folder in (spool.staging, spool.work, spool.locks):
+                sweep(folder, stale_seconds=batch.stale_seconds)
+        console = Console()
+        tally = _work_through(batch, cases, plan, console)
+        summary(console, tally.reports, tally.skipped)
+        _tell_left_out(left_out(plan.root_in, cases))
+        _say(console, f"reports: {spool.reports}")
+        if stop.is_set():
+            return EXIT_INTERRUPTED
+        return EXIT_OK if all(report.is_published for report in tally.reports) else EXIT_REFUSED
+
+
+def _tell_left_out(names: Sequence[str]) -> None:
+    """Say what in the input is no case: somebody may have meant it to be one."""
+    if names:
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        said = ", ".join(names[:MOST_NAMES])
+        _say(
+            Console(stderr=True),
+            f"left out, as no DICOM was found in them (links and zip files are not opened): {said}{more}",
+        )
+
+
+def check_roots(plan: BatchPlan) -> None:
+    """Check that input, output and everything else keep out of each other, links resolved.
+
+    Raises:
+        ConfigurationError: names the two folders that do not.
+    """
+    root_in, root_out = plan.root_in.resolve(), plan.root_out.resolve()
+    others = [
+        folder.resolve()
+        for folder in (plan.state_root, plan.work_root, plan.nifti_root)
+        if folder is not None
+    ]
+    for other in (root_out, *others):
+        if _overlap(root_in, other):
+            raise ConfigurationError(
+                f"{other} and the input {root_in} lie in each other, and the input is never changed: choose a folder elsewhere"
+            )
+    for other in others:
+        if _overlap(root_out, other):
+            raise ConfigurationError(
+                f"{other} and the output {root_out} lie in each other, and OUT holds released cases only: choose another folder"
+            )
+
+
+def prepare_nifti_root(folder: Path, mode: int) -> None:
+    """Create the folder for NIfTI files if it is missing, before any case is worked on.
+
+    Raises:
+        ConfigurationError: it cannot be made or written.
+    """
+    try:
+        atomic.make_folder(folder, mode=mode)
+    except OSError as error:
+        raise ConfigurationError(f"{folder} cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"{folder} is not writable by this user")
+
+
+def prepare(segmenter: str, log: Path, models: Path) -> Run[CaseTask, CaseResult]:
+    """Make a child ready for cases, its log lines in the same file as ours."""
+    from ctdeface_worker.case import child_main
+
+    logs.configure(_open_log(log))
+    return child_main.prepare(segmenter, models=models)
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one == other or one in other.parents or other in one.parents
+
+
+def _work_through(
+    batch: Batch, cases: tuple[Case, ...], plan: BatchPlan, console: Console
+) -> _Tally:
+    """Work on all cases in `jobs` threads, each with a child process of its own."""
+    waiting: queue.SimpleQueue[Case] = queue.SimpleQueue()
+    for case in cases:
+        waiting.put(case)
+    tally = _Tally()
+    jobs = min(plan.jobs, len(cases))
+    threads = batch.settings.work.threads or max((os.cpu_count() or 1) // jobs, 1)
+    os.environ.update(
+        {name: str(threads) for name in ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")}
+    )
+    ready = partial(
+        prepare, batch.options.segmenter, plan.state_root / LOG, batch.settings.models.place
+    )
+    children: list[Child] = [WarmChild(ready) for _ in range(jobs)]
+    with display(console, len(cases)) as shown:
+        crew = [
+            threading.Thread(target=_take_cases, args=(batch, child, waiting, tally, shown))
+            for child in children
+        ]
+        for worker in crew:
+            worker.start()
+        while any(worker.is_alive() for worker in crew):
+            if batch.stop.wait(0.1):
+                for child in children:
+                    child.interrupt()
+        for child in children:
+            child.close()
+    return tally
+
+
+def _take_cases(
+    batch: Batch, child: Child, waiting: "queue.SimpleQueue[Case]", tally: _Tally, shown: Display
+) -> None:
+    """Take cases from the queue until it is empty or the batch is stopped; one that was broken off by that is no outcome."""
+    while not batch.stop.is_set():
+        try:
+            case = waiting.get_nowait()
+        except queue.Empty:
+            return
+        report = bring(batch, case, child, partial(shown.stage, case.name))
+        if report is None:
+            tally.skipped.append(case.name)
+            shown.finished(case.name, f"{case.name}: already released, skipped")
+        elif report.is_published or not batch.stop.is_set():
+            tally.reports.append(report)
+            shown.finished(case.name, line_of(report))
+
+
+@contextmanager
+def _logging_to(file: Path) -> Iterator[None]:
+    """Log to a file of the state root for the time of the block; the console stays for people."""
+    with _open_log(file) as stream:
+        logs.configure(stream)
+        try:
+            yield
+        finally:
+            logs.configure()
+
+
+def _open_log(file: Path) -> TextIO:
+    return os.fdopen(
+        os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+        "w",
+        buffering=1,
+        encoding="utf-8",
+    )
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(printable(text), soft_wrap=True, highlight=False, markup=False)

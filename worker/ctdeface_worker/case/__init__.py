@@ -1,0 +1,1 @@
+"""Running one case in a warm child process."""

@@ -1,0 +1,64 @@
+"""Make a synthetic head CT case and deface it, to see what ctdeface does without any data of your own."""
+
+import argparse
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ctdeface_shared.errors import ConfigurationError
+from ctdeface_shared.exit_codes import EXIT_OK
+from ctdeface_worker.commands import deface
+
+EXAMPLES = """\
+examples:
+  ctdeface demo                     writes ./demo/scans, ./demo/defaced and the report in ./demo/defaced.ctdeface
+  ctdeface demo --folder /tmp/try   the same elsewhere
+  ctdeface demo --drop spool/inbox  only drop the synthetic case where `ctdeface up` looks for cases
+  ctdeface demo --profile bulky     any option of `ctdeface deface` about the face mask works here as well
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare where the demo goes, and the options of `deface` that change the result."""
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("demo"),
+        help="where to put everything (default: ./demo)",
+    )
+    parser.add_argument(
+        "--drop",
+        type=Path,
+        metavar="INBOX",
+        help="drop the case into the inbox of a service, and do nothing else",
+    )
+    parser.add_argument("--seed", type=int, default=1, help="which synthetic head (default: 1)")
+    deface.add_choices(parser)
+
+
+def run(namespace: argparse.Namespace) -> int:
+    """Write the synthetic case unless it is there, and deface it like any other folder."""
+    scans = namespace.drop or namespace.folder / "scans"
+    case = scans / f"synthetic-head-{namespace.seed}"
+    try:
+        _write(case, namespace.seed)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the synthetic case cannot be written to {scans}: {error.strerror}"
+        ) from error
+    if namespace.drop:
+        sys.stdout.write(f"{case} is dropped\n")
+        return EXIT_OK
+    return deface.deface_folder(namespace, scans, namespace.folder / "defaced")
+
+
+def _write(case: Path, seed: int) -> None:
+    """Write the case aside and show it at once, unless it is there."""
+    from ctdeface_worker.phantom import dicom, head
+
+    if case.exists():
+        return
+    case.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=case.parent, prefix=".") as aside:
+        dicom.write_case(head.make_head(seed), Path(aside) / case.name)
+        (Path(aside) / case.name).rename(case)

@@ -1,0 +1,49 @@
+"""Take jobs from the queue, deface their cases and put them into the outbox, until stopped.
+
+Every case is worked on in a warm child process, so that a crash, a hang or a lack of memory costs
+one attempt and nothing else. On SIGTERM or Ctrl-C the worker finishes the case at hand within the
+grace period or hands it back; a second signal ends it at once, and nothing is lost.
+"""
+
+import argparse
+
+from ctdeface_shared.commands.arguments import add_lifetime, add_metrics_port, add_place, positive
+
+EXAMPLES = """\
+examples:
+  ctdeface work --spool /srv/ctdeface                          the queue embedded in the spool's state folder
+  ctdeface work --broker amqp://queue.example --processes 4    RabbitMQ; the same on as many machines as you like
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options; their defaults are the settings'."""
+    add_place(parser)
+    parser.add_argument(
+        "--processes",
+        type=positive,
+        metavar="N",
+        help="cases worked on at the same time (default: work.jobs)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        metavar="M",
+        help="threads per case (default: the cores shared among the processes)",
+    )
+    add_lifetime(parser)
+    add_metrics_port(parser, "metrics.work_port")
+
+
+def run(namespace: argparse.Namespace) -> int:
+    """Work until stopped."""
+    from ctdeface_shared.lifecycle import stop_with_parent
+    from ctdeface_shared.settings.service import find_service
+    from ctdeface_worker.service.process import run_workers
+
+    if namespace.with_parent:
+        stop_with_parent()
+    service = find_service(namespace.config, namespace.spool, namespace.broker)
+    return run_workers(
+        service, namespace.processes, namespace.threads, metrics_port=namespace.metrics_port
+    )

@@ -1,0 +1,1 @@
+"""Volumes, geometry and masks, without anatomy."""

@@ -1,0 +1,1 @@
+"""One case from its folder to staged, verified output."""

@@ -1,0 +1,91 @@
+"""Replaces the face by air: the fill value and the edited stored words (DESIGN section 9 and section 8, rule 5)."""
+
+import numpy as np
+
+from ctdeface_shared.errors import InconsistentGeometry, UnsupportedObject
+from ctdeface_shared.jobs.options import HIGHEST_FILL_HU, FillKind, FillRule
+from ctdeface_worker.dicom.pixels import WordArray, padding_mask, put
+from ctdeface_worker.dicom.volume import LoadedSeries
+from ctdeface_worker.imaging.domain import BoolArray, FaceMask, PixelFormat, Volume
+
+AIR_HU = (-1100.0, -900.0)
+"""What counts as the case's own air."""
+DEFAULT_AIR_HU = -1000.0
+_SAMPLES = 2_000_000
+
+
+def fill_value_hu(volume: Volume, rule: FillRule) -> float:
+    """Choose the fill value in HU, never above -800 HU.
+
+    `air` is the median of the valid voxels between -1100 and -900 HU, else -1000; `p10` the 10th
+    percentile of the valid voxels. Large volumes are sampled evenly.
+    """
+    if rule.kind is FillKind.FIXED and rule.hu is not None:
+        return float(min(rule.hu, HIGHEST_FILL_HU))
+    step = max(volume.hu.size // _SAMPLES, 1)
+    hu = volume.hu.reshape(-1)[::step][volume.valid.reshape(-1)[::step]]
+    if rule.kind is FillKind.AIR:
+        hu = hu[(hu >= AIR_HU[0]) & (hu <= AIR_HU[1])]
+    if not hu.size:
+        return DEFAULT_AIR_HU
+    chosen = float(np.median(hu) if rule.kind is FillKind.AIR else np.percentile(hu, 10))
+    return min(chosen, float(HIGHEST_FILL_HU))
+
+
+def fill_stored(loaded: LoadedSeries, mask: FaceMask, fill_hu: float) -> tuple[WordArray, ...]:
+    """Return each instance's words with the face filled; an instance without face keeps the very same array.
+
+    Padding voxels are never changed.
+
+    Raises:
+        InconsistentGeometry: the mask is not one of this volume.
+        UnsupportedObject: the stored integers of an instance cannot hold air.
+    """
+    if mask.face.shape != loaded.volume.geometry.shape:
+        raise InconsistentGeometry(
+            f"a mask of shape {mask.face.shape} does not fit a volume of shape {loaded.volume.geometry.shape}"
+        )
+    return tuple(
+        _filled(words, mask.face[k], instance.pixels, fill_hu)
+        for words, k, instance in zip(
+            loaded.stored, loaded.slice_of, loaded.series.instances, strict=True
+        )
+    )
+
+
+def fill_stored_value(pixels: PixelFormat, fill_hu: float) -> int:
+    """Return the stored integer of the fill: rounded, within bits_stored, and never one that means padding."""
+    low, high = pixels.stored_range
+    value = int(np.clip(np.rint((fill_hu - pixels.intercept) / pixels.slope), low, high))
+    if pixels.padding is None or not pixels.padding[0] <= value <= pixels.padding[1]:
+        return value
+    brighter = 1 if pixels.slope > 0 else -1
+    beside = [pixels.padding[1] + 1, pixels.padding[0] - 1][::brighter]
+    return next((candidate for candidate in beside if low <= candidate <= high), value)
+
+
+def defaced_volume(loaded: LoadedSeries, mask: FaceMask, fill_hu: float) -> Volume:
+    """Return the volume as the written instances will hold it, rounding of each instance's stored integers included."""
+    hu = loaded.volume.hu.copy()
+    changed: BoolArray = mask.face & loaded.volume.valid
+    seen: set[int] = set()
+    for k, instance in zip(loaded.slice_of, loaded.series.instances, strict=True):
+        if k not in seen:
+            value = fill_stored_value(instance.pixels, fill_hu)
+            hu[k][changed[k]] = np.float32(value) * np.float32(instance.pixels.slope) + np.float32(
+                instance.pixels.intercept
+            )
+            seen.add(k)
+    return Volume(hu=hu, valid=loaded.volume.valid, geometry=loaded.volume.geometry)
+
+
+def _filled(words: WordArray, face: BoolArray, pixels: PixelFormat, fill_hu: float) -> WordArray:
+    where = face & ~padding_mask(words, pixels)
+    if not where.any():
+        return words
+    value = fill_stored_value(pixels, fill_hu)
+    if value * pixels.slope + pixels.intercept > HIGHEST_FILL_HU:
+        raise UnsupportedObject(
+            f"the stored integers reach no lower than {value * pixels.slope + pixels.intercept:.0f} HU, so they cannot hold air"
+        )
+    return put(words, value, where, pixels)

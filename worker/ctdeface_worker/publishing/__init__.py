@@ -1,0 +1,1 @@
+"""From staged output to the outbox, or to quarantine."""

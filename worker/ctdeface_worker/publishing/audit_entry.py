@@ -1,0 +1,54 @@
+"""Puts how a case ended into the audit log, where that is final: released, refused, or superseded by a newer job."""
+
+from ctdeface_shared.audit.entry import CaseEnd, Outcome, digest_of_report
+from ctdeface_shared.audit.writer import AuditLog
+from ctdeface_shared.storage.spool import Spool
+from ctdeface_worker.publishing.journal import published_reports
+from ctdeface_worker.report.model import CaseReport, State
+
+UNSEEN = frozenset({State.REFUSED, State.SUPERSEDED})
+"""Ends that show nothing in the outbox."""
+
+
+def attest(log: AuditLog, spool: Spool, refused: Outcome, report: CaseReport) -> None:
+    """Write an entry about the end of a job; one that is there already is not written again.
+
+    Args:
+        log: where it goes.
+        spool: holds the reports of the case.
+        refused: what a refusal is called.
+        report: of the job; one whose output is visible counts as released before it is done.
+
+    Raises:
+        StorageUnavailable: it could not be written; it can be repeated.
+    """
+    log.record(end_of(spool, report, refused))
+
+
+def end_of(spool: Spool, report: CaseReport, refused: Outcome) -> CaseEnd:
+    """Say in digests how a job ended."""
+    result = report.result
+    return CaseEnd(
+        job_id=report.job_id,
+        submitted_at=report.created_at,
+        outcome={State.REFUSED: refused, State.SUPERSEDED: Outcome.SUPERSEDED}.get(
+            report.state, Outcome.RELEASED
+        ),
+        code=result.code,
+        files=len(report.outputs) if report.is_published else 0,
+        inputs=report.inputs_digest,
+        outputs=report.outputs_digest if report.is_published else "",
+        report=digest_of_report(report.to_json()),
+        segmenter=result.segmenter,
+        model=result.model_digest,
+        program=report.versions.get("ctdeface", ""),
+        replaces=_replaced(spool, report) if report.is_published else (),
+    )
+
+
+def _replaced(spool: Spool, report: CaseReport) -> tuple[str, ...]:
+    """Jobs of the case that were published before, whose output must not come back."""
+    others = (
+        other for other in published_reports(spool, report.case) if other.job_id != report.job_id
+    )
+    return tuple(sorted(other.job_id for other in others if other.created_at <= report.created_at))
