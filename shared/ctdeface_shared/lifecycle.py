@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
@@ -13,6 +13,7 @@ from typing import ParamSpec, TypeVar
 
 from ctdeface_shared.errors import CtDefaceError, OutOfMemory
 
+Event = TypeVar("Event")
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
@@ -83,3 +84,9 @@ def never_raises(callback: Callable[Given, None]) -> Callable[Given, None]:
         boundary(partial(callback, *args, **named))
 
     return call
+
+
+def notify(hooks: Iterable[Callable[[Event], None]], event: Event) -> None:
+    """Call every hook with an event; a hook that fails is logged and costs nothing else."""
+    for hook in hooks:
+        boundary(partial(hook, event))
