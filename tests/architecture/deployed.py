@@ -44,7 +44,7 @@ def accepted(variables: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def refuse_unknown_command(words: Sequence[str]) -> None:
-    """See that `ctdeface` has this sub-command and options; only those with a dash are looked at."""
+    """Check that `ctdeface` has this sub-command and its options that begin with a dash."""
     import subprocess
     import sys
 

@@ -1,4 +1,4 @@
-"""What `kubectl kustomize` makes of deploy/kubernetes, for machines without kubectl: the few of its features that are used there."""
+"""Renders deploy/kubernetes like `kubectl kustomize`, with the features used there."""
 
 import copy
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -50,7 +50,7 @@ def _name(document: Document) -> tuple[str, str]:
 
 
 def _merge(target: MutableMapping[str, Any], change: Mapping[str, Any]) -> None:
-    """Merge tables; a list takes the place of the old one, as it does wherever the schema names no key to merge by."""
+    """Merge tables; a list replaces the earlier one unless the schema names a merge key."""
     for key, value in change.items():
         if isinstance(value, Mapping) and isinstance(target.get(key), MutableMapping):
             _merge(target[key], value)

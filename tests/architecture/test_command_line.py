@@ -34,7 +34,9 @@ RUNS = 5
 
 def _loaded_by(*arguments: str) -> set[str]:
     script = (
-        "import json, sys\nfrom ctdeface_shared.commands.main import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "import json, sys\n"
+        "from ctdeface_shared.commands.main import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
         "print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run(
@@ -52,7 +54,7 @@ def test_help_loads_no_heavy_library(arguments: list[str]) -> None:
 
 
 def test_help_comes_in_less_than_a_third_of_a_second() -> None:
-    """By the clock on the wall, the fastest of five runs; time in which other programs had the processor does not count."""
+    """The fastest of five runs counts only processor time of this program."""
     assert min(_seconds_of_help() for _ in range(RUNS)) < LONGEST_SECONDS
 
 

@@ -1,4 +1,4 @@
-"""deploy/compose.yaml and the Dockerfile: valid, and everything that they name exists. No container is run here."""
+"""deploy/compose.yaml and the Dockerfile are valid; no container is run here."""
 
 import re
 import subprocess
@@ -60,7 +60,7 @@ def test_the_dockerfile_has_no_known_mistake() -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_what_a_service_refers_to_is_there(name: str) -> None:
-    """Its image or the stage it is built from, networks, volumes, secrets, mounted files, and the services it waits for."""
+    """Images, stages, networks, volumes, secrets, mounts and awaited services exist."""
     service = SERVICES[name]
     if "build" in service:
         build = service["build"]
@@ -106,7 +106,7 @@ def test_every_secret_is_one_that_the_script_makes(tmp_path: Path) -> None:
 def test_our_services_run_commands_and_settings_that_exist(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sub-command, each setting with its value, and the file of the password where the secret is mounted."""
+    """Commands, settings and the mounted password file are accepted by the program."""
     service = SERVICES[name]
     refuse_unknown_command(service["command"])
     accepted(service["environment"], monkeypatch)
@@ -125,7 +125,7 @@ def test_our_services_run_commands_and_settings_that_exist(
 def test_workers_name_their_audit_chains_and_sign_them_once_the_comment_signs_are_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Host names of containers do not last; the three lines about the key fit together, and the page counts them."""
+    """Audit chains have stable names, and the page counts the lines that sign them."""
     assert SERVICES["worker"]["environment"]["CTDEFACE_AUDIT__WRITER"] == "worker"
     text, lines = re.subn(
         r"^( *)# (.*audit_key.*)$",
@@ -145,7 +145,7 @@ def test_workers_name_their_audit_chains_and_sign_them_once_the_comment_signs_ar
 
 @pytest.mark.parametrize("name", sorted(OURS))
 def test_our_services_may_do_as_little_as_possible(name: str) -> None:
-    """Not root, nothing writable but spool, state and /tmp, no capabilities, and no way out of the inner network."""
+    """Containers run without root, capabilities or Internet, on read-only file systems."""
     service = SERVICES[name]
     assert service["user"] == "${CTDEFACE_UID:-10001}:${CTDEFACE_GID:-10001}"
     assert (service["read_only"], service["cap_drop"], service["security_opt"]) == (
@@ -182,7 +182,7 @@ def test_nothing_is_published_beyond_this_machine() -> None:
 def test_each_image_runs_as_nobody_and_asks_for_its_health(
     target: str, port: int, command: str
 ) -> None:
-    """The last user is 10001, the health check asks /healthz at the port that the program listens at."""
+    """The last user is 10001, and the health check asks the port that is served."""
     text = "".join(reversed(list(lineage(target, STAGES))))
     assert re.findall(r"^USER (.*)$", text, re.MULTILINE)[-1] == "10001:10001"
     (check,) = re.findall(r"^HEALTHCHECK (.*)$", text, re.MULTILINE)
@@ -200,7 +200,7 @@ def test_each_image_runs_as_nobody_and_asks_for_its_health(
 def test_the_dockerfile_names_settings_files_and_images_that_exist(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Settings of the environment, sources of COPY, which the ignore file lets through, and bases without the host of a registry."""
+    """Settings, sources of COPY and base images exist, without a registry host."""
     text = (DEPLOY / "docker/Dockerfile").read_text(encoding="utf-8")
     accepted(dict(re.findall(r"\b(CTDEFACE_\w+)=(\S+)", text)), monkeypatch)
     allowed = (DEPLOY / "docker/Dockerfile.dockerignore").read_text(encoding="utf-8").split()

@@ -22,7 +22,7 @@ HEADINGS = ["Question", "Options", "Decision", "Consequences", "Checked by"]
 
 
 def _environment(**more: str) -> dict[str, str]:
-    """The environment without settings or make flags of whoever runs the tests, with .venv's commands first on PATH."""
+    """Return the environment without settings or make flags, with .venv first on PATH."""
     clean = {
         name: value
         for name, value in os.environ.items()
@@ -44,7 +44,7 @@ def _make_lines() -> list[str]:
 
 
 def test_the_readme_says_first_what_is_not_done() -> None:
-    """The first sentence says that headers are not anonymized, the next that output never goes back to the archive."""
+    """The first two sentences say that headers stay and where output must never go."""
     first, second = README.split("\n\n")[1].split(".\n")[:2]
     assert "does **not** anonymize headers" in first
     assert "**never** be sent to an archive that holds the originals" in second
@@ -117,7 +117,7 @@ def test_the_example_settings_file_is_valid(
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
 def test_every_link_inside_the_project_leads_somewhere(document: Path) -> None:
-    """No relative link points to a file that is not there; pictures are made when the site is built."""
+    """Every relative link points to a file that exists."""
     links = set(re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8"))) - {
         f"pictures/{name}" for name in pictures.NAMES
     }
@@ -125,7 +125,7 @@ def test_every_link_inside_the_project_leads_somewhere(document: Path) -> None:
 
 
 def test_every_module_of_the_worker_is_on_the_map() -> None:
-    """The table of the architecture page names each module and sub-package of the worker, and nothing else."""
+    """The architecture page names each module and package, and nothing else."""
     page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     named = {
         name

@@ -1,4 +1,4 @@
-"""deploy/systemd and deploy/windows: what is installed on machines without containers. Neither is started here."""
+"""deploy/systemd and deploy/windows, for machines without containers; not started here."""
 
 import re
 import subprocess
@@ -48,7 +48,7 @@ def test_a_unit_is_valid(unit: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_a_unit_is_shut_in(unit: Path) -> None:
-    """`systemd-analyze security` finds it little exposed; only the spool and the state can be written."""
+    """`systemd-analyze security` rates it well; only spool and state are writable."""
     done = subprocess.run(
         [program("systemd-analyze"), "security", "--offline=yes", unit],
         capture_output=True,
@@ -71,7 +71,7 @@ def test_a_unit_is_shut_in(unit: Path) -> None:
 def test_a_unit_runs_a_command_and_settings_that_exist(
     unit: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And is not started again over a setting that a person must put right, nor killed before a case could be handed back."""
+    """A configuration error stops the unit, and a stopping worker has time to finish."""
     (start,) = assigned(unit, "ExecStart")
     words = start.partition(f"{INSTALLED} ")[2].strip("'").split()
     refuse_unknown_command(words)
@@ -84,7 +84,7 @@ def test_a_unit_runs_a_command_and_settings_that_exist(
 
 
 def test_workers_of_one_machine_listen_at_ports_of_their_own() -> None:
-    """The first instance at the default port, the second at the next; the shell that adds up is replaced by the worker."""
+    """Each instance has the next port, and the shell is replaced by the worker."""
     (start,) = assigned(DEPLOY / "systemd/ctdeface-work@.service", "ExecStart")
     shell = start.replace("%i", "2").replace("$$", "$").removeprefix("/bin/sh -c ").strip("'")
     asked = shell.replace("exec ", "echo ", 1)

@@ -39,13 +39,16 @@ DOORS = {
     "structlog": ("ctdeface_shared.logs",),
     "multiprocessing": ("ctdeface_worker.case.child_process",),
 }
-"""Foreign library -> the modules (with what lies below them) that may import it; a new door needs a decision record."""
+"""Foreign library -> modules, with all below them, that may import it.
+
+A new door needs a decision record.
+"""
 
 ALLOWED_IN_BASE = {"pydantic", "pydantic_settings", "structlog", "rich"}
 
 
 def test_the_import_contracts_are_kept() -> None:
-    """The contracts in pyproject.toml hold (watcher and worker apart, the gate independent of segmentation)."""
+    """The import contracts in pyproject.toml hold."""
     linter = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run(
         [linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -67,7 +70,7 @@ def test_a_foreign_library_enters_through_its_doors_only(library: str) -> None:
 
 @pytest.mark.parametrize("package", ["ctdeface_shared", "ctdeface_watcher"])
 def test_the_base_install_needs_its_declared_libraries_only(package: str) -> None:
-    """Shared and watcher run without the worker's libraries; those of the other extras stay behind their doors."""
+    """Shared and watcher import only the libraries of their own extras."""
     used = set().union(*(foreign_imports(file) for file in PACKAGES[package].rglob("*.py")))
     assert used <= ALLOWED_IN_BASE | set(sys.stdlib_module_names) | {
         "cryptography",

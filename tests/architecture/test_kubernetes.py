@@ -1,4 +1,4 @@
-"""deploy/kubernetes: valid by the schemas of the API, and everything that is referred to exists. No cluster is used here."""
+"""deploy/kubernetes is valid by the API schemas; no cluster is used here."""
 
 import re
 import shutil
@@ -83,7 +83,7 @@ def test_no_file_is_left_out() -> None:
 def test_the_overlay_builds_and_follows_the_schemas(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Put together here, and where kubectl is installed `kubectl kustomize`, which needs no cluster, makes the same of it."""
+    """Our rendering equals that of `kubectl kustomize` where kubectl is installed."""
     objects = named(built(OVERLAY))
     tool = shutil.which("kubectl")
     if tool is not None:
@@ -108,7 +108,7 @@ def _spec(name: str) -> tuple[Document, Document]:
 def test_each_pod_runs_a_command_with_settings_that_exist(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sub-command, settings of the ConfigMap and its own, user of RabbitMQ, and the file of the password where the secret is mounted."""
+    """Commands, settings, RabbitMQ user and mounted password are accepted by the program."""
     pod, container = _spec(name)
     refuse_unknown_command(container["args"])
     own = {one["name"]: one["value"] for one in container["env"]}
@@ -126,7 +126,7 @@ def test_each_pod_runs_a_command_with_settings_that_exist(
 def test_workers_name_their_audit_chains_and_sign_them_once_the_comment_signs_are_gone(
     tmp_path: Path,
 ) -> None:
-    """Names of pods do not last; the key is mounted where the setting looks for it, closed to everybody else."""
+    """Chains have stable names, and only the service can read the mounted key."""
     text = (BASE / "worker.yaml").read_text(encoding="utf-8")
     file = tmp_path / "worker.yaml"
     file.write_text(
@@ -148,7 +148,7 @@ def test_workers_name_their_audit_chains_and_sign_them_once_the_comment_signs_ar
 
 @pytest.mark.parametrize("name", PODS)
 def test_what_a_pod_refers_to_is_there(name: str) -> None:
-    """Images that the Dockerfile makes, ConfigMap, Secret and its keys as the page says to make it, claims, and every mounted volume."""
+    """Images, ConfigMap, Secret keys, claims and mounted volumes exist."""
     pod, container = _spec(name)
     assert container["image"] in {"ctdeface-watcher", "ctdeface-worker"}
     assert [source["configMapRef"]["name"] for source in container["envFrom"]] == ["ctdeface"]
@@ -164,7 +164,7 @@ def test_what_a_pod_refers_to_is_there(name: str) -> None:
 
 @pytest.mark.parametrize("name", PODS)
 def test_each_pod_may_do_as_little_as_possible(name: str) -> None:
-    """What the namespace's `restricted` asks for, a read-only root file system, and no key to the cluster."""
+    """Pods keep to `restricted`, with read-only root file systems and no cluster key."""
     pod, container = _spec(name)
     assert pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -179,7 +179,7 @@ def test_each_pod_may_do_as_little_as_possible(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "port"), [("watcher", WATCH_PORT), ("worker", WORK_PORT)])
 def test_probes_ports_and_selectors_agree(name: str, port: int) -> None:
-    """Alive at /healthz, ready at /readyz, at the port that the settings name and the service offers."""
+    """Probes ask /healthz and /readyz at the port of the settings."""
     deployment, service = NAMED["Deployment", name], NAMED["Service", name]
     _, container = _spec(name)
     assert container["ports"] == [{"name": "metrics", "containerPort": port}]
@@ -210,7 +210,7 @@ def test_probes_ports_and_selectors_agree(name: str, port: int) -> None:
 
 
 def test_workers_are_scaled_from_none_on_by_the_length_of_the_queue() -> None:
-    """The queue is ours, jobs in work count as well, the key of the URL is the Secret's, and no fixed number is in the way."""
+    """The scaler counts jobs in work, reads the URL from the Secret, and fixes no number."""
     scaled = NAMED["ScaledObject", "worker"]["spec"]
     assert ("Deployment", scaled["scaleTargetRef"]["name"]) in NAMED
     assert "replicas" not in NAMED["Deployment", scaled["scaleTargetRef"]["name"]]["spec"]
@@ -228,7 +228,7 @@ def test_workers_are_scaled_from_none_on_by_the_length_of_the_queue() -> None:
 
 
 def test_a_worker_has_time_to_hand_its_case_back() -> None:
-    """The pod is killed after the grace period of the setting, not within it; a budget lets one go at a time."""
+    """A pod outlives the grace period, and a budget stops one pod at a time."""
     pod, _ = _spec("worker")
     assert pod["terminationGracePeriodSeconds"] > float(SETTINGS["CTDEFACE_WORK__GRACE_PERIOD"])
     budget = NAMED["PodDisruptionBudget", "worker"]["spec"]

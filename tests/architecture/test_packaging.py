@@ -55,7 +55,7 @@ def _declared(*extras: str) -> dict[str, Requirement]:
 
 
 def test_every_line_of_the_lock_is_one_name_and_one_version() -> None:
-    """The lock is `name==version` in order, without a local suffix such as +cpu that some systems do not have."""
+    """The lock holds sorted `name==version` lines without local suffixes such as +cpu."""
     lines = [
         line
         for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
@@ -128,7 +128,7 @@ def _classifiers(name: str) -> list[str]:
 def test_the_wheel_holds_the_three_packages_with_their_data_and_nothing_else(
     tmp_path: Path,
 ) -> None:
-    """Each source file, template, schema and type marker is in the wheel; tests and tools are not."""
+    """The wheel holds every source file, template, schema and type marker, and no test."""
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
     for folder in PACKAGES.values():

@@ -1,4 +1,4 @@
-"""The site builds strictly without a network, asks nobody for anything, and its reference is what the program says."""
+"""The site builds strictly without a network, with a reference made from the program."""
 
 import os
 import re

@@ -1,12 +1,9 @@
-"""InboxRules of style that no linter knows."""
+"""Rules of style that no linter knows."""
 
 import ast
 import re
 
-from tests.architecture.sources import ROOT, files_with_tests, functions, modules, tree
-
-LONGEST_MODULE = 300
-LONGEST_FUNCTION = 40
+from tests.architecture.sources import files_with_tests, functions, modules, tree
 
 
 def _is_broad(handler: ast.ExceptHandler) -> bool:
@@ -29,7 +26,7 @@ def test_only_the_boundary_catches_everything() -> None:
 
 
 def test_only_the_command_line_prints() -> None:
-    """No module but cli calls print."""
+    """Only commands.main calls print."""
     names = {
         module: {node.id for node in ast.walk(tree(file)) if isinstance(node, ast.Name)}
         for module, file in modules().items()
@@ -56,37 +53,6 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
         for name in modules()
         if {"utils", "helpers", "common", "manager"} & set(name.split("."))
     ]
-
-
-def test_modules_stay_short() -> None:
-    """No module is longer than a person reads in one go."""
-    lengths = {
-        name: len(file.read_text(encoding="utf-8").splitlines()) for name, file in modules().items()
-    }
-    assert not {name: length for name, length in lengths.items() if length > LONGEST_MODULE}
-
-
-def test_functions_stay_short() -> None:
-    """No function, of tests and tools neither, has more lines of code than fit one screen, its docstring not counted."""
-    files = [
-        *modules().values(),
-        *(file for folder in ("tests", "deploy") for file in (ROOT / folder).rglob("*.py")),
-    ]
-    lengths = {
-        f"{file.name}:{function.name}": _code_lines(function)
-        for file in files
-        for function in functions(file)
-    }
-    assert not {name: length for name, length in lengths.items() if length > LONGEST_FUNCTION}
-
-
-def _code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    first = (
-        function.body[1]
-        if ast.get_docstring(function) and len(function.body) > 1
-        else function.body[0]
-    )
-    return (function.end_lineno or first.lineno) - first.lineno + 1
 
 
 def test_every_exception_to_a_rule_has_its_reason() -> None:

@@ -240,7 +240,7 @@ class _Server(BaseHTTPRequestHandler):
     asked: tuple[str | None, ...] = ()
 
     def do_GET(self) -> None:
-        """IntakeResult."""
+        """Answer a request."""
         wanted = self.headers.get("Range")
         type(self).asked += (wanted,)
         start = int(wanted.removeprefix("bytes=").partition("-")[0]) if wanted else 0

@@ -97,7 +97,7 @@ def test_the_digest_of_a_case_names_case_files_and_contents() -> None:
 
 
 def test_the_digest_of_a_report_stays_when_only_its_journal_goes_on() -> None:
-    """State and staging folder do not count, nor does how a figure is printable; everything else does."""
+    """State and staging folder do not count, nor does how a figure is spelled; everything else does."""
     report = {"state": "published", "staged": "f" * 16, "case": "a", "mask_ml": 1}
     later = {"mask_ml": 1.0, "case": "a", "state": "done", "staged": ""}
     assert digest_of_report(json.dumps(report).encode()) == digest_of_report(

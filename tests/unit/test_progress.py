@@ -69,7 +69,7 @@ def test_on_a_terminal_there_is_a_table() -> None:
 
 
 def test_each_case_is_told_as_soon_as_it_ended() -> None:
-    """A superseded one never counts as released; names that would break a terminal are printable out."""
+    """A superseded one never counts as released; names that would break a terminal are spelled out."""
     text = io.StringIO()
     with display(Console(file=text, width=80), 3) as shown:
         for report in REPORTS:

@@ -121,7 +121,7 @@ def test_config_shows_values_and_origins_but_no_secret(
 
 
 def test_the_command_line_comes_before_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ReplayOptions replace settings, None means not chosen, and they are checked in the same way."""
+    """Choices replace settings, None means not chosen, and they are checked in the same way."""
     monkeypatch.setenv("CTDEFACE_DEFACE__PROFILE", "soft-tissue")
     settings = load().settings
     chosen = settings.with_choices(profile="bulky", fill="-900", ears=None)

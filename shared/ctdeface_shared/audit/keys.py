@@ -47,7 +47,7 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class PrivateKey:
-    """Signer."""
+    """A private key that signs entries."""
 
     key: Ed25519PrivateKey
 

@@ -124,7 +124,7 @@ class SpoolScanner:
         self._digests: dict[str, _Taken] = {}
 
     def look(self, now: float) -> SpoolStatus:
-        """SpoolStatus the spool; what vanishes meanwhile is left out.
+        """Scan the spool; leave out what vanishes meanwhile.
 
         Args:
             now: seconds since the epoch.

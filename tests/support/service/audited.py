@@ -92,7 +92,7 @@ def problems(root: Path, trust: Trust = UNSIGNED_TRUST) -> list[str]:
 
 
 def rules_with(log: AuditLog, spool: Spool) -> OutputRules:
-    """InboxRules of publication that enter a case before it is done, as the commands have them."""
+    """Rules of publication that enter a case before it is done, as the commands have them."""
     return OutputRules(before_done=partial(attest, log, spool, Outcome.REJECTED))
 
 

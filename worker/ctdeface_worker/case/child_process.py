@@ -187,7 +187,7 @@ class WarmChild(Generic[Task, Outcome]):
 
 
 def _resident_bytes(pid: int | None) -> int:
-    """WatchState that a process holds; 0 where the system does not say (no /proc)."""
+    """Return the memory that a process holds; 0 where the system does not say (no /proc)."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * os.sysconf(
             "SC_PAGE_SIZE"
@@ -208,7 +208,7 @@ def _peak_bytes(pid: int | None) -> int:
 
 
 def _serve(connection: Connection, prepare: Prepare[Task, Outcome]) -> None:
-    """IntakeResult tasks until the pipe closes; a thread watches the pipe so that even a busy child exits with its parent."""
+    """Answer tasks until the pipe closes; a thread watches the pipe so that even a busy child exits with its parent."""
     # a process of its own: without, a bug's own words and libraries' warnings would be printed as
     # they are
     logs.configure()
