@@ -1,10 +1,8 @@
-"""Asks for known vulnerabilities of everything that is installed, and writes the bill of materials beside the answer.
+"""Audits every installed package for known vulnerabilities and writes a bill of materials.
 
-There are three answers, and the exit code tells them apart: 0, every distribution was asked about
-    and none is vulnerable; 1, something is
-vulnerable; 69, something could not be asked about. pip-audit alone ends with 0 and "No known
-vulnerabilities found" when its service knows none of the packages, so what counts here is the
-answer for each distribution.
+The exit code is 0 if every package was checked and none is vulnerable, 1 if one is vulnerable, and
+69 if a package could not be checked. pip-audit alone exits with 0 and "No known vulnerabilities
+found" when its service knows none of the packages, so the answer for each package is counted here.
 """
 
 import argparse
@@ -28,7 +26,7 @@ _WAIT_SECONDS = 15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntakeResult:
-    """What the services said.
+    """The answers of the vulnerability services.
 
     Attributes:
         asked: distributions that a service answered about.
@@ -42,7 +40,7 @@ class IntakeResult:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the bill, ask, tell, and return the exit code."""
+    """Write the bill, ask the services, print the result and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="dependency_audit",
         description=__doc__,
@@ -78,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def ask(
     versions: Mapping[str, str], services: Iterable[str], osv_url: str | None = None
 ) -> IntakeResult:
-    """Ask each service about all distributions; what one knows, another need not."""
+    """Ask every service about all packages, because their knowledge differs."""
     answer = IntakeResult()
     for service in services:
         _ask(
@@ -91,7 +89,7 @@ def ask(
 
 
 def ignored() -> Mapping[str, str]:
-    """Advisories that do not concern us, by their id, with the reason."""
+    """Return the advisories that do not apply here, with the reason, by id."""
     return {
         item["id"]: item["reason"]
         for item in tomllib.loads(IGNORED.read_text(encoding="utf-8"))["advisory"]
@@ -101,7 +99,7 @@ def ignored() -> Mapping[str, str]:
 def verdict(
     answer: IntakeResult, versions: Mapping[str, str], passed_over: Mapping[str, str]
 ) -> tuple[int, list[str]]:
-    """Decide between the three answers; what is vulnerable weighs more than what could not be asked."""
+    """Return the exit code; a vulnerability outweighs a service that did not answer."""
     lines = [f"{service} could not be asked: {reason}" for service, reason in answer.silent.items()]
     bad = {name: ids - set(passed_over) for name, ids in sorted(answer.found.items())}
     for ids in answer.found.values():
@@ -117,7 +115,8 @@ def verdict(
     if unknown:
         few = ", ".join(unknown[:5]) + (", …" if len(unknown) > 5 else "")
         lines.append(
-            f"COULD NOT ASK about {len(unknown)} of {len(versions)} distributions ({few}). This is no clean result."
+            f"COULD NOT ASK about {len(unknown)} of {len(versions)} distributions ({few}). "
+            "This is not a clean result."
         )
     if any(bad.values()):
         return VULNERABLE, lines

@@ -1,8 +1,8 @@
-"""Sets up .venv beside pyproject.toml: pinned versions, PyTorch as its CPU build, nothing of CUDA.
+"""Sets up .venv beside pyproject.toml: pinned versions, CPU build of PyTorch, no CUDA.
 
-Runs with the standard library alone and returns at once when nothing changed since the last set-up.
-Whether PyTorch would be a CPU build is decided before anything of it is installed: first with the
-user's own pip configuration, then with PyTorch's public CPU index.
+Needs only the standard library and returns immediately if nothing changed since the last set-up.
+Checks that pip would select the CPU build before it installs PyTorch: first with the user's own
+pip configuration, then with PyTorch's public CPU index.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ CUDA_PREFIXES = ("nvidia-", "cuda-", "triton")
 
 
 class SetupError(Exception):
-    """Something that a person has to put right, in one line."""
+    """A problem that a person must solve, in one line."""
 
 
 def main() -> int:
-    """Set up, or say in one line what to do first; 78 is the exit code for a configuration problem."""
+    """Set up .venv; on failure print one line and return 78, a configuration error."""
     try:
         if STAMP.is_file() and STAMP.read_text(encoding="utf-8") == fingerprint():
             return 0
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def fingerprint() -> str:
-    """SHA-256 of all that the set-up depends on, this script included."""
+    """Return the SHA-256 of everything the set-up depends on, this script included."""
     digest = hashlib.sha256(f"{ROOT} {sys.version}".encode())
     for file in (ROOT / "pyproject.toml", CONSTRAINTS, Path(__file__)):
         digest.update(file.read_bytes())
@@ -67,13 +67,18 @@ def set_up() -> None:
     )
     if found := cuda_packages(item["name"] for item in json.loads(pip("list", "--format=json"))):
         raise SetupError(
-            f".venv holds CUDA packages ({', '.join(found)}): `make clean`, then check your pip configuration"
+            f".venv holds CUDA packages ({', '.join(found)}): "
+            "run `make clean`, then check your pip configuration"
         )
     STAMP.write_text(fingerprint(), encoding="utf-8")
 
 
 def cpu_index() -> tuple[str, ...]:
-    """Return the options with which pip takes the CPU build of PyTorch: none, or PyTorch's public CPU index as a further one."""
+    """Return the pip options that select the CPU build of PyTorch.
+
+    The tuple is empty when the user's own pip configuration selects it; otherwise it names
+    PyTorch's public CPU index.
+    """
     seen = ""
     for index in ((), CPU_INDEX):
         try:
@@ -91,7 +96,7 @@ def cpu_index() -> tuple[str, ...]:
 
 
 def planned(requirement: str, index: Iterable[str]) -> list[dict[str, str]]:
-    """Name and version of everything that pip would install for a requirement; nothing is installed.
+    """Return name and version of everything that pip would install for a requirement.
 
     Raises:
         SetupError: pip finds no way to install it.
@@ -115,23 +120,23 @@ def planned(requirement: str, index: Iterable[str]) -> list[dict[str, str]]:
 
 
 def is_cpu_build(plan: list[dict[str, str]]) -> bool:
-    """Whether a plan brings no CUDA: neither one of its packages nor a build of PyTorch that says so in its version."""
+    """Return True if a plan has neither CUDA packages nor a CUDA build of PyTorch."""
     local = next(item["version"].partition("+")[2] for item in plan if item["name"] == "torch")
     return local in {"", "cpu"} and not cuda_packages(item["name"] for item in plan)
 
 
 def cuda_packages(names: Iterable[str]) -> list[str]:
-    """The names that belong to CUDA."""
+    """Return the names of CUDA packages."""
     return sorted(name for name in names if name.lower().startswith(CUDA_PREFIXES))
 
 
 def python() -> Path:
-    """The interpreter of .venv."""
+    """Return the path of the interpreter in .venv."""
     return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def pip(*arguments: str) -> str:
-    """Run pip in .venv and return its output; its complaint is shown to the person."""
+    """Run pip in .venv and return its output; a failure raises its last line."""
     command = [str(python()), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
     done = subprocess.run(
         command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False

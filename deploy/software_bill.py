@@ -1,4 +1,4 @@
-"""Writes what is installed as a CycloneDX bill of materials: every distribution with its version, license and what it needs.
+"""Writes a CycloneDX bill of materials: each package, version, license and requirement.
 
 `pip-audit --format cyclonedx-json` leaves out whatever its service could not tell about, all of it
 on a machine without a network; so the bill is made here from the installed distributions
@@ -25,12 +25,12 @@ _LONGEST_LICENSE_NAME = 120  # letters; some distributions put the whole text th
 
 
 def normal(name: str) -> str:
-    """The name as package indexes spell it."""
+    """Return the normalized name of package indexes."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def installed() -> Mapping[str, metadata.Distribution]:
-    """Every installed distribution by its name."""
+    """Return every installed distribution by name."""
     return {normal(found.name): found for found in metadata.distributions()}
 
 
@@ -38,7 +38,7 @@ def write_bill(file: Path) -> None:
     """Write the bill of everything that is installed.
 
     Raises:
-        ValueError: what was written is no valid CycloneDX 1.6, or does not name everything that is
+        ValueError: what was written is not valid CycloneDX 1.6, or does not name everything that is
             installed.
     """
     there = installed()
@@ -49,14 +49,16 @@ def write_bill(file: Path) -> None:
 
 
 def check_bill(file: Path, there: Mapping[str, metadata.Distribution]) -> None:
-    """See that a bill is valid and names exactly what is installed.
+    """Check that a bill is valid and names exactly what is installed.
 
     Raises:
         ValueError: it is not, or does not.
     """
     text = file.read_text(encoding="utf-8")
     if complaint := JsonStrictValidator(SchemaVersion.V1_6).validate_str(text):
-        raise ValueError(f"{file.name} is no valid CycloneDX 1.6: {str(complaint).splitlines()[0]}")
+        raise ValueError(
+            f"{file.name} is not valid CycloneDX 1.6: {str(complaint).splitlines()[0]}"
+        )
     content = json.loads(text)
     named = {
         (item["name"], item["version"])

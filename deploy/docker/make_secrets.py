@@ -1,4 +1,6 @@
-"""Makes the passwords of a deployment and RabbitMQ's users with them, once: `python3 deploy/docker/make_secrets.py [FOLDER]`.
+"""Creates the passwords and RabbitMQ users of a deployment, once.
+
+Run `python3 deploy/docker/make_secrets.py [FOLDER]`.
 
 Runs with the standard library alone. What is there already stays, so it can be run again. The
 folder is for its owner only; the files in it can be read by everybody, because a container that
@@ -18,7 +20,7 @@ OTHERS = ("grafana-password",)
 
 
 def main(folder: Path) -> int:
-    """Make what is missing and say where it is."""
+    """Create missing secrets and print their folder."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
     definitions = json.loads((DEPLOY / "rabbitmq/definitions.json").read_text(encoding="utf-8"))
@@ -33,19 +35,19 @@ def main(folder: Path) -> int:
 
 
 def kept_password(file: Path) -> str:
-    """Return the password in a file, which is made with a new one where it is missing."""
+    """Return the password in a file; create the file with a new password if missing."""
     if not file.exists():
         write(file, secrets.token_urlsafe(24))
     return file.read_text(encoding="utf-8").strip()
 
 
 def password_hash(password: str, salt: bytes) -> str:
-    """Return a password as RabbitMQ keeps it: salted SHA-256."""
+    """Return the salted SHA-256 of a password, as RabbitMQ stores it."""
     return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
 
 
 def write(file: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     new = file.with_name(f".{file.name}.new")
     new.write_text(text, encoding="utf-8")
     new.chmod(0o444)
