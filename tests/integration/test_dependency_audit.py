@@ -130,7 +130,7 @@ def test_a_service_that_fails_is_never_clean() -> None:
         code, shown = _verdict(url)
     assert code == NOT_ASKED
     assert (
-        "COULD NOT ASK about 3 of 3 distributions (pip, py, urllib3). This is no clean result."
+        "COULD NOT ASK about 3 of 3 distributions (pip, py, urllib3). This is not a clean result."
         in shown
     )
     assert "clean: no known" not in shown
