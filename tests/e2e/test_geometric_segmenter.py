@@ -9,14 +9,14 @@ import pytest
 
 from ctdeface_shared.errors import FaceNotFound, UntrustedGeometry
 from ctdeface_shared.jobs.options import Profile
-from ctdeface_worker.imaging.canonical import mask_to_stored
+from ctdeface_worker.imaging.canonical import GRID_MM, mask_to_stored
 from ctdeface_worker.imaging.domain import BoolArray, FaceMask, Geometry, HuArray, Volume
 from ctdeface_worker.phantom import faceless, variants
 from ctdeface_worker.phantom.dicom import Plane
 from ctdeface_worker.phantom.head import SMALL_MM, Phantom, make_head
 from ctdeface_worker.phantom.scenes import scene
 from ctdeface_worker.segmentation.geometric import mask as masks
-from ctdeface_worker.segmentation.geometric.head import GRID_MM, Head, find_face, find_head
+from ctdeface_worker.segmentation.geometric.head import Head, find_face, find_head
 from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
 from ctdeface_worker.verification.gate import verify_volume
 from tests.support.cases import small_head

@@ -80,3 +80,13 @@ def test_a_column_is_the_largest_piece_and_what_lies_above_or_below_it_near_enou
     assert set(np.flatnonzero(kept.any(axis=(1, 2)))) == {3, 4, 6, 7, 8}
     assert not kept[:, :, 7:].any()
     assert not morphology.column(np.zeros_like(pieces), smallest=1, widest_gap=9).any()
+
+
+@given(mask=VOLUMES)
+def test_the_largest_component_is_connected_and_none_is_larger(mask: BoolArray) -> None:
+    """Components are connected by faces; an empty mask stays empty."""
+    largest = morphology.largest_component(mask)
+    labels, count = ndimage.label(mask)
+    assert ndimage.label(largest)[1] == min(count, 1)
+    assert not (largest & ~mask).any()
+    assert largest.sum() == max(np.bincount(labels.ravel())[1:], default=0)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_worker.dicom.layout import looks_like_bare_data_set
+from ctdeface_worker.dicom.layout import DICOM_SUFFIXES, looks_like_bare_data_set
 
-DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 _PREAMBLE_BYTES = 128
 _LOOKED_AT_BYTES = 4096
 """From the beginning of a file; its first elements are small."""

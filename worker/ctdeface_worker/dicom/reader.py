@@ -15,9 +15,14 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from ctdeface_shared.errors import UnreadableInstance
-from ctdeface_worker.dicom.layout import PREAMBLE, Layout, looks_like_bare_data_set, parse
+from ctdeface_worker.dicom.layout import (
+    DICOM_SUFFIXES,
+    PREAMBLE,
+    Layout,
+    looks_like_bare_data_set,
+    parse,
+)
 
-DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
 
 

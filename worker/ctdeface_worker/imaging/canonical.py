@@ -19,9 +19,10 @@ from ctdeface_worker.imaging.domain import (
     Volume,
     read_only,
 )
+from ctdeface_worker.imaging.hounsfield import OUTSIDE_HU
 
-OUTSIDE_HU = -1024.0
-"""What canonical voxels outside the field of view hold; `Canonical.valid` tells them from air."""
+GRID_MM = 2.0
+"""Edge of a canonical voxel where anatomy is searched for, in mm."""
 STRAIGHT = 1e-8
 """Directions this near to a patient axis (1 - cosine, a hundredth of a degree) are taken for it."""
 
@@ -58,7 +59,10 @@ class _Grid:
 
 
 def to_canonical(
-    volume: Volume, *, spacing_mm: float = 2.0, within: tuple[FloatArray, FloatArray] | None = None
+    volume: Volume,
+    *,
+    spacing_mm: float = GRID_MM,
+    within: tuple[FloatArray, FloatArray] | None = None,
 ) -> Canonical:
     """Resample a volume (any orientation, tilt and uneven slices included) to the canonical grid by linear interpolation.
 

@@ -79,6 +79,21 @@ def sections(mask: BoolArray) -> LabelArray:
     return np.asarray(ndimage.label(mask, _IN_PLANE)[0], dtype=np.int32)
 
 
+def largest_component(mask: BoolArray) -> BoolArray:
+    """Return the largest component of voxels connected by faces.
+
+    Args:
+        mask: (z, y, x); without any voxel set it is returned as it is.
+    """
+    labels, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    largest: BoolArray = labels == sizes.argmax()
+    return largest
+
+
 def column(pieces: BoolArray, *, smallest: float, widest_gap: float) -> BoolArray:
     """Keep the largest connected piece and what lies above or below it.
 

@@ -7,10 +7,8 @@ from ctdeface_shared.jobs.options import HIGHEST_FILL_HU, FillKind, FillRule
 from ctdeface_worker.dicom.pixels import WordArray, padding_mask, put
 from ctdeface_worker.dicom.volume import LoadedSeries
 from ctdeface_worker.imaging.domain import BoolArray, FaceMask, PixelFormat, Volume
+from ctdeface_worker.imaging.hounsfield import AIR_HU, AIR_RANGE_HU
 
-AIR_HU = (-1100.0, -900.0)
-"""What counts as the case's own air."""
-DEFAULT_AIR_HU = -1000.0
 _SAMPLES = 2_000_000
 
 
@@ -25,9 +23,9 @@ def fill_value_hu(volume: Volume, rule: FillRule) -> float:
     step = max(volume.hu.size // _SAMPLES, 1)
     hu = volume.hu.reshape(-1)[::step][volume.valid.reshape(-1)[::step]]
     if rule.kind is FillKind.AIR:
-        hu = hu[(hu >= AIR_HU[0]) & (hu <= AIR_HU[1])]
+        hu = hu[(hu >= AIR_RANGE_HU[0]) & (hu <= AIR_RANGE_HU[1])]
     if not hu.size:
-        return DEFAULT_AIR_HU
+        return AIR_HU
     chosen = float(np.median(hu) if rule.kind is FillKind.AIR else np.percentile(hu, 10))
     return min(chosen, float(HIGHEST_FILL_HU))
 

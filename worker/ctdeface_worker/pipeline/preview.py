@@ -10,12 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from ctdeface_shared.storage import atomic
-from ctdeface_worker.imaging.canonical import Canonical, to_canonical
+from ctdeface_worker.imaging.canonical import GRID_MM, Canonical, to_canonical
 from ctdeface_worker.imaging.domain import BoolArray, FloatArray, HuArray, Volume
+from ctdeface_worker.imaging.hounsfield import OUTSIDE_HU, SKIN_HU, SOFT_TISSUE_WINDOW_HU
 
-GRID_MM = 2.0
-SKIN_HU = -300.0
-SOFT_TISSUE_HU = (-160.0, 240.0)
 VIEWS_DEGREES = (0.0, 45.0, 90.0)
 HISTOGRAM_HU = (-1200, 2000, 20)
 """Lowest, highest and width of the bins."""
@@ -89,7 +87,7 @@ def surface(canonical: Canonical, yaw_degrees: float) -> FloatArray:
     hu = canonical.hu
     if yaw_degrees % 90:
         hu = ndimage.rotate(
-            hu, -yaw_degrees, axes=(1, 2), reshape=True, order=1, mode="constant", cval=-1024.0
+            hu, -yaw_degrees, axes=(1, 2), reshape=True, order=1, mode="constant", cval=OUTSIDE_HU
         )
     elif yaw_degrees:
         hu = np.rot90(hu, -round(yaw_degrees / 90), axes=(1, 2))
@@ -128,7 +126,7 @@ def _cell(row: int, column: int, wide: int) -> tuple[int, int, int, int]:
 
 
 def _windowed(hu: HuArray) -> Image.Image:
-    low, high = SOFT_TISSUE_HU
+    low, high = SOFT_TISSUE_WINDOW_HU
     return Image.fromarray((255 * np.clip((hu - low) / (high - low), 0, 1)).astype(np.uint8))
 
 

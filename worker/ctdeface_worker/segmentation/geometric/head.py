@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ctdeface_worker.imaging.canonical import Canonical, to_canonical
+from ctdeface_worker.imaging.canonical import GRID_MM, Canonical, to_canonical
 from ctdeface_worker.imaging.domain import FloatArray, Volume
 from ctdeface_worker.segmentation.geometric import mask as masks
 from ctdeface_worker.segmentation.geometric import rays
@@ -17,7 +17,6 @@ from ctdeface_worker.segmentation.geometric.tissue import (
     without_arms,
 )
 
-GRID_MM = 2.0
 LITTLE = 0.3
 """Of the section at the top of the cavity."""
 COARSE_VOXELS = 2.0

@@ -10,6 +10,7 @@ from scipy import ndimage
 from ctdeface_worker.imaging import morphology
 from ctdeface_worker.imaging.canonical import Canonical
 from ctdeface_worker.imaging.domain import BoolArray, FloatArray
+from ctdeface_worker.imaging.hounsfield import BONE_HU, SKIN_HU
 from ctdeface_worker.segmentation.geometric.landmarks import Skull
 from ctdeface_worker.segmentation.geometric.rays import (
     HALF_SECTOR_DEGREES,
@@ -19,7 +20,7 @@ from ctdeface_worker.segmentation.geometric.rays import (
     directions,
     filled,
 )
-from ctdeface_worker.segmentation.geometric.tissue import BONE_HU, SKIN_HU, Tissue
+from ctdeface_worker.segmentation.geometric.tissue import Tissue
 
 Box: TypeAlias = tuple[slice, slice, slice]
 

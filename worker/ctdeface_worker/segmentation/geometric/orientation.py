@@ -6,10 +6,10 @@ from ctdeface_shared.errors import UntrustedGeometry
 from ctdeface_worker.imaging import morphology
 from ctdeface_worker.imaging.canonical import Canonical
 from ctdeface_worker.imaging.domain import BoolArray
+from ctdeface_worker.imaging.hounsfield import AIRWAY_HU
 from ctdeface_worker.segmentation.geometric.landmarks import WHOLE_SKULL_MM, Skull
 from ctdeface_worker.segmentation.geometric.tissue import Tissue
 
-AIR_HU = -400.0
 SMALLEST_AIRWAY_ML = 3.0
 AIRWAY_BELOW_CAVITY_MM = 130.0
 NEAR_AIRWAY_MM = 40.0
@@ -82,7 +82,7 @@ def _inner_air(canonical: Canonical, tissue: Tissue) -> BoolArray:
         0,
     )
     closed = morphology.closed(tissue.body[lowest:], round(8 / canonical.spacing_mm))
-    dark = (canonical.hu[lowest:] < AIR_HU) & canonical.valid[lowest:]
+    dark = (canonical.hu[lowest:] < AIRWAY_HU) & canonical.valid[lowest:]
     air[lowest:] = morphology.opened((closed | morphology.holes(closed)) & dark, 1)
     return air
 

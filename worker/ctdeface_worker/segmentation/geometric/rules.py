@@ -1,11 +1,11 @@
 """The steps of the geometric segmenter, from a volume to the mask of a profile."""
 
 from ctdeface_shared.jobs.options import Profile
-from ctdeface_worker.imaging.canonical import mask_to_stored
+from ctdeface_worker.imaging.canonical import GRID_MM, mask_to_stored
 from ctdeface_worker.imaging.domain import BoolArray, FaceMask, Volume
 from ctdeface_worker.segmentation.bulky import bulky
 from ctdeface_worker.segmentation.geometric import mask as masks
-from ctdeface_worker.segmentation.geometric.head import GRID_MM, Head, find_face, find_head
+from ctdeface_worker.segmentation.geometric.head import Head, find_face, find_head
 
 
 def face_of(volume: Volume, profile: Profile, *, ears: bool) -> FaceMask:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ctdeface_shared.jobs.options import Profile
+from ctdeface_worker.imaging import hounsfield
 from ctdeface_worker.imaging.domain import FaceMask, Volume
 
 
@@ -20,10 +21,11 @@ class GeometricSegmenter:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the source of the rules."""
+        """SHA-256 over the source of the rules and their thresholds."""
         sources = [
             *sorted(Path(__file__).parent.glob("*.py")),
             Path(__file__).parent.with_name("bulky.py"),
+            Path(hounsfield.__file__),
         ]
         return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 

@@ -8,15 +8,11 @@ from scipy import ndimage
 from ctdeface_worker.imaging import morphology
 from ctdeface_worker.imaging.canonical import Canonical
 from ctdeface_worker.imaging.domain import BoolArray
+from ctdeface_worker.imaging.hounsfield import BONE_HU, BRAIN_HU, SKIN_HU, WEAK_BONE_HU
 
-SKIN_HU = -300.0
-BONE_HU = 180.0
-BRAIN_HU = (-30.0, 140.0)
-"""Brain with blood and contrast, without fat and bone."""
 OPENING_MM = 6.0
 """Couch, straps, holders and tubes are thinner than twice this."""
 RING_CLOSING_MM = 6.0
-WEAK_BONE_HU = 130.0
 WEAK_RING_CLOSING_MM = 12.0
 SMALLEST_SECTION_CM2 = 8.0
 """Smaller bone-ringed sections are vertebral canals, sinuses or orbits."""
@@ -46,7 +42,7 @@ class Tissue:
 def around_body(canonical: Canonical) -> tuple[slice, slice, slice]:
     """Return the part of the grid around the largest connected thing, all slices."""
     rough = ((canonical.hu > SKIN_HU) & canonical.valid)[:, ::2, ::2]
-    body = _largest(morphology.opened(rough, 1))
+    body = morphology.largest_component(morphology.opened(rough, 1))
     found = ndimage.find_objects(body.astype(np.uint8))
     if not found:
         return (slice(None), slice(None), slice(None))
@@ -81,7 +77,9 @@ def _body(canonical: Canonical) -> BoolArray:
     """Keep the largest thing that survives an opening, with the skin that the opening took."""
     dense = (canonical.hu > SKIN_HU) & canonical.valid
     radius = round(OPENING_MM / canonical.spacing_mm)
-    return dense & morphology.grown(_largest(morphology.opened(dense, radius)), radius)
+    return dense & morphology.grown(
+        morphology.largest_component(morphology.opened(dense, radius)), radius
+    )
 
 
 def _cavity(canonical: Canonical, bone: BoolArray) -> BoolArray:
@@ -131,13 +129,3 @@ def _joined(sections: BoolArray, spacing_mm: float) -> BoolArray:
         smallest=SMALLEST_PIECE_ML * 1000 / spacing_mm**3,
         widest_gap=WIDEST_GAP_MM / spacing_mm,
     )
-
-
-def _largest(mask: BoolArray) -> BoolArray:
-    labels, count = ndimage.label(mask)
-    if not count:
-        return mask
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    largest: BoolArray = labels == sizes.argmax()
-    return largest

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ctdeface_worker.imaging.canonical import Canonical, stored_index, to_canonical
 from ctdeface_worker.imaging.domain import BoolArray, FloatArray, Geometry, HuArray, Volume
+from ctdeface_worker.imaging.hounsfield import AIR_HU
 from ctdeface_worker.segmentation.nnunet.network import STEP, Network, quiet
 
 with quiet():
@@ -21,7 +22,6 @@ with quiet():
 Box: TypeAlias = tuple[slice, slice, slice]
 Corners: TypeAlias = tuple[FloatArray, FloatArray]
 
-AIR_HU = -1000.0
 """What our networks saw outside the field of view."""
 
 

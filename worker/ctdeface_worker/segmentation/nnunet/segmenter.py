@@ -6,12 +6,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
 
 from ctdeface_shared.errors import FaceNotFound
 from ctdeface_shared.jobs.options import Profile
 from ctdeface_worker.imaging import morphology
 from ctdeface_worker.imaging.canonical import (
+    GRID_MM,
     Canonical,
     field_to_stored,
     mask_to_stored,
@@ -22,7 +22,6 @@ from ctdeface_worker.imaging.domain import BoolArray, FaceMask, Geometry, HuArra
 from ctdeface_worker.segmentation import consensus
 from ctdeface_worker.segmentation.geometric import mask as masks
 from ctdeface_worker.segmentation.geometric.head import (
-    GRID_MM,
     Head,
     find_face,
     find_head,
@@ -164,7 +163,7 @@ class GuidedSegmenter(_Networked):
             seen = _on_grid(
                 stored_mask(self._network, volume, within), volume.geometry, head.whole
             )[head.place]
-        return _largest(np.asarray(seen))
+        return morphology.largest_component(np.asarray(seen))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,23 +217,13 @@ def face_piece(seen: BoolArray, spacing_mm: float) -> BoolArray:
     Raises:
         FaceNotFound: it is too small to be a face.
     """
-    piece = _largest(seen)
+    piece = morphology.largest_component(seen)
     milliliters = float(np.count_nonzero(piece)) * spacing_mm**3 / 1000
     if milliliters < SMALLEST_FACE_ML:
         raise FaceNotFound(
             f"the network finds no face: the largest piece it marks has {milliliters:.0f} ml"
         )
     return piece
-
-
-def _largest(seen: BoolArray) -> BoolArray:
-    labels, count = ndimage.label(seen)
-    if count < 2:
-        return seen
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    largest: BoolArray = labels == sizes.argmax()
-    return largest
 
 
 def _in_front(piece: BoolArray, head: Head) -> BoolArray:
