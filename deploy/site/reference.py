@@ -12,7 +12,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from ctdeface_shared import errors
 from ctdeface_shared.broker.settlement import Quarantine, Reject, Retry, RetryRule, decide
-from ctdeface_shared.commands.main import COMMANDS, CommandModule, overview, parser_of
+from ctdeface_shared.commands.main import COMMANDS, command_module, overview, parser_of
 from ctdeface_shared.metrics.dependencies import Dependencies, new_registry
 from ctdeface_shared.settings.loading import Settings, keys, variable_of
 from ctdeface_shared.settings.service import find_service
@@ -44,17 +44,14 @@ def commands() -> str:
         _block(overview().format_help()),
     ]
     for name, command in COMMANDS.items():
-        parser = parser_of(name, cast("CommandModule", import_module(command.module)))
+        parser = parser_of(name, command_module(name))
         parts += [
             f"## {name}",
             f"{command.summary.capitalize()}.",
-            _block(parser.format_help().partition("\nexit codes:")[0]),
+            _block(parser.format_help()),
         ]
         for under, inner in _inner(parser):
-            parts += [
-                f"### {name} {under}",
-                _block(inner.format_help().partition("\nexit codes:")[0]),
-            ]
+            parts += [f"### {name} {under}", _block(inner.format_help())]
     return "\n\n".join(parts) + "\n"
 
 

@@ -4,13 +4,22 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 
 import pytest
 
-from ctdeface_shared.commands.main import COMMANDS
+from ctdeface_shared.commands.main import (
+    COMMANDS,
+    ENTRY_POINTS,
+    command_module,
+    exit_code_help,
+)
+from ctdeface_shared.exit_codes import EXIT_INTERRUPTED
+from tests.architecture.sources import ROOT
 
 CTDEFACE = Path(sys.executable).with_name("ctdeface")
 HEAVY = {
@@ -73,11 +82,28 @@ def _seconds_of_help() -> float:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_listed_command_exists_and_explains_itself(name: str) -> None:
-    """Each command of the list has a module and a help text with the exit codes."""
-    assert find_spec(COMMANDS[name].module)
+    """Each command of the list has a module and a help text with its own exit codes."""
+    (entry,) = metadata.entry_points(group=ENTRY_POINTS, name=name)
+    assert find_spec(entry.module)
     done = subprocess.run([CTDEFACE, name, "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "exit codes:" in done.stdout
+    assert exit_code_help(entry.load().EXIT_CODES) in done.stdout
+
+
+def test_the_listed_commands_are_those_that_the_project_declares() -> None:
+    """A command has an entry point in pyproject.toml and a summary in the overview."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(project["entry-points"][ENTRY_POINTS]) == set(COMMANDS)
+
+
+def test_services_do_not_claim_the_exit_code_of_an_interruption() -> None:
+    """Ctrl-C ends a service as wanted, with 0; a batch that it breaks off ends with 130."""
+    codes = {name: set(command_module(name).EXIT_CODES) for name in COMMANDS}
+    assert [name for name, known in codes.items() if EXIT_INTERRUPTED not in known] == [
+        "up",
+        "watch",
+        "work",
+    ]
 
 
 @pytest.mark.parametrize("name", ["deface", "demo"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +50,8 @@ def test_a_service_that_was_started_is_healthy(
 ) -> None:
     """Nothing is told but what is fine, and nothing is left behind."""
     monkeypatch.setenv("CTDEFACE_OUTPUT__MIN_FREE_GB", "0")
+    for port in ("WATCH_PORT", "WORK_PORT"):
+        monkeypatch.setenv(f"CTDEFACE_METRICS__{port}", "0")
     before = sorted(root.rglob("*"))
     assert examined(root, capsys) == (0, {})
     assert sorted(root.rglob("*")) == before
@@ -96,7 +99,7 @@ def test_an_inbox_on_another_file_system_is_a_problem_unless_originals_are_kept(
     monkeypatch.setenv("CTDEFACE_SPOOL__INBOX", "/proc/self/fdinfo")
     code, told = examined(root, capsys)
     assert code == 78
-    assert [line.split(" lie")[0] for line in told["disks"]] == [
+    assert [line.split(" are on")[0] for line in told["disks"]] == [
         "problem: inbox and archive",
         "problem: inbox and quarantine",
     ]
@@ -112,7 +115,7 @@ def test_folders_that_lie_in_each_other_are_a_problem(
     monkeypatch.setenv("CTDEFACE_SPOOL__INBOX", str(root / "outbox" / "in"))
     code, told = examined(root, capsys)
     assert code == 78
-    assert told["layout"][0].startswith("problem: inbox and outbox lie in each other")
+    assert told["layout"][0].startswith("problem: inbox and outbox are nested")
 
 
 def test_a_queue_that_cannot_be_reached_is_a_problem(
@@ -216,3 +219,17 @@ def test_a_group_that_is_not_there_is_a_problem(
 def test_clocks_are_compared_through_the_time_of_a_new_file(written: float, grade: Grade) -> None:
     """Machines that share a spool judge each other's life by such times."""
     assert judge_clock(99.9, written, 100.1).grade is grade
+
+
+def test_a_metrics_port_that_is_in_use_is_reported_with_its_setting(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second service on one machine would end at its start."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        monkeypatch.setenv("CTDEFACE_METRICS__WATCH_PORT", str(taken))
+        monkeypatch.setenv("CTDEFACE_METRICS__WORK_PORT", "0")
+        code, told = examined(root, capsys)
+    assert code == 0
+    assert told["ports"][0].startswith(f"warning: port {taken} at 127.0.0.1 is in use")
+    assert "metrics.watch_port" in told["ports"][0]

@@ -1,46 +1,38 @@
 """Exit codes and messages of the command line."""
 
 import argparse
-import sys
 from collections.abc import Callable
 from types import ModuleType
+from typing import cast
 
 import pytest
 
 from ctdeface_shared.commands import main
+from ctdeface_shared.commands.main import CommandModule
 from ctdeface_shared.errors import ConfigurationError, StorageUnavailable
 
+Trial = Callable[[argparse.Namespace], int]
 
-@pytest.fixture
-def command(
-    monkeypatch: pytest.MonkeyPatch,
-) -> Callable[[Callable[[argparse.Namespace], int]], None]:
-    """Register a command `try` that does what the test says."""
 
-    def register(run: Callable[[argparse.Namespace], int]) -> None:
-        module = ModuleType("ctdeface_trial")
-        module.__dict__.update(
-            add_arguments=lambda parser: parser.add_argument("--number", type=int, default=0),
-            run=run,
-        )
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-        monkeypatch.setattr(
-            main, "COMMANDS", {"try": main.Command("try it", module.__name__, "worker")}
-        )
-
-    return register
+def _loaded(run: Trial) -> Callable[[str], CommandModule]:
+    """Make every command do what the test says."""
+    module = ModuleType("ctdeface_trial")
+    module.__dict__.update(
+        EXIT_CODES={},
+        add_arguments=lambda parser: parser.add_argument("--number", type=int, default=0),
+        run=run,
+    )
+    return lambda _: cast("CommandModule", module)
 
 
 def _raise(error: BaseException) -> int:
     raise error
 
 
-def test_a_command_gets_its_options_and_its_exit_code_counts(
-    command: Callable[[Callable[[argparse.Namespace], int]], None],
-) -> None:
+def test_a_command_gets_its_options_and_its_exit_code_counts() -> None:
     """What the command returns is what the process returns."""
-    command(lambda namespace: int(namespace.number))
-    assert main.main(["try", "--number", "1"]) == 1
+    load = _loaded(lambda namespace: int(namespace.number))
+    assert main.main(["demo", "--number", "1"], load) == 1
 
 
 @pytest.mark.parametrize(
@@ -57,31 +49,23 @@ def test_a_command_gets_its_options_and_its_exit_code_counts(
     ],
 )
 def test_errors_become_one_line_and_an_exit_code(
-    command: Callable[[Callable[[argparse.Namespace], int]], None],
     capsys: pytest.CaptureFixture[str],
     error: BaseException,
     code: int,
     said: str,
 ) -> None:
     """A person reads one line on standard error; a script reads the code."""
-    command(lambda _: _raise(error))
-    assert main.main(["try"]) == code
+    assert main.main(["demo"], _loaded(lambda _: _raise(error))) == code
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1
     assert said in shown
 
 
-def test_a_bug_is_not_mistaken_for_a_missing_extra(
-    command: Callable[[Callable[[argparse.Namespace], int]], None],
-) -> None:
+def test_a_bug_is_not_mistaken_for_a_missing_extra() -> None:
     """A module of our own that is missing shows its traceback."""
-    command(
-        lambda _: _raise(
-            ModuleNotFoundError("No module named 'ctdeface_worker.x'", name="ctdeface_worker.x")
-        )
-    )
+    bug = ModuleNotFoundError("No module named 'ctdeface_worker.x'", name="ctdeface_worker.x")
     with pytest.raises(ModuleNotFoundError):
-        main.main(["try"])
+        main.main(["demo"], _loaded(lambda _: _raise(bug)))
 
 
 @pytest.mark.parametrize("arguments", [["bogus"], ["--bogus"], ["config", "--bogus"]])

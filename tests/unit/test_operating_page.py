@@ -2,13 +2,11 @@
 
 import re
 import shlex
-from importlib import import_module
 from pathlib import Path
-from typing import cast
 
 import pytest
 
-from ctdeface_shared.commands.main import COMMANDS, CommandModule, parser_of
+from ctdeface_shared.commands.main import command_module, parser_of
 
 PAGE = (Path(__file__).parents[2] / "docs/operating.md").read_text(encoding="utf-8")
 LINES = re.findall(r"^    ctdeface (.*)$", PAGE, re.MULTILINE)
@@ -18,8 +16,7 @@ LINES = re.findall(r"^    ctdeface (.*)$", PAGE, re.MULTILINE)
 def test_every_command_of_the_operators_page_is_understood(line: str) -> None:
     """Its options exist and take what is given."""
     name, *arguments = shlex.split(line)
-    module = cast("CommandModule", import_module(COMMANDS[name].module))
-    assert vars(parser_of(name, module).parse_args(arguments))
+    assert vars(parser_of(name, command_module(name)).parse_args(arguments))
 
 
 def test_the_operators_page_shows_every_command_and_each_of_their_options() -> None:
@@ -27,7 +24,7 @@ def test_the_operators_page_shows_every_command_and_each_of_their_options() -> N
     shown = {line.split()[0] for line in LINES}
     assert shown == {"status", "replay", "doctor"}
     for name in shown:
-        parser = parser_of(name, cast("CommandModule", import_module(COMMANDS[name].module)))
+        parser = parser_of(name, command_module(name))
         options = {
             flag
             for flag in re.findall(r"--[a-z-]+", parser.format_usage())

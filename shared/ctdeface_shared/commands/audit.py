@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ctdeface_shared.exit_codes import COMMON_EXIT_CODES, EXIT_OK, EXIT_REFUSED
+
 if TYPE_CHECKING:
     from ctdeface_shared.audit.cases import CaseFindings
     from ctdeface_shared.audit.inspection import Chain, Trust
@@ -24,6 +26,11 @@ examples:
   ctdeface audit head --spool /srv/ctdeface --public-key audit.pub >> heads.txt         what to publish
   ctdeface audit key /etc/ctdeface/audit.key                                            a new key pair: audit.key and audit.key.pub
 """
+EXIT_CODES = {
+    **COMMON_EXIT_CODES,
+    EXIT_OK: "chains, signatures, reports and released cases agree",
+    EXIT_REFUSED: "something was changed, is missing or was never recorded",
+}
 RECHECK_SECONDS = 2.0
 """A running service changes things between two looks: only what is wrong both times is a problem."""
 

@@ -3,12 +3,20 @@
 import argparse
 from pathlib import Path
 
+from ctdeface_shared.exit_codes import COMMON_EXIT_CODES, EXIT_CONFIGURATION, EXIT_OK, EXIT_REFUSED
+
 EXAMPLES = """\
 examples:
   ctdeface broker init                  declare exchanges and queues, or create the embedded queue
   ctdeface broker check                 say what is missing or different; nothing is changed
   ctdeface broker check --url amqps://queue.example.org/ct
 """
+EXIT_CODES = {
+    **COMMON_EXIT_CODES,
+    EXIT_OK: "the queue is ready",
+    EXIT_REFUSED: "the queue cannot be reached",
+    EXIT_CONFIGURATION: "something of the queue is missing or different, or a setting is not valid",
+}
 
 EXIT_WRONG = 78
 

@@ -5,12 +5,19 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
+from ctdeface_shared.exit_codes import COMMON_EXIT_CODES, EXIT_CONFIGURATION, EXIT_OK
+
 EXAMPLES = """\
 examples:
   ctdeface config                               what is in effect here
   ctdeface config --config site.toml            check a settings file
   CTDEFACE_DEFACE__EARS=true ctdeface config    the environment comes before the file
 """
+EXIT_CODES = {
+    **COMMON_EXIT_CODES,
+    EXIT_OK: "the settings are valid",
+    EXIT_CONFIGURATION: "a setting is not valid",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctdeface_shared.commands.arguments import add_place
+from ctdeface_shared.exit_codes import COMMON_EXIT_CODES, EXIT_OK, EXIT_REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,11 @@ examples:
   ctdeface replay case-0001 --withhold 1.2.840.1.5                     without a series that holds it back
   ctdeface replay --dead                                               what the queue gave up
 """
+EXIT_CODES = {
+    **COMMON_EXIT_CODES,
+    EXIT_OK: "every case that was asked for is replayed",
+    EXIT_REFUSED: "a case could not be replayed (its line says why), or queue or storage failed",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

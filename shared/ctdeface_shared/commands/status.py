@@ -7,6 +7,7 @@ shown by name, as in the spool.
 import argparse
 
 from ctdeface_shared.commands.arguments import add_place, positive
+from ctdeface_shared.exit_codes import COMMON_EXIT_CODES, EXIT_OK
 
 EXAMPLES = """\
 examples:
@@ -14,6 +15,10 @@ examples:
   ctdeface status --spool /srv/ctdeface --json      the same for a program
   watch -n 10 ctdeface status --limit 20            again and again
 """
+EXIT_CODES = {
+    **COMMON_EXIT_CODES,
+    EXIT_OK: "the status was shown",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

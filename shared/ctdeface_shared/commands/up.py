@@ -9,6 +9,7 @@ period or go back into the queue.
 import argparse
 
 from ctdeface_shared.commands.arguments import add_place, positive
+from ctdeface_shared.exit_codes import EXIT_OK, EXIT_REFUSED, USAGE_EXIT_CODES
 
 EXAMPLES = """\
 examples:
@@ -16,6 +17,11 @@ examples:
   ctdeface up --spool /srv/ctdeface --once              deface what lies in the inbox, then end (exit 1 when a case was refused)
   ctdeface up --broker amqp://queue.example             share the queue with other machines
 """
+EXIT_CODES = {
+    **USAGE_EXIT_CODES,
+    EXIT_OK: "stopped by Ctrl-C or SIGTERM; with --once: every case is released",
+    EXIT_REFUSED: "with --once: at least one case was refused (its report says why)",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

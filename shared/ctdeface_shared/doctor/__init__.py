@@ -1,1 +1,1 @@
-"""Checks of folders, queue, clock, disk and installation."""
+"""Checks of folders, queue, clock, disk, ports and installation."""

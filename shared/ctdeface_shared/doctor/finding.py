@@ -1,11 +1,12 @@
-"""What `ctdeface doctor` finds out: one sentence for each thing it looked at."""
+"""One finding of `ctdeface doctor`."""
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Grade(StrEnum):
-    """How bad it is."""
+    """Severity of a finding."""
 
     OK = "ok"
     WARNING = "warning"
@@ -13,30 +14,34 @@ class Grade(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Diagnosis:
-    """One finding.
+class Finding:
+    """Result of one check.
 
     Attributes:
-        grade: a problem keeps the service from working; a warning is for a person to judge.
-        about: what was looked at, in one word.
-        said: a sentence; with what to do where it is not ok.
+        grade: a problem keeps the service from working; a warning needs a person's judgment.
+        about: what was checked, in one word.
+        text: one sentence, with what to do unless the grade is ok.
     """
 
     grade: Grade
     about: str
-    said: str
+    text: str
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return the finding for JSON; scripts read these keys."""
+        return {"grade": self.grade, "about": self.about, "said": self.text}
 
 
-def ok(about: str, said: str) -> Diagnosis:
-    """Nothing to do."""
-    return Diagnosis(grade=Grade.OK, about=about, said=said)
+def ok(about: str, text: str) -> Finding:
+    """Report that nothing needs to be done."""
+    return Finding(grade=Grade.OK, about=about, text=text)
 
 
-def warning(about: str, said: str) -> Diagnosis:
-    """For a person to judge."""
-    return Diagnosis(grade=Grade.WARNING, about=about, said=said)
+def warning(about: str, text: str) -> Finding:
+    """Report something that needs a person's judgment."""
+    return Finding(grade=Grade.WARNING, about=about, text=text)
 
 
-def problem(about: str, said: str) -> Diagnosis:
-    """Must be put right."""
-    return Diagnosis(grade=Grade.PROBLEM, about=about, said=said)
+def problem(about: str, text: str) -> Finding:
+    """Report something that keeps the service from working."""
+    return Finding(grade=Grade.PROBLEM, about=about, text=text)

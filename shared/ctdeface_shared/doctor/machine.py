@@ -1,166 +1,162 @@
-"""Looks at the queue and at this machine: installation, segmenter, cores, umask, group and file events."""
+"""Checks of this machine: installation, cores, ports, umask, group and file events."""
 
 import grp
 import os
+import socket
 from collections.abc import Iterator
-from importlib import import_module
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from ctdeface_shared.broker.target import masked, split
-from ctdeface_shared.doctor.finding import Diagnosis, ok, problem, warning
-from ctdeface_shared.doctor.storage import existing
-from ctdeface_shared.errors import CtDefaceError
-from ctdeface_shared.settings.sections import WatchMode
+from ctdeface_shared.doctor.finding import Finding, ok, problem, warning
+from ctdeface_shared.doctor.storage import nearest_existing
+from ctdeface_shared.settings.sections import OFF, WatchMode
 from ctdeface_shared.settings.service import ServiceConfig
 from ctdeface_shared.storage.file_systems import NETWORK_KINDS, kind_of
 
+CHECKS = "ctdeface.checks"
+"""Entry points of checks that other packages add, named after the extra that they need."""
 EXTRAS = {
     "watcher": ("watchdog", "pika"),
     "worker": ("numpy", "scipy", "pydicom", "SimpleITK", "torch", "nnunetv2", "PIL", "jinja2"),
 }
-"""A library of each that tells whether an extra is installed."""
+"""Libraries that show whether an extra is installed."""
+WATCH_SHARE = 0.8
+"""Share of the allowed inotify watches that may be used without a warning."""
 _MOUNTS = Path("/proc/self/mounts")
 _WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
-NEARLY = 0.8
-"""Of the file events that a user may ask for."""
 
 
-def diagnose_queue(service: ServiceConfig) -> Iterator[Diagnosis]:
-    """Look whether the queue is there and as it must be; nothing is declared."""
-    where = masked(service.queue.url)
-    try:
-        if split(service.queue.url).scheme == "sqlite":
-            from ctdeface_shared.broker.sqlite import check
-        else:
-            from ctdeface_shared.broker.rabbitmq import check
-        found = check(service.queue, create=False)
-    except ModuleNotFoundError as error:
-        yield problem(
-            "queue",
-            f"{where} needs {error.name}, which is not installed: pip install 'ctdeface[watcher]'",
-        )
-        return
-    except CtDefaceError as error:
-        yield problem("queue", str(error))
-        return
-    for said in found.wrong:
-        yield (warning if split(service.queue.url).scheme == "sqlite" else problem)("queue", said)
-    for said in found.not_seen:
-        yield warning("queue", f"not seen: {said}")
-    if not found.wrong:
-        yield ok("queue", f"{found.server} at {where}")
-
-
-def diagnose_machine(service: ServiceConfig) -> Iterator[Diagnosis]:
-    """Look at what is installed and what this machine gives."""
+def machine_findings(service: ServiceConfig) -> Iterator[Finding]:
+    """Check what is installed and what this machine offers."""
     yield from _extras(service)
-    yield from _cores(service)
-    yield from _rights(service)
-    yield from _events(service)
+    yield _cores(service)
+    yield from _ports(service)
+    yield _umask()
+    yield from _group(service)
+    yield _file_events(service)
 
 
-def _extras(service: ServiceConfig) -> Iterator[Diagnosis]:
+def _extras(service: ServiceConfig) -> Iterator[Finding]:
     for extra, libraries in EXTRAS.items():
         missing = [name for name in libraries if find_spec(name) is None]
+        checks = tuple(metadata.entry_points(group=CHECKS, name=extra))
         if missing:
             yield warning(
                 extra,
-                f"{', '.join(missing)} not installed: pip install 'ctdeface[{extra}]' if this machine shall be a {extra}",
+                f"{', '.join(missing)} not installed: pip install 'ctdeface[{extra}]' "
+                f"if this machine is to run a {extra}",
             )
-        elif extra == "worker":
-            yield _segmenter(service)
+        elif checks:
+            yield from (entry.load()(service) for entry in checks)
         else:
             yield ok(extra, "its libraries are installed")
 
 
-def _segmenter(service: ServiceConfig) -> Diagnosis:
-    name = service.settings.deface.segmenter
-    try:
-        import_module("ctdeface_worker.segmentation.choice").segmenter_named(
-            name, service.settings.models.place
-        )
-    except CtDefaceError as error:
-        return problem("worker", str(error))
-    return ok("worker", f"its libraries are installed, and the segmenter {name} can be loaded")
-
-
-def _cores(service: ServiceConfig) -> Iterator[Diagnosis]:
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+def _cores(service: ServiceConfig) -> Finding:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = cores or 1
     work = service.settings.work
     threads = work.threads or max(cores // work.jobs, 1)
-    said = f"{work.jobs} cases at once with {threads} threads each on {cores} cores"
-    yield (
-        ok("cores", said)
-        if work.jobs * threads <= cores
-        else warning("cores", f"{said}: lower work.jobs or work.threads")
-    )
+    text = f"{work.jobs} cases at the same time, {threads} threads each, on {cores} cores"
+    if work.jobs * threads <= cores:
+        return ok("cores", text)
+    return warning("cores", f"{text}: lower work.jobs or work.threads")
 
 
-def _rights(service: ServiceConfig) -> Iterator[Diagnosis]:
-    mask = os.umask(0o077)  # the only way to read it is to set it
+def _ports(service: ServiceConfig) -> Iterator[Finding]:
+    """Check the metrics ports of one watcher and of the workers that `up` starts."""
+    section = service.settings.metrics
+    first = section.work_port
+    wanted = [("metrics.watch_port", section.watch_port)]
+    wanted += [
+        ("metrics.work_port", first + number) for number in range(service.settings.work.jobs)
+    ]
+    ports = [
+        (key, port) for key, port in wanted if port != OFF and (first or key.endswith("watch_port"))
+    ]
+    taken = [(key, port) for key, port in ports if not _is_free(section.host, port)]
+    for key, port in taken:
+        yield warning(
+            "ports",
+            f"port {port} at {section.host} is in use: fine if this service is running, "
+            f"otherwise choose a free port with {key} (0 turns metrics off)",
+        )
+    if not taken:
+        shown = ", ".join(str(port) for _, port in ports)
+        yield ok("ports", f"{shown} free at {section.host}" if ports else "metrics are turned off")
+
+
+def _is_free(host: str, port: int) -> bool:
+    """Return whether a server could listen at a port, as far as this user may try."""
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in addresses:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def _umask() -> Finding:
+    mask = os.umask(0o077)  # it can only be read by setting it
     os.umask(mask)
     if mask & 0o700:
-        yield problem(
+        return problem(
             "umask",
-            f"{mask:04o} takes rights from the owner, so files could not be read again: set it to 0027 or 0077",
+            f"{mask:04o} takes rights from the owner, so the service could not read its own files: "
+            "set it to 0027 or 0077",
         )
-    else:
-        yield ok("umask", f"{mask:04o}")
+    return ok("umask", f"{mask:04o}")
+
+
+def _group(service: ServiceConfig) -> Iterator[Finding]:
     group = service.settings.output.outbox_group
-    if group is not None:
-        try:
-            member = (
-                grp.getgrnam(group).gr_gid in {os.getegid(), *os.getgroups()} or os.geteuid() == 0
-            )
-        except KeyError:
-            yield problem(
-                "group", f"there is no group {group}: make it, or change output.outbox_group"
-            )
-            return
-        yield (
-            ok("group", group)
-            if member
-            else problem(
-                "group",
-                f"this user is not in the group {group}: add it, or change output.outbox_group",
-            )
-        )
-
-
-def _events(service: ServiceConfig) -> Iterator[Diagnosis]:
-    if service.settings.watch.mode is WatchMode.POLLING:
-        yield ok("events", "the inbox is polled")
+    if group is None:
         return
-    inbox = existing(service.spool.inbox)
     try:
-        kind = kind_of(
-            inbox.resolve(),
-            _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines(),
+        wanted = grp.getgrnam(group).gr_gid
+    except KeyError:
+        yield problem(
+            "group", f"the group {group} does not exist: create it, or change output.outbox_group"
         )
+        return
+    if wanted in {os.getegid(), *os.getgroups()} or os.geteuid() == 0:
+        yield ok("group", group)
+    else:
+        yield problem(
+            "group",
+            f"this user is not in the group {group}: add it, or change output.outbox_group",
+        )
+
+
+def _file_events(service: ServiceConfig) -> Finding:
+    if service.settings.watch.mode is WatchMode.POLLING:
+        return ok("events", "the inbox is polled")
+    inbox = nearest_existing(service.spool.inbox)
+    try:
+        mounts = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        kind = kind_of(inbox.resolve(), mounts)
         allowed = int(_WATCHES.read_text(encoding="ascii"))
     except (OSError, ValueError):
-        yield ok("events", "this system has no inotify to look at")
-        return
+        return ok("events", "this system has no inotify to check")
     if kind in NETWORK_KINDS:
-        yield warning(
+        return warning(
             "events",
-            f"the inbox lies on {kind}, where drops of other machines make no events: set watch.mode to polling",
+            f"the inbox is on {kind}, where drops from other machines cause no file events: "
+            "set watch.mode to polling",
         )
-        return
     folders = _count_above_cases(service.spool.inbox, service.settings.watch.case_depth)
-    said = f"{folders} folders to watch, {allowed} allowed (fs.inotify.max_user_watches)"
-    yield (
-        ok("events", said)
-        if folders < NEARLY * allowed
-        else warning("events", f"{said}: raise it with sysctl, or set watch.mode to polling")
-    )
+    text = f"{folders} folders to watch, {allowed} allowed (fs.inotify.max_user_watches)"
+    if folders < WATCH_SHARE * allowed:
+        return ok("events", text)
+    return warning("events", f"{text}: raise it with sysctl, or set watch.mode to polling")
 
 
 def _count_above_cases(folder: Path, depth: int) -> int:
-    """Count the folders that the watcher listens to, which hold cases or folders of them; those of cases need no watch."""
+    """Count the folders above the cases; the watcher listens to these only."""
     try:
         below = (
             [

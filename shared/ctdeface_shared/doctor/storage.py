@@ -1,14 +1,14 @@
-"""Looks at the folders of a service: writable, on the right file systems, apart from each other, with space and the right time."""
+"""Checks of a service's folders: rights, file systems, nesting, clock and free space."""
 
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 
-from ctdeface_shared.doctor.finding import Diagnosis, ok, problem, warning
+from ctdeface_shared.doctor.finding import Finding, ok, problem, warning
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.settings.service import ServiceConfig
@@ -18,80 +18,70 @@ from ctdeface_shared.storage.spool import can_rename
 
 _GIGABYTE = 1e9
 SKEW_WARNING_SECONDS, SKEW_PROBLEM_SECONDS = 5.0, 60.0
-"""Locks and leases of other machines are judged by the times of their files: clocks must agree within a minute."""
+"""Locks and leases of other machines are judged by file times, so clocks must agree."""
 COMFORTABLE = 3.0
-"""So many times the least free space."""
+"""Warn below this multiple of output.min_free_gb."""
+_FOLDERS = (
+    "inbox",
+    "outbox",
+    "quarantine",
+    "staging",
+    "work",
+    "reports",
+    "archive",
+    "locks",
+    "audit",
+)
 
 
-def diagnose_spool(service: ServiceConfig) -> Iterator[Diagnosis]:
-    """Look at the folders; nothing is made but a probe that is removed at once."""
-    folders = _folders(service)
+def storage_findings(service: ServiceConfig) -> Iterator[Finding]:
+    """Check the folders; nothing is created but probe files that are removed again."""
+    folders = {name: getattr(service.spool, name) for name in _FOLDERS}
+    folders["state"] = service.state_dir
     yield from _writable(service, folders)
     yield from _file_systems(service)
-    yield from _apart(folders)
-    yield from _state(service)
+    yield from _nested(folders)
+    yield _state_disk(service)
     yield from _clock(service)
-    yield from _disk(service)
+    yield from _free_space(service)
 
 
-def existing(folder: Path) -> Path:
-    """Return the folder, or the nearest one above it that is there."""
+def nearest_existing(folder: Path) -> Path:
+    """Return the folder, or its nearest parent that exists."""
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     return folder
 
 
-def _folders(service: ServiceConfig) -> dict[str, Path]:
-    spool = service.spool
-    return {
-        **{
-            name: getattr(spool, name)
-            for name in (
-                "inbox",
-                "outbox",
-                "quarantine",
-                "staging",
-                "work",
-                "reports",
-                "archive",
-                "locks",
-                "audit",
-            )
-        },
-        "state": service.state_dir,
-    }
-
-
-def _writable(service: ServiceConfig, folders: dict[str, Path]) -> Iterator[Diagnosis]:
-    missing = [name for name, folder in folders.items() if not folder.is_dir()]
+def _writable(service: ServiceConfig, folders: Mapping[str, Path]) -> Iterator[Finding]:
     keep = service.settings.spool.originals is Originals.KEEP
     wrong = False
     for name, folder in folders.items():
-        there = existing(folder)
-        reason = (
-            "there is something else of that name"
-            if os.path.lexists(folder) and there != folder
-            else _why_not_writable(there)
-        )
-        if name == "inbox" and keep and folder.is_dir():
-            reason = "" if os.access(folder, os.R_OK | os.X_OK) else "it cannot be read"
+        reason = _why_unusable(folder, read_only=keep and name == "inbox")
         if reason:
             wrong = True
             yield problem(
                 "folders",
                 f"{name} at {folder}: {reason}: give it to the user that runs the service",
             )
+    missing = [name for name, folder in folders.items() if not folder.is_dir()]
     if missing:
         yield warning(
             "folders",
-            f"{', '.join(missing)} not there yet: made at the first start of watcher or worker",
+            f"{', '.join(missing)} not there yet: created when watcher or worker first start",
         )
     if not wrong:
-        yield ok("folders", f"{service.spool.reports.parent} can be written")
+        yield ok("folders", f"{service.spool.reports.parent} is writable")
 
 
-def _why_not_writable(folder: Path) -> str:
-    probe = folder / f".doctor-{secrets.token_hex(4)}"
+def _why_unusable(folder: Path, *, read_only: bool) -> str:
+    """Return why a folder cannot be used, or an empty text."""
+    if read_only and folder.is_dir():
+        return "" if os.access(folder, os.R_OK | os.X_OK) else "it cannot be read"
+    existing = nearest_existing(folder)
+    if os.path.lexists(folder) and existing != folder:
+        return "something else has that name"
+    probe = existing / f".doctor-{secrets.token_hex(4)}"
     try:
         probe.touch()
         probe.unlink()
@@ -100,7 +90,8 @@ def _why_not_writable(folder: Path) -> str:
     return ""
 
 
-def _file_systems(service: ServiceConfig) -> Iterator[Diagnosis]:
+def _file_systems(service: ServiceConfig) -> Iterator[Finding]:
+    """Check that folders between which cases are renamed share a file system."""
     spool = service.spool
     pairs = [
         ("staging", spool.staging, "outbox", spool.outbox),
@@ -108,100 +99,102 @@ def _file_systems(service: ServiceConfig) -> Iterator[Diagnosis]:
     ]
     if service.settings.spool.originals is not Originals.KEEP:
         pairs += [
-            ("inbox", spool.inbox, name, folder)
-            for name, folder in (("archive", spool.archive), ("quarantine", spool.quarantine))
+            ("inbox", spool.inbox, "archive", spool.archive),
+            ("inbox", spool.inbox, "quarantine", spool.quarantine),
         ]
-    apart = [
-        f"{one} and {other}"
-        for one, here, other, there in pairs
-        if _are_apart(existing(here), existing(there))
-    ]
+    apart = [f"{one} and {other}" for one, here, other, there in pairs if _apart(here, there)]
     for pair in apart:
         hint = ", or set spool.originals to keep" if "inbox" in pair else ""
         yield problem(
             "disks",
-            f"{pair} lie on different file systems, so nothing can be moved at once: put them on one{hint}",
+            f"{pair} are on different file systems, so cases cannot be moved atomically: "
+            f"put them on one{hint}",
         )
     if not apart:
-        yield ok("disks", "what is moved at once lies on one file system")
+        yield ok("disks", "folders between which cases are moved are on one file system")
 
 
-def _are_apart(here: Path, there: Path) -> bool:
-    """Whether nothing can be moved at once between two folders, as far as this user may try."""
+def _apart(one: Path, other: Path) -> bool:
+    """Return whether no rename is possible between two folders."""
+    here, there = nearest_existing(one), nearest_existing(other)
     return _device(here) != _device(there) or not can_rename(here, there)
 
 
 def _device(folder: Path) -> int:
-    return existing(folder).stat().st_dev
+    return nearest_existing(folder).stat().st_dev
 
 
-def _apart(folders: dict[str, Path]) -> Iterator[Diagnosis]:
+def _nested(folders: Mapping[str, Path]) -> Iterator[Finding]:
+    resolved = [(name, folder.resolve()) for name, folder in folders.items()]
     nested = False
-    for (one, here), (other, there) in combinations(
-        ((name, folder.resolve()) for name, folder in folders.items()), 2
-    ):
+    for (one, here), (other, there) in combinations(resolved, 2):
         if here.is_relative_to(there) or there.is_relative_to(here):
             nested = True
             yield problem(
                 "layout",
-                f"{one} and {other} lie in each other ({here}, {there}): give each a place of its own",
+                f"{one} and {other} are nested ({here}, {there}): "
+                "give each a folder of its own",
             )
     if not nested:
-        yield ok("layout", "no folder lies in another")
+        yield ok("layout", "no folder is inside another")
 
 
-def _state(service: ServiceConfig) -> Iterator[Diagnosis]:
+def _state_disk(service: ServiceConfig) -> Finding:
     try:
-        require_local(existing(service.state_dir))
+        require_local(nearest_existing(service.state_dir))
     except ConfigurationError as error:
-        yield problem("state", str(error))
-        return
-    yield ok("state", f"{service.state_dir} is on a local disk")
+        return problem("state", str(error))
+    return ok("state", f"{service.state_dir} is on a local disk")
 
 
-def _clock(service: ServiceConfig) -> Iterator[Diagnosis]:
-    """Compare the time that the spool's file system gives to a new file with the clock of this machine."""
-    probe = existing(service.spool.reports) / f".doctor-{secrets.token_hex(4)}"
+def _clock(service: ServiceConfig) -> Iterator[Finding]:
+    """Compare this machine's clock with the file system's time of a new file."""
+    probe = nearest_existing(service.spool.reports) / f".doctor-{secrets.token_hex(4)}"
     try:
         before = time.time()
         probe.touch()
         written, after = probe.stat().st_mtime, time.time()
         probe.unlink()
     except OSError:
-        return  # told as not writable
+        return  # reported as not writable
     yield judge_clock(before, written, after)
 
 
-def judge_clock(before: float, written: float, after: float) -> Diagnosis:
-    """Compare the time of a file with the times before and after it was written, all in seconds since the epoch."""
+def judge_clock(before: float, written: float, after: float) -> Finding:
+    """Compare a file's time with the clock before and after it was written.
+
+    Args:
+        before: time before the file was written, seconds since the epoch.
+        written: modification time of the file, seconds since the epoch.
+        after: time after the file was written, seconds since the epoch.
+    """
     skew = max(before - written, written - after, 0.0)
     if skew < SKEW_WARNING_SECONDS:
         return ok("clock", "this machine and the spool's file system agree")
-    said = f"this machine and the spool's file system differ by {duration(skew)}: synchronize both with the same time server"
-    return problem("clock", said) if skew > SKEW_PROBLEM_SECONDS else warning("clock", said)
+    grade = problem if skew > SKEW_PROBLEM_SECONDS else warning
+    return grade(
+        "clock",
+        f"this machine and the spool's file system differ by {duration(skew)}, "
+        f"at most {SKEW_WARNING_SECONDS:g} s are expected: "
+        "synchronize both with the same time server",
+    )
 
 
-def _disk(service: ServiceConfig) -> Iterator[Diagnosis]:
+def _free_space(service: ServiceConfig) -> Iterator[Finding]:
     least = service.settings.output.min_free_gb
-    seen: set[int] = set()
-    for name, folder in (
-        ("outbox", service.spool.outbox),
-        ("work", service.spool.work),
-        ("state", service.state_dir),
-    ):
-        if _device(folder) in seen:
-            continue
-        seen.add(_device(folder))
-        free = shutil.disk_usage(existing(folder)).free / _GIGABYTE
+    places = {
+        "outbox": service.spool.outbox,
+        "work": service.spool.work,
+        "state": service.state_dir,
+    }
+    by_device = {_device(folder): (name, folder) for name, folder in reversed(places.items())}
+    for name, folder in reversed(by_device.values()):
+        free = shutil.disk_usage(nearest_existing(folder)).free / _GIGABYTE
+        text = f"{free:.1f} GB free at {name}"
+        bound = f"output.min_free_gb ({least:g})"
         if free < least:
-            yield problem(
-                "space",
-                f"{free:.1f} GB free at {name}, less than output.min_free_gb ({least:g}): nothing new is begun, make space",
-            )
+            yield problem("space", f"{text}, less than {bound}: no new case is begun, make space")
         elif free < COMFORTABLE * least:
-            yield warning(
-                "space",
-                f"{free:.1f} GB free at {name}, close to output.min_free_gb ({least:g}): make space soon",
-            )
+            yield warning("space", f"{text}, close to {bound}: make space soon")
         else:
-            yield ok("space", f"{free:.1f} GB free at {name}")
+            yield ok("space", text)

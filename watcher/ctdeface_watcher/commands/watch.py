@@ -7,12 +7,18 @@ originals away when a case has ended.
 import argparse
 
 from ctdeface_shared.commands.arguments import add_lifetime, add_metrics_port, add_place
+from ctdeface_shared.exit_codes import EXIT_OK, EXIT_REFUSED, USAGE_EXIT_CODES
 
 EXAMPLES = """\
 examples:
   ctdeface watch --spool /srv/ctdeface                  drop folders into /srv/ctdeface/inbox
   ctdeface watch --broker amqp://queue.example          workers on other machines take the jobs
 """
+EXIT_CODES = {
+    **USAGE_EXIT_CODES,
+    EXIT_OK: "stopped by Ctrl-C or SIGTERM",
+    EXIT_REFUSED: "queue or storage failed at the start",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ctdeface_shared.exit_codes import COMMON_EXIT_CODES, EXIT_OK, EXIT_REFUSED
+
 if TYPE_CHECKING:
     from ctdeface_shared.settings.loading import Settings
 
@@ -18,6 +20,11 @@ examples:
   ctdeface deface -i scans -o defaced --nifti-root-out nifti --jobs 2
   ctdeface deface -i archive -o defaced --case-depth 2 --profile bulky
 """
+EXIT_CODES = {
+    **COMMON_EXIT_CODES,
+    EXIT_OK: "every case is released",
+    EXIT_REFUSED: "at least one case was refused (its report says why), or storage failed",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

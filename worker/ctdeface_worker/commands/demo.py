@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_shared.exit_codes import EXIT_OK
+from ctdeface_shared.exit_codes import COMMON_EXIT_CODES, EXIT_OK, EXIT_REFUSED
 from ctdeface_worker.commands import deface
 
 EXAMPLES = """\
@@ -16,6 +16,11 @@ examples:
   ctdeface demo --drop spool/inbox  only drop the synthetic case where `ctdeface up` looks for cases
   ctdeface demo --profile bulky     any option of `ctdeface deface` about the face mask works here as well
 """
+EXIT_CODES = {
+    **COMMON_EXIT_CODES,
+    EXIT_OK: "the synthetic case is made, and released unless it was only dropped",
+    EXIT_REFUSED: "the case was refused (its report says why)",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

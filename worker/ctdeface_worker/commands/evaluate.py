@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_shared.exit_codes import EXIT_OK, EXIT_REFUSED
+from ctdeface_shared.exit_codes import COMMON_EXIT_CODES, EXIT_OK, EXIT_REFUSED
 
 if TYPE_CHECKING:
     from ctdeface_worker.evaluation.inputs import Input
@@ -32,6 +32,11 @@ examples:
   ctdeface evaluate ct --out figures --phantoms 300 --unseen --no-face 60 --held-out --jobs 2
   ctdeface evaluate ct --out figures --detector-python .mtcnn/bin/python    docs/evaluation.md says how to make that environment
 """
+EXIT_CODES = {
+    **COMMON_EXIT_CODES,
+    EXIT_OK: "everything is measured, and nothing wrong was released",
+    EXIT_REFUSED: "a scan without a face was released, or a released mask contains brain",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

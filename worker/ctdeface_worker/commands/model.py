@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from ctdeface_shared.errors import ConfigurationError
+from ctdeface_shared.exit_codes import COMMON_EXIT_CODES, EXIT_CONFIGURATION, EXIT_OK, EXIT_REFUSED
 
 if TYPE_CHECKING:
     from ctdeface_shared.settings.loading import Settings
@@ -20,6 +21,12 @@ examples:
   ctdeface model use cta-deface                                  say which setting makes it the one that finds faces
   ctdeface model pack work/model --out folder                    the form of a trained network that ships with the package
 """
+EXIT_CODES = {
+    **COMMON_EXIT_CODES,
+    EXIT_OK: "done, and every network that was checked is unchanged",
+    EXIT_REFUSED: "a download or storage failed",
+    EXIT_CONFIGURATION: "a network was changed or is missing, or a setting is not valid",
+}
 
 Say: TypeAlias = Callable[[str], None]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from ctdeface_shared.errors import ConfigurationError
+from ctdeface_shared.exit_codes import COMMON_EXIT_CODES, EXIT_OK, EXIT_REFUSED
 
 if TYPE_CHECKING:
     from ctdeface_worker.training.dataset import Folders
@@ -26,6 +27,11 @@ examples:
   ctdeface train further --begin-with work/model/fold_0/weights.safetensors --learning-rate 0.005     train a network further
   nohup nice ctdeface train work > train.log &        in the background
 """
+EXIT_CODES = {
+    **COMMON_EXIT_CODES,
+    EXIT_OK: "the network is trained and written",
+    EXIT_REFUSED: "reading, training or writing failed",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

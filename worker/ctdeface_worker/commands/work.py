@@ -8,12 +8,18 @@ grace period or hands it back; a second signal ends it at once, and nothing is l
 import argparse
 
 from ctdeface_shared.commands.arguments import add_lifetime, add_metrics_port, add_place, positive
+from ctdeface_shared.exit_codes import EXIT_OK, EXIT_REFUSED, USAGE_EXIT_CODES
 
 EXAMPLES = """\
 examples:
   ctdeface work --spool /srv/ctdeface                          the queue embedded in the spool's state folder
   ctdeface work --broker amqp://queue.example --processes 4    RabbitMQ; the same on as many machines as you like
 """
+EXIT_CODES = {
+    **USAGE_EXIT_CODES,
+    EXIT_OK: "stopped by Ctrl-C or SIGTERM",
+    EXIT_REFUSED: "queue or storage failed at the start",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
