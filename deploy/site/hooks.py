@@ -1,4 +1,4 @@
-"""What MkDocs asks while it builds the site: generated pages, pictures, and the files outside docs/ that pages link to."""
+"""Hooks of MkDocs: add generated pages, reports, and linked files from outside docs/."""
 
 import re
 import sys
@@ -17,16 +17,16 @@ from deploy.site import pictures, reference
 
 DOCS = ROOT / "docs"
 MOVED = {
-    ROOT / "CONTRIBUTING.md": "contributing.md",
-    ROOT / "CHANGELOG.md": "changelog.md",
+    ROOT / "CONTRIBUTING.md": "develop/contributing.md",
+    ROOT / "CHANGELOG.md": "develop/changelog.md",
     ROOT / "README.md": "index.md",
 }
-"""Pages that lie outside docs/ and where they are in the site."""
+"""Pages outside docs/ and their places in the site."""
 _LINK = re.compile(r"\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, /, *, config: MkDocsConfig) -> Files:
-    """Add what docs/ does not hold."""
+    """Add pages and files that are not in docs/."""
     for path, content in reference.pages().items():
         files.append(File.generated(config, path, content=content))
     for source, path in MOVED.items():
@@ -39,7 +39,7 @@ def on_files(files: Files, /, *, config: MkDocsConfig) -> Files:
                 )
             )
     files.append(File.generated(config, "decisions/index.md", content=_decisions()))
-    for path, file in pictures.made().items():
+    for path, file in pictures.reports().items():
         files.append(File.generated(config, path, abs_src_path=str(file)))
     for file in sorted(set(_linked_from_pages())):
         files.append(File.generated(config, _place(file), abs_src_path=str(file)))
@@ -47,14 +47,14 @@ def on_files(files: Files, /, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, /, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead links that leave docs/ to where their files are in the site."""
+    """Rewrite links that leave docs/ to the place of their files in the site."""
     del config, files
     source = DOCS / page.file.src_uri
     return rewritten(markdown, source, page.file.src_uri) if source.is_file() else markdown
 
 
 def rewritten(markdown: str, source: Path, path: str) -> str:
-    """Return a page with its relative links as the site needs them.
+    """Rewrite the relative links of a page for the site.
 
     Args:
         markdown: the text.

@@ -1,4 +1,8 @@
-"""Pictures and reports for the site, all of the synthetic head: made once per checkout, never committed."""
+"""Pictures and reports of the synthetic head for the pages.
+
+The two pictures are committed, so that pages show them without a build. The two reports are made
+once per checkout. `python -m deploy.site.pictures` draws the committed pictures again.
+"""
 
 import os
 import shutil
@@ -8,39 +12,43 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-PLACE = Path(__file__).resolve().parents[2] / "build/pictures"
-NAMES = ("before.png", "after.png", "released.html", "refused.html")
+ROOT = Path(__file__).resolve().parents[2]
+BUILT = ROOT / "build/pictures"
+COMMITTED = ROOT / "docs/pictures"
+PICTURES = ("before.png", "after.png")
+REPORTS = ("released.html", "refused.html")
 _REFUSED_CASE = "slices-are-missing"
 
 
-def made() -> Mapping[str, Path]:
-    """Return the pictures by their place in the site; make them where there are none."""
-    if not all((PLACE / name).is_file() for name in NAMES):
-        _make()
-    return {f"pictures/{name}": PLACE / name for name in NAMES}
+def reports() -> Mapping[str, Path]:
+    """Return the reports by their place in the site; make them if they are missing."""
+    make()
+    return {f"pictures/{name}": BUILT / name for name in REPORTS}
 
 
-def _make() -> None:
-    """Run the demo, then the same head with slices taken out of its middle, and keep what a person would look at."""
+def make() -> None:
+    """Deface the synthetic head, once whole and once with slices missing, and keep the results."""
+    if all((BUILT / name).is_file() for name in (*PICTURES, *REPORTS)):
+        return
     from ctdeface_worker.phantom.head import make_head
     from ctdeface_worker.pipeline.preview import write_preview
 
-    PLACE.mkdir(parents=True, exist_ok=True)
+    before, after = PICTURES
+    released, refused = REPORTS
+    BUILT.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as folder:
         root = Path(folder)
-        write_preview(
-            make_head(1).volume, PLACE / NAMES[0], title="The synthetic head before: it is nobody"
-        )
+        write_preview(make_head(1).volume, BUILT / before, title="The synthetic head before")
         _run("demo", "--folder", root)
-        reports = root / "defaced.ctdeface/reports"
-        _keep(reports, "*/*/preview/*.png", NAMES[1])
-        _keep(reports, "*/*/report.html", NAMES[2])
+        found = root / "defaced.ctdeface/reports"
+        _keep(found, "*/*/preview/*.png", after)
+        _keep(found, "*/*/report.html", released)
         scans = (root / "scans/synthetic-head-1").rename(root / _REFUSED_CASE)
         for file in sorted(scans.glob("IM*.dcm"))[60:63]:
             file.unlink()
         scans.rename(root / "scans" / _REFUSED_CASE)
         _run("deface", "-i", root / "scans", "-o", root / "defaced", code=1)
-        _keep(reports, f"{_REFUSED_CASE}/*/report.html", NAMES[3])
+        _keep(found, f"{_REFUSED_CASE}/*/report.html", refused)
 
 
 def _run(*words: str | Path, code: int = 0) -> None:
@@ -51,10 +59,19 @@ def _run(*words: str | Path, code: int = 0) -> None:
     done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
     if done.returncode != code:
         raise RuntimeError(
-            f"ctdeface {words[0]} ended with {done.returncode} instead of {code}: {done.stderr.strip()[-300:]}"
+            f"ctdeface {words[0]} ended with {done.returncode} instead of {code}:"
+            f" {done.stderr.strip()[-300:]}"
         )
 
 
 def _keep(reports: Path, pattern: str, name: str) -> None:
     (found,) = reports.glob(pattern)
-    shutil.copyfile(found, PLACE / name)
+    shutil.copyfile(found, BUILT / name)
+
+
+if __name__ == "__main__":
+    shutil.rmtree(BUILT, ignore_errors=True)
+    make()
+    COMMITTED.mkdir(exist_ok=True)
+    for picture in PICTURES:
+        shutil.copyfile(BUILT / picture, COMMITTED / picture)

@@ -15,7 +15,7 @@ from deploy.site import pictures
 from tests.architecture.sources import PACKAGES, ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-CONFIGURATION = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+CONFIGURATION = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 DECISIONS = sorted((ROOT / "docs/decisions").glob("*.md"))
 HEADINGS = ["Question", "Options", "Decision", "Consequences", "Checked by"]
@@ -119,14 +119,14 @@ def test_the_example_settings_file_is_valid(
 def test_every_link_inside_the_project_leads_somewhere(document: Path) -> None:
     """Every relative link points to a file that exists."""
     links = set(re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8"))) - {
-        f"pictures/{name}" for name in pictures.NAMES
+        f"../pictures/{name}" for name in pictures.REPORTS
     }
     assert not [link for link in links if not (document.parent / link).exists()]
 
 
 def test_every_module_of_the_worker_is_on_the_map() -> None:
     """The architecture page names each module and package, and nothing else."""
-    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/develop/architecture.md").read_text(encoding="utf-8")
     named = {
         name
         for row in re.findall(r"^\| (`[a-z_/`, ]+`) \|", page, re.MULTILINE)

@@ -41,7 +41,7 @@ PODS = {
     if kind in {"Deployment", "Job"}
 }
 SETTINGS: dict[str, str] = NAMED["ConfigMap", "ctdeface"]["data"]
-PAGE = (DEPLOY.parent / "docs/deployment.md").read_text(encoding="utf-8")
+PAGE = (DEPLOY.parent / "docs/run/deployment.md").read_text(encoding="utf-8")
 SECRET_KEYS = set(re.findall(r"--from-(?:file|literal)=([\w-]+)", PAGE))
 BY_ANOTHER = {"ScaledObject", "TriggerAuthentication"}
 """Kinds of KEDA's, for which the API has no schema."""

@@ -1,4 +1,4 @@
-"""The site builds strictly without a network, with a reference made from the program."""
+"""The site builds strictly, needs no network, and its page of commands is complete."""
 
 import os
 import re
@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from ctdeface_shared.commands.main import COMMANDS
-from ctdeface_shared.errors import CtDefaceError, PermanentError, TransientError
-from ctdeface_shared.settings.loading import keys
+from deploy.site import pictures
 from tests.architecture.sources import ROOT
 
 LOADED = re.compile(
@@ -75,50 +76,45 @@ def test_every_page_of_the_documents_is_in_the_site_and_every_reader_finds_a_way
     first = _page(service, "index.html")
     assert not [
         name
-        for name in ("first-case", "service", "data-steward", "architecture")
+        for name in (
+            "start/first-case",
+            "run/service",
+            "trust/data-steward",
+            "develop/architecture",
+            "reference/settings",
+        )
         if f'href="{name}.html"' not in first
     ]
 
 
-def test_the_reference_names_every_command_setting_metric_and_error(service: Path) -> None:
-    """What is made from the code holds all of it."""
-    commands, settings, errors = (
-        _page(service, f"reference/{name}.html") for name in ("commands", "settings", "errors")
-    )
+def test_the_reference_names_every_command(service: Path) -> None:
+    """The page made from the parsers has each command."""
+    commands = _page(service, "reference/commands.html")
     assert not [
         name
         for name in COMMANDS
         if f'id="{name}"' not in commands or f"usage: ctdeface {name}" not in commands
     ]
-    assert not [key for key in keys() if f"<code>{key}</code>" not in settings]
-    known = {each.code for kind in (PermanentError, TransientError) for each in _below(kind)}
-    assert {"MissingSlices", "WorkerCrashed"} <= set(re.findall(r"<code>(\w+)</code>", errors))
-    assert not [code for code in known if f"<code>{code}</code>" not in errors]
-    written = set(
-        re.findall(
-            r"^\| `(ctdeface_\w+)`",
-            (ROOT / "docs/metrics.md").read_text(encoding="utf-8"),
-            re.MULTILINE,
-        )
-    )
-    assert (
-        set(re.findall(r"<code>(ctdeface_\w+)</code>", _page(service, "reference/metrics.html")))
-        == written
-    )
 
 
-def _below(kind: type[CtDefaceError]) -> set[type[CtDefaceError]]:
-    """Every class of the program below one; tests may have made others."""
-    found = {each for each in kind.__subclasses__() if each.__module__.startswith("ctdeface_")}
-    return found.union(*(_below(each) for each in found))
-
-
-def test_the_pictures_are_of_the_synthetic_head_and_not_in_the_repository(service: Path) -> None:
-    """They are made at the build: before, after, and the two reports."""
-    for name in ("before.png", "after.png"):
-        assert (service / "pictures" / name).read_bytes().startswith(b"\x89PNG")
+def test_the_site_has_reports_of_the_synthetic_head(service: Path) -> None:
+    """The build makes a report of a release and one of a refusal."""
     assert "MissingSlices" in _page(service, "pictures/refused.html")
     assert "synthetic-head-1" in _page(service, "pictures/released.html")
+
+
+def test_the_committed_pictures_are_what_the_program_draws(service: Path) -> None:
+    """They show the synthetic head before and after, and differ from a new drawing by little."""
+    for name in pictures.PICTURES:
+        committed = np.asarray(Image.open(pictures.COMMITTED / name).convert("L"), dtype=float)
+        drawn = np.asarray(Image.open(pictures.BUILT / name).convert("L"), dtype=float)
+        assert (service / "pictures" / name).is_file()
+        assert committed.shape == drawn.shape
+        assert np.abs(committed - drawn).mean() < 2.0
+
+
+def test_no_other_picture_is_in_the_repository() -> None:
+    """Pictures of patients never enter it."""
     listed = subprocess.run(
         ["git", "ls-files", "*.png", "*.jpg", "*.html"],
         cwd=ROOT,
@@ -126,4 +122,4 @@ def test_the_pictures_are_of_the_synthetic_head_and_not_in_the_repository(servic
         text=True,
         check=True,
     ).stdout
-    assert not listed
+    assert listed.split() == ["docs/pictures/after.png", "docs/pictures/before.png"]

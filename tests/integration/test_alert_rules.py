@@ -13,8 +13,8 @@ from tests.support.required import program
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy/prometheus"
-METRICS = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
-RUNBOOK = (ROOT / "docs/monitoring.md").read_text(encoding="utf-8")
+METRICS = (ROOT / "docs/reference/metrics.md").read_text(encoding="utf-8")
+RUNBOOK = (ROOT / "docs/run/monitoring.md").read_text(encoding="utf-8")
 TESTS = sorted((PROMETHEUS / "tests").glob("*.yml"))
 OF_EVERY_PROCESS = {"process_start_time_seconds", "up"}
 
@@ -83,7 +83,7 @@ def test_every_alert_has_an_entry_in_the_runbook(alert: str) -> None:
         rf"^### {alert}\n\n(.*?)(?=\n\n###|\Z)", RUNBOOK, re.MULTILINE | re.DOTALL
     )
     assert entry.strip()
-    assert rule["annotations"]["runbook"] == f"docs/monitoring.md#{alert.lower()}"
+    assert rule["annotations"]["runbook"] == f"docs/run/monitoring.md#{alert.lower()}"
     assert rule["labels"]["severity"] in {"critical", "warning"}
 
 

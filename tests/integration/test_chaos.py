@@ -69,7 +69,7 @@ def queue(
 
 
 def prepare_server(node: RabbitNode) -> None:
-    """Declare the queues a moment before anything is killed, as docs/operations.md asks for (`ctdeface broker init`)."""
+    """Declare the queues a moment before anything is killed, as docs/reference/messages.md asks for (`ctdeface broker init`)."""
     broker = open_broker(BrokerTarget(url=node.url, retry_delays=DELAYS))
     broker.depth()
     broker.close()

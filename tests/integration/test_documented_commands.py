@@ -161,24 +161,24 @@ def _released_and_waiting(world: Path) -> None:
 
 
 PREPARED: dict[str, Callable[[Path], object]] = {
-    "docs/backup.md": _released_and_waiting,
-    "docs/drills.md": lambda world: write_small_case(world / "srv/drill/inbox/synthetic-head-1"),
-    "docs/operating.md": _refused_case,
-    "docs/operations.md": lambda world: _letter(world / "scans/no-image"),
-    "docs/upgrading.md": lambda world: find_service(None, world / "srv/ctdeface").prepare(),
+    "docs/run/backup.md": _released_and_waiting,
+    "docs/run/drills.md": lambda world: write_small_case(world / "srv/drill/inbox/synthetic-head-1"),
+    "docs/run/operating.md": _refused_case,
+    "docs/run/batch.md": lambda world: _letter(world / "scans/no-image"),
+    "docs/run/upgrading.md": lambda world: find_service(None, world / "srv/ctdeface").prepare(),
 }
 """What a page takes for granted, beside a folder `scans` with a case."""
 
 SEEN: dict[str, tuple[str, ...]] = {
-    "docs/backup.md": (
+    "docs/run/backup.md": (
         "restored/ctdeface/outbox/case-0001/*.dcm",
         "restored/ctdeface/outbox/case-0002/*.dcm",
     ),
-    "docs/drills.md": (
+    "docs/run/drills.md": (
         "srv/drill/outbox/synthetic-head-1/*.dcm",
         "srv/drill/quarantine/no-image/*/report.json",
     ),
-    "docs/first-case.md": (
+    "docs/start/first-case.md": (
         "demo/defaced/synthetic-head-1/*.dcm",
         "defaced/case-1/*.dcm",
         "spool/inbox",

@@ -24,7 +24,7 @@ from ctdeface_worker.service.observer import Outcome
 from ctdeface_worker.verification.check import Check
 from tests.support.required import program
 
-PAGE = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/reference/metrics.md").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True)

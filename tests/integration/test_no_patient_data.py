@@ -32,7 +32,7 @@ from tests.support.service.spools import ends, reports
 
 UIDS = {"uid": EVERYTHING["uid"]}
 STATE = ("watcher.json", "ledger.sqlite3")
-PAGE = (Path(__file__).parents[2] / "docs/where-names-are.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/trust/where-names-are.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 MOST_SECONDS = 8.0
-"""Five of waiting, as docs/tracing.md says, and the end of the interpreter on a busy machine."""
+"""Five of waiting, as docs/run/tracing.md says, and the end of the interpreter on a busy machine."""
 BATCHES = 4
 PROCESS = """
 import sys

@@ -57,8 +57,9 @@ class Block:
 
 
 def pages() -> tuple[Path, ...]:
-    """Every page for readers; decisions and changes tell of the past and are left out."""
-    return (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")))
+    """Every page for readers; decision records describe the past and are left out."""
+    below = (page for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "decisions")
+    return (*sorted(ROOT.glob("*.md")), *sorted(below))
 
 
 def blocks(page: Path) -> Iterator[Block]:

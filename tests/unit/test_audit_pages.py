@@ -9,8 +9,8 @@ import pytest
 from ctdeface_shared.audit.entry import CaseEnd, Entry, Outcome
 
 ROOT = Path(__file__).parents[2]
-AUDIT = (ROOT / "docs/audit.md").read_text(encoding="utf-8")
-THREATS = (ROOT / "docs/threat-model.md").read_text(encoding="utf-8")
+AUDIT = (ROOT / "docs/trust/audit.md").read_text(encoding="utf-8")
+THREATS = (ROOT / "docs/trust/threat-model.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"`([a-z0-9]+/test_[a-z_0-9]+\.py)`", THREATS)))
 INSPECTING = "\n".join(
     (ROOT / f"shared/ctdeface_shared/audit/{name}.py").read_text(encoding="utf-8")

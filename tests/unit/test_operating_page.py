@@ -8,7 +8,7 @@ import pytest
 
 from ctdeface_shared.commands.main import command_module, parser_of
 
-PAGE = (Path(__file__).parents[2] / "docs/operating.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/run/operating.md").read_text(encoding="utf-8")
 LINES = re.findall(r"^    ctdeface (.*)$", PAGE, re.MULTILINE)
 
 

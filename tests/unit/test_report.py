@@ -28,7 +28,7 @@ from ctdeface_worker.verification.check import Check
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "worker/ctdeface_worker/report/schemas/report.schema.json"
-PAGE = (ROOT / "docs/report.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/reference/report.md").read_text(encoding="utf-8")
 MANIFEST = Manifest(files=2, bytes=1_500_000, digest="d" * 64)
 
 
@@ -228,7 +228,7 @@ def test_the_page_holds_its_pictures_and_runs_nothing_of_the_case() -> None:
 
 
 def test_the_page_of_the_docs_explains_every_field() -> None:
-    """Each name in the schema stands in docs/report.md."""
+    """Each name in the schema stands in docs/reference/report.md."""
     schemas = [json_schema(), *json_schema()["$defs"].values()]
     fields = {name for schema in schemas for name in schema.get("properties", {})}
     assert {name for name in fields if f"`{name}`" not in PAGE} == set()

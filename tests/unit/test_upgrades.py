@@ -55,7 +55,7 @@ def test_a_report_of_another_form_proves_nothing() -> None:
 def test_the_example_of_a_segmenter_is_one() -> None:
     """The code of the page runs, and keeps the protocol."""
     (code,) = re.findall(
-        r"```python\n(.*?)```", (DOCS / "extending.md").read_text(encoding="utf-8"), re.DOTALL
+        r"```python\n(.*?)```", (DOCS / "develop/extending.md").read_text(encoding="utf-8"), re.DOTALL
     )
     page: dict[str, Any] = {"__name__": "extending"}
     exec(compile(code, "extending.md", "exec"), page)

@@ -30,7 +30,7 @@ examples:
   ctdeface evaluate --out figures --phantoms 20 --no-face 10         synthetic heads alone
   ctdeface evaluate ct --out figures --segmenter geometric --segmenter network
   ctdeface evaluate ct --out figures --phantoms 300 --unseen --no-face 60 --held-out --jobs 2
-  ctdeface evaluate ct --out figures --detector-python .mtcnn/bin/python    docs/evaluation.md says how to make that environment
+  ctdeface evaluate ct --out figures --detector-python .mtcnn/bin/python    docs/trust/evaluation.md says how to make that environment
 """
 EXIT_CODES = {
     **COMMON_EXIT_CODES,
@@ -125,7 +125,7 @@ def evaluate(namespace: argparse.Namespace, measure: "Measure | None") -> int:
 
     if namespace.detector_python and not namespace.detector_python.is_file():
         raise ConfigurationError(
-            f"there is no Python at {namespace.detector_python}; docs/evaluation.md says how to make the detector's environment"
+            f"there is no Python at {namespace.detector_python}; docs/trust/evaluation.md says how to make the detector's environment"
         )
     console = Console(highlight=False, soft_wrap=True)
     store = load(namespace.config).settings.models.place

@@ -5,7 +5,7 @@
 Reads every FOLDER/**/*.png and writes, as JSON, the highest probability of a face in each, 0 where
 it finds none. Each picture is shown as it is, with a margin, and paler and blurred, and the
 detector's own thresholds are lowered, so that it sees more than it would by itself.
-docs/evaluation.md has the commands that make the environment.
+docs/trust/evaluation.md has the commands that make the environment.
 """
 
 import contextlib

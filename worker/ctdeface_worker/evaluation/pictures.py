@@ -96,7 +96,7 @@ def detect(
     except (OSError, subprocess.CalledProcessError) as error:
         said = str(getattr(error, "stderr", None) or error).strip().splitlines()[-1]
         raise ConfigurationError(
-            f"the face detector cannot be run with {python} ({said}); docs/evaluation.md says how to make its environment"
+            f"the face detector cannot be run with {python} ({said}); docs/trust/evaluation.md says how to make its environment"
         ) from error
     names, kinds = {each.name for each in inputs}, _kinds(segmenters)
     faces: dict[str, dict[str, dict[str, float]]] = {}

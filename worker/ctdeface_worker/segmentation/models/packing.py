@@ -48,7 +48,7 @@ def pack(trained: Path, out: Path) -> Path:
     record = {
         "sha256": model_files(out).digest(),
         "origin": SHIPPED,
-        "source": "trained by `ctdeface train`; see docs/model-card.md",
+        "source": "trained by `ctdeface train`; see docs/trust/model-card.md",
         "training": json.loads(training.read_text(encoding="utf-8"))
         if training.is_file()
         else None,
