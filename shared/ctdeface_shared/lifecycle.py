@@ -17,6 +17,9 @@ Event = TypeVar("Event")
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
+"""Environment variables that limit the threads of numpy, torch and SimpleITK."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -90,3 +93,18 @@ def notify(hooks: Iterable[Callable[[Event], None]], event: Event) -> None:
     """Call every hook with an event; a hook that fails is logged and costs nothing else."""
     for hook in hooks:
         boundary(partial(hook, event))
+
+
+def threads_per_case(cases: int, wanted: int | None = None) -> int:
+    """Return the threads of each case; by default an equal share of the cores.
+
+    Args:
+        cases: number of cases processed at the same time.
+        wanted: threads per case, None for the share.
+    """
+    return wanted or max((os.cpu_count() or 1) // cases, 1)
+
+
+def limit_threads(count: int) -> None:
+    """Limit the threads of the numeric libraries in child processes started later."""
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(count)))

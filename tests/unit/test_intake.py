@@ -8,8 +8,9 @@ import pytest
 from ctdeface_shared.jobs.manifest import Manifest, job_id
 from ctdeface_shared.jobs.messages import DefaceJob
 from ctdeface_shared.jobs.options import DefaceOptions, Profile
+from ctdeface_shared.jobs.repeats import MOST_REPEATS
 from ctdeface_watcher.jobs.history import PastJob
-from ctdeface_watcher.jobs.intake import MOST_REPEATS, CompleteCase, IntakeResult, take_in
+from ctdeface_watcher.jobs.intake import CompleteCase, IntakeResult, take_in
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 MANIFEST = Manifest(files=2, bytes=20, digest="a" * 64)

@@ -12,15 +12,14 @@ import pytest
 
 from ctdeface_shared.jobs.history import JobReader
 from ctdeface_shared.jobs.manifest import Manifest
+from ctdeface_shared.jobs.repeats import MOST_REPEATS
 from ctdeface_shared.status.spool_status import (
-    MOST_REPEATS,
     SpoolScanner,
     SpoolStatus,
     duration,
     lines,
 )
 from ctdeface_shared.storage.spool import ServiceSpool
-from ctdeface_watcher.jobs import intake
 
 NOW = 2_000_000_000.0
 
@@ -263,7 +262,7 @@ def test_a_case_that_was_changed_while_it_was_worked_on_waits_as_often_as_the_wa
     assert SpoolScanner(spool).look(NOW).waiting == ("a",)
     tell(job(spool, "a", 3), "refused", digest=digest, number=3, code="InputChanged")
     assert SpoolScanner(spool).look(NOW).is_idle
-    assert MOST_REPEATS == intake.MOST_REPEATS
+    assert MOST_REPEATS == 3
 
 
 def test_the_rate_counts_what_ended_within_the_last_hour(spool: ServiceSpool) -> None:

@@ -42,6 +42,18 @@ class Manifest:
             files=len(rows), bytes=sum(size for _, size, _ in rows), digest=digest.hexdigest()
         )
 
+    @classmethod
+    def of_file(cls, file: Path) -> Self:
+        """Take the fingerprint of a single file, such as a zip file.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        status = file.stat(follow_symlinks=False)
+        row = f"{file.name}\0{status.st_size}\0{status.st_mtime_ns}\n"
+        digest = hashlib.sha256(row.encode("utf-8", "surrogateescape")).hexdigest()
+        return cls(files=1, bytes=status.st_size, digest=digest)
+
 
 def job_id(case: str, manifest: Manifest, options: DefaceOptions, generation: int = 0) -> str:
     """Name the job: the same drop with the same options is the same job; a replay raises the generation."""

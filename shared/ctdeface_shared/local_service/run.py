@@ -14,7 +14,7 @@ from pathlib import Path
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.exit_codes import EXIT_OK, EXIT_REFUSED
 from ctdeface_shared.jobs.history import JobReader, JobRecord
-from ctdeface_shared.lifecycle import boundary, stop_on_signals
+from ctdeface_shared.lifecycle import boundary, stop_on_signals, threads_per_case
 from ctdeface_shared.local_service.display import View, view_of
 from ctdeface_shared.local_service.supervisor import Program, Running, supervise
 from ctdeface_shared.settings.service import ServiceConfig
@@ -132,11 +132,7 @@ def programs(local_service: LocalService, log_folder: Path | None) -> list[Progr
     """Name the processes: one watcher, and workers with one case each at a time and the next ports for their metrics."""
     service = local_service.service
     count = local_service.workers or service.settings.work.jobs
-    threads = (
-        local_service.threads
-        or service.settings.work.threads
-        or max((os.cpu_count() or 1) // count, 1)
-    )
+    threads = threads_per_case(count, local_service.threads or service.settings.work.threads)
     place = ("--spool", str(service.settings.spool.root.absolute()), "--with-parent")
     worker = ("work", *place, "--processes", "1", "--threads", str(threads))
     commands: dict[str, tuple[str, ...]] = {"watcher": ("watch", *place)}

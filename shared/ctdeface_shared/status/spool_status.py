@@ -5,7 +5,6 @@ that is still being copied waits as well. It is in flight when a job of it has b
 also between two attempts.
 """
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,14 +14,13 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Any, NamedTuple
 
-from ctdeface_shared.errors import InputChanged, UnsafeArchive
+from ctdeface_shared.errors import UnsafeArchive
 from ctdeface_shared.jobs.history import NO_JOBS, ORDERED, JobReader, JobRecord, gone_is_no_error
 from ctdeface_shared.jobs.manifest import Manifest
+from ctdeface_shared.jobs.repeats import was_too_early
 from ctdeface_shared.storage.spool import ServiceSpool, case_path
 
 HOUR_SECONDS = 3600.0
-MOST_REPEATS = 3
-"""So often the watcher publishes a case again that was changed while it was worked on."""
 DIGEST_SECONDS = 30.0
 """The files of a case that has ended and lies in the inbox are looked at again after this time, or when its folder changes."""
 
@@ -175,7 +173,7 @@ class SpoolScanner:
             if not S_ISDIR(status.st_mode):
                 return
             latest = jobs.get(case)
-            over = latest is not None and latest.ended and not _was_too_early(latest)
+            over = latest is not None and latest.ended and not was_too_early(latest)
             if (
                 latest is not None
                 and over
@@ -234,20 +232,8 @@ def _zip_waits(name: str, path: Path, refused: set[tuple[str, str]]) -> Iterator
             or path.with_suffix("").is_dir()
         ):
             return
-        row = f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(
-            "utf-8", "surrogateescape"
-        )
-        if (name.removesuffix(path.suffix), hashlib.sha256(row).hexdigest()) not in refused:
+        if (name.removesuffix(path.suffix), Manifest.of_file(path).digest) not in refused:
             yield status.st_ctime
-
-
-def _was_too_early(job: JobRecord) -> bool:
-    """Whether a job failed only because its case was changed meanwhile; the watcher publishes such a case again a few times."""
-    return (
-        job.state == "refused"
-        and job.code == InputChanged.__name__
-        and job.generation < MOST_REPEATS
-    )
 
 
 def newest_of(records: Iterable[JobRecord]) -> dict[str, JobRecord]:

@@ -3,7 +3,6 @@
 hidden folder complete → noted → shown → zip file archived, deleted or kept
 """
 
-import hashlib
 import shutil
 from glob import escape
 from pathlib import Path
@@ -31,7 +30,7 @@ def take_zip(context: WatcherContext, name: str, archive: Path) -> bool:
     Raises:
         OSError: storage failed, or the file is changed meanwhile.
     """
-    manifest, case = _manifest(archive), archive.with_suffix("")
+    manifest, case = Manifest.of_file(archive), archive.with_suffix("")
     identity = job_id(name, manifest, DefaceOptions())
     try:
         if not context.ledger.knows_zip(identity):
@@ -110,12 +109,3 @@ def _put_away(context: WatcherContext, name: str, archive: Path, identity: str) 
 
 def _hidden(case: Path) -> Path:
     return case.with_name(f".{case.name}.unpacking")
-
-
-def _manifest(archive: Path) -> Manifest:
-    """Fingerprint of the zip file itself."""
-    status = archive.stat(follow_symlinks=False)
-    row = f"{archive.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(
-        "utf-8", "surrogateescape"
-    )
-    return Manifest(files=1, bytes=status.st_size, digest=hashlib.sha256(row).hexdigest())

@@ -5,15 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from ctdeface_shared.errors import InputChanged
 from ctdeface_shared.jobs.history import NO_JOBS
 from ctdeface_shared.jobs.manifest import Manifest, job_id
 from ctdeface_shared.jobs.messages import DefaceJob
 from ctdeface_shared.jobs.options import DefaceOptions
+from ctdeface_shared.jobs.repeats import was_too_early
 from ctdeface_watcher.jobs.history import ABANDONED, PUBLISHING, PastJob
-
-MOST_REPEATS = 3
-"""So often a case is published again that was changed while it was worked on."""
 
 
 class IntakeResult(Enum):
@@ -50,7 +47,7 @@ def take_in(
         return IntakeResult.BUSY
     told = [job for job in settled.history if job.code not in NO_JOBS and job.state != ABANDONED]
     latest = told[-1] if told and told[-1].digest == settled.manifest.digest else None
-    generation = latest.generation + 1 if latest is not None and _was_too_early(latest) else 0
+    generation = latest.generation + 1 if latest is not None and was_too_early(latest) else 0
     if (
         latest is not None and generation
     ):  # a replay asked for more than the settings: what it withholds must stay withheld
@@ -72,12 +69,3 @@ def _after_all(history: Sequence[PastJob], now: datetime) -> datetime:
     """Return a moment after all earlier jobs whatever the clocks say: a drop that counts as older than its case's output is not shown."""
     last = max((job.created_at for job in history), default="")
     return max(now, datetime.fromisoformat(last) + timedelta(milliseconds=1)) if last else now
-
-
-def _was_too_early(job: PastJob) -> bool:
-    """Whether a job failed only because files came or went while it was worked on; what lies there now is what it wanted."""
-    return (
-        job.state == "refused"
-        and job.code == InputChanged.__name__
-        and job.generation < MOST_REPEATS
-    )

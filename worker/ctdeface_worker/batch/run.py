@@ -18,7 +18,7 @@ from ctdeface_shared.audit.writer import audit_log
 from ctdeface_shared.console import printable
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.exit_codes import EXIT_INTERRUPTED, EXIT_OK, EXIT_REFUSED, EXIT_USAGE
-from ctdeface_shared.lifecycle import stop_on_signals
+from ctdeface_shared.lifecycle import limit_threads, stop_on_signals, threads_per_case
 from ctdeface_shared.settings.loading import Settings
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.locks import sweep
@@ -181,10 +181,7 @@ def _work_through(
         waiting.put(case)
     tally = _Tally()
     jobs = min(plan.jobs, len(cases))
-    threads = batch.settings.work.threads or max((os.cpu_count() or 1) // jobs, 1)
-    os.environ.update(
-        {name: str(threads) for name in ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")}
-    )
+    limit_threads(threads_per_case(jobs, batch.settings.work.threads))
     ready = partial(
         prepare, batch.options.segmenter, plan.state_root / LOG, batch.settings.models.place
     )

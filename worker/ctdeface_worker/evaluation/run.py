@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ctdeface_worker
+from ctdeface_shared.lifecycle import limit_threads
 from ctdeface_worker.evaluation.inputs import Input, content_digest
 from ctdeface_worker.evaluation.trial import Agreement, Measure, Result, Row, try_input
 from ctdeface_worker.segmentation.base import Segmenter
@@ -82,11 +82,7 @@ def _rows(inputs: Sequence[Input], plan: Plan) -> Iterator[Row]:
     if plan.jobs == 1:
         yield from map(work, inputs)
         return
-    for threads in (
-        "OMP_NUM_THREADS",
-        "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
-    ):  # one per process, or they wait for each other
-        os.environ.setdefault(threads, "1")
+    limit_threads(1)  # more threads per process would only wait for each other
     with ProcessPoolExecutor(plan.jobs, initializer=_ignore_interrupts) as pool:
         try:
             yield from (

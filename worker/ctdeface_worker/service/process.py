@@ -1,6 +1,5 @@
 """The slots of one worker process: each a thread with a queue connection and a warm child of its own."""
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ from ctdeface_shared.audit.writer import AuditLog, audit_log
 from ctdeface_shared.broker import open_broker
 from ctdeface_shared.broker.settlement import RetryRule
 from ctdeface_shared.exit_codes import EXIT_OK
-from ctdeface_shared.lifecycle import boundary, stop_on_signals
+from ctdeface_shared.lifecycle import boundary, limit_threads, stop_on_signals, threads_per_case
 from ctdeface_shared.settings.service import ServiceConfig
 from ctdeface_shared.storage.locks import sweep
 from ctdeface_shared.tracing.spans import Tracer
@@ -63,10 +62,7 @@ def run_workers(
     """
     work = service.settings.work
     count = processes or work.jobs
-    each = threads or work.threads or max((os.cpu_count() or 1) // count, 1)
-    os.environ.update(
-        {name: str(each) for name in ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")}
-    )
+    limit_threads(threads_per_case(count, threads or work.threads))
     logs.configure()
     segmenter_named(
         service.settings.deface.segmenter, service.settings.models.place
