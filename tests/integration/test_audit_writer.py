@@ -50,7 +50,7 @@ from pathlib import Path
 from ctdeface_shared.audit.entry import CaseEnd, Outcome
 from ctdeface_shared.audit.writer import AuditLog, AuditTarget
 root = Path(sys.argv[1])
-with AuditLog(AuditTarget(folder=root / "audit", locks=root / "locks", writer="host", segment_bytes=20_000)) as log:
+with AuditLog(AuditTarget(folder=root / "audit", locks=root / "locks", writer="host", stale_seconds=4000, segment_bytes=20_000)) as log:
     for number in count():
         job = f"{sys.argv[2]}-{number}"
         log.record(CaseEnd(job_id=job, submitted_at="2026-01-02", outcome=Outcome.RELEASED, report="r", program="p"))

@@ -219,5 +219,5 @@ def test_a_refused_repetition_is_shown_with_its_own_report(
         == later
     )
     assert reports(spool, "a") == [released]
-    record(spool, later)
+    record(spool, later, stale_seconds=60)
     assert reports(spool, "a") == [released]

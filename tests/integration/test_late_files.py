@@ -25,7 +25,9 @@ def worker_of(watcher: RunningWatcher) -> Iterator[WorkerSlot]:
     """A slot of a worker that shares the watcher's queue and spool."""
     made = make_station(watcher.spool, MemoryBroker(watcher.broker.queue))
     rule = watcher.originals
-    rules = OutputRules(before_done=lambda report: archive(watcher.spool, report, rule))
+    rules = OutputRules(
+        stale_seconds=60, before_done=lambda report: archive(watcher.spool, report, rule)
+    )
     yield replace(made, originals=rule, resources=replace(made.resources, rules=rules))
     made.resources.child.close()
 

@@ -53,7 +53,7 @@ def report_of(spool: ServiceSpool, *, released: bool) -> CaseReport:
     )
     result = CaseResult(released=released, code="" if released else "FaceNotFound", files=files)
     report = describe("job-1", "a", Manifest.scan(folder), DefaceOptions(), result)
-    record(spool, report)
+    record(spool, report, stale_seconds=60)
     return report
 
 
@@ -135,7 +135,7 @@ def test_the_report_says_that_originals_are_left(spool: ServiceSpool, released: 
 
     if released:
         left = archive(spool, report, Originals.ARCHIVE, rename)
-        record(spool, replace(report, state=State.DONE, originals_left=left))
+        record(spool, replace(report, state=State.DONE, originals_left=left), stale_seconds=60)
         folder = spool.reports / "a/job-1"
     else:
         assert refuse(

@@ -33,7 +33,7 @@ OLD, NEW, NEWEST = (
     "2026-01-02T00:00:00.000+00:00",
     "2026-01-03T00:00:00.000+00:00",
 )
-RULES = OutputRules()
+RULES = OutputRules(stale_seconds=4000)
 
 
 class Killed(BaseException):
@@ -200,7 +200,7 @@ def test_a_refusal_never_replaces_the_report_of_a_published_job(spool: Spool) ->
         created_at=NEW,
         result=CaseResult(released=False, code="VerificationFailed"),
     )
-    record(spool, refused)
+    record(spool, refused, stale_seconds=60)
     folder = report_folder(spool, done)
     assert find_report(spool, "group/a", "job") == done
     assert CaseReport.from_json((folder / "repeat.json").read_bytes()) == refused
@@ -359,6 +359,7 @@ def test_a_case_that_was_marked_and_then_refused_by_a_later_attempt_is_not_publi
             state=State.REFUSED,
             result=CaseResult(released=False, code="VerificationFailed"),
         ),
+        stale_seconds=60,
     )
     mark_dead(staged)
     assert recover(spool, RULES) == ()

@@ -55,7 +55,9 @@ class Service:
 
     def work(self, originals: Originals = Originals.ARCHIVE) -> None:
         """Let the worker do what lies in the queue."""
-        rules = OutputRules(before_done=lambda report: archive(self.spool, report, originals))
+        rules = OutputRules(
+            stale_seconds=60, before_done=lambda report: archive(self.spool, report, originals)
+        )
         resources = CaseResources(
             spool=self.spool, rules=rules, settings=Settings(), child=self.child
         )

@@ -45,7 +45,7 @@ def refuse(spool: ServiceSpool, name: str) -> CaseReport:
         OPTIONS,
         failed(WorkerCrashed("the process ended with signal 9")),
     )
-    record(spool, report)
+    record(spool, report, stale_seconds=60)
     quarantine(spool, report, Originals.ARCHIVE)
     return report
 

@@ -48,7 +48,10 @@ def make_station(
 ) -> WorkerSlot:
     """Put a slot together."""
     settings = Settings(work=WorkSection(grace_period=grace, job_timeout=timeout))
-    rules = OutputRules(before_done=lambda report: archive(spool, report, Originals.ARCHIVE))
+    rules = OutputRules(
+        stale_seconds=settings.work.stale_seconds,
+        before_done=lambda report: archive(spool, report, Originals.ARCHIVE),
+    )
     resources = CaseResources(spool=spool, rules=rules, settings=settings, child=WarmChild(prepare))
     return WorkerSlot(
         name="slot-0",

@@ -58,8 +58,8 @@ class WatcherContext:
     max_unfinished: int
     min_free_gb: float
     stop: threading.Event
+    longest_job_seconds: float
     lost_seconds: float = 600.0
-    longest_job_seconds: float = 3900.0
     observer: Observer = NO_OBSERVER
     tracer: Tracer = NO_TRACER
     is_active: Callable[[], bool] = lambda: True

@@ -14,7 +14,7 @@ from ctdeface_shared.lifecycle import stop_on_signals
 from ctdeface_shared.settings.sections import WatchMode
 from ctdeface_shared.settings.service import ServiceConfig
 from ctdeface_shared.status.watcher_state import WATCHER_STATE
-from ctdeface_shared.storage.locks import locked, sweep
+from ctdeface_shared.storage.locks import MISSED_HEARTBEATS_SECONDS, locked, sweep
 from ctdeface_shared.tracing.start import traced
 from ctdeface_watcher.context import WatcherContext
 from ctdeface_watcher.inbox.events import wakeups
@@ -27,10 +27,6 @@ from ctdeface_watcher.observer import NO_OBSERVER, Observer
 from ctdeface_watcher.service import watch
 
 LOCK = "watcher"
-STALE_SECONDS = 120.0
-"""A watcher of another machine that showed no life for so long is gone."""
-ENDING_SECONDS = 300.0
-"""Within which a job that took too long has been ended."""
 TURN_SECONDS = 1.0
 """How often a second watcher, which waits for its turn, sees whether it shall stop instead."""
 
@@ -45,7 +41,7 @@ def run_watcher(service: ServiceConfig, metrics_port: int | None = None) -> int:
     """
     logs.configure()
     service.prepare()
-    sweep(service.spool.locks, stale_seconds=service.settings.work.job_timeout + ENDING_SECONDS)
+    sweep(service.spool.locks, stale_seconds=service.settings.work.stale_seconds)
     with (
         stop_on_signals() as stop,
         exported_metrics(service, metrics_port) as observer,
@@ -80,7 +76,7 @@ def _wait_for_turn(
                 locked(
                     service.spool.locks,
                     LOCK,
-                    stale_seconds=STALE_SECONDS,
+                    stale_seconds=MISSED_HEARTBEATS_SECONDS,
                     patience_seconds=TURN_SECONDS,
                 )
             )
@@ -125,6 +121,6 @@ def post_of(
         max_unfinished=settings.max_unfinished,
         min_free_gb=service.settings.output.min_free_gb,
         stop=stop,
-        longest_job_seconds=service.settings.work.job_timeout + ENDING_SECONDS,
+        longest_job_seconds=service.settings.work.stale_seconds,
         observer=observer,
     )

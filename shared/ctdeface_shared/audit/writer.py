@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from typing import Protocol, Self
@@ -18,7 +17,7 @@ from ctdeface_shared.audit.entry import UNSIGNED, CaseEnd, Entry, Outcome
 from ctdeface_shared.errors import StorageUnavailable
 from ctdeface_shared.settings.sections import AuditSection
 from ctdeface_shared.storage import atomic
-from ctdeface_shared.storage.locks import locked
+from ctdeface_shared.storage.locks import lock_name, locked
 from ctdeface_shared.storage.spool import PRIVATE, Spool
 
 CLOCKS_APART_SECONDS = 86_400.0
@@ -55,8 +54,8 @@ class AuditTarget:
     folder: Path
     locks: Path
     writer: str
+    stale_seconds: float
     key: Signer | None = None
-    stale_seconds: float = 4000.0
     segment_bytes: int = SEGMENT_BYTES
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
@@ -163,11 +162,10 @@ class AuditLog:
             name = f"{self.target.writer}.{number}"
             lock = ExitStack()
             try:
-                lock_name = sha256(f"audit {name}".encode()).hexdigest()[:32]
                 ours = lock.enter_context(
                     locked(
                         self.target.locks,
-                        lock_name,
+                        lock_name(f"audit {name}"),
                         stale_seconds=self.target.stale_seconds,
                         patience_seconds=0.0,
                     )

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from pathlib import Path
 
 from ctdeface_shared.errors import CtDefaceError, StorageUnavailable
@@ -29,12 +28,11 @@ from ctdeface_shared.replay.request import (
     write_order,
 )
 from ctdeface_shared.storage import atomic
-from ctdeface_shared.storage.locks import HEARTBEAT_SECONDS, locked
+from ctdeface_shared.storage.locks import MISSED_HEARTBEATS_SECONDS, claim_name, lock_name, locked
 from ctdeface_shared.storage.spool import ServiceSpool, case_path
 
 REPLAYED = "replayed.json"
 """In the quarantine, beside the report of a job that was replayed."""
-STALE_SECONDS = 6 * HEARTBEAT_SECONDS
 PATIENCE_SECONDS = 5.0
 Records = Sequence[JobRecord]
 
@@ -95,12 +93,14 @@ def replay_case(replay: Replay, case: str) -> ReplayRequest:
         BrokerUnavailable: the queue did not confirm; run it again.
         StorageUnavailable: storage failed; run it again.
     """
-    with _alone(replay.spool, f"replay {case}"), atomic.storage_errors():
+    with _alone(replay.spool, lock_name(f"replay {case}")), atomic.storage_errors():
         records = JobReader(replay.spool.reports).of_case(case)
         latest = max(
             (one for one in records if one.state), key=lambda one: one.age_key, default=None
         )
-        with _alone(replay.spool, f"job {latest.job_id}" if latest else f"new {case}"):
+        with _alone(
+            replay.spool, claim_name(latest.job_id) if latest else lock_name(f"new {case}")
+        ):
             return _replay(replay, case, records, latest)
 
 
@@ -188,16 +188,15 @@ def find_source(spool: ServiceSpool, case: str, replayed: str, digest: str) -> S
 
 
 @contextmanager
-def _alone(spool: ServiceSpool, what: str) -> Iterator[None]:
+def _alone(spool: ServiceSpool, name: str) -> Iterator[None]:
     """Keep other replays away from a case, and wait for the worker that is just putting its originals away: it claims its job alike."""
     with ExitStack() as stack:
         try:
-            name = sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:32]
             stack.enter_context(
                 locked(
                     spool.locks,
                     name,
-                    stale_seconds=STALE_SECONDS,
+                    stale_seconds=MISSED_HEARTBEATS_SECONDS,
                     patience_seconds=PATIENCE_SECONDS,
                 )
             )

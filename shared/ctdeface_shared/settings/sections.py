@@ -93,6 +93,10 @@ class OutputSection(Section):
         return self.folder_mode & 0o666
 
 
+_ENDING_SECONDS = 300.0
+"""A job that exceeded its timeout has been ended, and its folders released, within this time."""
+
+
 class WorkSection(Section):
     """How much of the machine is used."""
 
@@ -116,6 +120,11 @@ class WorkSection(Section):
         gt=0,
         description="A case whose process holds more than this is ended; none sets no limit.",
     )
+
+    @property
+    def stale_seconds(self) -> float:
+        """Seconds without a sign of life after which a job or folder is abandoned."""
+        return self.job_timeout + _ENDING_SECONDS
 
 
 class SpoolSection(Section):

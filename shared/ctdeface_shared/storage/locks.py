@@ -33,6 +33,11 @@ OWNER_FILE = ".owner.json"
 UNFINISHED = "unfinished.json"
 """A folder with this file outlives its owner: what is in it is still wanted, and no sweep removes it."""
 HEARTBEAT_SECONDS = 20.0
+MISSED_HEARTBEATS_SECONDS = 6 * HEARTBEAT_SECONDS
+"""The holder of a claim on another machine counts as dead after this time without a heartbeat.
+
+If it lives after all, its work is done twice, which the publishing journal makes harmless.
+"""
 _PRIVATE = 0o700
 _TAKEOVER_SECONDS = 60.0
 _TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY})
@@ -113,9 +118,29 @@ def locked(
                 _left.discard(token)
 
 
+def lock_name(subject: str) -> str:
+    """Return the folder name of the lock on a subject.
+
+    Args:
+        subject: any text, also with characters that a folder name cannot have.
+    """
+    return sha256(subject.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def case_lock_name(case: str) -> str:
+    """Return the name of the lock that guards a case's output."""
+    return lock_name(case)
+
+
 def claim_name(job_id: str) -> str:
-    """Name of the lock that the worker of a job holds; job ids are not trusted as names."""
-    return sha256(f"job {job_id}".encode()).hexdigest()[:32]
+    """Return the name of the lock that the worker of a job holds."""
+    return lock_name(f"job {job_id}")
+
+
+def is_claimed(locks: Path, job_id: str) -> bool:
+    """Return whether a live worker holds a job."""
+    claim = locks / claim_name(job_id)
+    return claim.is_dir() and not is_abandoned(claim, MISSED_HEARTBEATS_SECONDS)
 
 
 def is_abandoned(folder: Path, stale_seconds: float) -> bool:

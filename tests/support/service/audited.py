@@ -51,6 +51,7 @@ def log_in(
             folder=root / "audit",
             locks=root / "locks",
             writer="host",
+            stale_seconds=4000.0,
             key=key,
             segment_bytes=segment_bytes,
         )
@@ -93,7 +94,9 @@ def problems(root: Path, trust: Trust = UNSIGNED_TRUST) -> list[str]:
 
 def rules_with(log: AuditLog, spool: Spool) -> OutputRules:
     """Rules of publication that enter a case before it is done, as the commands have them."""
-    return OutputRules(before_done=partial(attest, log, spool, Outcome.REJECTED))
+    return OutputRules(
+        stale_seconds=4000.0, before_done=partial(attest, log, spool, Outcome.REJECTED)
+    )
 
 
 def release(

@@ -81,6 +81,7 @@ class RunningWatcher:
                     max_unfinished=self.max_unfinished,
                     min_free_gb=self.min_free_gb,
                     stop=stop,
+                    longest_job_seconds=3900.0,
                     lost_seconds=self.lost_seconds,
                 )
             )

@@ -11,7 +11,7 @@ from ctdeface_shared.jobs.history import FINAL, ORDERED, instant
 from ctdeface_shared.jobs.messages import read_options
 from ctdeface_shared.jobs.options import DefaceOptions
 from ctdeface_shared.replay.request import pending_orders
-from ctdeface_shared.storage.locks import HEARTBEAT_SECONDS, UNFINISHED, claim_name, is_abandoned
+from ctdeface_shared.storage.locks import UNFINISHED, is_claimed
 from ctdeface_shared.storage.spool import ServiceSpool, case_path
 
 PUBLISHING = frozenset({"prepared", "published"})
@@ -93,8 +93,7 @@ def _jobs(spool: ServiceSpool, case: str) -> Iterator[PastJob]:
 
 def _is_in_hand(spool: ServiceSpool, job_id: str, staged: str) -> bool:
     """Whether a worker is publishing a job, or the next one to start will: after a restore from a backup nobody does."""
-    claim = spool.locks / claim_name(job_id)
-    if claim.is_dir() and not is_abandoned(claim, 6 * HEARTBEAT_SECONDS):
+    if is_claimed(spool.locks, job_id):
         return True
     return bool(staged) and (spool.staging / Path(staged).name / UNFINISHED).exists()
 

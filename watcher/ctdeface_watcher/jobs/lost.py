@@ -10,14 +10,13 @@ from ctdeface_shared.broker.protocols import Broker
 from ctdeface_shared.errors import PermanentError
 from ctdeface_shared.jobs.history import ATTEMPTS
 from ctdeface_shared.jobs.messages import decode_job
-from ctdeface_shared.storage.locks import HEARTBEAT_SECONDS, claim_name, is_abandoned
+from ctdeface_shared.storage.locks import is_claimed
 from ctdeface_shared.storage.spool import case_path
 from ctdeface_watcher.context import WatcherContext, WatchState
 from ctdeface_watcher.jobs.ledger import Entry
 
 _PAUSE_SECONDS = 60.0
 _MOST_DEAD = 1000
-_STALE_SECONDS = 6 * HEARTBEAT_SECONDS
 
 _log = logs.logger(__name__)
 
@@ -59,8 +58,7 @@ def find_lost(context: WatcherContext, state: WatchState) -> bool:
 
 def _is_worked_on(context: WatcherContext, entry: Entry) -> bool:
     """Whether a worker has the job in hand, which not every queue can tell: its claim lives, or it may still last."""
-    claim = context.spool.locks / claim_name(entry.job_id)
-    if claim.is_dir() and not is_abandoned(claim, _STALE_SECONDS):
+    if is_claimed(context.spool.locks, entry.job_id):
         return True
     record = case_path(context.spool.reports, entry.case) / entry.job_id / ATTEMPTS
     try:

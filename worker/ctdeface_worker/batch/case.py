@@ -25,8 +25,6 @@ from ctdeface_worker.publishing.journal import find_report, record
 from ctdeface_worker.publishing.outbox import OutputRules
 from ctdeface_worker.report.model import CaseReport, failed
 
-GRACE_SECONDS = 300.0
-"""Folders of other machines that nobody touched for the job timeout and this long are abandoned."""
 NIFTI = "nifti"
 
 _log = logs.logger(__name__)
@@ -57,11 +55,6 @@ class Batch:
     attest: Callable[[CaseReport], None] = lambda _: None
 
     @property
-    def stale_seconds(self) -> float:
-        """After which time without a sign of life a folder of another machine is abandoned."""
-        return self.settings.work.job_timeout + GRACE_SECONDS
-
-    @property
     def rules(self) -> OutputRules:
         """How released cases lie on the disk; their NIfTI files are there before a job is done."""
         output = self.settings.output
@@ -69,7 +62,7 @@ class Batch:
             folder_mode=output.folder_mode,
             file_mode=output.file_mode,
             group=output.outbox_group,
-            stale_seconds=self.stale_seconds,
+            stale_seconds=self.settings.work.stale_seconds,
             before_done=self.complete,
         )
 
@@ -191,7 +184,9 @@ def _refused(batch: Batch, order: CaseInput, error: Exception) -> CaseReport:
     """Describe a case that was broken off, and record that unless a person broke it off."""
     report = order.report(failed(_known(error)))
     if not batch.stop.is_set():
-        recorded = boundary(partial(record, batch.spool, report, stale_seconds=batch.stale_seconds))
+        recorded = boundary(
+            partial(record, batch.spool, report, stale_seconds=batch.settings.work.stale_seconds)
+        )
         if isinstance(recorded, Exception):
             sys.stderr.write(
                 f"ctdeface: the report of {printable(order.case)} could not be written: {printable(str(recorded))}\n"

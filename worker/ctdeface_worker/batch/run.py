@@ -23,7 +23,7 @@ from ctdeface_shared.settings.loading import Settings
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.locks import sweep
 from ctdeface_shared.storage.spool import Spool
-from ctdeface_worker.batch.case import GRACE_SECONDS, Batch, bring
+from ctdeface_worker.batch.case import Batch, bring
 from ctdeface_worker.batch.discovery import Case, find_cases, left_out
 from ctdeface_worker.batch.progress import Display, display, line_of, summary
 from ctdeface_worker.case.child_process import Run, WarmChild
@@ -81,11 +81,10 @@ def run_batch(plan: BatchPlan, settings: Settings) -> int:
     spool.prepare(outbox_mode=settings.output.folder_mode)
     if plan.nifti_root is not None:
         prepare_nifti_root(plan.nifti_root, settings.output.folder_mode)
-    stale_seconds = settings.work.job_timeout + GRACE_SECONDS
     with (
         _logging_to(plan.state_root / LOG),
         stop_on_signals() as stop,
-        audit_log(spool, settings.audit, stale_seconds=stale_seconds) as log,
+        audit_log(spool, settings.audit, stale_seconds=settings.work.stale_seconds) as log,
     ):
         batch = Batch(
             spool=spool,
@@ -100,7 +99,7 @@ def run_batch(plan: BatchPlan, settings: Settings) -> int:
         with atomic.storage_errors():
             recover(spool, batch.rules)
             for folder in (spool.staging, spool.work, spool.locks):
-                sweep(folder, stale_seconds=batch.stale_seconds)
+                sweep(folder, stale_seconds=batch.settings.work.stale_seconds)
         console = Console()
         tally = _work_through(batch, cases, plan, console)
         summary(console, tally.reports, tally.skipped)

@@ -146,7 +146,7 @@ def attempt(order: CaseInput, resources: CaseResources, notify: Notify) -> CaseR
         report = order.report(result)
         resources.keep(report, work, staged)
         if not result.released:
-            record(spool, report)
+            record(spool, report, stale_seconds=resources.rules.stale_seconds)
             return report
         notify("publish")
         keep_pictures(spool, report, work)

@@ -22,13 +22,12 @@ from ctdeface_shared.errors import (
     VerificationFailed,
 )
 from ctdeface_shared.storage import atomic
-from ctdeface_shared.storage.locks import UNFINISHED, is_abandoned, locked, remove
+from ctdeface_shared.storage.locks import UNFINISHED, case_lock_name, is_abandoned, locked, remove
 from ctdeface_shared.storage.spool import PRIVATE, Spool, case_path
 from ctdeface_worker.publishing.journal import (
     REPORT,
     find_report,
     is_over,
-    lock_name,
     published_reports,
     record,
     report_folder,
@@ -87,7 +86,7 @@ def publish(
         mark = {"outbox": spool.outbox.stat().st_ino, "report": json.loads(report.to_json())}
         atomic.write_file(staged / UNFINISHED, json.dumps(mark).encode())
         step("marked")
-        record(spool, report)
+        record(spool, report, stale_seconds=rules.stale_seconds)
         step("prepared")
         return _commit(spool, report, rules, step)
 
@@ -191,7 +190,7 @@ def _shown(spool: Spool, report: CaseReport) -> CaseReport | None:
 
 def _commit(spool: Spool, report: CaseReport, rules: OutputRules, step: Step) -> CaseReport:
     try:
-        with locked(spool.locks, lock_name(report.case), stale_seconds=rules.stale_seconds):
+        with locked(spool.locks, case_lock_name(report.case), stale_seconds=rules.stale_seconds):
             return _commit_locked(spool, report, rules, step)
     except (PermanentError, ConfigurationError):
         _forget(spool, report)
@@ -203,7 +202,7 @@ def _commit_locked(spool: Spool, report: CaseReport, rules: OutputRules, step: S
     staged = spool.staging / report.staged / "dicom"
     if is_superseded(spool, report):
         superseded = replace(report, state=State.SUPERSEDED, staged="")
-        record(spool, superseded)
+        record(spool, superseded, stale_seconds=rules.stale_seconds)
         _forget(spool, report)
         return superseded
     shown = _shown(spool, report)
@@ -231,12 +230,12 @@ def _commit_locked(spool: Spool, report: CaseReport, rules: OutputRules, step: S
 
 def _finish(spool: Spool, report: CaseReport, rules: OutputRules, step: Step) -> CaseReport:
     published = report.at(State.PUBLISHED)
-    record(spool, published)
+    record(spool, published, stale_seconds=rules.stale_seconds)
     step("published")
     left = rules.before_done(published)
     step("before done")
     done = replace(report, state=State.DONE, staged="", originals_left=bool(left))
-    record(spool, done)
+    record(spool, done, stale_seconds=rules.stale_seconds)
     step("done")
     _forget(spool, report)
     return done

@@ -1,11 +1,10 @@
 """The reports on the disk: what a person reads, and the journal that says how far a job came."""
 
 from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 
 from ctdeface_shared.storage import atomic
-from ctdeface_shared.storage.locks import locked
+from ctdeface_shared.storage.locks import case_lock_name, locked
 from ctdeface_shared.storage.spool import PRIVATE, Spool, case_path
 from ctdeface_worker.report.html import render
 from ctdeface_worker.report.model import CaseReport, State
@@ -13,7 +12,6 @@ from ctdeface_worker.report.model import CaseReport, State
 REPORT = "report.json"
 REPEAT = "repeat.json"
 """A repetition of a published job that was refused, or is not published yet; the report of what is published stays as it is."""
-STALE_SECONDS = 4000.0
 
 
 def report_folder(spool: Spool, report: CaseReport) -> Path:
@@ -21,7 +19,7 @@ def report_folder(spool: Spool, report: CaseReport) -> Path:
     return case_path(spool.reports, report.case) / report.job_id
 
 
-def record(spool: Spool, report: CaseReport, *, stale_seconds: float = STALE_SECONDS) -> None:
+def record(spool: Spool, report: CaseReport, *, stale_seconds: float) -> None:
     """Write report.json, the journal, and report.html beside it, each replaced at once.
 
     While a job is published nothing but its next publication replaces its report, and then the
@@ -36,7 +34,7 @@ def record(spool: Spool, report: CaseReport, *, stale_seconds: float = STALE_SEC
         if report.state is not State.REFUSED:
             record_locked(spool, report)
             return
-        with locked(spool.locks, lock_name(report.case), stale_seconds=stale_seconds):
+        with locked(spool.locks, case_lock_name(report.case), stale_seconds=stale_seconds):
             record_locked(spool, report)
 
 
@@ -93,11 +91,6 @@ def keep_pictures(spool: Spool, report: CaseReport, work: Path) -> None:
         for picture in sorted((work / "preview").glob("*.png")):
             atomic.make_folder(folder, mode=PRIVATE)
             atomic.write_file(folder / picture.name, picture.read_bytes())
-
-
-def lock_name(case: str) -> str:
-    """Name the lock of a case, whatever characters the case has."""
-    return sha256(case.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _write(folder: Path, report: CaseReport) -> None:

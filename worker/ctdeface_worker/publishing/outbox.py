@@ -27,10 +27,10 @@ class OutputRules:
             there until the job is done. True: the originals could not be put away.
     """
 
+    stale_seconds: float
     folder_mode: int = 0o750
     file_mode: int = 0o640
     group: str | None = None
-    stale_seconds: float = 4000.0
     before_done: Callable[[CaseReport], bool | None] = lambda _: None
 
 

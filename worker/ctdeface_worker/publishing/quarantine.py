@@ -5,10 +5,10 @@ from dataclasses import replace
 
 from ctdeface_shared.errors import StorageUnavailable
 from ctdeface_shared.jobs.options import Originals
-from ctdeface_shared.storage.locks import UNFINISHED, locked
+from ctdeface_shared.storage.locks import UNFINISHED, case_lock_name, locked
 from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_worker.publishing import originals
-from ctdeface_worker.publishing.journal import find_report, lock_name, record_locked
+from ctdeface_worker.publishing.journal import find_report, record_locked
 from ctdeface_worker.publishing.outbox import holds
 from ctdeface_worker.report.model import CaseReport, State
 
@@ -38,7 +38,7 @@ def refuse(
             job.
     """
     try:
-        with locked(spool.locks, lock_name(report.case), stale_seconds=stale_seconds):
+        with locked(spool.locks, case_lock_name(report.case), stale_seconds=stale_seconds):
             there = find_report(spool, report.case, report.job_id)
             if there is not None and there.is_published and there.created_at == report.created_at:
                 return there

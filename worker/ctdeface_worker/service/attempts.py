@@ -9,12 +9,10 @@ from pathlib import Path
 
 from ctdeface_shared.errors import CtDefaceError, StorageUnavailable
 from ctdeface_shared.storage import atomic
-from ctdeface_shared.storage.locks import HEARTBEAT_SECONDS, claim_name, locked
+from ctdeface_shared.storage.locks import MISSED_HEARTBEATS_SECONDS, claim_name, locked
 from ctdeface_shared.storage.spool import PRIVATE
 
 RECORD = "attempts.log"
-STALE_SECONDS = 6 * HEARTBEAT_SECONDS
-"""A worker of another machine that shows no life for so long has lost its jobs; if it lives after all, work is done twice."""
 _BEGUN, _HANDED_BACK = "begun", "handed back"
 
 
@@ -32,7 +30,12 @@ def claimed(locks: Path, job_id: str) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             stack.enter_context(
-                locked(locks, claim_name(job_id), stale_seconds=STALE_SECONDS, patience_seconds=0)
+                locked(
+                    locks,
+                    claim_name(job_id),
+                    stale_seconds=MISSED_HEARTBEATS_SECONDS,
+                    patience_seconds=0,
+                )
             )
         except StorageUnavailable:
             raise JobInProgress("another worker is at this job") from None

@@ -34,9 +34,6 @@ from ctdeface_worker.service.tracing import JobTrace
 
 Pipeline: TypeAlias = Callable[[str], Run[CaseTask, CaseResult]]
 
-GRACE_SECONDS = 300.0
-"""Folders that nobody touched for the job timeout and this long are abandoned."""
-
 _log = logs.logger(__name__)
 
 
@@ -75,12 +72,12 @@ def run_workers(
         # first: whoever is asked to end while it begins leaves no lock behind
         stop_on_signals() as stop,
         audit_log(
-            service.spool, service.settings.audit, stale_seconds=_stale_seconds(service)
+            service.spool, service.settings.audit, stale_seconds=service.settings.work.stale_seconds
         ) as log,
     ):
         recover(service.spool, _rules(service, log))
         for folder in (service.spool.staging, service.spool.work, service.spool.locks):
-            sweep(folder, stale_seconds=_stale_seconds(service))
+            sweep(folder, stale_seconds=service.settings.work.stale_seconds)
         with (
             exported_metrics(service, metrics_port, find) as metrics,
             traced(service.settings.traces, "ctdeface-worker") as tracer,
@@ -147,17 +144,13 @@ def _put_away(service: ServiceConfig, log: AuditLog | None, report: CaseReport) 
     return left
 
 
-def _stale_seconds(service: ServiceConfig) -> float:
-    return service.settings.work.job_timeout + GRACE_SECONDS
-
-
 def _rules(service: ServiceConfig, log: AuditLog | None) -> OutputRules:
     settings = service.settings
     return OutputRules(
         folder_mode=settings.output.folder_mode,
         file_mode=settings.output.file_mode,
         group=settings.output.outbox_group,
-        stale_seconds=_stale_seconds(service),
+        stale_seconds=service.settings.work.stale_seconds,
         before_done=partial(_put_away, service, log),
     )
 
