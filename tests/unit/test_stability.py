@@ -9,7 +9,6 @@ from ctdeface_watcher.inbox.stability import (
     SettleTimes,
     Snapshot,
     Verdict,
-    is_unfinished,
     judge,
     look,
 )
@@ -73,12 +72,3 @@ def test_an_empty_folder_is_no_case() -> None:
     """It waits for files."""
     empty = Snapshot(files=0, bytes=0, newest_ns=0)
     assert judge(after((0.0, empty), (30.0, empty)), PATIENCE, 30.0) is Verdict.WAITING
-
-
-@pytest.mark.parametrize(
-    ("name", "unfinished"),
-    [("a.dcm", False), ("a.dcm.part", True), (".a.dcm.x7Y", True), ("b.TMP", True)],
-)
-def test_names_tell_files_in_progress(name: str, unfinished: bool) -> None:
-    """Suffixes of copying tools and rsync's leading dot."""
-    assert is_unfinished(name) is unfinished

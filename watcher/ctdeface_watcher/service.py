@@ -130,9 +130,9 @@ def look_once(context: WatcherContext, watch_state: WatchState) -> Inbox:
         )  # their names may be a patient's; `ctdeface status` shows them
     watch_state.told = frozenset(inbox.strays)
     zips = {path.relative_to(context.spool.inbox).as_posix(): path for path in inbox.zips}
-    shut = [path.relative_to(context.spool.inbox).as_posix() for path in inbox.shut]
-    watch_state.forget_all_but(inbox.cases.keys() | zips.keys() | set(shut))
-    for name in shut:
+    unreadable = [path.relative_to(context.spool.inbox).as_posix() for path in inbox.unreadable]
+    watch_state.forget_all_but(inbox.cases.keys() | zips.keys() | set(unreadable))
+    for name in unreadable:
         _say_unusable(watch_state, name, f"it cannot be read: {os.strerror(errno.EACCES)}")
     _has_to_wait(context, watch_state)
     blocked = _go_on_gathering(context, watch_state)

@@ -12,6 +12,7 @@ from ctdeface_shared.doctor.finding import Finding, ok, problem, warning
 from ctdeface_shared.doctor.storage import nearest_existing
 from ctdeface_shared.settings.sections import OFF, WatchMode
 from ctdeface_shared.settings.service import ServiceConfig
+from ctdeface_shared.storage.case_folders import parent_folders
 from ctdeface_shared.storage.file_systems import NETWORK_KINDS, kind_of
 
 CHECKS = "ctdeface.checks"
@@ -148,25 +149,11 @@ def _file_events(service: ServiceConfig) -> Finding:
             f"the inbox is on {kind}, where drops from other machines cause no file events: "
             "set watch.mode to polling",
         )
-    folders = _count_above_cases(service.spool.inbox, service.settings.watch.case_depth)
+    try:
+        folders = len(list(parent_folders(service.spool.inbox, service.settings.watch.case_depth)))
+    except OSError:
+        folders = 1  # the missing inbox has a finding of its own
     text = f"{folders} folders to watch, {allowed} allowed (fs.inotify.max_user_watches)"
     if folders < WATCH_SHARE * allowed:
         return ok("events", text)
     return warning("events", f"{text}: raise it with sysctl, or set watch.mode to polling")
-
-
-def _count_above_cases(folder: Path, depth: int) -> int:
-    """Count the folders above the cases; the watcher listens to these only."""
-    try:
-        below = (
-            [
-                Path(entry.path)
-                for entry in os.scandir(folder)
-                if entry.is_dir(follow_symlinks=False)
-            ]
-            if depth > 1
-            else []
-        )
-    except OSError:
-        return 0
-    return 1 + sum(_count_above_cases(inner, depth - 1) for inner in below)

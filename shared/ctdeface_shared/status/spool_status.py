@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from ctdeface_shared.errors import UnsafeArchive
 from ctdeface_shared.jobs.history import NO_JOBS, ORDERED, JobReader, JobRecord, gone_is_no_error
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.repeats import was_too_early
+from ctdeface_shared.storage.case_folders import PathKind, is_hidden, is_ignored, walk
 from ctdeface_shared.storage.spool import ServiceSpool, case_path
 
 HOUR_SECONDS = 3600.0
@@ -131,7 +131,7 @@ class SpoolScanner:
             OSError: a folder cannot be read, for another reason than that it is gone.
         """
         inbox = dict(
-            _below(self._spool.inbox, self._depth, self._ignore, shut_counts=True)
+            _entries_of_cases(self._spool.inbox, self._depth, self._ignore, with_unreadable=True)
         )  # before the reports: what ends meanwhile is seen twice, not lost
         records = self._jobs.read()
         known = [one for one in records if one.state != ORDERED or one.case in inbox]
@@ -154,7 +154,9 @@ class SpoolScanner:
             at=now,
             waiting=tuple(sorted(waiting)),
             in_flight=tuple(sorted(in_flight)),
-            released=sum(path.is_dir() for _, path in _below(self._spool.outbox, self._depth, ())),
+            released=sum(
+                path.is_dir() for _, path in _entries_of_cases(self._spool.outbox, self._depth)
+            ),
             refused=self._refused(newest, waiting.keys() | in_flight),
             oldest_waiting_seconds=max(
                 (max(now - since, 0.0) for since in waiting.values()), default=None
@@ -202,7 +204,7 @@ class SpoolScanner:
         """Whether something lies in a case that counts; in a folder that may not be read there may be anything."""
         errors: list[OSError] = []
         names = (name for _, _, names in os.walk(folder, onerror=errors.append) for name in names)
-        found = any(not any(fnmatch(name, pattern) for pattern in self._ignore) for name in names)
+        found = any(not is_ignored(name, self._ignore) for name in names)
         return found or any(isinstance(error, PermissionError) for error in errors)
 
     def _refused(self, newest: Mapping[str, JobRecord], elsewhere: set[str]) -> tuple[Refused, ...]:
@@ -278,34 +280,26 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-def _below(
-    root: Path, depth: int, ignore: Sequence[str], *, shut_counts: bool = False
+def _entries_of_cases(
+    root: Path, depth: int, ignore: Sequence[str] = (), *, with_unreadable: bool = False
 ) -> Iterator[tuple[str, Path]]:
-    """Yield what lies where cases lie, by name; hidden and ignored names, and what lies above the cases, do not count.
+    """Yield name and path of each entry at the case level.
 
     Args:
-        root: where to begin.
-        depth: cases lie so many levels below.
-        ignore: patterns of names that do not count.
-        shut_counts: whether a folder above the cases that may not be read is yielded itself, in
-            place of what lies there.
+        root: folder to start from; none if it does not exist.
+        depth: level of the cases.
+        ignore: patterns of names that do not count; hidden names never do.
+        with_unreadable: also yield folders above the case level that this user may not read.
 
     Raises:
-        OSError: a folder cannot be read, for another reason than that it is gone.
+        OSError: a folder cannot be read.
     """
-    found: list[Path] = [root]
-    for level in range(depth):
-        above, found = found, []
-        for folder in above:
-            if shut_counts and folder != root and not os.access(folder, os.R_OK | os.X_OK):
-                found.append(folder)
-                continue
-            with gone_is_no_error(), os.scandir(folder) as entries:
-                for entry in entries:
-                    counts = not entry.name.startswith(".") and not any(
-                        fnmatch(entry.name, pattern) for pattern in ignore
-                    )
-                    if counts and (level == depth - 1 or entry.is_dir(follow_symlinks=False)):
-                        found.append(Path(entry.path))
-    for path in found:
-        yield path.relative_to(root).as_posix(), path
+
+    def skips(name: str) -> bool:
+        return is_hidden(name) or is_ignored(name, ignore)
+
+    with gone_is_no_error():
+        for found in walk(root, depth, skips=skips):
+            is_unreadable = found.kind is PathKind.UNREADABLE
+            if found.level == depth or (is_unreadable and with_unreadable):
+                yield found.path.relative_to(root).as_posix(), found.path

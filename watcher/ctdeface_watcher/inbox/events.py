@@ -8,7 +8,7 @@ holds a handful of the kernel's watches, however many cases came and went.
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
@@ -18,6 +18,7 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 from ctdeface_shared import logs
+from ctdeface_shared.storage.case_folders import parent_folders
 
 TICK_SECONDS = 0.2
 RETRY_SECONDS = 60.0
@@ -85,7 +86,7 @@ class Inotify(FileSystemEventHandler):
 
     def _listen(self) -> None:
         """Follow the folders that now have the names. Where the kernel gives no more watches, time alone wakes the watcher up."""
-        places = dict(_above_cases(self._root, self._depth))
+        places = _folders_to_watch(self._root, self._depth)
         if self._hears(places) or (
             self._refused_at is not None and monotonic() - self._refused_at < RETRY_SECONDS
         ):
@@ -119,26 +120,15 @@ def wakeups(root: Path, *, polling: bool, depth: int = 1) -> Wakeups:
     return Polling() if polling else Inotify(root, depth)
 
 
-def _above_cases(folder: Path, depth: int) -> Iterator[tuple[Path, tuple[int, int]]]:
-    """Yield the folders that hold cases, or folders of them, each with what tells it from another of the same name.
+def _folders_to_watch(root: Path, depth: int) -> dict[Path, tuple[int, int]]:
+    """Return device and inode of each folder that holds cases, or folders of them.
 
-    The kernel tells nothing about one that may not be read, and would refuse to listen to any.
+    Folders that this user may not read are left out: the kernel refuses to watch them.
     """
-    try:
-        status = folder.stat()
-        below = (
-            [
-                Path(entry.path)
-                for entry in os.scandir(folder)
-                if entry.is_dir(follow_symlinks=False)
-            ]
-            if depth > 1
-            else []
-        )
-    except OSError:
-        return
-    if not os.access(folder, os.R_OK):
-        return
-    yield folder, (status.st_dev, status.st_ino)
-    for inner in below:
-        yield from _above_cases(inner, depth - 1)
+    folders: dict[Path, tuple[int, int]] = {}
+    with suppress(OSError):  # the inbox is missing, or was removed during the walk
+        for folder in parent_folders(root, depth):
+            status = folder.stat()
+            if os.access(folder, os.R_OK):
+                folders[folder] = (status.st_dev, status.st_ino)
+    return folders

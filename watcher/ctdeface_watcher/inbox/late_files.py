@@ -17,9 +17,9 @@ from pathlib import Path
 from ctdeface_shared.errors import MixedPatients
 from ctdeface_shared.jobs.history import NO_JOBS
 from ctdeface_shared.storage import atomic
+from ctdeface_shared.storage.case_folders import is_unfinished
 from ctdeface_shared.storage.spool import ServiceSpool, case_path
 from ctdeface_watcher.inbox.scan import InboxRules
-from ctdeface_watcher.inbox.stability import is_unfinished
 from ctdeface_watcher.jobs.history import PastJob, files_of, history_of
 
 TOGETHER = ".together"

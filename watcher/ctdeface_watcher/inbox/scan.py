@@ -3,10 +3,10 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 
-from ctdeface_watcher.inbox.stability import Snapshot, is_unfinished
+from ctdeface_shared.storage.case_folders import PathKind, is_ignored, is_unfinished, walk
+from ctdeface_watcher.inbox.stability import Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,10 @@ class InboxRules:
     marker: str | None = None
     ignore: Sequence[str] = ()
 
+    def skips(self, name: str) -> bool:
+        """Return True for a name that is not a case yet, or never."""
+        return is_unfinished(name) or is_ignored(name, self.ignore)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inbox:
@@ -32,14 +36,13 @@ class Inbox:
         cases: folders by the name of the case, parts joined by `/`.
         zips: zip files lying where cases lie.
         strays: other files and links above the cases; they are reported, not processed.
-        shut: what may not be looked into or at above the cases; whether cases lie there, nobody can
-            say.
+        unreadable: folders above the case level that this user may not read.
     """
 
     cases: dict[str, Path]
     zips: tuple[Path, ...]
     strays: tuple[Path, ...]
-    shut: tuple[Path, ...] = ()
+    unreadable: tuple[Path, ...] = ()
 
 
 def read_inbox(root: Path, rules: InboxRules) -> Inbox:
@@ -51,24 +54,16 @@ def read_inbox(root: Path, rules: InboxRules) -> Inbox:
     cases: dict[str, Path] = {}
     zips: list[Path] = []
     strays: list[Path] = []
-    shut: list[Path] = []
-    for path, level in _above_cases(root, rules):
-        try:
-            if path.is_symlink() or not path.is_dir():
-                (
-                    zips
-                    if level == rules.case_depth
-                    and path.suffix.lower() == ".zip"
-                    and not path.is_symlink()
-                    else strays
-                ).append(path)
-            elif level == rules.case_depth:
-                cases[path.relative_to(root).as_posix()] = path
-            else:
-                shut.append(path)
-        except PermissionError:
-            shut.append(path)
-    return Inbox(cases=cases, zips=tuple(zips), strays=tuple(strays), shut=tuple(shut))
+    unreadable: list[Path] = []
+    for found in walk(root, rules.case_depth, skips=rules.skips):
+        if found.kind is PathKind.CASE:
+            cases[found.path.relative_to(root).as_posix()] = found.path
+        elif found.kind is PathKind.UNREADABLE:
+            unreadable.append(found.path)
+        elif found.kind is PathKind.OTHER:
+            is_zip = found.level == rules.case_depth and _is_zip(found.path)
+            (zips if is_zip else strays).append(found.path)
+    return Inbox(cases=cases, zips=tuple(zips), strays=tuple(strays), unreadable=tuple(unreadable))
 
 
 def take_snapshot(case: Path, rules: InboxRules) -> Snapshot:
@@ -82,7 +77,7 @@ def take_snapshot(case: Path, rules: InboxRules) -> Snapshot:
     for entry, hidden in _entries(case):
         if entry.name == rules.marker:
             marked = True
-        elif any(fnmatch(entry.name, pattern) for pattern in rules.ignore):
+        elif is_ignored(entry.name, rules.ignore):
             continue
         else:
             status = entry.stat(follow_symlinks=False)
@@ -101,21 +96,8 @@ def snapshot_of_file(path: Path) -> Snapshot:
     return Snapshot(files=1, bytes=status.st_size, newest_ns=status.st_mtime_ns)
 
 
-def _above_cases(root: Path, rules: InboxRules, level: int = 1) -> Iterator[tuple[Path, int]]:
-    """Yield what lies at each level down to the cases', and folders above that which may not be read.
-
-    Hidden and ignored names and files in progress do not count.
-    """
-    for path in sorted(root.iterdir()):
-        if is_unfinished(path.name) or any(fnmatch(path.name, pattern) for pattern in rules.ignore):
-            continue
-        try:
-            if level < rules.case_depth and path.is_dir() and not path.is_symlink():
-                yield from _above_cases(path, rules, level + 1)
-                continue
-        except PermissionError:  # it must not keep the other folders waiting
-            pass
-        yield path, level
+def _is_zip(path: Path) -> bool:
+    return path.suffix.lower() == ".zip" and not path.is_symlink()
 
 
 def _entries(folder: Path, *, hidden: bool = False) -> Iterator[tuple["os.DirEntry[str]", bool]]:

@@ -8,8 +8,6 @@ waiting. One that never settles is given up after the longest wait.
 from dataclasses import dataclass, replace
 from enum import Enum
 
-UNFINISHED_SUFFIXES = (".part", ".tmp", ".partial", ".filepart", ".crdownload")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
@@ -92,8 +90,3 @@ def judge(watched: SeenCase, patience: SettleTimes, now: float) -> Verdict:
     ):
         return Verdict.SETTLED
     return Verdict.GIVEN_UP if now - watched.first_seen >= patience.longest else Verdict.WAITING
-
-
-def is_unfinished(name: str) -> bool:
-    """Whether a file's name says that it is still being copied."""
-    return name.startswith(".") or name.lower().endswith(UNFINISHED_SUFFIXES)

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from ctdeface_shared.errors import UnsafeArchive
 from ctdeface_shared.storage import atomic
-from ctdeface_watcher.inbox.stability import is_unfinished
+from ctdeface_shared.storage.case_folders import is_unfinished
 
 _BLOCK = 1 << 20
 _ENCRYPTED = 0x1

@@ -12,9 +12,9 @@ from ctdeface_shared.errors import StorageUnavailable, UnsafeArchive
 from ctdeface_shared.jobs.manifest import Manifest, job_id
 from ctdeface_shared.jobs.options import DefaceOptions, Originals
 from ctdeface_shared.storage import atomic
+from ctdeface_shared.storage.case_folders import is_unfinished
 from ctdeface_shared.storage.spool import PRIVATE, case_path
 from ctdeface_watcher.context import WatcherContext
-from ctdeface_watcher.inbox.stability import is_unfinished
 from ctdeface_watcher.inbox.unzip import holds, unpack, unpacked_sizes
 from ctdeface_watcher.jobs.refuse import Refusal, refuse
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctdeface_shared.errors import ConfigurationError
+from ctdeface_shared.storage.case_folders import PathKind, is_hidden, walk
 from ctdeface_worker.dicom.layout import DICOM_SUFFIXES, looks_like_bare_data_set
 
 _PREAMBLE_BYTES = 128
@@ -63,20 +64,21 @@ def looks_like_dicom(file: Path) -> bool:
     return beginning[_PREAMBLE_BYTES:].startswith(b"DICM") or looks_like_bare_data_set(beginning)
 
 
-def _case_folders(folder: Path, depth: int) -> Iterator[Path]:
-    try:
-        entries = list(folder.iterdir())
-        is_case = depth == 0 or any(
-            entry.is_file() and looks_like_dicom(entry) for entry in entries
-        )
-    except OSError:
-        entries, is_case = [], True
-    if is_case:
-        yield folder
+def _case_folders(root: Path, depth: int) -> Iterator[Path]:
+    if depth == 0 or _is_case(root):
+        yield root
         return
-    for entry in entries:
-        if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith("."):
-            yield from _case_folders(entry, depth - 1)
+    for found in walk(root, depth, skips=is_hidden, is_case=_is_case):
+        if found.kind in {PathKind.CASE, PathKind.UNREADABLE}:
+            yield found.path
+
+
+def _is_case(folder: Path) -> bool:
+    """Return True if DICOM is directly in a folder, or the folder cannot be read."""
+    try:
+        return any(entry.is_file() and looks_like_dicom(entry) for entry in folder.iterdir())
+    except OSError:
+        return True
 
 
 def _may_hold_dicom(folder: Path) -> bool:
