@@ -10,7 +10,8 @@ from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.broker.protocols import DeadLetter, Depth
 from ctdeface_shared.broker.settlement import Ack, Reject
 from ctdeface_shared.errors import BrokerUnavailable
-from ctdeface_worker.service.attempts import begin, claimed, hand_back
+from ctdeface_shared.jobs.attempt_log import begin, hand_back
+from ctdeface_worker.service.attempts import claimed
 from tests.support.service.watcher import QUIET, RunningWatcher, fill, wait_for
 
 

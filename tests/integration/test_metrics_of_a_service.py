@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.broker import open_broker
+from ctdeface_shared.jobs import attempt_log
 from ctdeface_shared.jobs.messages import DefaceJob
 from ctdeface_shared.jobs.options import DefaceOptions
 from ctdeface_shared.settings.service import ServiceConfig, find_service
-from ctdeface_worker.service import attempts
 from tests.support.service.scrapes import HOST, by_label, free_port, get, scrape, value
 from tests.support.service.spools import drop, ends, reports
 
@@ -162,7 +162,7 @@ def test_the_worker_counts_what_lies_in_outbox_and_quarantine(worked: Service) -
         report for name in (*found.outbox, *found.quarantine) for report in reports(spool, name)
     ]
     begun = sum(
-        attempts.begun(spool.reports / report.case / report.job_id) for report in everything
+        attempt_log.read(spool.reports / report.case / report.job_id).count for report in everything
     )
     assert (
         value(series, "ctdeface_worker_attempts_total")

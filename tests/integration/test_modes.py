@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.broker import open_broker
+from ctdeface_shared.jobs import attempt_log
 from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.settings.service import ServiceConfig, find_service
 from ctdeface_shared.storage import atomic
@@ -18,7 +19,6 @@ from ctdeface_watcher.jobs.ledger import Ledger
 from ctdeface_worker.publishing.commit import publish
 from ctdeface_worker.publishing.originals import archive, quarantine
 from ctdeface_worker.report.model import State
-from ctdeface_worker.service import attempts
 from tests.integration.test_publishing import report_of, stage
 from tests.support.service.audited import log_in, rules_with
 from tests.support.service.spools import drop, job_for
@@ -54,7 +54,7 @@ def used_site(root: Path) -> ServiceConfig:
         report, staged = stage(spool, "job", "new", case="a")
         publish(spool, report, staged, rules_with(log, spool))
         archive(spool, report, Originals.ARCHIVE)
-        attempts.begin(spool.reports / "a" / "job")
+        attempt_log.begin(spool.reports / "a" / "job")
         refused = replace(report_of("other", {"1.dcm": "x"}, case="b"), state=State.REFUSED)
         atomic.make_folder(spool.reports / "b" / "other", mode=0o700)
         for name in ("report.html", "report.json"):

@@ -14,6 +14,7 @@ from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.broker.protocols import Delivery
 from ctdeface_shared.broker.settlement import Ack, Retry, RetryRule
 from ctdeface_shared.errors import ConfigurationError
+from ctdeface_shared.jobs import attempt_log
 from ctdeface_shared.jobs.messages import DefaceJob, EventKind
 from ctdeface_shared.jobs.options import HeaderPolicy, Originals
 from ctdeface_shared.settings.loading import Settings
@@ -24,7 +25,6 @@ from ctdeface_worker.case.run import CaseResources
 from ctdeface_worker.publishing.originals import archive
 from ctdeface_worker.publishing.outbox import OutputRules
 from ctdeface_worker.report.model import CaseReport, State
-from ctdeface_worker.service import attempts
 from ctdeface_worker.service.consumer import WorkerSlot, handle, serve
 from tests.support.service.spools import Ends, drop, ends, job_for, reports
 from tests.support.service.standin import prepare, turned
@@ -147,7 +147,7 @@ def test_a_case_that_cannot_be_released_ends_in_quarantine_while_others_go_on(
     (report,) = reports(slot.spool, "bad")
     assert (report.state, report.result.code) == (State.REFUSED, code)
     assert list((slot.spool.quarantine / "bad").glob("*/originals/plan.txt"))
-    assert attempts.begun(slot.spool.reports / "bad" / report.job_id) == (
+    assert attempt_log.read(slot.spool.reports / "bad" / report.job_id).count == (
         1 if plan == "refuse" else RULE.max_attempts
     )
 
@@ -165,7 +165,7 @@ def test_attempts_that_nobody_settled_are_counted_from_the_disk(slot: WorkerSlot
     drop(slot.spool, "a")
     job = job_for(slot.spool, "a")
     for _ in range(RULE.max_attempts):
-        attempts.begin(slot.spool.reports / "a" / job.job_id)
+        attempt_log.begin(slot.spool.reports / "a" / job.job_id)
     publish(slot, job)
     work_until(slot, lambda: is_empty(queue_of(slot)))
     assert ends(slot.spool) == Ends(inbox=[], outbox=[], quarantine=["a"])
@@ -233,7 +233,7 @@ def test_a_worker_that_is_stopped_hands_its_case_back_and_the_attempt_does_not_c
     depth = queue_of(slot).depth()
     assert (depth.ready, depth.dead) == (1, 0)
     assert queue_of(slot).queue.ready[0].attempt == 1
-    assert attempts.begun(folder) == 0
+    assert attempt_log.read(folder).count == 0
     assert ends(slot.spool) == Ends(inbox=["a"], outbox=[], quarantine=[])
 
 
@@ -306,7 +306,7 @@ def test_a_job_whose_storage_fails_waits_without_losing_an_attempt(slot: WorkerS
     assert delivery is not None
     for _ in range(RULE.max_attempts + 2):
         assert handle(slot, delivery).settlement == Retry(RULE.delay_after(1), 0)
-    assert attempts.begun(slot.spool.reports / "a" / job.job_id) == 0
+    assert attempt_log.read(slot.spool.reports / "a" / job.job_id).count == 0
     plan = folder / "plan.txt"
     plan.write_text(plan.read_text().replace("disk", "free"), encoding="utf-8")
     os.utime(plan, ns=(times[plan], times[plan]))

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from ctdeface_shared.errors import LateFiles, UnsafeArchive
+from ctdeface_shared.jobs import attempt_log
+from ctdeface_shared.jobs.attempt_log import ATTEMPTS
 from ctdeface_shared.storage.spool import case_path
 
-REPORT, REPEAT, ATTEMPTS, ORDER = "report.json", "repeat.json", "attempts.log", "order.json"
+REPORT, REPEAT, ORDER = "report.json", "repeat.json", "order.json"
 FINAL = frozenset({"done", "refused", "superseded"})
 """States of a job that has ended."""
 ORDERED = "ordered"
@@ -46,6 +48,8 @@ class JobRecord:
         reported_at: when that was written; seconds since the epoch, by the clock of the file
             system.
         is_begun: whether an attempt began and neither ended in a report nor was handed back.
+        attempts: how many attempts began and were not handed back.
+        attempt_code: why the last attempt failed, if it will be repeated.
     """
 
     case: str
@@ -58,6 +62,8 @@ class JobRecord:
     created_at: str = ""
     reported_at: float = 0.0
     is_begun: bool = False
+    attempts: int = 0
+    attempt_code: str = ""
 
     @property
     def ended(self) -> bool:
@@ -122,12 +128,13 @@ class JobReader:
         for name in (REPORT, REPEAT):
             if name in stamps:
                 record = replace(_reported(record, _json(folder / name)), reported_at=told / 1e9)
-        begun = (
-            ATTEMPTS in stamps
-            and stamps[ATTEMPTS][1] > told
-            and _last_line(folder / ATTEMPTS).endswith("begun")
+        if ATTEMPTS not in stamps:
+            return record
+        attempts = attempt_log.read(folder)
+        is_begun = attempts.is_open and stamps[ATTEMPTS][1] > told
+        return replace(
+            record, is_begun=is_begun, attempts=attempts.count, attempt_code=attempts.code
         )
-        return replace(record, is_begun=begun)
 
 
 def instant(moment: datetime) -> str:
@@ -181,11 +188,6 @@ def _json(file: Path) -> Any:
         return json.loads(file.read_bytes())
     except ValueError:
         return None
-
-
-def _last_line(file: Path) -> str:
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    return lines[-1] if lines else ""
 
 
 def _reported(record: JobRecord, report: Any) -> JobRecord:

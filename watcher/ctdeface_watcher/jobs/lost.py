@@ -8,7 +8,8 @@ from time import monotonic, time
 from ctdeface_shared import logs
 from ctdeface_shared.broker.protocols import Broker
 from ctdeface_shared.errors import PermanentError
-from ctdeface_shared.jobs.history import ATTEMPTS
+from ctdeface_shared.jobs import attempt_log
+from ctdeface_shared.jobs.attempt_log import ATTEMPTS
 from ctdeface_shared.jobs.messages import decode_job
 from ctdeface_shared.storage.locks import is_claimed
 from ctdeface_shared.storage.spool import case_path
@@ -60,10 +61,11 @@ def _is_worked_on(context: WatcherContext, entry: Entry) -> bool:
     """Whether a worker has the job in hand, which not every queue can tell: its claim lives, or it may still last."""
     if is_claimed(context.spool.locks, entry.job_id):
         return True
-    record = case_path(context.spool.reports, entry.case) / entry.job_id / ATTEMPTS
+    folder = case_path(context.spool.reports, entry.case) / entry.job_id
     try:
-        begun = record.read_text(encoding="utf-8", errors="replace").rstrip().endswith("begun")
-        return begun and time() - record.stat().st_mtime < context.longest_job_seconds
+        written = (folder / ATTEMPTS).stat().st_mtime
+        is_open = attempt_log.read(folder).is_open
+        return is_open and time() - written < context.longest_job_seconds
     except FileNotFoundError:
         return False
 

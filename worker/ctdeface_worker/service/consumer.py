@@ -6,6 +6,7 @@ publish or quarantine → settle → announce
 
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -32,6 +33,7 @@ from ctdeface_shared.errors import (
     InputChanged,
     StorageUnavailable,
 )
+from ctdeface_shared.jobs import attempt_log
 from ctdeface_shared.jobs.messages import CaseEvent, DefaceJob, EventKind, decode_job
 from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.lifecycle import boundary
@@ -198,20 +200,30 @@ def _work_on(slot: WorkerSlot, job: DefaceJob, delivery: Delivery) -> Conclusion
 def _work_alone(slot: WorkerSlot, job: DefaceJob, delivery: Delivery) -> Conclusion:
     ended = boundary(partial(_had_ended, slot.spool, job)) is True
     outcome = boundary(partial(_settled_before, slot, job))
+    folder = case_path(slot.spool.reports, job.case) / job.job_id
     number, repeated = delivery.attempt, isinstance(outcome, CaseReport)
     if outcome is None:
-        folder = case_path(slot.spool.reports, job.case) / job.job_id
-        begun = attempts.begun(folder)
+        begun = attempt_log.read(folder).count
         number = max(delivery.attempt - 1, begun) + 1
         _log.info("attempt_begun", worker=slot.name, attempt=number)
         slot.observer.attempted(job.job_id, number)
         outcome = boundary(partial(_attempt, slot, job, folder, number))
         if isinstance(outcome, Stopped):
-            boundary(partial(attempts.hand_back, folder))
+            boundary(partial(attempt_log.hand_back, folder))
             return Conclusion(settlement=Requeue())
-        if isinstance(outcome, StorageUnavailable) and attempts.begun(folder) > begun:
-            boundary(partial(attempts.hand_back, folder))
-    return replace(_conclude(slot, job, outcome, number), repeated=ended and repeated)
+        if isinstance(outcome, StorageUnavailable) and attempt_log.read(folder).count > begun:
+            boundary(partial(attempt_log.hand_back, folder))
+    conclusion = replace(_conclude(slot, job, outcome, number), repeated=ended and repeated)
+    if isinstance(outcome, Exception) and isinstance(conclusion.settlement, Retry):
+        _note_failure(folder, outcome)
+    return conclusion
+
+
+def _note_failure(folder: Path, error: Exception) -> None:
+    """Record for `ctdeface status` why an attempt will be repeated."""
+    with suppress(OSError):  # the record is of use to people only
+        if attempt_log.read(folder).is_open:
+            attempt_log.fail(folder, code_of(error))
 
 
 def _had_ended(spool: ServiceSpool, job: DefaceJob) -> bool:
@@ -254,7 +266,7 @@ def _attempt(slot: WorkerSlot, job: DefaceJob, folder: Path, number: int) -> Cas
     order = case_input(slot.spool, job)
     _check_source(slot.spool, order.source)
     with atomic.storage_errors():
-        attempts.begin(folder)
+        attempt_log.begin(folder)
     done: Future[CaseReport] = Future()
 
     def begun(stage: str) -> None:

@@ -1,0 +1,96 @@
+"""Read and write `attempts.log`, the record of attempts in a job's report folder.
+
+Each line holds the time, the host, the process id and one of: `begun`, `handed back` (a stop broke
+the attempt off, so it does not count) or `failed CODE` (it failed and will be repeated).
+"""
+
+import os
+import socket
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ctdeface_shared.storage import atomic
+from ctdeface_shared.storage.spool import PRIVATE
+
+ATTEMPTS = "attempts.log"
+_BEGUN, _HANDED_BACK, _FAILED = "begun", "handed back", "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempts:
+    """The attempts at one job.
+
+    Attributes:
+        count: attempts that began and were not handed back.
+        is_open: whether the last one was not handed back; also true between two attempts.
+        code: why the last attempt failed; empty while it runs, or if its worker died.
+    """
+
+    count: int = 0
+    is_open: bool = False
+    code: str = ""
+
+
+def read(folder: Path) -> Attempts:
+    """Read the attempts at a job from its report folder.
+
+    Raises:
+        OSError: the log exists and cannot be read.
+    """
+    try:
+        lines = (folder / ATTEMPTS).read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return Attempts()
+    failures = [line.partition(f" {_FAILED} ")[2] for line in lines]
+    last = next((line for line in reversed(lines) if f" {_FAILED} " not in line), "")
+    return Attempts(
+        count=sum(line.endswith(_BEGUN) for line in lines)
+        - sum(line.endswith(_HANDED_BACK) for line in lines),
+        is_open=last.endswith(_BEGUN),
+        code=failures[-1] if failures else "",
+    )
+
+
+def begin(folder: Path) -> None:
+    """Record durably that an attempt begins.
+
+    Raises:
+        OSError: it cannot be recorded, so the attempt must not begin.
+    """
+    atomic.make_folder(folder, mode=PRIVATE)
+    _append(folder, _BEGUN)
+    atomic.sync_folder(folder)
+
+
+def hand_back(folder: Path) -> None:
+    """Record that the attempt was broken off by a stop and does not count.
+
+    Raises:
+        OSError: it cannot be recorded.
+    """
+    _append(folder, _HANDED_BACK)
+
+
+def fail(folder: Path, code: str) -> None:
+    """Record why an attempt failed that will be repeated.
+
+    Args:
+        folder: the job's report folder.
+        code: stable code of the error.
+
+    Raises:
+        OSError: it cannot be recorded.
+    """
+    _append(folder, f"{_FAILED} {code}")
+
+
+def _append(folder: Path, event: str) -> None:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    line = f"{now} {socket.gethostname()} {os.getpid()} {event}\n"
+    descriptor = os.open(folder / ATTEMPTS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(descriptor, line.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

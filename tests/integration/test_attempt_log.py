@@ -1,0 +1,28 @@
+"""How often a job was begun, as its folder records it."""
+
+from pathlib import Path
+
+from ctdeface_shared.jobs import attempt_log
+from ctdeface_shared.jobs.attempt_log import Attempts
+
+
+def test_attempts_are_counted_unless_they_were_handed_back(tmp_path: Path) -> None:
+    """A stop costs no attempt."""
+    folder = tmp_path / "case" / "job"
+    assert attempt_log.read(folder) == Attempts()
+    attempt_log.begin(folder)
+    attempt_log.begin(folder)
+    assert attempt_log.read(folder) == Attempts(count=2, is_open=True)
+    attempt_log.hand_back(folder)
+    assert attempt_log.read(folder) == Attempts(count=1, is_open=False)
+
+
+def test_a_failed_attempt_is_recorded_with_its_code_until_the_next_one_begins(
+    tmp_path: Path,
+) -> None:
+    """Between two attempts the job is still open, and a person can see why it is repeated."""
+    attempt_log.begin(tmp_path)
+    attempt_log.fail(tmp_path, "OutOfMemory")
+    assert attempt_log.read(tmp_path) == Attempts(count=1, is_open=True, code="OutOfMemory")
+    attempt_log.begin(tmp_path)
+    assert attempt_log.read(tmp_path) == Attempts(count=2, is_open=True)
