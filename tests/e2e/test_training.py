@@ -20,8 +20,9 @@ from ctdeface_worker.training.plan import Size
 from tests.support.networks import network_of, tiny_plans
 
 CTDEFACE = Path(sys.executable).with_name("ctdeface")
-EPOCHS, ITERATIONS, PHANTOMS = 7, 40, 4
-ENOUGH = 0.8
+EPOCHS, ITERATIONS, PHANTOMS = 5, 20, 3
+QUICKLY = ("--learning-rate", "0.1")
+ENOUGH = 0.7
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(root: Path, *more: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the documented command with everything small."""
     sizes = ["--phantoms", str(PHANTOMS), "--epochs", str(EPOCHS), "--iterations", str(ITERATIONS)]
-    command: list[str | Path] = [CTDEFACE, "train", root, "--small", *sizes, *more]
+    command: list[str | Path] = [CTDEFACE, "train", root, "--small", *sizes, *QUICKLY, *more]
     return subprocess.run(
         command,
         capture_output=True,
