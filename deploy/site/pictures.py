@@ -17,6 +17,8 @@ BUILT = ROOT / "build/pictures"
 COMMITTED = ROOT / "docs/pictures"
 PICTURES = ("before.png", "after.png")
 REPORTS = ("released.html", "refused.html")
+COLORS = 96
+"""Enough gray levels for a shaded surface; the files stay below 150 kB."""
 _REFUSED_CASE = "slices-are-missing"
 
 
@@ -69,9 +71,18 @@ def _keep(reports: Path, pattern: str, name: str) -> None:
     shutil.copyfile(found, BUILT / name)
 
 
+def _shrink(picture: Path, smaller: Path) -> None:
+    """Write a picture with few colors: a page loads it in half the time."""
+    from PIL import Image
+
+    with Image.open(picture) as drawn:
+        few = drawn.quantize(COLORS, dither=Image.Dither.NONE)
+        few.save(smaller, format="PNG", optimize=True)
+
+
 if __name__ == "__main__":
     shutil.rmtree(BUILT, ignore_errors=True)
     make()
     COMMITTED.mkdir(exist_ok=True)
     for picture in PICTURES:
-        shutil.copyfile(BUILT / picture, COMMITTED / picture)
+        _shrink(BUILT / picture, COMMITTED / picture)
