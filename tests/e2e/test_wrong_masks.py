@@ -9,7 +9,7 @@ import pytest
 from ctdeface_shared.jobs.options import Profile
 from ctdeface_worker.imaging.domain import BoolArray, FaceMask, Volume
 from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
-from ctdeface_worker.verification.gate import Examined, examine, judge
+from ctdeface_worker.verification.gate import Examination, check_output, examine_input
 from tests.support.cases import small_head
 from tests.support.measure.covers import TISSUE_HU, draped, hung, under_cover
 from tests.support.measure.heads import HEADS
@@ -35,7 +35,7 @@ class Head:
 
     volume: Volume
     face: BoolArray
-    seen: Examined
+    examination: Examination
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,9 @@ def heads(real_data: Path) -> dict[str, Head]:
     }
     segmenter = GeometricSegmenter()
     return {
-        name: Head(volume=volume, face=segmenter.segment(volume).face, seen=examine(volume))
+        name: Head(
+            volume=volume, face=segmenter.segment(volume).face, examination=examine_input(volume)
+        )
         for name, volume in volumes.items()
     }
 
@@ -56,7 +58,7 @@ def failures(head: Head, face: BoolArray) -> list[str]:
     after = defaced(
         head.volume, FaceMask(face=face, geometry=head.volume.geometry, orientation="verified")
     )
-    checks = judge(head.seen, after, face, profile=Profile.SOFT_TISSUE)
+    checks = check_output(head.examination, after, face, profile=Profile.SOFT_TISSUE)
     return [check.name for check in checks if not check.passed]
 
 
@@ -86,7 +88,7 @@ def test_a_face_under_a_cloth_goes_with_it_or_the_mask_is_refused(
     """Whether it lies on the skin, where it is the first surface from the front and the face the next, or is held off it."""
     bare = heads[name]
     volume, right = draped(bare.volume, bare.face, gap=gap, thick=thick)
-    head = Head(volume=volume, face=right, seen=examine(volume))
+    head = Head(volume=volume, face=right, examination=examine_input(volume))
     assert failures(head, right) == []
     assert [
         what
@@ -102,7 +104,7 @@ def test_behind_a_cloth_that_is_joined_to_the_head_nothing_can_be_proven(
     """Such a cloth is the patient to the gate: what lies behind it is seen by the air before it, and its bone is too far."""
     bare = heads[SYNTHETIC]
     volume, right = hung(bare.volume, bare.face, gap=gap, thick=2)
-    head = Head(volume=volume, face=right, seen=examine(volume))
+    head = Head(volume=volume, face=right, examination=examine_input(volume))
     assert "facial_bone_found" in failures(head, right)
     for _, face in under_cover(bare.volume, bare.face, right):
         assert {"facial_bone_found", "no_skin_left_behind_a_cover"} <= set(failures(head, face))

@@ -3,9 +3,9 @@
 import numpy as np
 
 from ctdeface_worker.imaging.canonical import Canonical
-from ctdeface_worker.imaging.domain import BoolArray
+from ctdeface_worker.imaging.domain import BoolArray, Geometry
 from ctdeface_worker.verification.check import Check
-from ctdeface_worker.verification.mask import check_mask
+from ctdeface_worker.verification.mask import ExaminedHead, check_mask
 
 SHAPE = (30, 40, 30)
 
@@ -18,9 +18,11 @@ def pieces(tissue: BoolArray, face: BoolArray) -> Check:
     )
     cavity = np.zeros(SHAPE, dtype=bool)
     cavity[:, 35:] = True
+    geometry = Geometry.from_affine(SHAPE, np.diag([2.0, 2.0, 2.0, 1.0])[[2, 1, 0, 3]])
+    head = ExaminedHead(canonical=canonical, cavity=cavity, geometry=geometry)
     return next(
         check
-        for check in check_mask(canonical, face, cavity, bone_stays=True)
+        for check in check_mask(head, face, bone_stays=True)
         if check.name == "mask_is_one_piece"
     )
 

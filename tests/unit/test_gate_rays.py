@@ -6,7 +6,7 @@ import pytest
 from ctdeface_worker.imaging.canonical import to_canonical
 from ctdeface_worker.imaging.domain import BoolArray, FloatArray, Geometry, HuArray, Volume
 from ctdeface_worker.verification.border import check_upper_border
-from ctdeface_worker.verification.skin import cast, look
+from ctdeface_worker.verification.skin import trace_input, trace_output
 from ctdeface_worker.verification.window import Window
 
 AIR, FLESH, BONE = -1000.0, 40.0, 450.0
@@ -38,13 +38,11 @@ def test_thin_flesh_on_bone_counts_as_skin_and_is_gone_only_when_taken_off(
 ) -> None:
     """One coarse voxel of flesh: thin bone lies 3 mm behind its skin, which makes it no bright ray, and leaving it no success."""
     volume = block(3.0, FRONT + 1)
-    window = Window(
-        low=np.array([45.0, 0.0, 30.0]), high=np.array([120.0, 170.0, 90.0]), chin_in_view=True
-    )
-    rays = cast(look(volume, window), without(volume, rows))
-    assert rays.counts.sum() > 200
-    assert not rays.bright.any()
-    assert rays.removed[rays.counts].mean() == share
+    window = Window(low=np.array([45.0, 0.0, 30.0]), high=np.array([120.0, 170.0, 90.0]))
+    rays = trace_output(trace_input(volume, window), without(volume, rows))
+    assert rays.front.counted.sum() > 200
+    assert not rays.front.bright.any()
+    assert rays.removed[rays.front.counted].mean() == share
 
 
 def upper_border(top: int) -> float | None:

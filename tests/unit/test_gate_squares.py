@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ctdeface_worker.imaging.domain import BoolArray, FloatArray, Geometry, HuArray, Volume
-from ctdeface_worker.verification.skin import cast, look
+from ctdeface_worker.verification.skin import trace_input, trace_output
 from ctdeface_worker.verification.skin_checks import check_skin
 from ctdeface_worker.verification.window import Window
 
@@ -51,12 +51,10 @@ def refused(volume: Volume, removed: BoolArray, high_mm: float = 74.0) -> set[st
         valid=volume.valid,
         geometry=volume.geometry,
     )
-    window = Window(
-        low=np.array([18.0, -10.0, 10.0]), high=np.array([100.0, 178.0, high_mm]), chin_in_view=True
-    )
+    window = Window(low=np.array([18.0, -10.0, 10.0]), high=np.array([100.0, 178.0, high_mm]))
     return {
         check.name
-        for check in check_skin(cast(look(volume, window), after), bone_stays=True)
+        for check in check_skin(trace_output(trace_input(volume, window), after), bone_stays=True)
         if not check.passed
     }
 

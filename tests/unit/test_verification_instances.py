@@ -23,7 +23,7 @@ from pydicom.uid import (
 )
 
 from ctdeface_worker.imaging.domain import DifferenceKind, ExpectedDifference
-from ctdeface_worker.verification.instances import compare
+from ctdeface_worker.verification.instances import ExpectedPixels, compare_files
 from tests.support.ct_files import CtFile, encoded
 
 NATIVE = [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian]
@@ -91,13 +91,8 @@ def problems(
     """Write both files and compare them."""
     (folder / "in.dcm").write_bytes(before)
     (folder / "out.dcm").write_bytes(after)
-    arguments: dict[str, Any] = {
-        "face_slice": FACE,
-        "fill_stored": FILL,
-        "padding": PADDING,
-        **known,
-    }
-    return compare(folder / "in.dcm", folder / "out.dcm", expected=expected, **arguments)
+    values: dict[str, Any] = {"face": FACE, "fill_stored": FILL, "padding": PADDING, **known}
+    return compare_files(folder / "in.dcm", folder / "out.dcm", ExpectedPixels(**values), expected)
 
 
 BEFORE = content(head(b"\x55"), STORED)
@@ -107,7 +102,7 @@ AFTER = content(head(b"\0"), DEFACED)
 def test_an_untouched_copy_is_proven_where_no_face_is_in_the_slice(tmp_path: Path) -> None:
     """Nothing announced, nothing found."""
     file = content(head(b"\0"), STORED)
-    assert problems(tmp_path, file, file, [], face_slice=np.zeros(SHAPE, dtype=bool)) == ()
+    assert problems(tmp_path, file, file, [], face=np.zeros(SHAPE, dtype=bool)) == ()
 
 
 @pytest.mark.parametrize("syntax", [*NATIVE, DeflatedExplicitVRLittleEndian])
@@ -185,7 +180,7 @@ def test_nothing_may_follow_a_compressed_image(tmp_path: Path, syntax: str) -> N
         compressed(DEFACED, syntax, b"face"),
     ):
         assert problems(tmp_path, before, after, changed(PIXELS)) == (
-            "out.dcm: the compressed pixel data hold more than the one image",
+            "out.dcm: bytes other than zeros follow the compressed image",
         )
 
 
@@ -194,7 +189,7 @@ def test_an_untouched_compressed_slice_must_not_hold_a_second_image(
     tmp_path: Path, syntax: str
 ) -> None:
     """It is copied as it is, with whatever the sender put behind its frame."""
-    known = {"face_slice": np.zeros(SHAPE, dtype=bool)}
+    known = {"face": np.zeros(SHAPE, dtype=bool)}
     plain, padded = compressed(STORED, syntax), compressed(STORED, syntax, behind=bytes(2))
     frame = next(generate_frames(pydicom.dcmread(BytesIO(plain)).PixelData, number_of_frames=1))
     for file in (plain, padded):
@@ -210,13 +205,13 @@ def test_an_untouched_compressed_slice_must_not_hold_a_second_image(
         *open_ended,
     ):
         assert problems(tmp_path, file, file, [], **known) == (
-            "out.dcm: the compressed pixel data hold more than the one image",
+            "out.dcm: bytes other than zeros follow the compressed image",
         )
 
 
 def test_what_looks_like_an_end_before_the_coded_data_is_none(tmp_path: Path) -> None:
     """A comment of JPEG-LS, or the length of a tile-part of JPEG 2000, may hold the bytes that end an image."""
-    known = {"face_slice": np.zeros(SHAPE, dtype=bool)}
+    known = {"face": np.zeros(SHAPE, dtype=bool)}
     jpeg_ls, jpeg_2000 = b"\xff\xfe\x00\x06\xff\xd9ab", b"\xff\x64\x00\x06\x00\x01\xff\xd9"
     for syntax, comment, at in ((JPEGLSLossless, jpeg_ls, 2), (JPEG2000Lossless, jpeg_2000, None)):
         plain = compressed(STORED, syntax)
@@ -225,7 +220,10 @@ def test_what_looks_like_an_end_before_the_coded_data_is_none(tmp_path: Path) ->
         odd = frame[:place] + comment + frame[place:]
         for more, expected in (
             ((), ()),
-            ((frame,), ("out.dcm: the compressed pixel data hold more than the one image",)),
+            (
+                (frame,),
+                ("out.dcm: bytes other than zeros follow the compressed image",),
+            ),
         ):
             file = with_fragments(plain, odd, *more)
             assert problems(tmp_path, file, file, [], **known) == expected, syntax
@@ -236,14 +234,14 @@ def test_an_image_may_come_in_several_fragments(tmp_path: Path) -> None:
     plain = compressed(STORED, JPEGLSLossless)
     frame = next(generate_frames(pydicom.dcmread(BytesIO(plain)).PixelData, number_of_frames=1))
     cut = with_fragments(plain, frame[:100], frame[100:])
-    assert problems(tmp_path, cut, cut, [], face_slice=np.zeros(SHAPE, dtype=bool)) == ()
+    assert problems(tmp_path, cut, cut, [], face=np.zeros(SHAPE, dtype=bool)) == ()
 
 
 def test_nothing_may_stand_behind_the_last_element(tmp_path: Path) -> None:
     """Readers end at a stray delimiter, and never see what follows it."""
     hidden = b"\xfe\xff\x0d\xe0\0\0\0\0" + b"face" * 100
     (found,) = problems(tmp_path, BEFORE + hidden, AFTER + hidden)
-    assert "something stands behind the last element" in found
+    assert "bytes other than zeros follow the last element" in found
     assert problems(tmp_path, BEFORE + bytes(8), AFTER + bytes(8)) == ()
 
 
@@ -328,7 +326,7 @@ def test_another_fill_value_is_a_problem(tmp_path: Path) -> None:
 
 def test_pixels_must_not_change_where_no_face_is_in_the_slice(tmp_path: Path) -> None:
     """Announcing it does not help."""
-    assert problems(tmp_path, BEFORE, AFTER, face_slice=np.zeros(SHAPE, dtype=bool))
+    assert problems(tmp_path, BEFORE, AFTER, face=np.zeros(SHAPE, dtype=bool))
 
 
 @pytest.mark.parametrize("where", ["top", "nested"])
@@ -349,7 +347,7 @@ def test_an_icon_that_is_left_is_a_problem(tmp_path: Path, where: str) -> None:
 def test_an_overlay_that_is_left_is_a_problem_even_if_nothing_was_announced(tmp_path: Path) -> None:
     """A picture in the input that nobody blanked."""
     file = content(head(b"\x55"), STORED)
-    found = problems(tmp_path, file, file, [], face_slice=np.zeros(SHAPE, dtype=bool))
+    found = problems(tmp_path, file, file, [], face=np.zeros(SHAPE, dtype=bool))
     assert found == tuple(
         f"out.dcm: {path} still holds a picture" for path in (NESTED_ICON, ICON, OVERLAY)
     )
@@ -402,11 +400,6 @@ def test_bytes_behind_the_last_element_are_a_problem(tmp_path: Path) -> None:
 def test_a_missing_file_is_a_problem(tmp_path: Path) -> None:
     """Said in a sentence."""
     (tmp_path / "in.dcm").write_bytes(BEFORE)
-    known: dict[str, Any] = {
-        "face_slice": FACE,
-        "fill_stored": FILL,
-        "padding": PADDING,
-        "expected": [],
-    }
-    (found,) = compare(tmp_path / "in.dcm", tmp_path / "out.dcm", **known)
-    assert found.startswith("out.dcm: it cannot be read")
+    pixels = ExpectedPixels(face=FACE, fill_stored=FILL, padding=PADDING)
+    (found,) = compare_files(tmp_path / "in.dcm", tmp_path / "out.dcm", pixels, [])
+    assert found.startswith("out.dcm: the file cannot be read")

@@ -83,13 +83,15 @@ def prove(
     problems = [
         problem
         for instance, one in zip(loaded.series.instances, written, strict=True)
-        for problem in instances.compare(
+        for problem in instances.compare_files(
             places.source / instance.file,
             places.staged / one.file,
-            face_slice=mask.face[one.slice_number],
-            fill_stored=fill.fill_stored_value(instance.pixels, fill_hu),
-            padding=instance.pixels.padding,
-            expected=one.differences,
+            instances.ExpectedPixels(
+                face=mask.face[one.slice_number],
+                fill_stored=fill.fill_stored_value(instance.pixels, fill_hu),
+                padding=instance.pixels.padding,
+            ),
+            one.differences,
         )
     ]
     files = Check(

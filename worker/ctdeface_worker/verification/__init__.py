@@ -1,1 +1,4 @@
-"""The gate: proves from input and written output that the face is gone. Imports nothing from segmentation."""
+"""The release gate: prove from input and written output that the face is gone.
+
+It imports nothing from segmentation (decision 0004).
+"""

@@ -1,4 +1,7 @@
-"""The intracranial cavity by the gate's own means: soft tissue that bone surrounds on every side (DESIGN section 10)."""
+"""Find the intracranial cavity by the gate's own means.
+
+The cavity is soft tissue that bone surrounds on every side; docs/gate.md gives the definition.
+"""
 
 import math
 from itertools import product
@@ -9,21 +12,26 @@ from scipy import ndimage
 from ctdeface_worker.imaging.canonical import Canonical
 from ctdeface_worker.imaging.domain import BoolArray
 from ctdeface_worker.imaging.morphology import column, opened, sections
+from ctdeface_worker.verification.components import labeled
+from ctdeface_worker.verification.hounsfield import BRAIN_HU, SKIN_HU, SKULL_HU
 
-SKIN_HU = -300.0
-BONE_HU = 160.0
-BRAIN_HU = (-10.0, 100.0)
 LEAST_ENCLOSED = 15
-"""Of 16 horizontal directions; an orbit is open to more than one of them, the mouth to many."""
+"""Directions, of 16 horizontal ones, in which bone must be met.
+
+An orbit is open in more than one of them, the mouth in many.
+"""
 NECK_MM = 4.0
-"""Half the width of the openings that a section must not leak through."""
+"""Half the width of an opening through which a section must not leak."""
 SMALLEST_SECTION_CM2 = 8.0
 WIDE_SECTION_CM2 = 60.0
-"""Nothing else within bone is as wide as the brain, which has no floor where the field of view ends above it."""
+"""Only the brain is as wide within bone; it has no floor if the field of view ends above it."""
 LEAST_FLOORED = 0.75
-"""Of a section of the cavity, so much has bone, or the cut of the field of view, somewhere below it."""
+"""Share of a section that has bone, or the border of the field of view, somewhere below it."""
 MOST_COVERED = 0.7
-"""Of a piece of the cavity, so much may lie under bone that has more of the cavity above it, as the poles of the temporal lobes do."""
+"""Largest share of a piece that may be under bone with more of the cavity above it.
+
+The poles of the temporal lobes are partly covered in this way.
+"""
 SMALLEST_PIECE_ML = 5.0
 WIDEST_GAP_MM = 70.0
 
@@ -37,35 +45,50 @@ _STEPS = [
 
 
 def find_cavity(canonical: Canonical) -> BoolArray:
-    """Return the cavity on the canonical grid; empty when there is none. Where the field of view cuts the head, the cut counts as bone."""
-    wall = (canonical.hu > BONE_HU) | ~canonical.valid
+    """Return the cavity on the canonical grid; empty if there is none.
+
+    Where the border of the field of view cuts the head, it counts as bone.
+    """
+    wall = (canonical.hu > SKULL_HU) | ~canonical.valid
     wall = np.asarray(
         ndimage.binary_closing(np.pad(wall, 2, mode="edge"), iterations=1)[2:-2, 2:-2, 2:-2],
         dtype=bool,
     )
-    hard = (wall & canonical.valid) | _cut(canonical)
+    barrier = (wall & canonical.valid) | _cut_tissue(canonical)
     directions = np.zeros(wall.shape, dtype=np.uint8)
     for dy, dx in _STEPS:
-        directions += _meets(hard, (dy, dx))
+        directions += _meets(barrier, (dy, dx))
     enclosed = directions >= LEAST_ENCLOSED
     soft = (canonical.hu > BRAIN_HU[0]) & (canonical.hu < BRAIN_HU[1]) & canonical.valid & ~wall
-    return _joined(_wide(enclosed & soft, wall, canonical.spacing_mm), wall, canonical.spacing_mm)
+    pieces = _wide_sections(enclosed & soft, wall, canonical.spacing_mm)
+    return column(
+        _above_floor(pieces, wall),
+        smallest=SMALLEST_PIECE_ML * 1000 / canonical.spacing_mm**3,
+        widest_gap=WIDEST_GAP_MM / canonical.spacing_mm,
+    )
 
 
-def _wide(soft: BoolArray, wall: BoolArray, spacing_mm: float) -> BoolArray:
-    """Drop what is narrow or small in its section (vertebral canal, optic canal, sinuses) or has no floor (the fossa behind the cheek)."""
+def _wide_sections(soft: BoolArray, wall: BoolArray, spacing_mm: float) -> BoolArray:
+    """Drop axial sections that are narrow, small or without a floor.
+
+    Narrow or small are vertebral canal, optic canal and sinuses. The fossa behind the cheek has no
+    floor.
+    """
     labels = sections(opened(soft, round(NECK_MM / spacing_mm)))
     pixels = np.bincount(labels.ravel())
     floor = np.maximum.accumulate(wall, axis=0)
     floored = np.bincount(labels.ravel(), weights=floor.ravel()) / np.maximum(pixels, 1)
     cm2 = pixels * spacing_mm**2 / 100
-    stays = (cm2 >= SMALLEST_SECTION_CM2) & ((floored >= LEAST_FLOORED) | (cm2 >= WIDE_SECTION_CM2))
-    stays[0] = False
-    return np.asarray(stays[labels], dtype=bool)
+    kept = (cm2 >= SMALLEST_SECTION_CM2) & ((floored >= LEAST_FLOORED) | (cm2 >= WIDE_SECTION_CM2))
+    kept[0] = False
+    return np.asarray(kept[labels], dtype=bool)
 
 
-def _cut(canonical: Canonical) -> BoolArray:
-    """Tissue at the border of the field of view, in its slice: the head goes on behind it, or its bone was met before."""
+def _cut_tissue(canonical: Canonical) -> BoolArray:
+    """Return tissue at the border of the field of view, per slice.
+
+    The head continues beyond it, so it serves as a wall.
+    """
     tissue = (canonical.hu > SKIN_HU) & canonical.valid
     within = ndimage.binary_erosion(
         canonical.valid, _CROSS, iterations=LONGEST_STEP, border_value=0
@@ -74,15 +97,15 @@ def _cut(canonical: Canonical) -> BoolArray:
     return cut
 
 
-def _meets(met: BoolArray, step: tuple[int, int]) -> BoolArray:
-    """Whether a walk in steps of (y, x) voxels from each voxel meets one of these before it leaves the grid."""
+def _meets(barrier: BoolArray, step: tuple[int, int]) -> BoolArray:
+    """Return the voxels from which repeated steps of (y, x) voxels reach a barrier."""
     dy, dx = step
-    rows, columns = met.shape[1:]
-    out = met.copy()
+    rows, columns = barrier.shape[1:]
+    out = barrier.copy()
     reach = max(rows // max(abs(dy), 1) if dy else 0, columns // max(abs(dx), 1) if dx else 0)
     span = 1
-    while span <= reach:  # doubling: after n rounds each voxel knows the next 2**n steps
-        further = np.zeros_like(met)
+    while span <= reach:  # doubling: after n rounds each voxel covers the next 2**n steps
+        further = np.zeros_like(barrier)
         ahead_y, here_y = _shifted(dy * span, rows)
         ahead_x, here_x = _shifted(dx * span, columns)
         further[:, here_y, here_x] = out[:, ahead_y, ahead_x]
@@ -92,7 +115,7 @@ def _meets(met: BoolArray, step: tuple[int, int]) -> BoolArray:
 
 
 def _shifted(step: int, size: int) -> tuple[slice, slice]:
-    """Slices (where a step leads to, where it starts)."""
+    """Return the slices to which a step leads and at which it starts."""
     step = max(min(step, size), -size)
     return (
         (slice(step, None), slice(None, size - step))
@@ -101,22 +124,14 @@ def _shifted(step: int, size: int) -> tuple[slice, slice]:
     )
 
 
-def _joined(pieces: BoolArray, wall: BoolArray, spacing_mm: float) -> BoolArray:
-    """Keep the largest piece and what lies above or below it, but for what the floor of the skull covers."""
-    return column(
-        _above_floor(pieces, wall),
-        smallest=SMALLEST_PIECE_ML * 1000 / spacing_mm**3,
-        widest_gap=WIDEST_GAP_MM / spacing_mm,
-    )
-
-
 def _above_floor(pieces: BoolArray, wall: BoolArray) -> BoolArray:
-    """Drop pieces with bone between them and the largest one above: the floor of the mouth, the fossa behind the cheek."""
-    labels, count = ndimage.label(pieces)
-    if count < 2:
+    """Drop pieces with bone between them and the largest piece above.
+
+    These are the floor of the mouth and the fossa behind the cheek.
+    """
+    labels, sizes = labeled(pieces)
+    if np.count_nonzero(sizes) < 2:
         return pieces
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
     largest = labels == sizes.argmax()
     covered = np.zeros_like(pieces)
     roof, brain = np.zeros_like(wall[0]), np.zeros_like(wall[0])
@@ -127,6 +142,6 @@ def _above_floor(pieces: BoolArray, wall: BoolArray) -> BoolArray:
     share = np.bincount(labels.ravel(), weights=covered.ravel()) / np.maximum(
         np.bincount(labels.ravel()), 1
     )
-    stays = (share < MOST_COVERED) | (sizes == sizes.max())
-    stays[0] = False
-    return np.asarray(stays[labels], dtype=bool)
+    kept = (share < MOST_COVERED) | (sizes == sizes.max())
+    kept[0] = False
+    return np.asarray(kept[labels], dtype=bool)

@@ -1,7 +1,7 @@
-"""The gate: from input and written output, is the face gone and everything else untouched? See DESIGN section 10.
+"""The gate: prove from input and written output that the face is gone and nothing else changed.
 
-It finds cavity, window and skin in the input by its own means and refuses when it cannot. It knows
-nothing of segmentation.
+It finds cavity, window and skin in the input by its own means, and refuses a series where it cannot
+find them. It is independent of segmentation (decision 0004); docs/gate.md explains every check.
 """
 
 from dataclasses import dataclass
@@ -16,34 +16,37 @@ from ctdeface_worker.imaging.canonical import (
     to_canonical,
 )
 from ctdeface_worker.imaging.domain import BoolArray, Volume
-from ctdeface_worker.verification import skin
 from ctdeface_worker.verification.border import check_upper_border
 from ctdeface_worker.verification.cavity import find_cavity
-from ctdeface_worker.verification.check import Check
-from ctdeface_worker.verification.mask import check_mask
+from ctdeface_worker.verification.check import Check, at_least, milliliters, none_left
+from ctdeface_worker.verification.location import place_of_stored
+from ctdeface_worker.verification.mask import TISSUE_ML, ExaminedHead, check_mask
+from ctdeface_worker.verification.skin import FrontSurface, trace_input, trace_output
 from ctdeface_worker.verification.skin_checks import check_skin
 from ctdeface_worker.verification.window import find_window
 
 GRID_MM = 2.0
 SMALLEST_CAVITY_ML = 40.0
+FILL_TOLERANCE_HU = 1
+"""Largest error of a fill value that is rounded to a stored value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Examined:
-    """What the gate found in an input, before it knows of any mask.
+class Examination:
+    """The findings in an input, independent of any mask.
 
     Attributes:
         volume: the input.
         canonical: the same on the gate's grid.
         cavity: the intracranial cavity on that grid.
-        facing: what rays from the front meet; None where the cavity is too small to say where the
-            face is.
+        front: surfaces that rays from the front meet; None where the cavity is too small to locate
+            the face.
     """
 
     volume: Volume
     canonical: Canonical
     cavity: BoolArray
-    facing: skin.FrontSurface | None
+    front: FrontSurface | None
 
 
 def verify_volume(
@@ -55,71 +58,55 @@ def verify_volume(
         before: the input.
         after: the output, read back from the written files.
         face: the mask, stored voxels (slice, row, column), True = removed.
-        profile: what the mask was to cover.
+        profile: what the mask should cover.
 
     Returns:
         Every check that could be made; the volume is proven when all passed.
     """
-    return judge(examine(before), after, face, profile=profile)
+    return check_output(examine_input(before), after, face, profile=profile)
 
 
-def examine(before: Volume) -> Examined:
-    """Find cavity, window and skin in an input; one examination serves any number of masks."""
+def examine_input(before: Volume) -> Examination:
+    """Find cavity, window and skin in an input, for any number of masks."""
     canonical = to_canonical(before, spacing_mm=GRID_MM)
     cavity = find_cavity(canonical)
-    facing = (
-        skin.look(before, find_window(canonical, cavity))
-        if _ml(cavity) >= SMALLEST_CAVITY_ML
-        else None
-    )
-    return Examined(volume=before, canonical=canonical, cavity=cavity, facing=facing)
+    front = None
+    if _ml(cavity) >= SMALLEST_CAVITY_ML:
+        front = trace_input(before, find_window(canonical, cavity))
+    return Examination(volume=before, canonical=canonical, cavity=cavity, front=front)
 
 
-def judge(seen: Examined, after: Volume, face: BoolArray, *, profile: Profile) -> tuple[Check, ...]:
-    """Check one defaced volume against its input; as `verify_volume`."""
-    before, canonical, cavity = seen.volume, seen.canonical, seen.cavity
+def check_output(
+    examination: Examination, after: Volume, face: BoolArray, *, profile: Profile
+) -> tuple[Check, ...]:
+    """Check one defaced volume against its examined input; see `verify_volume`."""
+    before, canonical, cavity = examination.volume, examination.canonical, examination.cavity
     values = _check_values(before, after, face)
     if before.geometry.shape != after.geometry.shape or not face.any():
-        return (
-            *values,
-            Check(
-                name="mask_size",
-                passed=False,
-                figure=0.0,
-                message="the mask is empty or of another shape",
-            ),
-        )
-    ml = _ml(cavity)
-    found = Check(
-        name="cavity_found",
-        passed=seen.facing is not None,
-        figure=ml,
-        bound=SMALLEST_CAVITY_ML,
-        message=f"the intracranial cavity in view measures {ml:.0f} ml",
+        return (*values, _no_mask(before, after))
+    found = at_least(
+        "cavity_found",
+        _ml(cavity),
+        SMALLEST_CAVITY_ML,
+        milliliters,
+        "{} of the intracranial cavity are in view",
     )
-    if seen.facing is None:
+    if examination.front is None:
         return (*values, found)
-    overlap = int(np.count_nonzero(mask_to_stored(cavity, canonical, before.geometry) & face))
-    brain = Check(
-        name="brain_untouched",
-        passed=overlap == 0,
-        figure=float(overlap),
-        bound=0.0,
-        message=f"{overlap} voxels of the intracranial cavity lie in the mask",
-    )
+    bone_stays = profile is Profile.SOFT_TISSUE
+    head = ExaminedHead(canonical=canonical, cavity=cavity, geometry=before.geometry)
     removed = (
         mask_to_canonical(face, before.geometry, spacing_mm=canonical.spacing_mm) & canonical.valid
     )
-    plausible = check_mask(canonical, removed, cavity, bone_stays=profile is Profile.SOFT_TISSUE)
-    upper = check_upper_border(canonical, removed)
-    rays = skin.cast(seen.facing, after)
+    upper_border = check_upper_border(canonical, removed)
+    result = trace_output(examination.front, after)
     return (
         *values,
         found,
-        brain,
-        *plausible,
-        *((upper,) if upper else ()),
-        *check_skin(rays, bone_stays=profile is Profile.SOFT_TISSUE),
+        _check_brain(head, face),
+        *check_mask(head, removed, bone_stays=bone_stays),
+        *((upper_border,) if upper_border else ()),
+        *check_skin(result, bone_stays=bone_stays),
     )
 
 
@@ -127,25 +114,81 @@ def _ml(cavity: BoolArray) -> float:
     return float(cavity.sum() * GRID_MM**3 / 1000)
 
 
-def _check_values(before: Volume, after: Volume, face: BoolArray) -> tuple[Check, ...]:
-    """Outside the mask and on padding nothing changed; inside there is fill, dark as air."""
+def _no_mask(before: Volume, after: Volume) -> Check:
+    """Return the failed check of a mask that is empty or an output of another shape."""
+    found = "the mask is empty"
+    if before.geometry.shape != after.geometry.shape:
+        found = f"the output has the shape {after.geometry.shape}, not {before.geometry.shape}"
+    low, high = TISSUE_ML
+    message = f"{found}; {low:.0f} to {high:.0f} ml of removed tissue are required"
+    return Check(name="mask_size", passed=False, figure=0.0, message=message)
+
+
+def _check_brain(head: ExaminedHead, face: BoolArray) -> Check:
+    """Check that the mask holds no voxel of the intracranial cavity."""
+    overlap = mask_to_stored(head.cavity, head.canonical, head.geometry) & face
+    return none_left(
+        "brain_untouched",
+        int(np.count_nonzero(overlap)),
+        "{} voxels of the intracranial cavity are in the mask",
+    ).located(lambda: place_of_stored(overlap, head.geometry, head.middle_mm))
+
+
+def _check_values(before: Volume, after: Volume, face: BoolArray) -> tuple[Check, Check]:
+    """Check that nothing outside the mask and no padding changed, and that the fill is air."""
+    if before.hu.shape != after.hu.shape:
+        shape = f"the output has the shape {after.hu.shape}, not {before.hu.shape}"
+        return (
+            Check(
+                name="nothing_else_changed",
+                passed=False,
+                figure=-1.0,
+                bound=0.0,
+                message=f"{shape}; 0 voxels outside the mask may differ",
+            ),
+            Check(
+                name="fill_is_air",
+                passed=False,
+                bound=float(HIGHEST_FILL_HU),
+                message=f"{shape}; a fill of at most {HIGHEST_FILL_HU} HU is required",
+            ),
+        )
     changeable = face & before.valid
-    same = before.hu.shape == after.hu.shape
-    outside = int(np.count_nonzero((before.hu != after.hu) & ~changeable)) if same else -1
-    brightest = float(after.hu[changeable].max(initial=-np.inf)) if same else np.inf
-    return (
-        Check(
-            name="nothing_else_changed",
-            passed=same and outside == 0 and bool((before.valid == after.valid).all()),
-            figure=float(outside),
-            bound=0.0,
-            message=f"{outside} voxels outside the mask differ",
-        ),
-        Check(
-            name="fill_is_air",
-            passed=brightest <= HIGHEST_FILL_HU + 1,
-            figure=brightest if np.isfinite(brightest) else None,
-            bound=float(HIGHEST_FILL_HU),
-            message="what was removed is as dark as air",
-        ),
+    return _check_unchanged(before, after, changeable), _check_fill(after, changeable)
+
+
+def _check_unchanged(before: Volume, after: Volume, changeable: BoolArray) -> Check:
+    outside = (before.hu != after.hu) & ~changeable
+    count = int(np.count_nonzero(outside))
+    padding = int(np.count_nonzero(before.valid != after.valid))
+    found = f"{count} voxels outside the mask differ"
+    if padding:
+        found = f"{found} and {padding} voxels are padding in one of input and output only"
+    return Check(
+        name="nothing_else_changed",
+        passed=count == 0 and padding == 0,
+        figure=float(count),
+        bound=0.0,
+        message=f"{found}; 0 are allowed",
+    ).located(lambda: _place_of_changes(before, outside | (before.valid != after.valid)))
+
+
+def _place_of_changes(before: Volume, changed: BoolArray) -> str:
+    geometry = before.geometry
+    middle = geometry.affine_lps @ [*((np.array(geometry.shape) - 1) / 2), 1.0]
+    return place_of_stored(changed, geometry, float(middle[0]))
+
+
+def _check_fill(after: Volume, changeable: BoolArray) -> Check:
+    brightest = float(after.hu[changeable].max(initial=-np.inf))
+    required = f"at most {HIGHEST_FILL_HU} HU is required"
+    found = f"the brightest removed voxel has {brightest:.0f} HU"
+    if not np.isfinite(brightest):
+        found = "the mask holds padding only, which is not filled"
+    return Check(
+        name="fill_is_air",
+        passed=brightest <= HIGHEST_FILL_HU + FILL_TOLERANCE_HU,
+        figure=brightest if np.isfinite(brightest) else None,
+        bound=float(HIGHEST_FILL_HU),
+        message=f"{found}; {required}",
     )

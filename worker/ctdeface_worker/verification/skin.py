@@ -1,4 +1,7 @@
-"""What a camera in front of the face still sees: parallel rays that must no longer meet the old skin (DESIGN section 10)."""
+"""Trace parallel rays from the front through input and output.
+
+In the output they must no longer meet the skin of the input; docs/gate.md gives the reasons.
+"""
 
 import math
 from dataclasses import dataclass
@@ -9,105 +12,125 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ctdeface_worker.imaging.canonical import Canonical, to_canonical
-from ctdeface_worker.imaging.domain import BoolArray, FloatArray, Volume
+from ctdeface_worker.imaging.domain import BoolArray, FloatArray, Geometry, Volume
 from ctdeface_worker.imaging.morphology import holes
+from ctdeface_worker.verification.components import largest
+from ctdeface_worker.verification.hounsfield import BONE_HU, SKIN_HU
+from ctdeface_worker.verification.location import place_of_points
 from ctdeface_worker.verification.window import Window
 
 IndexArray: TypeAlias = NDArray[np.intp]
 Value = TypeVar("Value", bound=np.generic)
 
-SKIN_HU = -300.0
-BONE_HU = 200.0
 EDGE_MM = 5.0
 """Skin nearer to the edge of the field of view is a cut face."""
 LEAST_DEEPER_MM = 3.0
 LEAST_DEEPER_VOXELS = 1.5
 ROUGH_MM = 1.5
 BEHIND_MM = 60.0
-"""Surfaces this far behind the foremost skin are not the face's front any more."""
-COVERED_MM = 25.0
-"""Bone at most this far behind the skin is what a soft-tissue mask uncovers; deeper bone lies behind mouth or orbit."""
+"""Surfaces this far behind the foremost skin do not belong to the front of the face."""
+BONE_BEHIND_MM = 25.0
+"""Largest depth of bone behind the skin that a soft-tissue mask exposes.
+
+Deeper bone is behind mouth or orbit.
+"""
 ON_BONE_MM = 3.0
-JUST_BEHIND_MM = 1.0
-"""Partial volume hides bone at the surface; what lies deeper is bone under skin."""
-PEELED_MM = 10.0
-"""Flesh left less deep than this still has the relief of the face, and is the face where a cloth lies on it."""
-FOREMOST_MM, SHALLOW_MM = 10.0, 16.0
-"""A nose whose front is left less deep than the second still stands out from the face; the first is how much of it is looked at."""
+PARTIAL_VOLUME_MM = 1.0
+"""Partial volume hides bone this close to the surface; deeper bone is bone under skin."""
+LAYER_MM = 10.0
+"""Depth of flesh behind the skin that still has the relief of the face.
+
+Under a cloth on the skin, it is the face itself.
+"""
+FOREMOST_MM = 10.0
+"""Depth of the foremost part of the face, usually the nose."""
+NOSE_BASE_MM = 16.0
+"""Depth to which the foremost part must be removed; tissue within it still shows a nose."""
 COVER_MM, AIR_MM = 40.0, 2.0
-"""Less deep, and with so much air before it, a surface of the input may be skin behind a cloth; a layer of it gone proves nothing."""
+"""Largest depth of skin behind a cloth, and the thickness of the air before it.
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rays:
-    """One ray per (z, x), z rising to superior, x to the patient's left.
-
-    Attributes:
-        mm: how far they are apart.
-        counts: rays that meet facial skin in the input.
-        bright: rays left out because the first surface is bone or metal.
-        removed: rays that no longer meet it in the output.
-        covered: rays that meet bone soon behind the skin in the input, but not in the next voxel.
-        uncovered: rays that now end on that bone, neither before it nor behind it.
-        peeled: rays, bright ones too, that now end in flesh less than `PEELED_MM` behind the first
-            surface.
-        bared: rays that now end in flesh as little behind a surface of the input with air before
-            it, less than `COVER_MM` behind the skin.
-        foremost: rays that meet the foremost part of the facial skin.
-        shallow: rays that now end in flesh less than `SHALLOW_MM` behind the skin.
-        seen: share of the rays to the patient in the window that meet the front of the face, not
-            what lies far behind something before it.
-    """
-
-    mm: float
-    counts: BoolArray
-    bright: BoolArray
-    removed: BoolArray
-    covered: BoolArray
-    uncovered: BoolArray
-    peeled: BoolArray
-    bared: BoolArray
-    foremost: BoolArray
-    shallow: BoolArray
-    seen: float
+A removed layer of such a surface proves nothing.
+"""
+TISSUE_INSIDE_MM = 2.0
+"""Half the thickness of what belongs to the patient; straps and tubes are thinner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontSurface:
-    """What rays from the front meet in the input, one per (z, x).
+    """The surfaces of the input that rays from the front meet, one ray per (z, x).
+
+    z rises to superior, x to the patient's left.
 
     Attributes:
-        within: lowest and highest LPS corner in mm of the part that they go through.
-        mm: how far they are apart, and their steps.
-        deeper_mm: so much deeper a surface must lie to be another one.
-        skin: step at which each meets the patient.
-        counts: as of `Rays`.
-        bright: as of `Rays`.
-        covered: as of `Rays`.
-        bone: step at which each meets the first bone behind the skin.
-        has_bone: whether there is any.
-        foremost: as of `Rays`.
-        seen: as of `Rays`.
-        behind_air: tissue (z, y, x) of the input less than `PEELED_MM` behind a surface with air
-            before it.
+        within: lowest and highest LPS corner in mm of the traced box.
+        origin_lps: LPS mm (x, y, z) of the first step of ray (0, 0).
+        geometry: of the input, to name slices.
+        mm: distance between rays and length of a step.
+        deeper_mm: distance behind the skin at which a surface is a different one.
+        skin: step at which each ray meets the patient.
+        counted: rays that meet facial skin.
+        bright: rays whose first surface is bone or metal; they are not counted.
+        bone_behind: counted rays with bone at most `BONE_BEHIND_MM` behind the skin, but not in the
+            first two voxels.
+        bone: step at which each ray meets the first bone behind the skin.
+        has_bone: rays that meet any bone.
+        foremost: counted rays that meet the foremost `FOREMOST_MM` of the facial skin.
+        front_share: share of the rays to the patient in the window that meet the front of the face;
+            the others meet something far behind the foremost surface.
+        behind_air: tissue (z, y, x) less than `LAYER_MM` behind a surface with air before it.
     """
 
     within: tuple[FloatArray, FloatArray]
+    origin_lps: FloatArray
+    geometry: Geometry
     mm: float
     deeper_mm: float
     skin: IndexArray
-    counts: BoolArray
+    counted: BoolArray
     bright: BoolArray
-    covered: BoolArray
+    bone_behind: BoolArray
     bone: IndexArray
     has_bone: BoolArray
     foremost: BoolArray
-    seen: float
+    front_share: float
     behind_air: BoolArray
 
+    def place(self, rays: BoolArray) -> str:
+        """Describe where rays (z, x) meet the skin."""
+        z, x = np.nonzero(rays)
+        steps = np.stack([x, self.skin[z, x], z], axis=-1)
+        columns = np.flatnonzero(self.counted.any(axis=0))
+        middle = (columns[0] + columns[-1]) / 2 if columns.size else self.counted.shape[1] / 2
+        middle_mm = float(self.origin_lps[0] + middle * self.mm)
+        return place_of_points(self.origin_lps + steps * self.mm, self.geometry, middle_mm)
 
-def look(before: Volume, window: Window) -> FrontSurface:
-    """Cast rays from the front through the input, at most 1 mm apart (one voxel if coarser)."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayResult:
+    """What the rays meet in the output, index (z, x).
+
+    Attributes:
+        front: the same rays in the input.
+        removed: rays that no longer meet the skin of the input.
+        ends_on_bone: rays that now end on the bone behind the skin, neither before nor behind it.
+        ends_in_layer: rays, bright ones included, that now end in flesh less than `LAYER_MM` behind
+            the first surface.
+        ends_behind_air: counted rays that now end in flesh less than `LAYER_MM` behind a surface of
+            the input with air before it, and less than `COVER_MM` behind the skin.
+        ends_above_nose_base: counted rays that now end in flesh less than `NOSE_BASE_MM` behind the
+            skin.
+    """
+
+    front: FrontSurface
+    removed: BoolArray
+    ends_on_bone: BoolArray
+    ends_in_layer: BoolArray
+    ends_behind_air: BoolArray
+    ends_above_nose_base: BoolArray
+
+
+def trace_input(before: Volume, window: Window) -> FrontSurface:
+    """Trace rays from the front through the input, 1 mm apart or one voxel if that is more."""
     spacing = before.geometry.spacing_mm
     mm = max(1.0, min(spacing))
     room = np.array([EDGE_MM, 0.0, EDGE_MM]) + mm
@@ -116,76 +139,75 @@ def look(before: Volume, window: Window) -> FrontSurface:
     body = _patient(old) | (
         to_canonical(_inner_air(before), spacing_mm=mm, within=within).hu >= 0.5
     )
-    there: BoolArray = np.asarray(body.any(axis=1))
+    meets_patient: BoolArray = np.asarray(body.any(axis=1))
     skin = body.argmax(axis=1)
     air_before = _at(old.valid, np.maximum(skin - 1, 0)) & (skin > 0)
     inside = _at(_well_inside(old), skin)
     here, behind = _at(old.hu, skin), _at(old.hu, np.minimum(skin + 1, old.hu.shape[1] - 1))
-    bright = here + np.maximum(behind - here, 0) * min(JUST_BEHIND_MM / mm, 1.0) > BONE_HU
-    met, near = there & _in_window(old, window), _near(skin, there, mm)
-    faced = met & near & air_before & inside
-    counts = faced & ~bright
+    bright = here + np.maximum(behind - here, 0) * min(PARTIAL_VOLUME_MM / mm, 1.0) > BONE_HU
+    in_window = meets_patient & _in_window(old, window)
+    at_front = _at_front(skin, meets_patient, mm)
+    facial = in_window & at_front & air_before & inside
+    counted = facial & ~bright
     bone, has_bone = _bone_behind(old, skin)
-    at_once = np.maximum(here, behind) > BONE_HU  # taking such skin off takes bone with it
+    bone_at_skin = np.maximum(here, behind) > BONE_HU  # removing such skin removes bone as well
+    depth_mm = np.where(has_bone, (bone - skin) * mm, np.inf)
+    foremost_step = np.percentile(skin[counted], 1) if counted.any() else 0.0
     return FrontSurface(
         within=within,
+        origin_lps=old.origin_lps,
+        geometry=before.geometry,
         mm=mm,
         deeper_mm=max(LEAST_DEEPER_MM, LEAST_DEEPER_VOXELS * min(max(spacing[1:]), 5.0)),
         skin=skin,
-        counts=counts,
-        bright=faced & bright,
-        covered=counts & ~at_once & (np.where(has_bone, (bone - skin) * mm, np.inf) <= COVERED_MM),
+        counted=counted,
+        bright=facial & bright,
+        bone_behind=counted & ~bone_at_skin & (depth_mm <= BONE_BEHIND_MM),
         bone=bone,
         has_bone=has_bone,
-        foremost=counts
-        & (
-            skin * mm
-            <= (np.percentile(skin[counts], 1) if counts.any() else 0.0) * mm + FOREMOST_MM
-        ),
-        seen=float((met & near).sum() / max(met.sum(), 1)),
+        foremost=counted & (skin * mm <= foremost_step * mm + FOREMOST_MM),
+        front_share=float((in_window & at_front).sum() / max(in_window.sum(), 1)),
         behind_air=_behind_air(old),
     )
 
 
-def cast(facing: FrontSurface, after: Volume) -> Rays:
-    """Cast the same rays through the output."""
-    new = to_canonical(after, spacing_mm=facing.mm, within=facing.within)
-    surface = (new.hu > SKIN_HU) & new.valid
-    left = surface.any(axis=1)
-    meets = surface.argmax(axis=1)
+def trace_output(front: FrontSurface, after: Volume) -> RayResult:
+    """Trace the same rays through the output."""
+    new = to_canonical(after, spacing_mm=front.mm, within=front.within)
+    tissue = (new.hu > SKIN_HU) & new.valid
+    meets_tissue = tissue.any(axis=1)
+    end = tissue.argmax(axis=1)
     hard = (
-        np.maximum(_at(new.hu, meets), _at(new.hu, np.minimum(meets + 1, new.hu.shape[1] - 1)))
+        np.maximum(_at(new.hu, end), _at(new.hu, np.minimum(end + 1, new.hu.shape[1] - 1)))
         > BONE_HU
     )
-    deeper = np.where(left, (meets - facing.skin) * facing.mm, np.inf)
+    deeper_mm = np.where(meets_tissue, (end - front.skin) * front.mm, np.inf)
     on_bone: BoolArray = np.asarray(
-        facing.has_bone & (np.abs(meets - facing.bone) * facing.mm <= ON_BONE_MM), dtype=bool
+        front.has_bone & (np.abs(end - front.bone) * front.mm <= ON_BONE_MM), dtype=bool
     )
-    flesh = left & ~hard
-    return Rays(
-        mm=facing.mm,
-        counts=facing.counts,
-        bright=facing.bright,
-        removed=(deeper >= facing.deeper_mm) | (left & hard & (meets > facing.skin)),
-        covered=facing.covered,
-        uncovered=on_bone & left,
-        peeled=(facing.counts | facing.bright) & flesh & (deeper < PEELED_MM),
-        bared=facing.counts & flesh & _at(facing.behind_air, meets) & (deeper < COVER_MM),
-        foremost=facing.foremost,
-        shallow=facing.counts & flesh & (deeper < SHALLOW_MM),
-        seen=facing.seen,
+    flesh = meets_tissue & ~hard
+    return RayResult(
+        front=front,
+        removed=(deeper_mm >= front.deeper_mm) | (meets_tissue & hard & (end > front.skin)),
+        ends_on_bone=on_bone & meets_tissue,
+        ends_in_layer=(front.counted | front.bright) & flesh & (deeper_mm < LAYER_MM),
+        ends_behind_air=front.counted & flesh & _at(front.behind_air, end) & (deeper_mm < COVER_MM),
+        ends_above_nose_base=front.counted & flesh & (deeper_mm < NOSE_BASE_MM),
     )
 
 
 def _bone_behind(old: Canonical, skin: IndexArray) -> tuple[IndexArray, BoolArray]:
-    """Return the step of the first bone behind the input's skin, and whether there is any."""
+    """Return the step of the first bone behind the input's skin, and which rays have any."""
     behind = np.arange(old.hu.shape[1])[None, :, None] >= skin[:, None, :]
     bone = (old.hu > BONE_HU) & old.valid & behind
     return bone.argmax(axis=1), np.asarray(bone.any(axis=1))
 
 
 def _behind_air(old: Canonical) -> BoolArray:
-    """Tissue less than `PEELED_MM` behind a surface that has `AIR_MM` of measured air right before it."""
+    """Return tissue less than `LAYER_MM` behind a surface with air before it.
+
+    The air must be measured and at least `AIR_MM` thick.
+    """
     dense = (old.hu > SKIN_HU) & old.valid
     air = (old.hu <= SKIN_HU) & old.valid
     surface = dense.copy()
@@ -193,13 +215,16 @@ def _behind_air(old: Canonical) -> BoolArray:
         surface[:, step:] &= air[:, :-step]
         surface[:, :step] = False
     near = surface.copy()
-    for step in range(1, math.ceil(PEELED_MM / old.spacing_mm)):
+    for step in range(1, math.ceil(LAYER_MM / old.spacing_mm)):
         near[:, step:] |= surface[:, :-step]
     return np.asarray(dense & near)
 
 
 def _inner_air(before: Volume) -> Volume:
-    """1 where air is closed in by the patient in its stored slice, else 0: a ray that enters a cut sinus meets no skin."""
+    """Return 1 where tissue encloses air in its stored slice, else 0.
+
+    A ray that enters a sinus cut by the field of view meets no skin.
+    """
     _, row_mm, column_mm = before.geometry.spacing_mm
     step = (max(int(ROUGH_MM / row_mm), 1), max(int(ROUGH_MM / column_mm), 1))
     dense = (before.hu > SKIN_HU)[:, :: step[0], :: step[1]]
@@ -215,21 +240,21 @@ def _inner_air(before: Volume) -> Volume:
 
 
 def _patient(canonical: Canonical) -> BoolArray:
-    """The largest thing that is denser than air, without what is thinner than 4 mm."""
+    """Return the largest connected tissue, without what is thinner than 4 mm."""
     dense = (canonical.hu > SKIN_HU) & canonical.valid
-    rounds = max(round(2 / canonical.spacing_mm), 1)
+    rounds = max(round(TISSUE_INSIDE_MM / canonical.spacing_mm), 1)
     core = ndimage.binary_opening(dense, iterations=rounds)
-    labels, count = ndimage.label(core)
-    if not count:
+    if not core.any():
         return dense
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    grown = ndimage.binary_dilation(labels == sizes.argmax(), iterations=rounds + 1)
+    grown = ndimage.binary_dilation(largest(core), iterations=rounds + 1)
     return np.asarray(dense & grown, dtype=bool)
 
 
 def _well_inside(canonical: Canonical) -> BoolArray:
-    """Voxels at least 5 mm inside the field of view in every direction; the grid's own borders are cut from a larger volume."""
+    """Return voxels at least `EDGE_MM` inside the field of view in every direction.
+
+    The borders of the grid count as edges, because it is cut from a larger volume.
+    """
     reach = 2 * round(EDGE_MM / canonical.spacing_mm) + 1
     inside: BoolArray = ndimage.minimum_filter(
         canonical.valid, size=reach, mode="constant", cval=False
@@ -238,6 +263,7 @@ def _well_inside(canonical: Canonical) -> BoolArray:
 
 
 def _in_window(canonical: Canonical, window: Window) -> BoolArray:
+    """Return the rays (z, x) within the window."""
     z = canonical.origin_lps[2] + canonical.spacing_mm * np.arange(canonical.hu.shape[0])
     x = canonical.origin_lps[0] + canonical.spacing_mm * np.arange(canonical.hu.shape[2])
     inside_z, inside_x = (
@@ -247,14 +273,14 @@ def _in_window(canonical: Canonical, window: Window) -> BoolArray:
     return np.asarray(inside_z[:, None] & inside_x[None, :])
 
 
-def _near(skin: IndexArray, there: BoolArray, mm: float) -> BoolArray:
-    """Rays whose surface belongs to the front of the face, not to what is seen past it."""
-    if not there.any():
-        return there
-    foremost = np.percentile(skin[there], 2)
+def _at_front(skin: IndexArray, meets_patient: BoolArray, mm: float) -> BoolArray:
+    """Return the rays whose surface belongs to the front of the face."""
+    if not meets_patient.any():
+        return meets_patient
+    foremost = np.percentile(skin[meets_patient], 2)
     return np.asarray((skin - foremost) * mm <= BEHIND_MM)
 
 
 def _at(field: NDArray[Value], y: IndexArray) -> NDArray[Value]:
-    """Values of a (z, y, x) field at one y per (z, x)."""
+    """Return the values of a (z, y, x) field at one y per (z, x)."""
     return np.asarray(np.take_along_axis(field, y[:, None, :], axis=1)[:, 0])

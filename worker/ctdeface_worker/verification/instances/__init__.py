@@ -1,5 +1,6 @@
-"""The gate's proof on single files: input and output are read again and every difference must be one that was announced."""
+"""Prove single files: every difference between input and output must be announced."""
 
-from ctdeface_worker.verification.instances.comparison import compare
+from ctdeface_worker.verification.instances.comparison import compare_files
+from ctdeface_worker.verification.instances.pixels import ExpectedPixels
 
-__all__ = ["compare"]
+__all__ = ["ExpectedPixels", "compare_files"]

@@ -1,10 +1,10 @@
-"""Lists every element in which two files differ, nested and private ones included."""
+"""List every element that differs between two files, nested and private ones included."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ctdeface_worker.imaging.domain import DifferenceKind
-from ctdeface_worker.verification.instances.elements import DicomFile, Element, items
+from ctdeface_worker.verification.instances.elements import ParsedElement, ParsedFile, items
 
 Range = tuple[int, int]
 
@@ -15,7 +15,7 @@ class Difference(NamedTuple):
     Attributes:
         path: tags from the outside in, items counted from 0.
         kind: changed, removed or added.
-        before: offsets of the value and behind it in the input, None where it has none.
+        before: offsets of the value and of the byte after it in the input, None if it is missing.
         after: the same in the output.
     """
 
@@ -25,29 +25,27 @@ class Difference(NamedTuple):
     after: Range | None
 
 
-def differences(before: DicomFile, after: DicomFile) -> list[Difference]:
+def differences(before: ParsedFile, after: ParsedFile) -> list[Difference]:
     """Return every difference between the elements of two files.
 
     Raises:
         UnreadableInstance: a sequence is damaged.
     """
-    return (
-        []
-        if before.data == after.data
-        else list(_Pair(before, after).data_sets(before.elements, after.elements, ""))
-    )
+    if before.data == after.data:
+        return []
+    return list(_Pair(before, after).data_sets(before.elements, after.elements, ""))
 
 
 class _Pair(NamedTuple):
-    """The two files that are compared."""
+    """The two compared files."""
 
-    before: DicomFile
-    after: DicomFile
+    before: ParsedFile
+    after: ParsedFile
 
     def data_sets(
-        self, before: Sequence[Element], after: Sequence[Element], prefix: str
+        self, before: Sequence[ParsedElement], after: Sequence[ParsedElement], prefix: str
     ) -> Iterator[Difference]:
-        """Yield what differs between two data sets or items."""
+        """Yield the differences between two data sets or items."""
         was, now = (
             {element.tag: element for element in before},
             {element.tag: element for element in after},
@@ -66,8 +64,11 @@ class _Pair(NamedTuple):
             if tag not in was:
                 yield Difference(prefix + element.name, DifferenceKind.ADDED, None, _range(element))
 
-    def _same(self, was: Element, now: Element) -> bool:
-        """Tell whether two elements are equal to the byte: tag, representation, length, value, delimiters."""
+    def _same(self, was: ParsedElement, now: ParsedElement) -> bool:
+        """Return whether two elements are equal to the byte.
+
+        Tag, value representation, length, value and delimiters are compared.
+        """
         same_size = was.end - was.start == now.end - now.start
         return (
             same_size
@@ -75,8 +76,8 @@ class _Pair(NamedTuple):
             and self.after.data.startswith(self.before.data[was.start : was.end], now.start)
         )
 
-    def _elements(self, was: Element, now: Element, path: str) -> Iterator[Difference]:
-        """Yield what differs inside two sequences, or that two values differ."""
+    def _elements(self, was: ParsedElement, now: ParsedElement, path: str) -> Iterator[Difference]:
+        """Yield the differences inside two sequences, or the difference of two values."""
         old, new = items(self.before.data, was), items(self.after.data, now)
         found: list[Difference] = []
         if old is not None and new is not None:
@@ -87,5 +88,5 @@ class _Pair(NamedTuple):
         yield from found
 
 
-def _range(element: Element) -> Range:
+def _range(element: ParsedElement) -> Range:
     return element.value, element.end

@@ -1,4 +1,7 @@
-"""Reads a DICOM file into elements and their places through pydicom's parser; shares no code with what wrote the file."""
+"""Parse a DICOM file into elements and their offsets.
+
+It uses pydicom's parser and shares no code with the writer.
+"""
 
 import struct
 import zlib
@@ -26,7 +29,7 @@ DAMAGE = (
     zlib.error,
     InvalidDicomError,
 )
-"""What reading a damaged file with pydicom can raise."""
+"""Errors that pydicom raises for damaged files."""
 TRANSFER_SYNTAX = 0x00020010
 
 _UNDEFINED = 0xFFFFFFFF
@@ -35,14 +38,14 @@ _ITEM_BYTES = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 _PREAMBLE = 128
 _MOST_INFLATED_BYTES = 1 << 30
 _LARGEST_VALUE_READ = 1024
-"""Larger values are skipped while parsing: only their place matters."""
+"""Larger values are skipped while parsing; only their offsets matter."""
 
 
 class Encoding(NamedTuple):
-    """How elements are written.
+    """Encoding of elements.
 
     Attributes:
-        implicit: value representations are not named.
+        implicit: value representations are not written.
         little: least significant byte first.
     """
 
@@ -51,26 +54,26 @@ class Encoding(NamedTuple):
 
     @property
     def order(self) -> Literal["little", "big"]:
-        """Byte order as Python names it."""
+        """Byte order under its Python name."""
         return "little" if self.little else "big"
 
 
 _META = Encoding(implicit=False, little=True)
 _UNKNOWN = Encoding(implicit=True, little=True)
-"""Sequences of unknown value representation are implicit little endian (DICOM PS3.5 section 6.2.2)."""
+"""Encoding of sequences of unknown value representation (DICOM PS3.5 section 6.2.2)."""
 
 
-class Element(NamedTuple):
-    """One element and where it lies.
+class ParsedElement(NamedTuple):
+    """One element and its place in the file.
 
     Attributes:
         tag: group and element number in one integer.
-        vr: two letters, empty where the file does not say.
+        vr: value representation, two letters; empty if the file does not contain it.
         start: offset of the tag.
         value: offset of the value.
-        end: offset behind the element, its delimiter included.
-        delimited: a delimiter instead of a length ends it.
-        encoding: how it is written.
+        end: offset after the element, its delimiter included.
+        delimited: it ends with a delimiter instead of having a length.
+        encoding: its encoding.
     """
 
     tag: int
@@ -83,28 +86,28 @@ class Element(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The tag as the standard writes it."""
+        """The tag in the notation of the standard."""
         return f"({self.tag >> 16:04X},{self.tag & 0xFFFF:04X})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DicomFile:
-    """A file as read.
+class ParsedFile:
+    """A parsed file.
 
     Attributes:
-        data: the file; for the deflated syntax: file meta information, then the inflated data set.
+        data: the file; for the deflated syntax, file meta information and inflated data set.
         syntax: (0002,0010).
-        elements: of the file meta information and of the data set, in the order of the file, nested
-            ones not included.
-        tail: offset behind the last element.
+        elements: of file meta information and data set in the order of the file, without nested
+            ones.
+        tail: offset after the last element.
     """
 
     data: bytes
     syntax: str
-    elements: tuple[Element, ...]
+    elements: tuple[ParsedElement, ...]
     tail: int
 
-    def top(self, tag: int) -> Element | None:
+    def top(self, tag: int) -> ParsedElement | None:
         """Return an element that is not nested."""
         return next((element for element in self.elements if element.tag == tag), None)
 
@@ -112,20 +115,20 @@ class DicomFile:
         """Return an unsigned integer of the header (US, UL).
 
         Raises:
-            UnreadableInstance: there is none.
+            UnreadableInstance: it is missing.
         """
         element = self.top(tag)
         if element is None or element.end == element.value:
             raise UnreadableInstance(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is missing")
         return int.from_bytes(self.data[element.value : element.end], element.encoding.order)
 
-    def value(self, element: Element) -> bytes:
-        """Return an element's bytes behind tag, value representation and length."""
+    def value(self, element: ParsedElement) -> bytes:
+        """Return the value of an element."""
         return self.data[element.value : element.end]
 
 
-def read(path: Path) -> DicomFile:
-    """Read a file; it must have a preamble, and nothing about it is guessed.
+def parse(path: Path) -> ParsedFile:
+    """Parse a file, which must have a preamble; nothing about it is guessed.
 
     Raises:
         UnreadableInstance: it is missing, damaged or truncated.
@@ -133,14 +136,14 @@ def read(path: Path) -> DicomFile:
     try:
         return _parse(path.read_bytes())
     except DAMAGE as error:
-        raise UnreadableInstance(f"it cannot be read: {error}") from error
+        raise UnreadableInstance(f"the file cannot be read: {error}") from error
 
 
-def items(data: bytes, element: Element) -> list[list[Element]] | None:
-    """Return the elements of each item, or None where the value is no sequence.
+def items(data: bytes, element: ParsedElement) -> list[list[ParsedElement]] | None:
+    """Return the elements of each item, or None for a value that is not a sequence.
 
-    Values of unknown representation are looked into as well: many archives write private sequences
-        so.
+    Values of unknown representation are parsed as well, because many archives write private
+    sequences in this way.
 
     Raises:
         UnreadableInstance: a sequence is damaged.
@@ -160,10 +163,10 @@ def items(data: bytes, element: Element) -> list[list[Element]] | None:
     return None
 
 
-def _parse(content: bytes) -> DicomFile:
+def _parse(content: bytes) -> ParsedFile:
     start = _PREAMBLE + 4
     if content[_PREAMBLE:start] != b"DICM":
-        raise UnreadableInstance("there is no DICM prefix behind the preamble")
+        raise UnreadableInstance("the prefix DICM is missing after the preamble")
     meta, body = _data_set(content, start, len(content), _META, only_group=0x0002)
     syntax = next(
         (
@@ -174,7 +177,7 @@ def _parse(content: bytes) -> DicomFile:
         "",
     )
     if not syntax:
-        raise UnreadableInstance("the file meta information names no transfer syntax")
+        raise UnreadableInstance("the transfer syntax is missing in the file meta information")
     data = (
         content[:body] + _inflate(content[body:])
         if syntax == DeflatedExplicitVRLittleEndian
@@ -184,7 +187,7 @@ def _parse(content: bytes) -> DicomFile:
         implicit=syntax == ImplicitVRLittleEndian, little=syntax != ExplicitVRBigEndian
     )
     elements, tail = _data_set(data, body, len(data), encoding)
-    return DicomFile(data=data, syntax=syntax, elements=(*meta, *elements), tail=tail)
+    return ParsedFile(data=data, syntax=syntax, elements=(*meta, *elements), tail=tail)
 
 
 def _inflate(deflated: bytes) -> bytes:
@@ -197,14 +200,17 @@ def _inflate(deflated: bytes) -> bytes:
 
 def _data_set(
     data: bytes, start: int, end: int, encoding: Encoding, only_group: int | None = None
-) -> tuple[list[Element], int]:
-    """Return the elements from start on and the offset behind the last; what ends them early is the caller's to judge."""
+) -> tuple[list[ParsedElement], int]:
+    """Return the elements from an offset on, and the offset after the last one.
+
+    The caller decides whether they end too early.
+    """
     stream = BytesIO(data)
     stream.seek(start)
     walk = data_element_generator(
         stream, encoding.implicit, encoding.little, defer_size=_LARGEST_VALUE_READ
     )
-    found: dict[int, Element] = {}
+    found: dict[int, ParsedElement] = {}
     at = start
     while at < end and (
         only_group is None or int.from_bytes(data[at : at + 2], encoding.order) == only_group
@@ -218,7 +224,7 @@ def _data_set(
             if isinstance(raw, RawDataElement)
             else (raw.file_tell or 0, _UNDEFINED)
         )
-        element = Element(
+        element = ParsedElement(
             tag, str(raw.VR or ""), at, value, stream.tell(), length == _UNDEFINED, encoding
         )
         if element.end > end or (length != _UNDEFINED and value + length != element.end):
@@ -230,7 +236,9 @@ def _data_set(
     return list(found.values()), at
 
 
-def _items(data: bytes, sequence: Element, encoding: Encoding) -> Iterator[list[Element]]:
+def _items(
+    data: bytes, sequence: ParsedElement, encoding: Encoding
+) -> Iterator[list[ParsedElement]]:
     at = sequence.value
     while at < sequence.end:
         tag, length = _item_header(data, at, encoding)
@@ -248,7 +256,7 @@ def _items(data: bytes, sequence: Element, encoding: Encoding) -> Iterator[list[
         yield elements
         at = reached if length != _UNDEFINED else reached + 8
     if sequence.delimited:
-        raise UnreadableInstance(f"{sequence.name} has no end")
+        raise UnreadableInstance(f"the delimiter of {sequence.name} is missing")
 
 
 def _item_header(data: bytes, at: int, encoding: Encoding) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Makes sure that a compressed frame ends where its image ends, so that no other image is left behind it."""
+"""Check that a compressed frame ends with its image, so that no other image follows it."""
 
 import re
 import struct
@@ -9,16 +9,20 @@ from pydicom.uid import JPEG2000, JPEG2000Lossless, RLELossless
 from ctdeface_worker.verification.instances.elements import DAMAGE
 
 _END_OF_IMAGE = b"\xff\xd9"
-"""Ends a JPEG, JPEG-LS or JPEG 2000 image; coded data cannot hold it, but what stands before them can."""
+"""End of a JPEG, JPEG-LS or JPEG 2000 image; coded data cannot contain it, header segments can."""
 _TILE_PART = b"\xff\x90"
 _MARKER = re.compile(rb"\xff[\x80-\xfe]")
-"""In coded data of JPEG and JPEG-LS (ITU-T T.81 section B.1.1, T.87 annex A) a byte of 255 is followed by less, but for markers."""
+"""A marker: in coded data a byte of 255 is otherwise followed by a smaller one.
+
+See ITU-T T.81 section B.1.1 for JPEG and T.87 annex A for JPEG-LS.
+"""
 
 
 def is_one_frame(value: bytes, syntax: str, pixels: int) -> bool:
-    """Tell whether encapsulated pixel data are one image of 16-bit pixels with nothing but zeros behind it.
+    """Return whether encapsulated pixel data hold one image, followed by zeros only.
 
-    An image may come in several fragments, but for run lengths (DICOM PS3.5 sections A.4 and G.2).
+    The image has 16-bit pixels. It may consist of several fragments, unless it is run-length
+    encoded (DICOM PS3.5 sections A.4 and G.2).
     """
     try:
         table, *fragments = generate_fragments(value)
@@ -34,7 +38,10 @@ def is_one_frame(value: bytes, syntax: str, pixels: int) -> bool:
 
 
 def _jpeg_end(frame: bytes) -> int | None:
-    """Return the offset behind a JPEG or JPEG-LS image: segments are passed by their lengths, coded data up to the next marker."""
+    """Return the offset after a JPEG or JPEG-LS image.
+
+    Segments are skipped by their lengths, coded data up to the next marker.
+    """
     at = 2
     while marker := _MARKER.search(frame, at):
         at = marker.end()
@@ -48,7 +55,10 @@ def _jpeg_end(frame: bytes) -> int | None:
 
 
 def _jpeg_2000_end(frame: bytes) -> int | None:
-    """Return the offset behind a JPEG 2000 codestream: tile-parts say how long they are, 0 up to the end (ITU-T T.800 annex A)."""
+    """Return the offset after a JPEG 2000 codestream.
+
+    Tile-parts contain their lengths; 0 means up to the end (ITU-T T.800 annex A).
+    """
     at = 2
     while 0 < at < len(frame) - 1:
         if frame[at : at + 2] == _END_OF_IMAGE:
@@ -74,7 +84,7 @@ def _is_one_run_length_image(frame: bytes, pixels: int) -> bool:
 
 
 def _run_length_end(frame: bytes, at: int, pixels: int) -> int:
-    """Return the offset behind the runs that make one byte plane (DICOM PS3.5 annex G)."""
+    """Return the offset after the runs of one byte plane (DICOM PS3.5 annex G)."""
     made = 0
     while made < pixels and at < len(frame):
         control = frame[at]

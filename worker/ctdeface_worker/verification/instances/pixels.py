@@ -1,6 +1,7 @@
-"""Compares the stored pixel words of an instance before and after."""
+"""Compare the stored pixel words of an instance before and after."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,7 +23,7 @@ from pydicom.uid import (
 
 from ctdeface_shared.errors import UnreadableInstance
 from ctdeface_worker.imaging.domain import BoolArray
-from ctdeface_worker.verification.instances.elements import DAMAGE, DicomFile, Element
+from ctdeface_worker.verification.instances.elements import DAMAGE, ParsedElement, ParsedFile
 from ctdeface_worker.verification.instances.frames import is_one_frame
 
 NATIVE = frozenset(
@@ -42,7 +43,10 @@ _DECODERS = {
     JPEG2000Lossless: "pylibjpeg",
     JPEG2000: "pylibjpeg",
 }
-"""GDCM takes the others: it hides the unused bits of RLE, and some damaged JPEG-LS frames make it end the process."""
+"""Decoders per syntax; GDCM decodes the others.
+
+GDCM hides the unused bits of RLE, and some damaged JPEG-LS frames make it abort the process.
+"""
 
 _ROWS, _COLUMNS, _BITS_ALLOCATED, _BITS_STORED, _SIGNED = (
     0x00280010,
@@ -55,51 +59,60 @@ _ROWS, _COLUMNS, _BITS_ALLOCATED, _BITS_STORED, _SIGNED = (
 WordArray: TypeAlias = NDArray[np.uint16]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedPixels:
+    """The pixels that must be filled in one slice.
+
+    Attributes:
+        face: pixels to be removed, (row, column).
+        fill_stored: the stored value of air, sign included.
+        padding: lowest and highest whole word that means "no measurement"; such pixels must not
+            change. None if the instance has no padding.
+    """
+
+    face: BoolArray
+    fill_stored: int
+    padding: tuple[int, int] | None
+
+
 def pixel_problems(
-    before: DicomFile,
-    after: DicomFile,
-    face: BoolArray,
-    fill_stored: int,
-    padding: tuple[int, int] | None,
+    before: ParsedFile, after: ParsedFile, expected: ExpectedPixels
 ) -> Iterator[str]:
-    """Yield what is wrong with the pixels of the output.
+    """Yield the problems with the pixels of the output.
 
     Args:
         before: the input.
         after: the output.
-        face: what had to be removed, (row, column).
-        fill_stored: the stored value that stands for air, sign included.
-        padding: lowest and highest whole word that means "no measurement"; such voxels stay as they
-            are.
+        expected: the pixels that must be filled.
 
     Raises:
         UnreadableInstance: pixel data are missing or cannot be decoded.
     """
+    face, padding = expected.face, expected.padding
     if after.syntax not in NATIVE and not is_one_frame(_raw(after), after.syntax, face.size):
-        yield "the compressed pixel data hold more than the one image"
-    if not face.any() and _raw(before) == _raw(after) and before.syntax == after.syntax:
+        yield "bytes other than zeros follow the compressed image"
+    same_bytes = _raw(before) == _raw(after)
+    if not face.any() and same_bytes and before.syntax == after.syntax:
         return
     was, now = _words(before), _words(after)
     if was.shape != now.shape or was.shape != face.shape:
-        yield f"the images are {was.shape} before and {now.shape} after, the face mask is {face.shape}"
+        yield (
+            f"the image has {was.shape} pixels before and {now.shape} after, "
+            f"the face mask has {face.shape}"
+        )
         return
     signed, bits = bool(before.number(_SIGNED)), before.number(_BITS_STORED)
     filled = face if padding is None else face & ~_is_padding(was, padding, signed=signed)
-    strays = int(np.count_nonzero((was != now) & ~filled))
-    if strays:
-        yield f"{strays} voxels differ that are outside the face mask or are padding"
-    inside = now[filled]
-    # unused bits repeat the sign or are zero: they must not say anything else
-    left = int(
-        np.count_nonzero(
-            (inside != fill_stored & 0xFFFF) & (inside != fill_stored & ((1 << bits) - 1))
-        )
-    )
-    if left:
-        yield f"{left} of {inside.size} face voxels do not hold the fill value {fill_stored}"
-    if _raw(before) == _raw(after):
-        return
-    if not filled.any():
+    outside = int(np.count_nonzero((was != now) & ~filled))
+    if outside:
+        yield f"{outside} voxels differ that are outside the face mask or are padding"
+    inside, fill = now[filled], expected.fill_stored
+    # unused bits must repeat the sign or be zero, so that they hide no picture
+    allowed = (fill & 0xFFFF, fill & ((1 << bits) - 1))
+    not_filled = int(np.count_nonzero(~np.isin(inside, allowed)))
+    if not_filled:
+        yield f"{not_filled} of {inside.size} face voxels do not hold the fill value {fill}"
+    if not same_bytes and not filled.any():
         yield "the pixel data differ although no voxel had to change"
 
 
@@ -108,36 +121,37 @@ def _is_padding(words: WordArray, padding: tuple[int, int], *, signed: bool) -> 
     return np.asarray((whole >= padding[0]) & (whole <= padding[1]))
 
 
-def _element(file: DicomFile) -> Element:
+def _element(file: ParsedFile) -> ParsedElement:
     element = file.top(PIXEL_DATA)
     if element is None:
-        raise UnreadableInstance("there is no pixel data")
+        raise UnreadableInstance("the pixel data are missing")
     return element
 
 
-def _raw(file: DicomFile) -> bytes:
+def _raw(file: ParsedFile) -> bytes:
     return file.value(_element(file))
 
 
-def _words(file: DicomFile) -> WordArray:
+def _words(file: ParsedFile) -> WordArray:
     """Return the 16-bit words of the image, (row, column), in this machine's byte order."""
     element = _element(file)
     shape = (file.number(_ROWS), file.number(_COLUMNS))
     if file.number(_BITS_ALLOCATED) != 16:
-        raise UnreadableInstance("its pixels are not stored in 16-bit words")
+        raise UnreadableInstance("the pixels are not stored in words of 16 bits")
     if file.syntax not in NATIVE:
         return _decompressed(file, shape)
-    if element.end - element.value != shape[0] * shape[1] * 2:
+    size, needed = element.end - element.value, shape[0] * shape[1] * 2
+    if size != needed:
         raise UnreadableInstance(
-            f"the pixel data hold {element.end - element.value} bytes, {shape[0]} x {shape[1]} pixels need {shape[0] * shape[1] * 2}"
+            f"the pixel data hold {size} bytes; {shape[0]} x {shape[1]} pixels need {needed}"
         )
     order = "<u2" if element.encoding.little else ">u2"
     words = np.frombuffer(file.data, dtype=order, count=shape[0] * shape[1], offset=element.value)
     return words.reshape(shape).astype(np.uint16, copy=False)
 
 
-def _decompressed(file: DicomFile, shape: tuple[int, int]) -> WordArray:
-    """Decode the one frame."""
+def _decompressed(file: ParsedFile, shape: tuple[int, int]) -> WordArray:
+    """Decode the only frame."""
     try:
         frames = list(generate_frames(_raw(file), number_of_frames=1))
         decoded, _ = get_decoder(UID(file.syntax)).as_array(
@@ -150,12 +164,12 @@ def _decompressed(file: DicomFile, shape: tuple[int, int]) -> WordArray:
         raise UnreadableInstance(f"the compressed pixel data cannot be decoded: {error}") from error
     if decoded.shape != shape or decoded.dtype.itemsize != 2:
         raise UnreadableInstance(
-            f"the compressed pixel data hold {decoded.shape} pixels where the header says {shape}"
+            f"the compressed pixel data hold {decoded.shape} pixels; the header requires {shape}"
         )
     return np.ascontiguousarray(decoded).view(np.uint16)
 
 
-def _image_keywords(file: DicomFile, shape: tuple[int, int]) -> dict[str, Any]:
+def _image_keywords(file: ParsedFile, shape: tuple[int, int]) -> dict[str, Any]:
     return {
         "rows": shape[0],
         "columns": shape[1],
