@@ -6,16 +6,28 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from ctdeface_shared.broker.settlement import (
+    Quarantine,
+    Reject,
+    Retry,
+    RetryRule,
+    decide,
+)
+from ctdeface_shared.errors import CtDefaceError, PermanentError, TransientError
 from ctdeface_shared.settings.loading import Settings, keys, load, variable_of
 from deploy.site import pictures
 from tests.architecture.sources import PACKAGES, ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-CONFIGURATION = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
+SETTINGS = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
+REFUSALS = (ROOT / "docs/reference/refusals.md").read_text(encoding="utf-8")
+GENERAL = {"InvalidSeries"}
+"""Base classes that are never raised themselves."""
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 DECISIONS = sorted((ROOT / "docs/decisions").glob("*.md"))
 HEADINGS = ["Question", "Options", "Decision", "Consequences", "Checked by"]
@@ -87,32 +99,72 @@ def test_make_deface_wants_both_folders() -> None:
 
 @pytest.mark.parametrize("key", keys())
 def test_every_setting_is_documented_with_its_default(key: str) -> None:
-    """The table of settings has the key, its name in the environment and the default in effect."""
-    (row,) = re.findall(
-        rf"^\| `{re.escape(key)}` \| `{variable_of(key)}` \| (.*?) \|", CONFIGURATION, re.MULTILINE
-    )
+    """The table of settings has the key and the default in effect."""
+    (row,) = re.findall(rf"^\| `{re.escape(key)}` \| (.*?) \|", SETTINGS, re.MULTILINE)
     value: object = Settings.model_construct()
     for name in key.split("."):
         value = getattr(value, name)
     assert row.strip("`") == {None: "none", False: "false"}.get(value, str(value))  # type: ignore[call-overload]  # any hashable value
 
 
+@pytest.mark.parametrize("key", keys())
+def test_names_in_the_environment_follow_the_rule_of_the_page(key: str) -> None:
+    """A name is the key in capitals with two underscores for the dot."""
+    assert variable_of(key) == f"CTDEFACE_{key.upper().replace('.', '__')}"
+
+
 def test_nothing_undocumented_is_in_the_table_of_settings() -> None:
     """The table has no key that does not exist."""
-    assert set(re.findall(r"^\| `([a-z_.]+)` \|", CONFIGURATION, re.MULTILINE)) == set(keys())
+    assert set(re.findall(r"^\| `([a-z_.]+)` \|", SETTINGS, re.MULTILINE)) == set(keys())
 
 
 def test_the_example_settings_file_is_valid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The TOML block of the page loads and sets every key."""
-    (block,) = re.findall(r"```toml\n(.*?)```", CONFIGURATION, re.DOTALL)
-    file = tmp_path / "site.toml"
+    """The example of the page loads as it is."""
+    (block,) = re.findall(r"```toml\n(.*?)```", SETTINGS, re.DOTALL)
+    file = tmp_path / "ctdeface.toml"
     file.write_text(block, encoding="utf-8")
     for key in keys():
         monkeypatch.delenv(variable_of(key), raising=False)
-    assert set(load(file).origins.values()) == {str(file)}
+    assert str(file) in set(load(file).origins.values())
     assert tomllib.loads(block)
+
+
+def _classes_below(kind: type[CtDefaceError]) -> set[type[CtDefaceError]]:
+    """Every error of the program below one; tests may have made others."""
+    found = {each for each in kind.__subclasses__() if each.__module__.startswith("ctdeface_")}
+    return found.union(*(_classes_below(each) for each in found))
+
+
+@pytest.mark.parametrize(
+    ("heading", "settlement"),
+    [("Refused", Quarantine), ("Retried first", Retry), ("Dead letters", Reject)],
+)
+def test_the_page_of_refusals_has_every_code_below_its_settlement(
+    heading: str, settlement: type[object]
+) -> None:
+    """Each table holds the codes that are settled in its way, and only those."""
+    import_module("ctdeface_worker.case.child_process")  # defines the errors of child processes
+    codes = {
+        each.code
+        for kind in (PermanentError, TransientError)
+        for each in _classes_below(kind)
+        if isinstance(decide(each(), 1, RetryRule()), settlement)
+    }
+    section = REFUSALS.partition(f"### {heading}\n")[2].partition("\n#")[0]
+    rows = re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE)
+    named = {code for row in rows for code in re.findall(r"`(\w+)`", row)}
+    assert named == codes - GENERAL
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in DOCUMENTS if page.name != "refusals.md"], ids=lambda page: page.stem
+)
+def test_no_other_page_has_a_table_of_codes(page: Path) -> None:
+    """Codes are explained once."""
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"^\| `(MissingSlices|VerificationFailed)`", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
