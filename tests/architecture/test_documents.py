@@ -21,7 +21,7 @@ from ctdeface_shared.broker.settlement import (
 from ctdeface_shared.errors import CtDefaceError, PermanentError, TransientError
 from ctdeface_shared.settings.loading import Settings, keys, load, variable_of
 from deploy.site import pictures
-from tests.architecture.sources import PACKAGES, ROOT
+from tests.architecture.sources import PACKAGES, ROOT, modules
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SETTINGS = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
@@ -30,6 +30,15 @@ GENERAL = {"InvalidSeries"}
 """Base classes that are never raised themselves."""
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 DECISIONS = sorted((ROOT / "docs/decisions").glob("*.md"))
+ARCHITECTURE = (ROOT / "docs/develop/architecture.md").read_text(encoding="utf-8")
+MET = (
+    "ctdeface_watcher.",
+    *(
+        f"ctdeface_worker.{name}."
+        for name in ("service", "batch", "case", "publishing", "pipeline")
+    ),
+)
+"""Packages whose modules a case meets on its way."""
 HEADINGS = ["Question", "Options", "Decision", "Consequences", "Checked by"]
 
 
@@ -176,18 +185,30 @@ def test_every_link_inside_the_project_leads_somewhere(document: Path) -> None:
     assert not [link for link in links if not (document.parent / link).exists()]
 
 
-def test_every_module_of_the_worker_is_on_the_map() -> None:
-    """The architecture page names each module and package, and nothing else."""
-    page = (ROOT / "docs/develop/architecture.md").read_text(encoding="utf-8")
-    named = {
-        name
-        for row in re.findall(r"^\| (`[a-z_/`, ]+`) \|", page, re.MULTILINE)
-        for name in re.findall(r"`((?!ctdeface_)[a-z_/]+)`", row)
+def test_every_package_is_on_the_map() -> None:
+    """The table of the architecture page names each package, and nothing else."""
+    rows = re.findall(r"^\| (`[a-z_/`, ]+`) \|", ARCHITECTURE, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([a-z_/]+/)`", row)}
+    there = {
+        f"{file.parent.name}/" for root in PACKAGES.values() for file in root.rglob("__init__.py")
     }
-    there = {file.stem for file in PACKAGES["ctdeface_worker"].glob("*.py")} - {"__init__"}
-    assert named == there | {
-        f"{file.parent.name}/" for file in PACKAGES["ctdeface_worker"].glob("*/__init__.py")
+    held_by_another_row = {"rabbitmq/", "geometric/", "nnunet/", "models/", "instances/"}
+    assert named == there - held_by_another_row
+    assert not [name for name in held_by_another_row if f"`{name}`" not in ARCHITECTURE]
+
+
+def test_every_module_of_the_services_is_on_the_map() -> None:
+    """The walks name each module that a case meets, and none that does not exist."""
+    section = ARCHITECTURE.partition("## The order in which")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([a-z_.]+)`", section))
+    known = {name.partition(".")[2] for name in modules()}
+    assert not named - known
+    met = {
+        name.partition(".")[2]
+        for name, file in modules().items()
+        if name.startswith(MET) and file.name != "__init__.py"
     }
+    assert not met - named
 
 
 def test_decisions_are_numbered_without_gaps() -> None:

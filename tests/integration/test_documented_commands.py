@@ -1,4 +1,4 @@
-"""Every command that README and docs show runs as it stands there, or a comment before it says why not or which test runs it."""
+"""Every command of README and docs runs and prints what is quoted, or a comment says why not."""
 
 import os
 import re
@@ -17,9 +17,20 @@ import pytest
 from ctdeface_shared.settings.service import find_service
 from tests.integration.rabbitmq_node import RabbitNode, free_ports
 from tests.support.cases import write_small_case
-from tests.support.documents import ROOT, Block, Way, blocks, pages, read
+from tests.support.documents import (
+    ROOT,
+    Block,
+    Quote,
+    Source,
+    Way,
+    blocks,
+    pages,
+    quotes,
+    read,
+)
 
 SHOWN = {str(page.relative_to(ROOT)): tuple(blocks(page)) for page in pages()}
+PRINTED = [quote for page in pages() for quote in quotes(page) if quote.source is Source.COMMAND]
 HERE = {Way.RUN, Way.STAYS, Way.ALONE}
 RUN = [name for name, found in SHOWN.items() if any(block.way in HERE for block in found)]
 ELSEWHERE = [block for found in SHOWN.values() for block in found if block.way is Way.ELSEWHERE]
@@ -102,8 +113,21 @@ def _is_alive(port: int) -> bool:
     return False
 
 
+def _plain(line: str, world: Path) -> str:
+    """Return a line without figures, the test's folder and the width of its columns."""
+    line = re.sub(r"\d+(?:[.,]\d+)*", "0", line.replace(str(world), ""))
+    return " ".join(line.split())
+
+
+def _require_printed(quote: Quote, printed: str, world: Path) -> None:
+    """Fail unless every quoted line was printed, apart from figures."""
+    there = [_plain(line, world) for line in printed.splitlines()]
+    missing = [line for line in quote.lines if _plain(line, world) not in there]
+    assert not missing, f"{quote.page}:{quote.line}: not printed: {missing}\n{printed}"
+
+
 def _run(block: Block, world: Path, queue: str) -> None:
-    """Run the commands of a block in its page's folder."""
+    """Run the commands of a block in its page's folder, and compare what the page quotes."""
     commands = [_moved(command, world, queue) for command in block.commands]
     if block.way is Way.STAYS:
         for command in commands:
@@ -123,12 +147,16 @@ def _run(block: Block, world: Path, queue: str) -> None:
             shutil.copytree(world, folder, symlinks=True)
         done = _shell(together.replace(str(world), str(folder)), folder)
         assert done.returncode == block.exit_code, (
-            f"{block.page}:{block.line}: {done.returncode}\n{together}\n{done.stdout}\n{done.stderr}"
+            f"{block.page}:{block.line}: {done.returncode}\n{together}"
+            f"\n{done.stdout}\n{done.stderr}"
         )
+        for quote in PRINTED:
+            if (quote.page, quote.command) == (block.page, block.line):
+                _require_printed(quote, done.stdout, folder)
 
 
 def _moved(command: str, world: Path, queue: str) -> str:
-    """Return a command with folders below the test's own, the test's queue for the invented one, and the project's folder for make."""
+    """Return a command with the test's folders and queue, and the project's folder for make."""
     command = QUEUE.sub(queue, command)
     for outside in OUTSIDE:
         command = re.sub(rf"(?<![\w.]){outside}", f"{world}{outside}", command)
@@ -136,6 +164,17 @@ def _moved(command: str, world: Path, queue: str) -> str:
         folders = re.sub(r"\b(IN|OUT)=", rf"\1={world}/", make[1])
         return f"make --silent --assume-old=setup --directory={ROOT} {folders}"
     return command
+
+
+def _slices_are_missing(world: Path) -> None:
+    """Cases without their middle slices, in a batch's input and refused by a service."""
+    shutil.rmtree(world / "scans")
+    for case in (world / "scans/slices-are-missing", world / "srv/ctdeface/inbox/case-0007"):
+        write_small_case(case)
+        files = sorted(case.glob("*.dcm"))
+        for file in files[len(files) // 2 : len(files) // 2 + 3]:
+            file.unlink()
+    assert _shell(f"ctdeface up --spool {world / 'srv/ctdeface'} --once", world).returncode == 1
 
 
 def _letter(case: Path) -> None:
@@ -162,9 +201,12 @@ def _released_and_waiting(world: Path) -> None:
 
 PREPARED: dict[str, Callable[[Path], object]] = {
     "docs/run/backup.md": _released_and_waiting,
-    "docs/run/drills.md": lambda world: write_small_case(world / "srv/drill/inbox/synthetic-head-1"),
+    "docs/run/drills.md": lambda world: write_small_case(
+        world / "srv/drill/inbox/synthetic-head-1"
+    ),
     "docs/run/operating.md": _refused_case,
     "docs/run/batch.md": lambda world: _letter(world / "scans/no-image"),
+    "docs/reference/refusals.md": _slices_are_missing,
     "docs/run/upgrading.md": lambda world: find_service(None, world / "srv/ctdeface").prepare(),
 }
 """What a page takes for granted, beside a folder `scans` with a case."""
@@ -230,8 +272,11 @@ def test_a_comment_that_is_misspelled_is_noticed(text: str) -> None:
 
 
 def test_blocks_are_read_with_continued_lines_and_without_their_explanations() -> None:
-    """Indented and console blocks are commands, other fences are none, and a comment belongs to the next block."""
-    text = "Do:\n\n<!-- exits with 1 -->\n\n    a --b \\\n        --c     says c\n\n```console\n$ d\nshown\n```\n\n```text\ne\n```\n"
+    """Indented and console blocks are commands; a comment belongs to the next block."""
+    text = (
+        "Do:\n\n<!-- exits with 1 -->\n\n    a --b \\\n        --c     says c\n"
+        "\n```console\n$ d\nshown\n```\n\n```text\ne\n```\n"
+    )
     first, second = read("page.md", text)
     assert (first.commands, first.exit_code, first.line) == (("a --b --c",), 1, 5)
     assert (second.commands, second.exit_code) == (("d",), 0)

@@ -1,13 +1,19 @@
-"""The commands that README and docs show, and what stands before them about running them.
+"""Commands and program output that README and docs show, with the marks that say how to test them.
 
-A command stands in a block that is indented by four spaces or fenced as `console`; every other
-fence is no command. An HTML comment before the block says what a test cannot see:
+A command is in a block that is indented by four spaces or fenced as `console`. An HTML comment
+before the block says what a test cannot see:
 
     <!-- not run: REASON -->            it cannot run here
     <!-- run by tests/…: REASON -->     another test runs it
     <!-- exits with N -->               its last command ends with N
-    <!-- starts and stays: REASON -->   those of its commands that run until they are ended: up, watch, work
+    <!-- starts and stays: REASON -->   some commands run until they are stopped: up, watch, work
     <!-- each by itself -->             its commands are choices, not steps
+
+A fence of the language `text` has one of these before it:
+
+    <!-- output: printed by the last command -->                    the block before it printed it
+    <!-- output: each line is made from messages in the source -->  no command here prints it
+    <!-- diagram -->                                                it is not output
 """
 
 import re
@@ -19,20 +25,31 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 _FENCE = re.compile(r"^\s*```(\S*)")
 _COMMENT = re.compile(
-    r"^\s*<!-- (?:(not run|starts and stays): (.+?)|run by (tests/[\w/.]+)(?:: .+?)?|exits with (\d+)|(each by itself)) -->$",
+    r"^\s*<!-- (?:(not run|starts and stays): (.+?)|run by (tests/[\w/.]+)(?:: .+?)?"
+    r"|exits with (\d+)|(each by itself)) -->$",
 )
+_OUTPUT = re.compile(r"^<!-- (output: .+|diagram) -->$")
 _EXPLAINED = re.compile(r" {3,}.*$")
-"""Words in a second column tell what the command does."""
+"""Words in a second column explain the command."""
 
 
 class Way(StrEnum):
-    """What is to be done with a block."""
+    """What is to be done with a block of commands."""
 
     RUN = "run"
     ALONE = "each by itself"
     STAYS = "starts and stays"
     ELSEWHERE = "run by another test"
     NOT_RUN = "not run"
+
+
+class Source(StrEnum):
+    """Where a quoted text comes from."""
+
+    COMMAND = "output: printed by the last command"
+    MESSAGES = "output: each line is made from messages in the source"
+    DIAGRAM = "diagram"
+    UNKNOWN = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +73,25 @@ class Block:
     exit_code: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """A quoted text of a page.
+
+    Attributes:
+        page: where, relative to the project.
+        line: of the fence, from 1.
+        lines: what is quoted.
+        source: where it comes from.
+        command: line of the block of commands before it; 0 without any.
+    """
+
+    page: str
+    line: int
+    lines: tuple[str, ...]
+    source: Source
+    command: int = 0
+
+
 def pages() -> tuple[Path, ...]:
     """Every page for readers; decision records describe the past and are left out."""
     below = (page for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "decisions")
@@ -67,11 +103,36 @@ def blocks(page: Path) -> Iterator[Block]:
     return read(str(page.relative_to(ROOT)), page.read_text(encoding="utf-8"))
 
 
+def quotes(page: Path) -> Iterator[Quote]:
+    """Yield the quoted texts of a page, and every other fence that is marked as output."""
+    name, lines = str(page.relative_to(ROOT)), page.read_text(encoding="utf-8").splitlines()
+    commands = [block.line for block in blocks(page)]
+    inside = False
+    for number, line in enumerate(lines, 1):
+        fence = _FENCE.match(line)
+        if fence is None:
+            continue
+        inside = not inside
+        if not inside:
+            continue
+        before = next((each for each in reversed(lines[: number - 1]) if each.strip()), "")
+        mark = _OUTPUT.match(before.strip())
+        if mark or fence[1] == "text":
+            end = lines.index("```", number)
+            yield Quote(
+                page=name,
+                line=number,
+                lines=tuple(lines[number:end]),
+                source=Source(mark[1]) if mark else Source.UNKNOWN,
+                command=max((each for each in commands if each < number), default=0),
+            )
+
+
 def read(name: str, text: str) -> Iterator[Block]:
     """Yield the blocks of commands of a text.
 
     Raises:
-        ValueError: a comment about running is misspelled, or stands before no block.
+        ValueError: a comment about running is misspelled, or is before no block.
     """
     lines = text.splitlines()
     marker, at = "", 0
