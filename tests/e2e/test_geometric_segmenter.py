@@ -16,7 +16,7 @@ from ctdeface_worker.phantom.dicom import Plane
 from ctdeface_worker.phantom.head import SMALL_MM, Phantom, make_head
 from ctdeface_worker.phantom.scenes import scene
 from ctdeface_worker.segmentation.geometric import mask as masks
-from ctdeface_worker.segmentation.geometric.head import Head, find_face, find_head
+from ctdeface_worker.segmentation.geometric.head import HeadAnatomy, find_face, find_head
 from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
 from ctdeface_worker.verification.gate import verify_volume
 from tests.support.cases import small_head
@@ -116,13 +116,13 @@ def test_where_the_view_cuts_the_jaw_its_lowest_bone_does_not_raise_the_top_of_t
     """A chin in view tells how high a face goes; the edge of the view does not."""
     found = find_face(find_head(cut_head(bottom_mm=-50.0).volume))
     assert found.chin is not None
-    rows = masks.rows(found, 200, GRID_MM)
+    rows = masks.face_slices(found, 200, GRID_MM)
     assert rows.stop - 1 == int(found.brow + masks.ABOVE_BROW_MM / GRID_MM)
 
 
-def around(found: Head) -> list[tuple[int, int]]:
+def around(found: HeadAnatomy) -> list[tuple[int, int]]:
     """Return how many voxels of the whole grid lie before and behind the part around the body."""
-    starts = [part.start or 0 for part in found.place]
+    starts = [part.start or 0 for part in found.box]
     return [
         (start, whole - start - part)
         for start, whole, part in zip(

@@ -175,7 +175,7 @@ def test_a_poor_network_by_itself_is_refused_by_the_gate(phantom: Phantom, poor:
 
     trial = try_volume("poor", phantom.volume, NnunetSegmenter("nnunet:poor", poor))
     assert trial.code == "VerificationFailed"
-    assert "of what is removed is bone" in trial.reason
+    assert "of the removed tissue is bone" in trial.reason
 
 
 def test_a_network_that_knows_no_chin_is_refused_by_the_gate(
@@ -255,30 +255,28 @@ def test_wrong_proposals_are_repaired_or_refused_and_never_taken_as_they_are(
     phantom: Phantom, poor: Model
 ) -> None:
     """Each deliberately wrong mask as the network's opinion: what comes out takes all that geometry takes, or nothing comes out."""
-    from ctdeface_worker.segmentation.nnunet.segmenter import GuidedSegmenter, weighed
+    from ctdeface_worker.segmentation.nnunet.segmenter import GuidedSegmenter, combine
 
-    found = GuidedSegmenter("network", poor).look(phantom.volume)
-    opinions, grid = found.opinions, found.head.canonical
+    found = GuidedSegmenter("network", poor).combined(phantom.volume)
+    pair, grid = found.pair, found.head.canonical
     right = Volume(hu=grid.hu.copy(), valid=grid.valid.copy(), geometry=upright(grid.hu.shape))
     verdicts: dict[str, str] = {}
-    for name, mask in wrong_masks(right, opinions.geometric):
+    for name, mask in wrong_masks(right, pair.geometric):
         try:
-            made = weighed(found.head, mask)
+            made = combine(found.head, mask)
         except SegmentersDisagree:
             verdicts[name] = "refused"
             continue
         verdicts[name] = made.decision.verdict
-        assert not (made.opinions.geometric & ~made.decision.mask).any(), name
-        assert not (made.decision.mask & ~(made.opinions.reach | made.opinions.geometric)).any(), (
-            name
-        )
+        assert not (made.pair.geometric & ~made.decision.mask).any(), name
+        assert not (made.decision.mask & ~(made.pair.reach | made.pair.geometric)).any(), name
     assert set(verdicts.values()) == {"refused", Verdict.REPAIRED}
     assert {name for name, verdict in verdicts.items() if verdict == "refused"} >= {
         "empty",
         "everything",
         "mirrored front to back",
     }
-    assert decide(replace(opinions, network=opinions.geometric)).verdict is Verdict.AGREED
+    assert decide(replace(pair, network=pair.geometric)).verdict is Verdict.AGREED
 
 
 def test_a_network_says_where_a_turned_face_looks_unless_the_difference_is_small_or_the_place_absurd(
@@ -288,16 +286,16 @@ def test_a_network_says_where_a_turned_face_looks_unless_the_difference_is_small
     from ctdeface_worker.segmentation.geometric import mask as masks
     from ctdeface_worker.segmentation.nnunet.segmenter import GuidedSegmenter
 
-    found = GuidedSegmenter("network", poor).look(phantom.volume)
-    body, right = found.opinions.body, found.face
-    seen = found.opinions.geometric & body
+    found = GuidedSegmenter("network", poor).combined(phantom.volume)
+    body, right = found.pair.body, found.face
+    seen = found.pair.geometric & body
     wrong = replace(right, yaw_degrees=right.yaw_degrees + 20)
-    assert abs(masks.turned_to(wrong, seen, 2.0).yaw_degrees - right.yaw_degrees) < 5
+    assert abs(masks.turned_toward(wrong, seen, 2.0).yaw_degrees - right.yaw_degrees) < 5
     small = replace(right, yaw_degrees=right.yaw_degrees + 5)
-    assert masks.turned_to(small, seen, 2.0) is small
+    assert masks.turned_toward(small, seen, 2.0) is small
     beside = body & (np.arange(body.shape[2]) > right.cylinder.axis.x + 15)
-    assert masks.turned_to(right, beside, 2.0) is right
-    assert masks.turned_to(right, np.zeros_like(body), 2.0) is right
+    assert masks.turned_toward(right, beside, 2.0) is right
+    assert masks.turned_toward(right, np.zeros_like(body), 2.0) is right
 
 
 def upright(shape: tuple[int, ...]) -> Geometry:
@@ -356,12 +354,12 @@ def test_the_canonical_mask_follows_the_probabilities_between_the_voxels(
     phantom: Phantom, poor: Model
 ) -> None:
     """A coarse network's border runs between its voxels: the stored mask is finer than the 3 mm blocks of its nearest neighbors."""
-    from ctdeface_worker.segmentation.geometric.head import find_head, where_a_face_can_be
+    from ctdeface_worker.segmentation.geometric.head import face_bounds_lps, find_head
     from ctdeface_worker.segmentation.nnunet.network import load_network
     from ctdeface_worker.segmentation.nnunet.prediction import canonical_probability
 
     field, grid = canonical_probability(
-        load_network(poor.files()), phantom.volume, where_a_face_can_be(find_head(phantom.volume))
+        load_network(poor.files()), phantom.volume, face_bounds_lps(find_head(phantom.volume))
     )
     assert ((field > 0.05) & (field < 0.95)).any()
     hard = mask_to_stored(field >= 0.5, grid, phantom.volume.geometry)

@@ -154,7 +154,7 @@ def test_a_checkpoint_with_a_program_is_not_installed(tmp_path: Path, store: Pat
     """The model is built once before it is installed, so what is unsafe never gets into the store."""
     made = tiny_plans()
     write_checkpoint(write_plans(tmp_path / "bad", made), network_of(made), extra=pytest.fail)
-    with pytest.raises(ConfigurationError, match="nothing in it was run"):
+    with pytest.raises(ConfigurationError, match="nothing in it was executed"):
         install(InstallRequest(name="bad", source=str(tmp_path / "bad")), store)
     assert not list(store.iterdir())
 
@@ -165,7 +165,7 @@ def test_a_model_of_another_digest_is_not_even_read(tmp_path: Path, store: Path)
     (damaged / "fold_0/checkpoint_final.pth").write_bytes(b"no checkpoint")
     with pytest.raises(ConfigurationError, match="another digest"):
         install(InstallRequest(name="mine", source=str(damaged), sha256="0" * 64), store)
-    with pytest.raises(ConfigurationError, match="nothing in it was run"):
+    with pytest.raises(ConfigurationError, match="nothing in it was executed"):
         install(InstallRequest(name="mine", source=str(damaged)), store)
 
 
@@ -192,7 +192,7 @@ def test_a_zip_file_that_unpacks_to_too_much_is_refused(
 ) -> None:
     """The bytes are counted while they are unpacked; nothing is left of it."""
     monkeypatch.setattr(install_module, "LARGEST_BYTES", 1 << 10)
-    with pytest.raises(ConfigurationError, match="which no model does"):
+    with pytest.raises(ConfigurationError, match="the limit for a model"):
         install(
             InstallRequest(name="mine", source=str(zipped(tiny, tmp_path / "given.zip"))), store
         )
@@ -202,11 +202,11 @@ def test_a_zip_file_that_unpacks_to_too_much_is_refused(
 @pytest.mark.parametrize(
     ("name", "source", "why"),
     [
-        ("../mine", "there", "no name for a model"),
-        ("shipped", "there", "no name for a model"),
-        ("mine", None, "Say --from"),
+        ("../mine", "there", "not a valid name"),
+        ("shipped", "there", "not a valid name"),
+        ("mine", None, "name it by --from"),
         ("mine", "nowhere", "neither a folder nor a zip file"),
-        ("mine", "empty", "no nnU-Net v2 model"),
+        ("mine", "empty", "holds no nnU-Net v2 model"),
     ],
 )
 def test_what_cannot_be_installed_is_refused_with_a_reason(
@@ -307,7 +307,7 @@ def test_a_download_that_came_whole_and_is_no_good_is_fetched_anew(
 
 def test_without_a_way_to_the_link_the_error_says_what_to_do(store: Path) -> None:
     """One line: it cannot be fetched, and how to install it without a network."""
-    with pytest.raises(ConfigurationError, match=r"cannot be fetched .* --from PATH"):
+    with pytest.raises(ConfigurationError, match=r"cannot be downloaded .* --from PATH"):
         install(InstallRequest(name="mine", source="http://127.0.0.1:9/model.zip"), store)
 
 
@@ -325,7 +325,7 @@ def test_names_of_segmenters_that_lead_nowhere_are_refused(store: Path) -> None:
         with pytest.raises(ConfigurationError):
             segmenter_named(name, store)
     if models_store.shipped() is None:
-        with pytest.raises(ConfigurationError, match="without a network"):
+        with pytest.raises(ConfigurationError, match="contains no network"):
             segmenter_named("network", store)
     else:
         assert segmenter_named("network", store).origin == "shipped"

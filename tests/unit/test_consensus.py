@@ -62,7 +62,7 @@ def test_a_gap_in_the_middle_of_the_face_is_mended_with_the_geometric_mask_and_n
     assert (decision.mask & given_.body)[:, :, 10:17].sum() == (network & given_.body)[
         :, :, 10:17
     ].sum()
-    assert decision.left == pytest.approx(2 / 160)
+    assert decision.residual == pytest.approx(2 / 160)
 
 
 def test_skin_that_is_left_on_the_forehead_is_mended_and_not_held_against_the_network() -> None:
@@ -72,7 +72,7 @@ def test_skin_that_is_left_on_the_forehead_is_mended_and_not_held_against_the_ne
     front[15:16, 12:28] = True
     network = given_.network & ~box((15, 16), (8, 16), (10, 30))
     decision = decide(replace(given_, network=network, front=front))
-    assert (decision.verdict, decision.left) == (Verdict.AGREED, 0.0)
+    assert (decision.verdict, decision.residual) == (Verdict.AGREED, 0.0)
     assert decision.mask[15, 10:14, 12:28].all()
     assert not decide(replace(given_, network=network)).mask[15, 10:16, 12:28].any()
 
@@ -151,7 +151,7 @@ def test_a_network_that_leaves_much_of_the_skin_is_joined_with_the_geometric_mas
     decision = decide(replace(given_, network=network))
     assert decision.verdict is Verdict.REPAIRED
     assert (decision.mask == (network | given_.geometric)).all()
-    assert decision.left == pytest.approx(0.2)
+    assert decision.residual == pytest.approx(0.2)
 
 
 def test_a_network_that_goes_deeper_everywhere_is_taken_only_within_the_safe_zone() -> None:
@@ -205,7 +205,7 @@ def test_a_network_of_which_much_lies_outside_the_zone_is_joined_with_the_geomet
     )
     assert decision.verdict is Verdict.REPAIRED
     assert decision.outside == pytest.approx(4 / 22)
-    assert decision.left == 0
+    assert decision.residual == 0
 
 
 @pytest.mark.parametrize(

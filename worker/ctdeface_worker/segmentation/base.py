@@ -1,4 +1,4 @@
-"""What every segmenter offers."""
+"""The interface of every segmenter."""
 
 from typing import Protocol
 
@@ -11,15 +11,15 @@ class Segmenter(Protocol):
 
     @property
     def name(self) -> str:
-        """Short stable name for reports, for example "geometric"."""
+        """Stable name for reports, for example "geometric"."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the model, or of the version of the rules, for reports."""
+        """SHA-256 of the model or of the rules' source, for reports."""
 
     @property
     def origin(self) -> str:
-        """Who vouches for it: "built-in", "shipped", "verified" or "unverified", for reports."""
+        """Origin for reports: "built-in", "shipped", "verified" or "unverified"."""
 
     def segment(
         self, volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False

@@ -1,47 +1,49 @@
-"""The profile bulky: a face mask of any segmenter, extended by orbits and facial skeleton to a wide, rounded and irregular surface.
+"""Extend a face mask to the profile bulky.
 
-Thin masks leave a surface that can be recognized: bone follows skin. What is left here follows
-    neither. In every slice the cut is an arc
-about the head's axis, as wide as the head, which runs backward below the brow and forward again
-below the chin; shallow waves, the same for every head, break what regularity is left. Around the
-cavity of the brain a smoothed margin stays.
+It removes orbits and facial skeleton as well and leaves a wide, rounded and irregular surface.
+
+A thin mask leaves a recognizable surface, because bone follows skin. The surface here follows
+neither. In every slice the cut is an arc around the head's axis, as wide as the head. It runs
+backward below the brow and forward again below the chin. Shallow undulations, the same for every
+head, break the remaining regularity. Around the intracranial cavity a smoothed margin stays.
 """
 
 import numpy as np
 from scipy import ndimage
 
 from ctdeface_worker.imaging.domain import BoolArray, FloatArray, HuArray
-from ctdeface_worker.segmentation.geometric.mask import Face, ahead, guard, rows
-from ctdeface_worker.segmentation.geometric.rays import directions, filled
+from ctdeface_worker.segmentation.geometric.mask import Face, face_slices, facial_sector, guard
+from ctdeface_worker.segmentation.geometric.rays import fill_missing, polar_coordinates
 from ctdeface_worker.segmentation.geometric.tissue import Tissue
 
-LOOK_DEGREES = 12.0
+AHEAD_DEGREES = 12.0
 FOREHEAD_MM = 8.0
-"""From skin to bone at the brow."""
+"""Distance from skin to bone at the brow."""
 BELOW_BROW_MM = (-16.0, -4.0, 14.0, 60.0, 110.0)
 BEHIND_BROW_MM = (0.0, 16.0, 47.0, 58.0, 72.0)
-"""The cut goes behind the globes at the height of the orbits, and further back toward the chin."""
+"""Depth of the cut per height; behind the globes in the orbits, deeper toward the chin."""
 ORBIT_MM = 14.0
 LEAST_MM = 34.0
-"""So much of the face goes in any case, as in a head bent back."""
+"""Smallest depth behind the skin, also in a head bent back."""
 BEFORE_AXIS_MM = 17.0
-"""The cut never goes farther back than this: spine and carotid arteries stay."""
+"""Rearmost cut before the axis; spine and carotid arteries stay."""
 CHIN_ARC_MM = 16.0
-"""Below the chin the cut comes forward again over this height."""
+"""Height below the chin over which the cut comes forward again."""
 BESIDE_CAVITY_MM = 4.0
-"""How much wider than the cavity the arc is beside the orbits."""
+"""Width of the arc beyond that of the cavity, beside the orbits."""
 JAW_HALF_MM = 46.0
-"""Half the width of the arc at the chin: narrower than any jaw."""
+"""Half the width of the arc at the chin; every jaw is wider."""
 EAR_LOBE_MM = 72.0
-"""Below the brow; farther down the cut goes around the head, to what lies this far behind the axis:"""
+"""Depth below the brow from which on the cut goes around the head."""
 BEHIND_AXIS_MM = 6.0
-WAVES_MM = (
+"""Rearmost cut behind the axis where it goes around the head."""
+UNDULATIONS_MM = (
     (3.0, 46.0, 0.4, 0.3),
     (2.5, 31.0, 1.9, 1.1),
     (2.0, 23.0, -0.6, 2.0),
     (1.5, 37.0, -1.3, 4.0),
 )
-"""Height, length, direction and phase (in radians) of the waves; they only deepen the cut."""
+"""Amplitude (mm), wavelength (mm), direction and phase (radians); they only deepen the cut."""
 GUARD_MM = 6.0
 GUARD_BLUR_MM = 9.0
 GUARD_SHARE = (0.24, 0.5)
@@ -53,29 +55,31 @@ def bulky(mask: BoolArray, tissue: Tissue, face: Face, spacing_mm: float) -> Boo
     Args:
         mask: on the grid around the body (z, y, x).
         tissue: body, bone and cavity on the same grid.
-        face: where the face begins and ends.
+        face: landmarks and extent of the face.
         spacing_mm: edge of a voxel.
     """
     mm = spacing_mm
-    r_mm, degrees = directions((mask.shape[1], mask.shape[2]), face.cylinder.axis, mm)
+    r_mm, degrees = polar_coordinates((mask.shape[1], mask.shape[2]), face.cylinder.axis, mm)
     turned = np.deg2rad(degrees - face.yaw_degrees)
     ahead_mm, beside_mm = r_mm * np.cos(turned), r_mm * np.sin(turned)
     cut_mm = _cut(face, mm)
     deep = np.zeros_like(mask)
-    sector = ahead(r_mm, degrees, face)
+    sector = facial_sector(r_mm, degrees, face)
     around = (np.abs(beside_mm) <= face.half_width_mm) & (ahead_mm >= -BEHIND_AXIS_MM)
-    for z in range(*rows(face, mask.shape[0], mm).indices(mask.shape[0])):
+    for z in range(*face_slices(face, mask.shape[0], mm).indices(mask.shape[0])):
         if np.isfinite(cut_mm[z]):
             below_mm = (face.brow - z) * mm
-            arc = cut_mm[z] * _arc(beside_mm, below_mm, face.skull.half_width * mm) - _waves(
-                below_mm, beside_mm
-            )
+            forward = _arc(beside_mm, below_mm, face.skull.half_width * mm)
+            arc = cut_mm[z] * forward - _undulation_mm(below_mm, beside_mm)
             deep[z] = np.where(below_mm > EAR_LOBE_MM, around, sector) & (ahead_mm >= arc)
     return np.asarray(mask | (deep & ~_smooth_guard(tissue, mm)), dtype=np.bool_)
 
 
 def _arc(beside_mm: FloatArray, below_mm: float, cavity_half_mm: float) -> FloatArray:
-    """How far forward the cut bows, as a share of the middle; farther to the side than it is wide, it has no limit in front."""
+    """Return the forward position of the cut beside the middle, as a share of that in the middle.
+
+    Beyond its width the cut has no limit in front.
+    """
     wide = cavity_half_mm + BESIDE_CAVITY_MM
     half_mm = np.interp(
         below_mm, (EAR_LOBE_MM - 10, BELOW_BROW_MM[-1]), (wide, min(JAW_HALF_MM, wide))
@@ -85,9 +89,12 @@ def _arc(beside_mm: FloatArray, below_mm: float, cavity_half_mm: float) -> Float
 
 
 def _cut(face: Face, spacing_mm: float) -> FloatArray:
-    """Per slice, how far in front of the axis the cut runs in the middle; infinite where there is none."""
-    straight = np.abs(face.cylinder.degrees - face.yaw_degrees) < LOOK_DEGREES
-    skin_mm = np.median(filled(face.cylinder.skin_mm)[:, straight], axis=1)
+    """Return the distance in mm of the cut in front of the axis for each slice.
+
+    It is measured in the middle, and infinite without a cut.
+    """
+    straight = np.abs(face.cylinder.degrees - face.yaw_degrees) < AHEAD_DEGREES
+    skin_mm = np.median(fill_missing(face.cylinder.skin_mm)[:, straight], axis=1)
     number = np.arange(skin_mm.size)
     below_mm = (face.brow - number) * spacing_mm
     plane = skin_mm[face.brow] - FOREHEAD_MM - np.interp(below_mm, BELOW_BROW_MM, BEHIND_BROW_MM)
@@ -102,17 +109,23 @@ def _cut(face: Face, spacing_mm: float) -> FloatArray:
     return np.where(below_mm > BELOW_BROW_MM[0], smooth, np.inf)
 
 
-def _waves(below_mm: float, beside_mm: FloatArray) -> FloatArray:
-    """How much deeper the cut goes: a sum of waves in the plane of face, each between 0 and its height."""
+def _undulation_mm(below_mm: float, beside_mm: FloatArray) -> FloatArray:
+    """Return the additional depth in mm of the cut.
+
+    It is a sum of sinusoids in the plane of the face, each between 0 and its amplitude.
+    """
     deeper = np.zeros_like(beside_mm)
-    for height, length, direction, phase in WAVES_MM:
+    for amplitude, wavelength, direction, phase in UNDULATIONS_MM:
         along = beside_mm * np.cos(direction) + below_mm * np.sin(direction)
-        deeper += height * (1 + np.sin(2 * np.pi * along / length + phase)) / 2
+        deeper += amplitude * (1 + np.sin(2 * np.pi * along / wavelength + phase)) / 2
     return deeper
 
 
 def _smooth_guard(tissue: Tissue, spacing_mm: float) -> BoolArray:
-    """The cavity with a margin, uneven and blurred so far that its surface tells nothing of brows and orbits."""
+    """Return the cavity with an uneven, blurred margin.
+
+    Its surface shows nothing of brows and orbits.
+    """
     near: HuArray = guard(tissue, spacing_mm, GUARD_MM).astype(np.float32)
     blurred = ndimage.gaussian_filter(near, GUARD_BLUR_MM / spacing_mm, truncate=2.0)
     z, y, x = (np.arange(n, dtype=np.float32) * spacing_mm for n in near.shape)

@@ -1,9 +1,9 @@
-"""Which segmenter a name stands for.
+"""Make the segmenter of a name.
 
 `geometric`                       rays from inside the skull
-`network`                         the shipped network, with the geometric rules over it
-`nnunet:NAME`                     an installed network by itself
-`nnunet:NAME:mirrored`            the same, averaged over mirror images: slower, a little smoother
+`network`                         the shipped network, guided by the geometric rules
+`nnunet:NAME`                     an installed network alone
+`nnunet:NAME:mirrored`            the same, averaged over mirror images; slower, a little smoother
 """
 
 from pathlib import Path
@@ -17,14 +17,16 @@ NNUNET, MIRRORED = "nnunet", "mirrored"
 
 
 def segmenter_named(name: str, store: Path | None = None) -> Segmenter:
-    """Return the segmenter of a name; networks are held against their digest here and loaded with the first case.
+    """Return the segmenter of a name.
+
+    The digest of a network is checked here; the network itself is loaded with the first case.
 
     Args:
-        name: see above.
-        store: folder of installed networks; None is the user's.
+        name: see the module's documentation.
+        store: folder of installed networks; None stands for the user's.
 
     Raises:
-        ConfigurationError: there is no such segmenter, or its model was changed.
+        ConfigurationError: the segmenter does not exist, or its model was changed.
     """
     if name == "geometric":
         from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
@@ -38,7 +40,8 @@ def segmenter_named(name: str, store: Path | None = None) -> Segmenter:
         case [kind, model, how] if (kind, how) == (NNUNET, MIRRORED):
             return _alone(name, model, store, mirrored=True)
     raise ConfigurationError(
-        f"there is no segmenter {name!r}; choose geometric, network or nnunet:NAME (`ctdeface model list` shows the names)"
+        f"the segmenter {name!r} does not exist; choose geometric, network or nnunet:NAME "
+        "(`ctdeface model list` shows the names)"
     )
 
 
@@ -46,7 +49,8 @@ def _guided(name: str) -> Segmenter:
     model = models.shipped()
     if model is None:
         raise ConfigurationError(
-            "this build of ctdeface comes without a network; choose geometric, or install a model and choose nnunet:NAME"
+            "this build of ctdeface contains no network; choose geometric, or install a model and "
+            "choose nnunet:NAME"
         )
     from ctdeface_worker.segmentation.nnunet.segmenter import GuidedSegmenter
 

@@ -1,7 +1,7 @@
-"""A network proposes a face mask, geometry disposes: the rule for what becomes of the two. Docs: docs/decisions/0010.
+"""Decide between the masks of the network and of the geometric rules (decision 0010).
 
-Pure: masks in, a decision out. The gate knows nothing of it and looks at the written output all the
-    same.
+The network proposes a face mask, and the geometric rules decide what becomes of it. The functions
+are pure. The gate knows nothing of this rule and examines the written output in any case.
 """
 
 from dataclasses import dataclass
@@ -15,26 +15,38 @@ from ctdeface_shared.errors import SegmentersDisagree
 from ctdeface_worker.imaging import morphology
 from ctdeface_worker.imaging.domain import BoolArray
 
-LEAST_ALIKE = 0.60
-"""Dice of the two masks in the body; less, and one of them is not on the face."""
-ALIKE = 0.70
-"""From here on they are taken to mean the same face. Not more: to the side of the eyes the geometric mask goes farther back than a face."""
-MOST_OUTSIDE = 0.25
-"""Share of the network's mask that may lie beyond the reach (brain, bone, arms, the back of the neck); more is no slip of the border."""
-SURE_OUTSIDE = 0.08
-"""Beyond the zone; more, and the network is not relied on anywhere: a mask 15 mm too high, low, far back or aside has 18 % there."""
-MOST_LEFT = 0.005
-"""Share of the front of the face whose skin a network may leave and still be taken as it is."""
+LEAST_DICE = 0.60
+"""Smallest Dice of the two masks in the body; below it, one of them is not on the face."""
+GOOD_DICE = 0.70
+"""Dice from which both masks count as the same face.
+
+The bound is not higher because beside the eyes the geometric mask reaches farther back than a face.
+"""
+MOST_OUT_OF_REACH = 0.25
+"""Largest share of the network's mask beyond the reach: in brain, bone, arms or the nape.
+
+More is not a deviation at the border.
+"""
+MOST_OUTSIDE = 0.08
+"""Largest share beyond the zone with which the network's mask is used.
+
+A mask shifted by 15 mm up, down, back or to the side has 18 % there.
+"""
+MOST_RESIDUAL = 0.005
+"""Largest share of the front of the face whose skin a network may leave without being mended."""
 MOST_MENDED = 0.10
-"""So much may be mended ray by ray; a network that leaves more is not relied on anywhere."""
+"""Largest share that is mended ray by ray; with more, the network's mask is not used alone."""
 AROUND_GAP = 2
-"""Voxels: what is mended is so much wider than the gap, and one deeper than it must be: half of one is lost on the way to the scan's."""
+"""Voxels by which the mended part is wider than the gap.
+
+It is also one voxel deeper than necessary, because resampling to the scan loses half a voxel.
+"""
 ABOVE_MASK = 5
-"""Voxels: on the upper forehead gaps are mended so far from the network's mask."""
+"""Largest distance in voxels from the network's mask at which the upper forehead is mended."""
 
 
 class Verdict(StrEnum):
-    """What the two masks say about each other."""
+    """Outcome of the comparison of the two masks."""
 
     AGREED = "agreed"
     MENDED = "mended"
@@ -43,20 +55,21 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskPair:
-    """What is known about one head on one upright grid; every array but `front` and `core` is (z, y, x) of the same shape.
+    """Both masks of one head and its anatomy on one upright grid.
+
+    Every array is (z, y, x) of the same shape, except `front` and `core`, which are (z, x).
 
     Attributes:
         network: the network's mask.
-        geometric: the geometric mask, up to the border in front.
-        zone: where removal is safe, in the slices of the face by geometry.
+        geometric: the mask of the geometric rules, up to the border in front.
+        zone: voxels that may be removed, in the slices of the face by geometry.
         reach: the same in every slice.
         body: the patient.
-        bone: of the body.
-        front: rays (z, x) from the front that meet the middle of the face, from mid-forehead to the
-            chin.
-        core: those of them that meet it below mid-forehead; by these a network is judged.
-        depth: voxels that the skin must lose along such a ray unless bone comes first.
-        bare: voxels that it must lose even then.
+        bone: bone of the body.
+        front: rays from the front that meet the middle of the face, from mid-forehead to the chin.
+        core: those of them below mid-forehead, by which a network is judged.
+        depth: voxels of skin to be removed along such a ray unless bone comes first.
+        bare: voxels to be removed even then.
     """
 
     network: BoolArray
@@ -73,102 +86,127 @@ class MaskPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What is removed, and why that.
+    """The mask to be removed, and the figures that led to it.
 
     Attributes:
-        mask: never outside the reach, but for what geometry itself removes.
-        verdict: whose mask it is.
-        alike: Dice of the two masks in the body, the network's within the safe zone.
-        outside: share of the network's mask that lies outside the zone.
-        left: share of the rays to the middle of the face that would still meet skin behind the
-            network's mask.
+        mask: never beyond the reach, except for what the geometric mask removes.
+        verdict: outcome of the comparison.
+        dice: of the two masks in the body, the network's within the zone.
+        outside: share of the network's mask outside the zone.
+        residual: share of the rays to the core that still meet skin behind the network's mask.
     """
 
     mask: BoolArray
     verdict: Verdict
-    alike: float
+    dice: float
     outside: float
-    left: float
+    residual: float
 
 
-def decide(opinions: MaskPair) -> Decision:
-    """Take the network's mask within the safe zone where the two agree, mend or join them where they differ, refuse where they contradict.
+def decide(pair: MaskPair) -> Decision:
+    """Use, mend or join the network's mask, or refuse both masks.
 
-    In front of the skin, in the air, the geometric mask is taken in any case: what lies there goes
-        up to the image border. What lies before
-    the network's mask goes as far as is safe.
+    It is used within the zone where the two agree, and mended or joined with the geometric mask
+    where they differ. In front of the skin, the geometric mask applies in any case, because
+    everything there is removed up to the image border. What is before the network's mask is removed
+    as far as the reach allows.
 
     Raises:
-        SegmentersDisagree: the two do not mean the same face.
+        SegmentersDisagree: the masks do not show the same face.
     """
-    proposed = opinions.network & opinions.body
-    allowed = proposed & opinions.zone
-    alike = _dice(allowed, opinions.geometric & opinions.body)
+    proposed = pair.network & pair.body
+    allowed = proposed & pair.zone
+    dice = _dice(allowed, pair.geometric & pair.body)
     outside = 1 - _share(allowed, proposed)
+    _check_agreement(pair, proposed, dice)
+    mask = (pair.network & pair.zone) | (pair.geometric & ~pair.body)
+    gaps = _remaining_skin(mask, pair)
+    residual = _share(gaps & pair.core, pair.core & pair.body.any(axis=1))
+    verdict = Verdict.AGREED if residual <= MOST_RESIDUAL else Verdict.MENDED
+    if dice < GOOD_DICE or outside > MOST_OUTSIDE or residual > MOST_MENDED:
+        verdict, mask = Verdict.REPAIRED, mask | pair.geometric
+    elif gaps.any():
+        mask |= _mended_part(mask, gaps, pair)
+    # a head that leans has more face above or below the zone
+    proposed_in_reach = pair.network & pair.reach
+    # cloth before removed skin would keep its shape
+    before = morphology.before(proposed_in_reach) & pair.reach
+    mask = mask | _film_on_bone(mask, pair) | proposed_in_reach | before
+    mask |= _outermost_voxels(mask, pair)
+    return Decision(mask=mask, verdict=verdict, dice=dice, outside=outside, residual=residual)
+
+
+def _check_agreement(pair: MaskPair, proposed: BoolArray, dice: float) -> None:
+    """Refuse masks that do not show the same face.
+
+    Raises:
+        SegmentersDisagree: they do not.
+    """
     if not proposed.any():
         _disagree("the network finds no face where the geometric rules find one")
-    astray = 1 - _share(
-        proposed & opinions.reach, proposed
-    )  # a double chin may go on below the zone
-    if astray > MOST_OUTSIDE:
-        _disagree(f"{astray:.0%} of what the network takes for the face lies where no face can be")
-    if alike < LEAST_ALIKE:
+    # the reach is used here, because a double chin may go on below the zone
+    out_of_reach = 1 - _share(proposed & pair.reach, proposed)
+    if out_of_reach > MOST_OUT_OF_REACH:
         _disagree(
-            f"the network and the geometric rules mean different places (overlap {alike:.2f})"
+            f"{out_of_reach:.0%} of the network's mask is where no face can be; "
+            f"at most {MOST_OUT_OF_REACH:.0%} is allowed"
         )
-    mask = (opinions.network & opinions.zone) | (opinions.geometric & ~opinions.body)
-    gaps = _still_met(mask, opinions)
-    left = _share(gaps & opinions.core, opinions.core & opinions.body.any(axis=1))
-    verdict = Verdict.AGREED if left <= MOST_LEFT else Verdict.MENDED
-    if alike < ALIKE or outside > SURE_OUTSIDE or left > MOST_MENDED:
-        verdict, mask = Verdict.REPAIRED, mask | opinions.geometric
-    elif gaps.any():
-        beside = ndimage.binary_dilation(mask.any(axis=1) & ~gaps, iterations=ABOVE_MASK)
-        wide = ndimage.binary_dilation(gaps & (opinions.core | beside), iterations=AROUND_GAP)
-        mask |= (
-            opinions.geometric & wide[:, None, :] & (_behind_skin(opinions.body) <= opinions.depth)
+    if dice < LEAST_DICE:
+        _disagree(
+            f"network and geometric rules find different places (Dice {dice:.2f}); "
+            f"at least {LEAST_DICE:.2f} is required"
         )
-    marked = (
-        opinions.network & opinions.reach
-    )  # a head that leans has more face above or below the zone
-    before = (
-        morphology.before(marked) & opinions.reach
-    )  # cloth before skin that goes would keep its shape
-    mask = mask | _film(mask, opinions) | marked | before
-    mask |= _bare(mask, opinions)
-    return Decision(mask=mask, verdict=verdict, alike=alike, outside=outside, left=left)
 
 
-def _still_met(mask: BoolArray, opinions: MaskPair) -> BoolArray:
-    """Return the rays (z, x) to the middle of the face that meet soft tissue hardly behind the old skin."""
-    kept = opinions.body & ~mask
-    skin, meets = opinions.body.argmax(axis=1), kept.argmax(axis=1)
-    on_bone = np.take_along_axis(opinions.bone, meets[:, None, :], axis=1)[:, 0]
-    met: BoolArray = opinions.front & kept.any(axis=1) & (meets - skin < opinions.depth) & ~on_bone
+def _mended_part(mask: BoolArray, gaps: BoolArray, pair: MaskPair) -> BoolArray:
+    """Return the part of the geometric mask that fills gaps (z, x) and a little around them."""
+    beside = ndimage.binary_dilation(mask.any(axis=1) & ~gaps, iterations=ABOVE_MASK)
+    wide = ndimage.binary_dilation(gaps & (pair.core | beside), iterations=AROUND_GAP)
+    part: BoolArray = (
+        pair.geometric & wide[:, None, :] & (_depth_behind_skin(pair.body) <= pair.depth)
+    )
+    return part
+
+
+def _remaining_skin(mask: BoolArray, pair: MaskPair) -> BoolArray:
+    """Return the rays (z, x) to the face that meet soft tissue hardly behind the old skin."""
+    kept = pair.body & ~mask
+    skin, meets = pair.body.argmax(axis=1), kept.argmax(axis=1)
+    on_bone = np.take_along_axis(pair.bone, meets[:, None, :], axis=1)[:, 0]
+    met: BoolArray = pair.front & kept.any(axis=1) & (meets - skin < pair.depth) & ~on_bone
     return met
 
 
-def _bare(mask: BoolArray, opinions: MaskPair) -> BoolArray:
-    """Return the outermost voxels of rays to the middle of the face that meet a mask: coarse ones of skin and bone look like skin."""
-    behind = _behind_skin(opinions.body)
-    rays = opinions.front & (mask & opinions.body).any(axis=1)
-    bare: BoolArray = rays[:, None, :] & (behind >= 0) & (behind < opinions.bare) & opinions.zone
-    return bare
+def _outermost_voxels(mask: BoolArray, pair: MaskPair) -> BoolArray:
+    """Return the outermost voxels of the rays to the face that meet the mask.
+
+    Coarse voxels of skin and bone look like skin.
+    """
+    behind = _depth_behind_skin(pair.body)
+    rays = pair.front & (mask & pair.body).any(axis=1)
+    outermost: BoolArray = rays[:, None, :] & (behind >= 0) & (behind < pair.bare) & pair.zone
+    return outermost
 
 
-def _film(mask: BoolArray, opinions: MaskPair) -> BoolArray:
-    """Return the soft tissue, one voxel thick, that a mask leaves on bone: half bone to a network, a face's relief to an eye."""
-    between = morphology.grown(mask, 1) & morphology.grown(opinions.bone, 1)
-    film: BoolArray = between & opinions.zone & opinions.body & ~opinions.bone
+def _film_on_bone(mask: BoolArray, pair: MaskPair) -> BoolArray:
+    """Return the one-voxel layer of soft tissue left on bone.
+
+    To a network it is half bone. To a viewer it still shows facial relief.
+    """
+    between = morphology.grown(mask, 1) & morphology.grown(pair.bone, 1)
+    film: BoolArray = between & pair.zone & pair.body & ~pair.bone
     return film
 
 
-def _behind_skin(body: BoolArray) -> NDArray[np.intp]:
-    """How many voxels each lies behind the first of the body that a look from the front meets; less than 0 before it."""
-    behind: NDArray[np.intp] = (
+def _depth_behind_skin(body: BoolArray) -> NDArray[np.intp]:
+    """Return each voxel's distance in voxels behind the first of the body, from the front.
+
+    Voxels before the body have negative values.
+    """
+    depth: NDArray[np.intp] = (
         np.arange(body.shape[1])[None, :, None] - body.argmax(axis=1)[:, None, :]
     )
-    return behind
+    return depth
 
 
 def _dice(one: BoolArray, other: BoolArray) -> float:
@@ -181,7 +219,8 @@ def _share(part: BoolArray, whole: BoolArray) -> float:
     return int(np.count_nonzero(part)) / count if count else 1.0
 
 
-def _disagree(why: str) -> None:
+def _disagree(found: str) -> None:
     raise SegmentersDisagree(
-        f"{why}: it is not certain where the face is. Look at the case, or try it with the segmenter geometric alone"
+        f"{found}. Look at the series; `ctdeface replay --segmenter geometric` lets a service try "
+        "its case again with the geometric rules alone"
     )

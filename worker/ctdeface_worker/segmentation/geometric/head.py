@@ -1,4 +1,4 @@
-"""What is found about a head before anything of it is masked: the grid, its tissue and skull, and where the face begins and ends."""
+"""Find the head: its grid, tissue and skull, and where the face begins and ends."""
 
 from dataclasses import dataclass
 
@@ -18,41 +18,43 @@ from ctdeface_worker.segmentation.geometric.tissue import (
 )
 
 LITTLE = 0.3
-"""Of the section at the top of the cavity."""
+"""Share of the section at the top of the cavity below which a section is a remainder."""
 COARSE_VOXELS = 2.0
-"""Coarse skin is only gone when this many voxels of it are."""
+"""Voxels of coarse skin that must be removed for the skin to be gone."""
 BARE_VOXELS = 1.5
-"""Fewer show the old skin, even where bone comes next."""
+"""Voxels to be removed even where bone comes next; fewer still show the old skin."""
 COARSE_MM = 3.9
-"""Voxels of 4 mm along any axis, give or take rounding: mixtures, in which bone near the skin is as gray as skin."""
-LOOK_BELOW_CAVITY_MM = 60.0
+"""Smallest edge of a coarse voxel: 4 mm, less rounding.
+
+Coarse voxels are mixtures, in which bone near the skin is as gray as skin.
+"""
+YAW_BELOW_CAVITY_MM = 60.0
 FACE_BELOW_CAVITY_MM = 180.0
 FACE_ABOVE_CAVITY_MM = 30.0
 FACE_BESIDE_CAVITY_MM = 50.0
 FACE_BEFORE_SKULL_MM = 90.0
-"""Before the bone around the cavity; a chest may reach farther forward than any nose."""
+"""Distance before the bone around the cavity; a chest may reach farther forward than a nose."""
 FACE_BEHIND_AXIS_MM = 50.0
-"""For heads that are turned."""
+"""Distance behind the axis, for heads that are turned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """A head that was found in a scan.
+class HeadAnatomy:
+    """A head found in a scan.
 
     Attributes:
         whole: the scan on the canonical grid.
-        place: the part of it around the body, which all that follows refers to.
-        canonical: that part.
+        box: the part of the grid around the body; the other attributes refer to it.
+        canonical: the scan in that part.
         tissue: body, bone and cavity of the head, without arms beside it.
-        skull: place of the cavity.
+        skull: position of the skull.
         orientation: "verified" or "not verifiable".
-        least_depth_mm: every piece of facial skin loses at least this much, unless bone comes
-            first.
-        bare_depth_mm: so much even then.
+        least_depth_mm: smallest depth to which facial skin is removed, unless bone comes first.
+        bare_depth_mm: smallest depth even then.
     """
 
     whole: Canonical
-    place: masks.Box
+    box: masks.Box
     canonical: Canonical
     tissue: Tissue
     skull: Skull
@@ -61,7 +63,7 @@ class Head:
     bare_depth_mm: float
 
 
-def find_head(volume: Volume) -> Head:
+def find_head(volume: Volume) -> HeadAnatomy:
     """Find the head in a scan.
 
     Raises:
@@ -71,14 +73,14 @@ def find_head(volume: Volume) -> Head:
     pixel_mm = max(volume.geometry.spacing_mm[1:])
     least_depth_mm = max(masks.LEAST_DEPTH_MM, COARSE_VOXELS * pixel_mm)
     whole = to_canonical(volume, spacing_mm=GRID_MM)
-    place = around_body(whole)
-    canonical = _cropped(whole, place)
+    box = around_body(whole)
+    canonical = _cropped(whole, box)
     tissue = find_tissue(canonical)
     skull = find_skull(tissue, int(np.flatnonzero(canonical.valid.any(axis=(0, 2)))[-1]), GRID_MM)
     orientation = check_orientation(canonical, tissue, skull)
-    return Head(
+    return HeadAnatomy(
         whole=whole,
-        place=place,
+        box=box,
         canonical=canonical,
         tissue=without_arms(tissue, skull.axis.x, GRID_MM),
         skull=skull,
@@ -90,8 +92,11 @@ def find_head(volume: Volume) -> Head:
     )
 
 
-def where_a_face_can_be(head: Head) -> tuple[FloatArray, FloatArray]:
-    """Return lowest and highest LPS corner in mm of a generous box around the face; a network need not look elsewhere."""
+def face_bounds_lps(head: HeadAnatomy) -> tuple[FloatArray, FloatArray]:
+    """Return the lowest and highest LPS corner in mm of a generous box around the face.
+
+    A network does not need to examine anything outside.
+    """
     count = head.canonical.hu.shape
     axis, half = head.skull.axis, head.skull.half_width + FACE_BESIDE_CAVITY_MM / GRID_MM
     low = [
@@ -112,16 +117,16 @@ def where_a_face_can_be(head: Head) -> tuple[FloatArray, FloatArray]:
     return corners[0], corners[1]
 
 
-def find_face(head: Head) -> masks.Face:
+def find_face(head: HeadAnatomy) -> masks.Face:
     """Find where the face of a head begins and ends.
 
     Raises:
         FaceNotFound: no orbit is in view, or the skull has no soft tissue on it.
     """
     tissue, skull = head.tissue, head.skull
-    cylinder = rays.cast(tissue, skull.axis, GRID_MM)
-    look = slice(max(skull.lowest - round(LOOK_BELOW_CAVITY_MM / GRID_MM), 0), skull.highest + 1)
-    yaw = rays.yaw_degrees(cylinder, look)
+    cylinder = rays.cast_rays(tissue, skull.axis, GRID_MM)
+    levels = slice(max(skull.lowest - round(YAW_BELOW_CAVITY_MM / GRID_MM), 0), skull.highest + 1)
+    yaw = rays.yaw_degrees(cylinder, levels)
     brow = find_brow(cylinder, skull, yaw, GRID_MM)
     chin = find_chin(tissue, skull.axis, brow, GRID_MM)
     return masks.Face(
@@ -137,17 +142,20 @@ def find_face(head: Head) -> masks.Face:
 
 
 def _ends_with_cavity(tissue: Tissue, skull: Skull) -> bool:
-    """Whether hardly anything of the head lies above the cavity: the field of view, or a mask on the scan, cut the head there."""
+    """Return whether hardly any of the head is above the cavity.
+
+    There the field of view, or a mask on the scan, cut the head.
+    """
     areas = tissue.body.sum(axis=(1, 2))
     above = areas[skull.highest + 4 :]
     return bool(above.max(initial=0) < LITTLE * areas[skull.highest])
 
 
-def _cropped(canonical: Canonical, place: tuple[slice, slice, slice]) -> Canonical:
-    corner = np.array([part.start or 0 for part in reversed(place)]) * canonical.spacing_mm
+def _cropped(canonical: Canonical, box: tuple[slice, slice, slice]) -> Canonical:
+    corner = np.array([part.start or 0 for part in reversed(box)]) * canonical.spacing_mm
     return Canonical(
-        hu=canonical.hu[place].copy(),
-        valid=canonical.valid[place].copy(),
+        hu=canonical.hu[box].copy(),
+        valid=canonical.valid[box].copy(),
         origin_lps=canonical.origin_lps + corner,
         spacing_mm=canonical.spacing_mm,
     )

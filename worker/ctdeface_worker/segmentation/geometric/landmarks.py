@@ -1,4 +1,4 @@
-"""Where the face begins and ends: axis, brow and chin, found from skull and skin (slice numbers count to superior)."""
+"""Find axis, brow and chin from skull and skin; slice numbers rise to superior."""
 
 import warnings
 from dataclasses import dataclass
@@ -14,23 +14,26 @@ from ctdeface_worker.segmentation.geometric.tissue import Tissue
 
 SMALLEST_CAVITY_ML = 40.0
 NEAR_CAVITY_MM = 16.0
-"""Only bone this near to the cavity is skull: a couch or an arm is not."""
+"""Largest distance of the skull from the cavity; couch and arms are farther away."""
 WHOLE_SKULL_MM = 150.0
-"""A shorter skull is cut by the field of view."""
+"""The field of view cuts a shorter skull."""
 AXIS_BEHIND_FRONT = 0.52
 AXIS_BEHIND_FRONT_MM, AXIS_BEFORE_REAR_MM = 94.0, 86.0
-"""Of a skull that is cut behind, and of one that is cut in front."""
+"""Place of the axis in a skull that is cut behind, and in one that is cut in front."""
 LATERAL_MM = (20.0, 42.0)
-"""Where the depth below the brow is looked at: beside the nose, before the temples."""
-WIDEST_LOOK_DEGREES = 50.0
+"""Lateral range in which depth is measured: beside the nose, before the temples."""
+WIDEST_ANGLE_DEGREES = 50.0
 ORBIT_DEPTH_MM = 14.0
-"""Skin lies nearer to the frontal bone than this, and farther from the bone behind the eye."""
+"""Depth of bone between that of the frontal bone and that of the bone behind the eye."""
 ORBIT_HEIGHT_MM = 16.0
 STEEPEST = 1.2
-"""Where the skin recedes faster than this (mm per mm), at the vertex, depth along a horizontal ray says nothing."""
+"""Largest slope of the skin (mm per mm).
+
+At the vertex it is steeper, and the depth along a horizontal ray means nothing.
+"""
 LOWEST_BROW_BELOW_CAVITY_MM = 60.0
 LOWEST_BROW_BELOW_TOP_MM = 130.0
-"""Of the cavity, of which no more than the uppermost part may have been found."""
+"""Lowest brow below the top of the cavity, of which only the upper part may be found."""
 THINNEST_SKIN_MM = 2.0
 LARGEST_FACE_MM = 170.0
 OPEN_MOUTH_MM = 40.0
@@ -38,15 +41,15 @@ JAW_HALF_WIDTH_MM = 24.0
 JAW_BEFORE_AXIS_MM = 30.0
 JAW_CM2 = 0.2
 JAW_BELOW_SKIN_MM = 30.0
-"""The spine, which comes forward where the neck is bent back, lies deeper."""
+"""Largest depth of the jaw below the skin; the spine in a neck bent back is deeper."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skull:
-    """The cavity's place.
+    """Position of the skull around the cavity.
 
     Attributes:
-        axis: where rays start, in voxels.
+        axis: start of the rays, in voxels.
         half_width: of the cavity, in voxels.
         lowest: lowest slice with cavity.
         highest: highest slice with cavity.
@@ -63,19 +66,23 @@ class Skull:
 
 
 def find_skull(tissue: Tissue, last_row: int, spacing_mm: float) -> Skull:
-    """Find the skull by its cavity and put the axis into it.
+    """Find the skull by its cavity, and its axis.
 
     Args:
         tissue: of the head.
-        last_row: where the field of view ends behind.
+        last_row: last row of the field of view, behind.
         spacing_mm: edge of a voxel.
 
     Raises:
-        FaceNotFound: there is no skull in view.
+        FaceNotFound: no skull is in view.
     """
     milliliters = float(tissue.cavity.sum()) * spacing_mm**3 / 1000
     if milliliters < SMALLEST_CAVITY_ML:
-        raise FaceNotFound(f"no skull is in view: only {milliliters:.0f} ml are enclosed by bone")
+        raise FaceNotFound(
+            f"no skull is in view: bone encloses {milliliters:.0f} ml; at least "
+            f"{SMALLEST_CAVITY_ML:.0f} ml of the intracranial cavity are required. "
+            "Check that the series shows a head"
+        )
     slices = np.flatnonzero(tissue.cavity.any(axis=(1, 2)))
     columns = np.flatnonzero(tissue.cavity.any(axis=(0, 1)))
     near = morphology.dilated(
@@ -98,7 +105,10 @@ def find_skull(tissue: Tissue, last_row: int, spacing_mm: float) -> Skull:
 
 
 def _axis_row(front: int, rear: int, last_row: int, spacing_mm: float) -> float:
-    """Return where the axis lies between front and rear of the skull, of which the field of view may have cut either."""
+    """Return the row of the axis between front and rear of the skull.
+
+    The field of view may have cut either end.
+    """
     if (rear - front) * spacing_mm >= WHOLE_SKULL_MM:
         return front + AXIS_BEHIND_FRONT * (rear - front)
     if rear >= last_row - 1:
@@ -107,7 +117,7 @@ def _axis_row(front: int, rear: int, last_row: int, spacing_mm: float) -> float:
 
 
 def find_brow(cylinder: Cylinder, skull: Skull, yaw_degrees: float, spacing_mm: float) -> int:
-    """Return the highest slice in which the bone lies as deep below the skin as it does in the orbits.
+    """Return the highest slice in which bone is as deep below the skin as in the orbits.
 
     Raises:
         FaceNotFound: no orbit is in view, or the bone has no soft tissue on it.
@@ -116,7 +126,11 @@ def find_brow(cylinder: Cylinder, skull: Skull, yaw_degrees: float, spacing_mm: 
     known = np.isfinite(skin)
     measured = depth[np.isfinite(depth)]
     if not known.any() or (measured.size and np.median(measured) < THINNEST_SKIN_MM):
-        raise FaceNotFound("the skull in view has no soft tissue on it")
+        raise FaceNotFound(
+            "the skull in view has no soft tissue on it; "
+            f"at least {THINNEST_SKIN_MM:.0f} mm are required. "
+            "A specimen without skin shows no face: withhold the series"
+        )
     numbers = np.arange(skin.size)
     smooth = ndimage.gaussian_filter1d(np.interp(numbers, numbers[known], skin[known]), 3)
     slope = np.gradient(smooth) / spacing_mm
@@ -132,11 +146,18 @@ def find_brow(cylinder: Cylinder, skull: Skull, yaw_degrees: float, spacing_mm: 
     for z in range(skull.highest, lowest - 1, -1):
         if deep[z] and slope[z] >= -STEEPEST and deep[z - height + 1 : z + 1].mean() >= 0.75:
             return z
-    raise FaceNotFound("no orbit is in view, so there is no face to remove")
+    raise FaceNotFound(
+        f"no orbit is in view; bone at least {ORBIT_DEPTH_MM:.0f} mm behind the skin over "
+        f"{ORBIT_HEIGHT_MM:.0f} mm of height is required to find the face. "
+        "Look at the series: it may show no face"
+    )
 
 
 def find_chin(tissue: Tissue, axis: Axis, brow: int, spacing_mm: float) -> int | None:
-    """Return the lowest slice of the jaw, None when no jaw is in view; an open mouth does not end the search."""
+    """Return the lowest slice of the jaw, None if no jaw is in view.
+
+    An open mouth does not end the search.
+    """
     half = JAW_HALF_WIDTH_MM / spacing_mm
     front = max(round(axis.y - JAW_BEFORE_AXIS_MM / spacing_mm), 1)
     part = (
@@ -163,17 +184,20 @@ def find_chin(tissue: Tissue, axis: Axis, brow: int, spacing_mm: float) -> int |
 
 
 def _profiles(cylinder: Cylinder, yaw_degrees: float) -> tuple[FloatArray, FloatArray]:
-    """Per slice: depth of bone below the skin beside the nose, mean of both sides, and how far the skin is straight ahead."""
+    """Return the depth of bone and the distance of the skin for each slice, in mm.
+
+    The depth is measured below the skin beside the nose, as the mean of both sides. The distance is
+    measured straight ahead.
+    """
     turned = cylinder.degrees - yaw_degrees
     lateral = cylinder.skin_mm * np.abs(np.sin(np.deg2rad(turned)))
     beside = (
         (lateral > LATERAL_MM[0])
         & (lateral < LATERAL_MM[1])
-        & (np.abs(turned) < WIDEST_LOOK_DEGREES)
+        & (np.abs(turned) < WIDEST_ANGLE_DEGREES)
     )
-    with warnings.catch_warnings(
-        action="ignore"
-    ):  # slices without skin or bone are nan, as they should be
+    # numpy warns of slices without skin or bone, which are nan on purpose
+    with warnings.catch_warnings(action="ignore"):
         sides = [
             np.nanmedian(np.where(beside & (side * turned > 0), cylinder.depth_mm, np.nan), axis=1)
             for side in (-1, 1)

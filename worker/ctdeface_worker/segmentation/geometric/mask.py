@@ -1,4 +1,7 @@
-"""The face mask on the canonical grid: what lies outside the outermost bone, from mid-forehead to below the chin."""
+"""Make the face mask on the canonical grid.
+
+It holds everything outside the outermost bone, from mid-forehead to below the chin.
+"""
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -16,9 +19,9 @@ from ctdeface_worker.segmentation.geometric.rays import (
     HALF_SECTOR_DEGREES,
     Axis,
     Cylinder,
-    cast,
-    directions,
-    filled,
+    cast_rays,
+    fill_missing,
+    polar_coordinates,
 )
 from ctdeface_worker.segmentation.geometric.tissue import Tissue
 
@@ -29,54 +32,54 @@ ABOVE_BROW_MM = 30.0
 BELOW_BROW_MM = 124.0
 BELOW_CHIN_MM = 16.0
 ABOVE_CHIN_MM = 140.0
-"""A whole face; keeps the top high enough where the brow is found too low."""
+"""Height of a whole face; keeps the top high enough if the brow is found too low."""
 DEEPEST_BONE_MM = 24.0
-"""Bone deeper below the skin than this is not the bone of this piece of skin (eye, open mouth, neck)."""
+"""Largest depth of bone that supports the skin; behind eye, open mouth and neck it is deeper."""
 SHELL_MM = 16.0
 THINNEST_SHELL_MM = 10.0
 INTO_BONE_MM = 1.0
-"""Takes the film of partial volume on the bone away."""
+"""Removes the film of partial volume on the bone."""
 LEAST_DEPTH_MM = 5.0
-"""Skin goes even where bone or metal lies at the surface."""
+"""Skin is removed to this depth even where bone or metal is at the surface."""
 CHEEK_BESIDE_CAVITY_MM = 40.0
-"""The broadest cheek lies no farther to the side of the cavity than this."""
+"""Largest distance of a cheek to the side of the cavity."""
 GUARD_MM = 4.0
-"""Around the cavity nothing is removed."""
+"""Margin around the cavity in which nothing is removed."""
 FRONT_HALF_WIDTH_MM = 75.0
 MOST_TURNED_DEGREES = 45.0
-"""No head that lies in a scanner is turned farther to one side."""
+"""Largest rotation of a head in a scanner."""
 LEAST_TURN_DEGREES = 10.0
-"""A mask that is 15 mm too far to one side is less off than this, and is not to be followed."""
+"""Smallest rotation to be followed; a mask shifted aside by 15 mm seems turned by less."""
 CORE_HALF_WIDTH_MM = 47.0
 CORE_ABOVE_BROW_MM = 20.0
-"""What anybody knows a face by lies within these: between the lateral rims of the orbits, up to the lower forehead."""
+"""The recognizable part: between the lateral orbital rims, up to the lower forehead."""
 SAFE_DEPTH_MM = 36.0
-"""Nothing deeper below the skin is facial soft tissue, the fattest cheek included."""
+"""Largest depth of facial soft tissue, also in a fat cheek."""
 EAR_DEGREES = (60.0, 118.0)
 EAR_HEIGHT_MM = 80.0
 EAR_WIDTH_DEGREES = 45
-"""What is lower and narrower than this on the side of the head is an ear."""
-EAR_STICKS_OUT_MM = 3.0
+"""A bulge on the side of the head that is lower and narrower than this is an ear."""
+EAR_PROTRUDES_MM = 3.0
 EAR_BESIDE_BODY_MM = 24.0
-"""Thin ears are missing from the body, but are near it."""
+"""Thin ears are not part of the body mask, but are near it."""
 EAR_SPAN_MM = (-75.0, 25.0)
-"""Ears lie within this of the brow's height."""
+"""Range of the ears relative to the height of the brow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Face:
-    """What was found about the head.
+    """Landmarks and extent of a face.
 
     Attributes:
-        skull: place of the cavity.
+        skull: position of the skull.
         cylinder: distances to skin and bone.
         yaw_degrees: direction of the face, positive to the patient's left.
-        half_width_mm: nothing farther to the side is face: arms, holders.
-        brow: slice.
-        chin: slice, None when no jaw is in view.
-        least_depth_mm: every piece of skin loses at least this much.
-        cut_above: the head ends with the cavity in view; what still lies above, such as scraps of a
-            masked scan, belongs to the face.
+        half_width_mm: half the width of the face; arms and holders are farther aside.
+        brow: slice of the brow.
+        chin: slice of the chin, None if no jaw is in view.
+        least_depth_mm: smallest depth to which skin is removed.
+        cut_above: the head in view ends with the cavity; remains above it, as in a scan that was
+            masked, count as face.
     """
 
     skull: Skull
@@ -89,18 +92,18 @@ class Face:
     cut_above: bool = False
 
 
-def turned_to(face: Face, seen: BoolArray, spacing_mm: float) -> Face:
-    """Return the face, looking where the middle of what somebody else takes for it lies.
+def turned_toward(face: Face, seen: BoolArray, spacing_mm: float) -> Face:
+    """Return the face turned toward the middle of a network's mask.
 
-    In a head that leans and turns, soft tissue tells its direction more surely than the bones do. A
-    small difference is left alone, and what lies too far aside is no face.
+    In a head that leans and turns, soft tissue shows its direction more reliably than the bones. A
+    small difference is ignored, and so is a mask too far to the side.
 
     Args:
-        face: as geometry finds it.
-        seen: tissue of a face, by a network; (z, y, x) as the tissue that `face` was found in.
+        face: found by the geometric rules.
+        seen: facial tissue found by a network, (z, y, x) on the grid of `face`.
         spacing_mm: edge of a voxel.
     """
-    _, degrees = directions((seen.shape[1], seen.shape[2]), face.cylinder.axis, spacing_mm)
+    _, degrees = polar_coordinates((seen.shape[1], seen.shape[2]), face.cylinder.axis, spacing_mm)
     thick, angle = np.count_nonzero(seen, axis=0), np.deg2rad(degrees)
     yaw = float(
         np.rad2deg(np.arctan2((thick * np.sin(angle)).sum(), (thick * np.cos(angle)).sum()))
@@ -114,10 +117,13 @@ def turned_to(face: Face, seen: BoolArray, spacing_mm: float) -> Face:
 
 
 def soft_tissue(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
-    """Mask the facial soft tissue and everything in front of it; bone stays, but never at the price of skin."""
-    cut_mm = filled(face.cylinder.skin_mm - _soft_depth(face))
+    """Mask the facial soft tissue and everything in front of it.
+
+    Bone stays, unless skin would stay with it.
+    """
+    cut_mm = fill_missing(face.cylinder.skin_mm - _soft_depth(face))
     mask = _outside(tissue.body.shape, canonical.spacing_mm, face, cut_mm)
-    skin_mm = filled(face.cylinder.skin_mm)
+    skin_mm = fill_missing(face.cylinder.skin_mm)
     mask &= ~(
         tissue.bone
         & ~_outside(tissue.body.shape, canonical.spacing_mm, face, skin_mm - face.least_depth_mm)
@@ -126,15 +132,15 @@ def soft_tissue(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
 
 
 def ears(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
-    """Mask what sticks out of the side of the head at the height of the face."""
+    """Mask what protrudes from the side of the head at the height of the face."""
     mm = canonical.spacing_mm
     near = (
         morphology.grown(tissue.body, round(EAR_BESIDE_BODY_MM / mm))
         & (canonical.hu > SKIN_HU)
         & canonical.valid
     )
-    skin_mm = filled(
-        cast(
+    skin_mm = fill_missing(
+        cast_rays(
             Tissue(body=near, bone=tissue.bone, cavity=tissue.cavity), face.cylinder.axis, mm
         ).skin_mm
     )
@@ -142,13 +148,13 @@ def ears(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
         skin_mm, size=(2 * round(EAR_HEIGHT_MM / mm / 2) + 1, EAR_WIDTH_DEGREES)
     )
     side = np.abs(face.cylinder.degrees - face.yaw_degrees)
-    sticks_out = (
-        (skin_mm - head_mm > EAR_STICKS_OUT_MM)
-        & (side >= EAR_DEGREES[0])
-        & (side <= EAR_DEGREES[1])
+    protrudes = (
+        (skin_mm - head_mm > EAR_PROTRUDES_MM) & (side >= EAR_DEGREES[0]) & (side <= EAR_DEGREES[1])
     )
-    cut_mm = np.where(ndimage.binary_dilation(sticks_out, iterations=2), head_mm + 1, np.inf)
-    r_mm, degrees = directions((tissue.body.shape[1], tissue.body.shape[2]), face.cylinder.axis, mm)
+    cut_mm = np.where(ndimage.binary_dilation(protrudes, iterations=2), head_mm + 1, np.inf)
+    r_mm, degrees = polar_coordinates(
+        (tissue.body.shape[1], tissue.body.shape[2]), face.cylinder.axis, mm
+    )
     column = np.clip(
         np.rint(degrees - face.cylinder.degrees[0]).astype(int), 0, face.cylinder.degrees.size - 1
     )
@@ -159,24 +165,26 @@ def ears(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
     return mask & morphology.dilated(near, 1) & ~tissue.bone & ~guard(tissue, mm)
 
 
-def to_border(
-    removed: BoolArray, place: Box, shape: tuple[int, ...], face: Face, spacing_mm: float
+def extended_to_border(
+    removed: BoolArray, box: Box, shape: tuple[int, ...], face: Face, spacing_mm: float
 ) -> BoolArray:
-    """Bring the mask of a part of the grid to the whole grid, up to whose borders everything before the face goes too.
+    """Extend the mask of a part of the grid to the whole grid.
+
+    Everything before the face is removed up to the border of the grid.
 
     Args:
-        removed: mask of the part, which holds the whole body.
-        place: the part.
+        removed: mask of the part, which contains the whole body.
+        box: the part.
         shape: of the whole grid.
-        face: what was found in the part.
+        face: found in the part.
         spacing_mm: edge of a voxel.
     """
-    start = [part.start or 0 for part in place]
+    start = [part.start or 0 for part in box]
     axis = Axis(y=face.cylinder.axis.y + start[1], x=face.cylinder.axis.x + start[2])
-    r_mm, degrees = directions((shape[1], shape[2]), axis, spacing_mm)
+    r_mm, degrees = polar_coordinates((shape[1], shape[2]), axis, spacing_mm)
     full = np.zeros(shape, dtype=bool)
-    full[rows(face, shape[0], spacing_mm)] = ahead(r_mm, degrees, face)
-    full[place] = removed
+    full[face_slices(face, shape[0], spacing_mm)] = facial_sector(r_mm, degrees, face)
+    full[box] = removed
     return full
 
 
@@ -190,8 +198,11 @@ def guard(tissue: Tissue, spacing_mm: float, margin_mm: float = GUARD_MM) -> Boo
 
 
 def safe_reach(tissue: Tissue, face: Face, spacing_mm: float) -> BoolArray:
-    """Return where soft tissue may be removed at all: in the sector of the face, near the skin, outside bone and cavity."""
-    skin_mm, shape = filled(face.cylinder.skin_mm), tissue.body.shape
+    """Return where soft tissue may be removed.
+
+    That is in the sector of the face, near the skin, outside bone and cavity.
+    """
+    skin_mm, shape = fill_missing(face.cylinder.skin_mm), tissue.body.shape
     near, at_skin = (
         _outside(shape, spacing_mm, face, skin_mm - depth, everywhere=True)
         for depth in (SAFE_DEPTH_MM, face.least_depth_mm)
@@ -200,16 +211,19 @@ def safe_reach(tissue: Tissue, face: Face, spacing_mm: float) -> BoolArray:
 
 
 def safe_zone(reach: BoolArray, face: Face, spacing_mm: float) -> BoolArray:
-    """Return the part of that which lies in the slices of the face."""
+    """Return the part of the reach in the slices of the face."""
     zone = np.zeros_like(reach)
-    levels = rows(face, reach.shape[0], spacing_mm)
+    levels = face_slices(face, reach.shape[0], spacing_mm)
     zone[levels] = reach[levels]
     return zone
 
 
 def middle_of_face(shape: tuple[int, ...], face: Face, spacing_mm: float) -> BoolArray:
-    """Return the rays (z, x) from the front to the middle of the face, from mid-forehead to the chin."""
-    levels = rows(face, shape[0], spacing_mm)
+    """Return the rays (z, x) from the front to the middle of the face.
+
+    They reach from mid-forehead to the chin.
+    """
+    levels = face_slices(face, shape[0], spacing_mm)
     lowest = max(levels.start, face.chin) if face.chin is not None else levels.start
     middle = np.abs(np.arange(shape[2]) - face.cylinder.axis.x) * spacing_mm <= CORE_HALF_WIDTH_MM
     rays = np.zeros((shape[0], shape[2]), dtype=bool)
@@ -217,20 +231,22 @@ def middle_of_face(shape: tuple[int, ...], face: Face, spacing_mm: float) -> Boo
     return rays
 
 
-def core(shape: tuple[int, ...], face: Face, spacing_mm: float) -> BoolArray:
-    """Return the part of these rays that no opinion of what a face is leaves out: those up to the lower forehead."""
+def core_of_face(shape: tuple[int, ...], face: Face, spacing_mm: float) -> BoolArray:
+    """Return the rays (z, x) to the middle of the face up to the lower forehead.
+
+    They belong to the face by any definition of it.
+    """
     rays = middle_of_face(shape, face, spacing_mm)
     rays[round(face.brow + CORE_ABOVE_BROW_MM / spacing_mm) + 1 :] = False
     return rays
 
 
-def rows(face: Face, slices: int, spacing_mm: float) -> slice:
+def face_slices(face: Face, slices: int, spacing_mm: float) -> slice:
     """Return the slices from below the chin to mid-forehead, as far as in view."""
     top, bottom = face.brow + ABOVE_BROW_MM / spacing_mm, face.brow - BELOW_BROW_MM / spacing_mm
     if face.chin is not None:
-        if (
-            face.chin * spacing_mm >= BELOW_CHIN_MM
-        ):  # else the view cuts the jaw, and its lowest bone is no chin
+        # nearer to the border the view cuts the jaw, and its lowest bone is not the chin
+        if face.chin * spacing_mm >= BELOW_CHIN_MM:
             top = max(top, face.chin + ABOVE_CHIN_MM / spacing_mm)
         bottom = min(bottom, face.chin - BELOW_CHIN_MM / spacing_mm)
     if face.cut_above and face.skull.highest <= top:
@@ -238,15 +254,18 @@ def rows(face: Face, slices: int, spacing_mm: float) -> slice:
     return slice(max(int(bottom), 0), min(int(top), slices - 1) + 1)
 
 
-def ahead(r_mm: FloatArray, degrees: FloatArray, face: Face) -> BoolArray:
-    """Where the face, and what may lie in front of it, is looked for in a slice."""
+def facial_sector(r_mm: FloatArray, degrees: FloatArray, face: Face) -> BoolArray:
+    """Return the part of a slice (y, x) with the face and the space in front of it."""
     turned = degrees - face.yaw_degrees
     beside = np.abs(r_mm * np.sin(np.deg2rad(turned)))
     return np.asarray((np.abs(turned) <= HALF_FACE_DEGREES) & (beside <= face.half_width_mm))
 
 
 def _soft_depth(face: Face) -> FloatArray:
-    """How deep to cut along each ray: to the bone, or a shell where no bone belongs to the skin."""
+    """Return the depth in mm to which each ray is cut.
+
+    It reaches to the bone, or is a shell where no bone supports the skin.
+    """
     depth = face.cylinder.depth_mm
     has_bone = depth <= DEEPEST_BONE_MM
     wanted = np.where(has_bone, np.maximum(depth + INTO_BONE_MM, face.least_depth_mm), SHELL_MM)
@@ -266,10 +285,13 @@ def _outside(
     *,
     everywhere: bool = False,
 ) -> BoolArray:
-    """Mask what lies farther from the axis than a cut, up to the image border: in the facial sector of the face's slices or of all."""
-    r_mm, degrees = directions((shape[1], shape[2]), face.cylinder.axis, spacing_mm)
-    sector = ahead(r_mm, degrees, face)
-    levels = slice(0, shape[0]) if everywhere else rows(face, shape[0], spacing_mm)
+    """Mask the facial sector beyond a distance from the axis, up to the image border.
+
+    `everywhere` includes all slices instead of those of the face.
+    """
+    r_mm, degrees = polar_coordinates((shape[1], shape[2]), face.cylinder.axis, spacing_mm)
+    sector = facial_sector(r_mm, degrees, face)
+    levels = slice(0, shape[0]) if everywhere else face_slices(face, shape[0], spacing_mm)
     column = np.clip(
         np.rint(degrees - face.cylinder.degrees[0]).astype(int), 0, face.cylinder.degrees.size - 1
     )
@@ -282,7 +304,10 @@ def _outside(
 def _seen_from_front(
     mask: BoolArray, canonical: Canonical, tissue: Tissue, face: Face
 ) -> BoolArray:
-    """Deepen the mask where a ray from the front still meets soft tissue hardly behind the old skin (mouth corners, nostrils)."""
+    """Deepen the mask where a ray from the front meets soft tissue close behind the old skin.
+
+    This happens at the corners of the mouth and in the nostrils.
+    """
     mm = canonical.spacing_mm
     kept = (canonical.hu > SKIN_HU) & canonical.valid & ~mask
     skin, meets = tissue.body.argmax(axis=1), kept.argmax(axis=1)
@@ -294,7 +319,7 @@ def _seen_from_front(
         skin < face.cylinder.axis.y - 20 / mm
     )
     inside = np.zeros(mask.shape[0], dtype=bool)
-    inside[rows(face, mask.shape[0], mm)] = True
+    inside[face_slices(face, mask.shape[0], mm)] = True
     shallow &= inside[:, None]
     until = np.where(shallow, skin + np.ceil(face.least_depth_mm / mm), 0)
     deeper = np.arange(mask.shape[1])[None, :, None] < until[:, None, :]

@@ -1,4 +1,7 @@
-"""Whether the anatomy agrees with the axes of the headers: airway and skull tell up from down and front from back."""
+"""Check that the anatomy agrees with the axes in the headers.
+
+Airway and skull distinguish up from down and front from back.
+"""
 
 import numpy as np
 
@@ -13,26 +16,39 @@ from ctdeface_worker.segmentation.geometric.tissue import Tissue
 SMALLEST_AIRWAY_ML = 3.0
 AIRWAY_BELOW_CAVITY_MM = 130.0
 NEAR_AIRWAY_MM = 40.0
-"""Below the cavity: nose and throat. The windpipe, farther down, goes wherever the neck is bent to."""
+"""Range of nose and throat below the cavity; the trachea below follows a bent neck."""
 HIGHEST_AIRWAY_MM = 0.0
-"""Above the middle of the cavity's volume; in true heads the airway lies 20 mm or more below it, in heads turned over as far above it."""
+"""Highest airway above the middle of the cavity's volume.
+
+In true heads the airway is 20 mm or more below it, in heads turned over as far above it.
+"""
 REARMOST_AIRWAY_MM = 15.0
-"""Behind the axis; true heads looking straight ahead have it 40 mm before, bent as far as they go 19 mm, so back to front as far behind."""
+"""Largest distance of the airway behind the axis.
+
+True heads that look straight ahead have it 40 mm before the axis, heads bent as far as possible
+19 mm; in heads turned back to front it is as far behind.
+"""
 AROUND_AXIS_MM = 80.0
-"""Before and behind the axis: air that a couch or a holder closes in behind the head is no airway."""
+"""Range before and behind the axis; air between head and couch or holder is outside."""
 FARTHEST_AIRWAY_MM = 20.0
-"""From the middle of the skull to the side, unless it lies farther to the front, as it does where a head leans to its shoulder."""
+"""Largest lateral distance of the airway from the middle of the skull.
+
+It may be larger if the airway is farther to the front, as in a head that leans to its shoulder.
+"""
 BROADEST_SKULL = 1.1
-"""Width of a whole skull over its length; true heads stay below 1."""
+"""Largest ratio of width to length of a whole skull; true heads have less than 1."""
 NARROW_SKULL = 0.9
-"""A whole skull that is clearly longer than wide does not lie on its side, however its neck is bent."""
+"""Ratio below which a whole skull is clearly longer than wide.
+
+Such a skull is not turned on its side, however the neck is bent.
+"""
 
 
 def check_orientation(canonical: Canonical, tissue: Tissue, skull: Skull) -> str:
-    """Return "verified", or "not verifiable" when no airway is in view.
+    """Return "verified", or "not verifiable" if no airway is in view.
 
     Raises:
-        UntrustedGeometry: the airway lies where it cannot be.
+        UntrustedGeometry: the airway is in an impossible place.
     """
     mm = canonical.spacing_mm
     length_mm = (skull.rear - skull.front) * mm
@@ -52,19 +68,19 @@ def check_orientation(canonical: Canonical, tissue: Tissue, skull: Skull) -> str
         ]
     )
     if (z - float(np.nonzero(tissue.cavity)[0].mean())) * mm > HIGHEST_AIRWAY_MM:
-        _contradict("the airway lies above the brain")
+        _contradict("the airway is above the brain")
     aside, ahead = abs(x - skull.axis.x) * mm, (skull.axis.y - y) * mm
     if ahead < -REARMOST_AIRWAY_MM:
-        _contradict("the airway lies behind the brain")
+        _contradict("the airway is behind the brain")
     if aside > max(FARTHEST_AIRWAY_MM, ahead) and not (
         length_mm >= WHOLE_SKULL_MM and width_mm < NARROW_SKULL * length_mm
     ):
-        _contradict("the airway lies to the side of the skull")
+        _contradict("the airway is to the side of the skull")
     return "verified"
 
 
 def _near(air: BoolArray, skull: Skull, spacing_mm: float) -> BoolArray:
-    """Air of the upper airway alone: just below the cavity, around the axis."""
+    """Return the air of nose and throat, just below the cavity and around the axis."""
     near = air[max(skull.lowest - round(NEAR_AIRWAY_MM / spacing_mm), 0) :].copy()
     reach, y = AROUND_AXIS_MM / spacing_mm, np.arange(near.shape[1])
     near[:, np.abs(y - skull.axis.y) > reach] = False
@@ -72,7 +88,11 @@ def _near(air: BoolArray, skull: Skull, spacing_mm: float) -> BoolArray:
 
 
 def _inner_air(canonical: Canonical, tissue: Tissue) -> BoolArray:
-    """Air inside the head: enclosed by body in axial sections, after closing the nostrils; lungs lie below and do not count."""
+    """Return the air inside the head.
+
+    The body encloses it in axial sections after the nostrils are closed. Lungs are below and do not
+    count.
+    """
     air = np.zeros_like(tissue.body)
     lowest = max(
         int(
@@ -87,7 +107,9 @@ def _inner_air(canonical: Canonical, tissue: Tissue) -> BoolArray:
     return air
 
 
-def _contradict(what: str) -> None:
+def _contradict(found: str) -> None:
     raise UntrustedGeometry(
-        f"{what} by the headers' axes: the orientation in the headers cannot be trusted"
+        f"{found} by the axes in the headers, so the orientation in the headers cannot be trusted. "
+        "Compare ImageOrientationPatient and ImagePositionPatient with the images, and send the "
+        "series with correct headers"
     )

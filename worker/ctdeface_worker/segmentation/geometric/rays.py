@@ -1,4 +1,4 @@
-"""Horizontal rays from a vertical axis inside the skull: a cylinder of distances to skin and bone."""
+"""Measure distances to skin and bone along rays from an axis inside the skull."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ from ctdeface_worker.segmentation.geometric.tissue import Tissue
 STEP_MM = 1.0
 LONGEST_MM = 200.0
 HALF_SECTOR_DEGREES = 118
-"""Rays are cast this far to either side of straight ahead; the face takes 80, the rest is for heads that are turned, and ears."""
+"""Half the sector of the rays; the face takes 80 degrees, ears and turned heads the rest."""
 SHARED_SECTOR_DEGREES = 70
 LARGEST_YAW_DEGREES = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """The vertical axis that rays start from, in voxels (y, x)."""
+    """The vertical axis at which rays start, in voxels (y, x)."""
 
     y: float
     x: float
@@ -26,13 +26,15 @@ class Axis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cylinder:
-    """Distances from the axis in mm, index (z, angle); angles in whole degrees from the left of the patient's front to its right.
+    """Distances from the axis in mm, index (z, angle).
+
+    Angles rise in whole degrees.
 
     Attributes:
-        axis: where the rays start.
+        axis: start of the rays.
         degrees: angle of each column, 0 = anterior, positive to the patient's left.
-        skin_mm: to the outermost body voxel, nan where there is none.
-        bone_mm: to the outermost bone voxel, nan where there is none.
+        skin_mm: distance to the outermost body voxel, nan without one.
+        bone_mm: distance to the outermost bone voxel, nan without one.
     """
 
     axis: Axis
@@ -42,12 +44,12 @@ class Cylinder:
 
     @property
     def depth_mm(self) -> FloatArray:
-        """How deep the outermost bone lies below the skin."""
+        """Depth of the outermost bone below the skin."""
         return self.skin_mm - self.bone_mm
 
 
-def cast(tissue: Tissue, axis: Axis, spacing_mm: float) -> Cylinder:
-    """Cast rays in every slice."""
+def cast_rays(tissue: Tissue, axis: Axis, spacing_mm: float) -> Cylinder:
+    """Cast horizontal rays in every slice."""
     degrees = np.arange(-HALF_SECTOR_DEGREES, HALF_SECTOR_DEGREES + 1, dtype=np.float64)
     r = np.arange(0.0, LONGEST_MM, STEP_MM)
     radians = np.deg2rad(degrees)[:, None]
@@ -64,12 +66,15 @@ def cast(tissue: Tissue, axis: Axis, spacing_mm: float) -> Cylinder:
 
 
 def yaw_degrees(cylinder: Cylinder, rows: slice) -> int:
-    """Direction the face looks to: the one about which skin and bone are most alike to the left and to the right."""
+    """Return the direction of the face.
+
+    Skin and bone to the left and to the right of it are the most similar.
+    """
     middle, reach = HALF_SECTOR_DEGREES, SHARED_SECTOR_DEGREES
-    fields = [filled(field[rows]) for field in (cylinder.skin_mm, cylinder.bone_mm)]
+    fields = [fill_missing(field[rows]) for field in (cylinder.skin_mm, cylinder.bone_mm)]
     turns = range(-LARGEST_YAW_DEGREES, LARGEST_YAW_DEGREES + 1)
 
-    def unlike(turn: int) -> float:
+    def asymmetry(turn: int) -> float:
         left = slice(middle + turn + 1, middle + turn + reach + 1)
         right = slice(middle + turn - reach, middle + turn)
         return sum(
@@ -77,13 +82,13 @@ def yaw_degrees(cylinder: Cylinder, rows: slice) -> int:
             for field in fields
         )
 
-    return min(turns, key=lambda turn: unlike(turn) + 0.02 * abs(turn))
+    return min(turns, key=lambda turn: asymmetry(turn) + 0.02 * abs(turn))
 
 
-def directions(
+def polar_coordinates(
     shape: tuple[int, int], axis: Axis, spacing_mm: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Distance in mm and angle in degrees of every voxel (y, x) of a slice from the axis."""
+    """Return distance in mm and angle in degrees from the axis for every voxel (y, x)."""
     y, x = np.mgrid[: shape[0], : shape[1]]
     return np.hypot(y - axis.y, x - axis.x) * spacing_mm, np.rad2deg(
         np.arctan2(x - axis.x, axis.y - y)
@@ -95,7 +100,7 @@ def _outermost(hit: BoolArray, r: FloatArray) -> FloatArray:
     return np.where(hit.any(axis=-1), r[last], np.nan)
 
 
-def filled(field: FloatArray) -> FloatArray:
+def fill_missing(field: FloatArray) -> FloatArray:
     """Replace missing distances by the nearest ones."""
     missing = np.isnan(field)
     if missing.all():

@@ -5,10 +5,10 @@ from ctdeface_worker.imaging.canonical import GRID_MM, mask_to_stored
 from ctdeface_worker.imaging.domain import BoolArray, FaceMask, Volume
 from ctdeface_worker.segmentation.bulky import bulky
 from ctdeface_worker.segmentation.geometric import mask as masks
-from ctdeface_worker.segmentation.geometric.head import Head, find_face, find_head
+from ctdeface_worker.segmentation.geometric.head import HeadAnatomy, find_face, find_head
 
 
-def face_of(volume: Volume, profile: Profile, *, ears: bool) -> FaceMask:
+def face_mask(volume: Volume, profile: Profile, *, ears: bool) -> FaceMask:
     """Return the face mask of the volume.
 
     Raises:
@@ -17,8 +17,8 @@ def face_of(volume: Volume, profile: Profile, *, ears: bool) -> FaceMask:
     """
     head = find_head(volume)
     face = find_face(head)
-    full = masks.to_border(
-        removed(head, face, profile, ears=ears), head.place, head.whole.hu.shape, face, GRID_MM
+    full = masks.extended_to_border(
+        profile_mask(head, face, profile, ears=ears), head.box, head.whole.hu.shape, face, GRID_MM
     )
     return FaceMask(
         face=mask_to_stored(full, head.whole, volume.geometry),
@@ -27,8 +27,8 @@ def face_of(volume: Volume, profile: Profile, *, ears: bool) -> FaceMask:
     )
 
 
-def removed(head: Head, face: masks.Face, profile: Profile, *, ears: bool) -> BoolArray:
-    """Return the mask of a profile, on the part of the grid around the body."""
+def profile_mask(head: HeadAnatomy, face: masks.Face, profile: Profile, *, ears: bool) -> BoolArray:
+    """Return the mask of a profile on the part of the grid around the body."""
     mask = masks.soft_tissue(head.canonical, head.tissue, face)
     if profile is Profile.BULKY:
         mask = bulky(mask, head.tissue, face, GRID_MM)

@@ -1,7 +1,7 @@
-"""From a volume to a face mask by geometry: tissue, skull, orientation, rays, landmarks, mask.
+"""Segment a face by geometry: tissue, skull, orientation, rays, landmarks, mask.
 
-A worker asks the segmenter for its name and digest and leaves volumes to its child, so the rules
-are loaded with the first volume.
+A worker process needs only the name and the digest; its child process segments. The rules are
+therefore loaded with the first volume.
 """
 
 import hashlib
@@ -14,7 +14,10 @@ from ctdeface_worker.imaging.domain import FaceMask, Volume
 
 
 class GeometricSegmenter:
-    """Finds the face with rays from inside the skull; the same input gives the same mask on every machine."""
+    """Finds the face with rays from inside the skull.
+
+    The same input gives the same mask on every machine.
+    """
 
     name = "geometric"
     origin = "built-in"
@@ -38,6 +41,6 @@ class GeometricSegmenter:
             FaceNotFound: no face is in view.
             UntrustedGeometry: the anatomy contradicts the orientation in the headers.
         """
-        from ctdeface_worker.segmentation.geometric.rules import face_of
+        from ctdeface_worker.segmentation.geometric.rules import face_mask
 
-        return face_of(volume, profile, ears=ears)
+        return face_mask(volume, profile, ears=ears)

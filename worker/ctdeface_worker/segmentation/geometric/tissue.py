@@ -1,4 +1,7 @@
-"""Body, bone and the intracranial cavity on the canonical grid. Arrays are (z, y, x): superior, posterior, left."""
+"""Separate body, bone and intracranial cavity on the canonical grid.
+
+Arrays are (z, y, x): superior, posterior, left.
+"""
 
 from dataclasses import dataclass
 
@@ -11,27 +14,30 @@ from ctdeface_worker.imaging.domain import BoolArray
 from ctdeface_worker.imaging.hounsfield import BONE_HU, BRAIN_HU, SKIN_HU, WEAK_BONE_HU
 
 OPENING_MM = 6.0
-"""Couch, straps, holders and tubes are thinner than twice this."""
+"""Half the thickness of the thickest couch, strap, holder or tube."""
 RING_CLOSING_MM = 6.0
 WEAK_RING_CLOSING_MM = 12.0
 SMALLEST_SECTION_CM2 = 8.0
-"""Smaller bone-ringed sections are vertebral canals, sinuses or orbits."""
+"""Smaller sections within a ring of bone are vertebral canals, sinuses or orbits."""
 SMALLEST_PIECE_ML = 10.0
 WIDEST_GAP_MM = 70.0
-"""Sections with open rings (skull base) may part the cavity by this much."""
+"""Largest gap in the cavity, where rings of bone are open at the skull base."""
 MARGIN_MM = 16.0
 MIDDLE_MM = 50.0
-"""Every section of a head and neck reaches into this, to either side of the middle; arms beside the head do not."""
+"""Half the width of the middle, into which every section of head and neck reaches.
+
+Arms beside the head do not.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tissue:
-    """What the rays are cast through.
+    """Tissue through which the rays are cast.
 
     Attributes:
         body: the patient without couch, holder and tubes.
         bone: of the body.
-        cavity: intracranial, may miss slices where the skull base is open.
+        cavity: intracranial; slices may be missing where the skull base is open.
     """
 
     body: BoolArray
@@ -40,7 +46,7 @@ class Tissue:
 
 
 def around_body(canonical: Canonical) -> tuple[slice, slice, slice]:
-    """Return the part of the grid around the largest connected thing, all slices."""
+    """Return the part of the grid around the largest connected object, in all slices."""
     rough = ((canonical.hu > SKIN_HU) & canonical.valid)[:, ::2, ::2]
     body = morphology.largest_component(morphology.opened(rough, 1))
     found = ndimage.find_objects(body.astype(np.uint8))
@@ -56,14 +62,17 @@ def around_body(canonical: Canonical) -> tuple[slice, slice, slice]:
 
 
 def find_tissue(canonical: Canonical) -> Tissue:
-    """Tell body, bone and cavity apart."""
+    """Separate body, bone and cavity."""
     body = _body(canonical)
     bone: BoolArray = body & (canonical.hu > BONE_HU)
     return Tissue(body=body, bone=bone, cavity=_cavity(canonical, bone))
 
 
 def without_arms(tissue: Tissue, middle: float, spacing_mm: float) -> Tissue:
-    """Drop the pieces of axial sections that lie wholly to the side of the head, whose middle column is given."""
+    """Drop the pieces of axial sections that are entirely beside the head.
+
+    `middle` is the middle column of the head.
+    """
     half = MIDDLE_MM / spacing_mm
     labels = morphology.sections(tissue.body)
     central = np.zeros(int(labels.max(initial=0)) + 1, dtype=bool)
@@ -74,7 +83,7 @@ def without_arms(tissue: Tissue, middle: float, spacing_mm: float) -> Tissue:
 
 
 def _body(canonical: Canonical) -> BoolArray:
-    """Keep the largest thing that survives an opening, with the skin that the opening took."""
+    """Keep the largest object after an opening, with the skin that the opening removed."""
     dense = (canonical.hu > SKIN_HU) & canonical.valid
     radius = round(OPENING_MM / canonical.spacing_mm)
     return dense & morphology.grown(
@@ -83,7 +92,11 @@ def _body(canonical: Canonical) -> BoolArray:
 
 
 def _cavity(canonical: Canonical, bone: BoolArray) -> BoolArray:
-    """Join the bone-ringed sections; where coarse voxels leave a ring open, a weaker ring will do, but only above the lowest closed one."""
+    """Join the axial sections within rings of bone.
+
+    Where coarse voxels leave a ring open, a weaker ring is used, but only above the lowest closed
+    ring.
+    """
     mm = canonical.spacing_mm
     soft = (canonical.hu > BRAIN_HU[0]) & (canonical.hu < BRAIN_HU[1]) & canonical.valid
     with_bone = bone.any(axis=(1, 2))
@@ -110,7 +123,10 @@ def _cut(canonical: Canonical) -> BoolArray:
 
 
 def _ringed(bone: BoolArray, closing_voxels: float) -> BoolArray:
-    """What closed bone encloses in each axial section; what lies beyond the field of view counts as wall."""
+    """Return what closed bone encloses in each axial section.
+
+    The outside of the field of view counts as wall.
+    """
     return morphology.holes(morphology.closed(bone, round(closing_voxels)))
 
 
@@ -123,7 +139,7 @@ def _large(sections: BoolArray, spacing_mm: float) -> BoolArray:
 
 
 def _joined(sections: BoolArray, spacing_mm: float) -> BoolArray:
-    """Keep the largest piece and what lies above or below it."""
+    """Keep the largest piece and the pieces above or below it."""
     return morphology.column(
         sections,
         smallest=SMALLEST_PIECE_ML * 1000 / spacing_mm**3,

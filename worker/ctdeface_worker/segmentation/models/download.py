@@ -1,4 +1,7 @@
-"""Fetches a model over the network: from a plain link or from Google Drive, going on where an earlier try broke off."""
+"""Download a model from a plain link or from Google Drive.
+
+An interrupted download is resumed.
+"""
 
 import hashlib
 import io
@@ -9,27 +12,30 @@ from urllib.parse import urlsplit
 from ctdeface_shared.errors import ConfigurationError
 
 KNOWN = {"cta-deface": "https://drive.google.com/drive/folders/1k4o35Dkl7PWd2yvHqWA2ia-BNKrWBrqg"}
-"""Models whose authors document a link: CTA-DEFACE in the README of github.com/CCI-Bonn/CTA-DEFACE. They state no digest."""
+"""Models whose authors publish a link but no digest.
+
+CTA-DEFACE: README of github.com/CCI-Bonn/CTA-DEFACE.
+"""
 TIMEOUT_SECONDS = 30.0
 RETRIES = 3
 
 
 def is_link(text: str) -> bool:
-    """Whether a text is a link rather than a path."""
+    """Return whether a text is a link and not a path."""
     return urlsplit(text).scheme in {"http", "https"}
 
 
 def download(link: str, store: Path) -> Path:
-    """Fetch what a link leads to and return where it lies; a broken download goes on from where it stood.
+    """Download from a link, resuming an interrupted download, and return the path.
 
     Args:
         link: to a zip file, or to a folder of Google Drive.
-        store: folder of installed networks, in which a hidden folder holds what is being fetched.
+        store: folder of installed networks; a hidden folder in it holds the download.
 
     Raises:
-        ConfigurationError: it cannot be fetched.
+        ConfigurationError: the download failed.
     """
-    place = parts(link, store)
+    place = download_folder_of(link, store)
     place.mkdir(parents=True, exist_ok=True)
     from gdown import download as fetch
     from gdown import download_folder
@@ -59,13 +65,14 @@ def download(link: str, store: Path) -> Path:
                 use_cookies=False,
             )
             return file
-    except (DownloadError, OSError) as error:  # OSError: what comes without a network
+    except (DownloadError, OSError) as error:  # OSError: without a network
         raise ConfigurationError(
-            f"{link} cannot be fetched ({type(error).__name__}). The same command goes on where this one stopped. Where this machine has "
-            f"no way there, fetch the model on another one and give its folder or zip file: ctdeface model install NAME --from PATH"
+            f"{link} cannot be downloaded ({type(error).__name__}). Run the same command again to "
+            "resume. If this machine cannot reach the link, download the model on another one and "
+            "name its folder or zip file: ctdeface model install NAME --from PATH"
         ) from error
 
 
-def parts(link: str, store: Path) -> Path:
-    """Return where a download of this link lies until it is installed."""
+def download_folder_of(link: str, store: Path) -> Path:
+    """Return the folder of a download of this link until it is installed."""
     return store / f".download-{hashlib.sha256(link.encode()).hexdigest()[:16]}"

@@ -1,4 +1,7 @@
-"""The files of an nnU-Net v2 model folder that matter, and the digest over them. Loads nothing of torch."""
+"""Find the used files of an nnU-Net v2 model folder, and their digest.
+
+It imports nothing of torch.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,23 +11,23 @@ from ctdeface_shared.errors import ConfigurationError
 
 PLANS, DATASET = "plans.json", "dataset.json"
 OUR_WEIGHTS = "model.safetensors"
-"""Beside the plans: the whole model, without pickled code."""
+"""The whole model beside the plans, without pickled code."""
 FOLD_WEIGHTS = ("weights.safetensors", "checkpoint_final.pth", "checkpoint_best.pth")
-"""In the folder of a fold, best first."""
+"""Weights in the folder of a fold, the preferred ones first."""
 RECORD = "MODEL.json"
 SAFE = ".safetensors"
 MIRRORED = "mirrored_axes"
-"""In the metadata of safetensors that `ctdeface train` writes: axes of an array, with spaces between them."""
+"""Key in the safetensors metadata of `ctdeface train`: axes, separated by spaces."""
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFiles:
-    """A model folder and which of its files are used.
+    """A model folder and its used files.
 
     Attributes:
-        root: what nnU-Net calls the trained model folder.
-        weights: one file per network; several are averaged.
+        root: the trained model folder in the terms of nnU-Net.
+        weights: one file per network; several networks are averaged.
     """
 
     root: Path
@@ -32,12 +35,12 @@ class ModelFiles:
 
     @property
     def used(self) -> tuple[Path, ...]:
-        """Every file that has a part in the result, by name."""
+        """Every file that affects the result, by name."""
         return (self.root / DATASET, *sorted(self.weights), self.root / PLANS)
 
     @property
     def size(self) -> int:
-        """Bytes of the files that are used."""
+        """Size of the used files in bytes."""
         return sum(file.stat().st_size for file in self.used)
 
     def digest(self) -> str:
@@ -62,12 +65,13 @@ def model_files(root: Path) -> ModelFiles:
     """Find the files of the model in a folder.
 
     Raises:
-        ConfigurationError: it is no nnU-Net v2 model folder.
+        ConfigurationError: it is not an nnU-Net v2 model folder.
     """
     missing = [name for name in (PLANS, DATASET) if not (root / name).is_file()]
     if missing:
         raise ConfigurationError(
-            f"{root} is no nnU-Net v2 model folder: it has no {' and no '.join(missing)}"
+            f"{root} is not an nnU-Net v2 model folder: {' and '.join(missing)} missing. "
+            "Name the folder that holds plans.json and dataset.json"
         )
     if (root / OUR_WEIGHTS).is_file():
         return ModelFiles(root=root, weights=(root / OUR_WEIGHTS,))
@@ -77,16 +81,17 @@ def model_files(root: Path) -> ModelFiles:
     found = [weights for weights in map(_weights, folds or [root / "fold_all"]) if weights]
     if not found:
         raise ConfigurationError(
-            f"{root} has no weights: expected {OUR_WEIGHTS}, or {' or '.join(FOLD_WEIGHTS)} in fold_0, fold_1 … or fold_all"
+            f"{root} has no weights: {OUR_WEIGHTS} is required, or {' or '.join(FOLD_WEIGHTS)} in "
+            "fold_0, fold_1 … or fold_all"
         )
     return ModelFiles(root=root, weights=tuple(found))
 
 
 def model_folder_below(folder: Path) -> Path:
-    """Find the one model folder at or below a folder: downloads hold it a few levels deep.
+    """Find the only model folder at or below a folder; downloads are nested.
 
     Raises:
-        ConfigurationError: there is none, or more than one.
+        ConfigurationError: there is not exactly one.
     """
     found = sorted(
         plans.parent for plans in folder.rglob(PLANS) if (plans.parent / DATASET).is_file()
@@ -95,10 +100,13 @@ def model_folder_below(folder: Path) -> Path:
         return found[0]
     if not found:
         raise ConfigurationError(
-            f"no nnU-Net v2 model in {folder}: no folder there holds both {PLANS} and {DATASET}"
+            f"{folder} holds no nnU-Net v2 model: a folder with both {PLANS} and {DATASET} is "
+            "required. Name another folder"
         )
     names = ", ".join(str(one.relative_to(folder)) for one in found)
-    raise ConfigurationError(f"{folder} holds several models ({names}): name one of these folders")
+    raise ConfigurationError(
+        f"{folder} holds {len(found)} models; name the folder of one of them: {names}"
+    )
 
 
 def _weights(fold: Path) -> Path | None:

@@ -1,4 +1,7 @@
-"""Puts a network into the store of this installation: only the files that are used, whole or not at all, with their digest."""
+"""Install a network into the store of this installation.
+
+Only the used files are installed, completely or not at all, with their digest.
+"""
 
 import re
 import shutil
@@ -10,7 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_worker.segmentation.models.download import KNOWN, download, is_link, parts
+from ctdeface_worker.segmentation.models.download import (
+    KNOWN,
+    download,
+    download_folder_of,
+    is_link,
+)
 from ctdeface_worker.segmentation.models.files import (
     DATASET,
     FOLD_WEIGHTS,
@@ -33,19 +41,19 @@ from ctdeface_worker.segmentation.models.store import (
 WANTED = {PLANS, DATASET, OUR_WEIGHTS, *FOLD_WEIGHTS}
 FOLD = re.compile(r"fold_(\d+|all)")
 LARGEST_BYTES = 8 << 30
-"""A model that unpacks to more is none."""
+"""Largest unpacked size of a model."""
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstallRequest:
-    """What is to be installed.
+    """A model to be installed.
 
     Attributes:
-        name: what it shall be called here.
-        source: folder, zip file or link; None for a model whose authors document a link.
-        sha256: the digest it must have: of the zip file, or over the model's files as `ctdeface
-            model list` shows it.
+        name: its name in this installation.
+        source: folder, zip file or link; None for a model with a known link.
+        sha256: required digest of the zip file, or of the model's files as shown by `ctdeface
+            model list`.
     """
 
     name: str
@@ -53,47 +61,49 @@ class InstallRequest:
     sha256: str | None = None
 
 
-def install(order: InstallRequest, store: Path) -> Model:
-    """Install a network; one of the same name is replaced.
+def install(request: InstallRequest, store: Path) -> Model:
+    """Install a network, replacing one of the same name.
 
     Args:
-        order: what.
+        request: the model.
         store: folder of installed networks.
 
     Raises:
-        ConfigurationError: it cannot be found, is no model that runs here, or has another digest.
+        ConfigurationError: it cannot be found, cannot run here, or has another digest.
     """
-    source = order.source or KNOWN.get(order.name)
-    if not NAME.fullmatch(order.name) or order.name == SHIPPED:
+    source = request.source or KNOWN.get(request.name)
+    if not NAME.fullmatch(request.name) or request.name == SHIPPED:
         raise ConfigurationError(
-            f"{order.name!r} is no name for a model: take small letters, digits, dots and dashes, but not {SHIPPED!r}"
+            f"{request.name!r} is not a valid name of a model; use small letters, digits, dots and "
+            f"dashes, but not {SHIPPED!r}"
         )
     if source is None:
         raise ConfigurationError(
-            f"where is {order.name}? Say --from FOLDER, ZIP or LINK (without it, known are: {', '.join(KNOWN)})"
+            f"the source of {request.name} is not known; name it by --from FOLDER, ZIP or LINK "
+            f"(models with a known link: {', '.join(KNOWN)})"
         )
     try:
         store.mkdir(parents=True, exist_ok=True)
         path = download(source, store) if is_link(source) else Path(source)
         try:
             with tempfile.TemporaryDirectory(prefix=".install-", dir=store) as folder:
-                made = _collect(path, Path(folder) / order.name)
-                described = _described(made, order, path, source)
-                _check_that_it_runs(made)
-                write_record(described)
-                _put(made, store / order.name)
+                made = _collect(path, Path(folder) / request.name)
+                record = _make_record(made, request, path, source)
+                _check_that_it_loads(made)
+                write_record(record)
+                _replace(made, store / request.name)
         finally:
-            if is_link(source):  # what came whole and is no good must come anew
-                shutil.rmtree(parts(source, store), ignore_errors=True)
+            if is_link(source):  # a complete but unusable download must not be resumed
+                shutil.rmtree(download_folder_of(source, store), ignore_errors=True)
     except OSError as error:
         raise ConfigurationError(
             f"the model cannot be installed in {store}: {error.strerror or error}"
         ) from error
-    return find(order.name, store)
+    return find(request.name, store)
 
 
 def _collect(path: Path, made: Path) -> Path:
-    """Bring the files that are used from a folder or a zip file into a new folder."""
+    """Copy the used files from a folder or a zip file into a new folder."""
     made.mkdir()
     if path.is_dir():
         root = model_folder_below(path)
@@ -104,24 +114,30 @@ def _collect(path: Path, made: Path) -> Path:
     elif zipfile.is_zipfile(path):
         _unpack(path, made)
     else:
-        raise ConfigurationError(f"{path} is neither a folder nor a zip file")
+        raise ConfigurationError(
+            f"{path} is neither a folder nor a zip file; name the folder or the zip file of a model"
+        )
     return made
 
 
 def _unpack(archive: Path, made: Path) -> None:
-    """Unpack the files of the one model in a zip file; their names are ours, so none leads out of the folder."""
+    """Unpack the files of the only model in a zip file.
+
+    Only known names are unpacked, so no file leaves the folder.
+    """
     try:
         with zipfile.ZipFile(archive) as packed:
-            left = LARGEST_BYTES
+            remaining = LARGEST_BYTES
             for member, target in _members(packed, archive).items():
                 place = made / target
                 place.parent.mkdir(exist_ok=True)
                 with packed.open(member) as stream, place.open("xb") as out:
                     while block := stream.read(_BLOCK):
-                        left -= len(block)
-                        if left < 0:
+                        remaining -= len(block)
+                        if remaining < 0:
                             raise ConfigurationError(
-                                f"{archive} unpacks to more than {LARGEST_BYTES >> 30} GiB, which no model does"
+                                f"{archive} unpacks to more than {LARGEST_BYTES >> 30} GiB, which "
+                                "is the limit for a model. Check the file"
                             )
                         out.write(block)
     except (
@@ -133,12 +149,13 @@ def _unpack(archive: Path, made: Path) -> None:
         FileExistsError,
     ) as error:
         raise ConfigurationError(
-            f"{archive} is damaged, encrypted or packed in a way that is not known here ({type(error).__name__})"
+            f"{archive} is damaged, encrypted or compressed by an unknown method "
+            f"({type(error).__name__}). Unpack it and name its folder"
         ) from error
 
 
 def _members(packed: zipfile.ZipFile, archive: Path) -> dict[str, PurePosixPath]:
-    """Return which members make the model, each with its place in the model's folder.
+    """Return the members of the model, each with its path in the model's folder.
 
     Raises:
         ConfigurationError: there is not exactly one model.
@@ -147,48 +164,50 @@ def _members(packed: zipfile.ZipFile, archive: Path) -> dict[str, PurePosixPath]
     roots = [name.parent for name in names if name.name == PLANS and name.parent / DATASET in names]
     if len(roots) != 1:
         raise ConfigurationError(
-            f"{archive} holds {len(roots)} nnU-Net v2 models; unpack it and name the folder of the one you want"
+            f"{archive} holds {len(roots)} nnU-Net v2 models; exactly one is required. "
+            "Unpack it and name the folder of one of them"
         )
     found = {}
     for name in names:
         inner = name.relative_to(roots[0]) if name.is_relative_to(roots[0]) else PurePosixPath()
-        at_home = len(inner.parts) == 1 or (
+        is_expected = len(inner.parts) == 1 or (
             len(inner.parts) == 2 and FOLD.fullmatch(inner.parts[0])
         )
-        if at_home and inner.name in WANTED:
+        if is_expected and inner.name in WANTED:
             found[name.as_posix()] = inner
     return found
 
 
-def _check_that_it_runs(made: Path) -> None:
+def _check_that_it_loads(made: Path) -> None:
     from ctdeface_worker.segmentation.nnunet.network import load_network
 
     load_network(model_files(made))
 
 
-def _described(made: Path, order: InstallRequest, path: Path, source: str) -> Model:
-    """Take the digest, and hold it against the one that was given.
+def _make_record(made: Path, request: InstallRequest, path: Path, source: str) -> Model:
+    """Compute the digest and compare it with the given one.
 
     Raises:
-        ConfigurationError: it is another.
+        ConfigurationError: they differ.
     """
     digest = model_files(made).digest()
     digests = {digest} | ({sha256_of(path)} if path.is_file() else set())
-    if order.sha256 is not None and order.sha256.lower() not in digests:
+    if request.sha256 is not None and request.sha256.lower() not in digests:
         raise ConfigurationError(
-            f"the model has another digest than the given {order.sha256}: {' or '.join(sorted(digests))}. It is not installed"
+            f"the model has another digest ({' or '.join(sorted(digests))}); {request.sha256} is "
+            "required. It is not installed: get the model again, or correct --sha256"
         )
     return Model(
-        name=order.name,
+        name=request.name,
         folder=made,
         sha256=digest,
-        origin=VERIFIED if order.sha256 else UNVERIFIED,
+        origin=VERIFIED if request.sha256 else UNVERIFIED,
         source=source if is_link(source) else path.name,
     )
 
 
-def _put(made: Path, place: Path) -> None:
-    """Move the new folder into its place; one that is there moves out of the way and is removed."""
+def _replace(made: Path, place: Path) -> None:
+    """Move the new folder to its place and the old one away."""
     _drop_unused(made)
     old = made.with_name(".old")
     with suppress(FileNotFoundError):
@@ -197,7 +216,10 @@ def _put(made: Path, place: Path) -> None:
 
 
 def _drop_unused(made: Path) -> None:
-    """Remove weights that a better form of the same makes useless, so that what lies there is what is used."""
+    """Remove weights that are superseded by a preferred form.
+
+    The installed folder then holds the used files only.
+    """
     used = set(model_files(made).used)
     for file in made.rglob("*"):
         if file.name in WANTED and file not in used:

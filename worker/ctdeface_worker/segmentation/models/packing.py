@@ -1,4 +1,7 @@
-"""Turns a trained model into the form that ships with the package: plans, data set, one safetensors file and a record."""
+"""Pack a trained model into the form that ships with the package.
+
+The form is plans, data set, one safetensors file and a record.
+"""
 
 import json
 import shutil
@@ -17,7 +20,7 @@ from ctdeface_worker.segmentation.models.store import SHIPPED
 
 LARGEST_BYTES = 10_000_000
 TRAINING = "training.json"
-"""What `ctdeface train` writes beside a model."""
+"""Record of the training that `ctdeface train` writes beside a model."""
 
 
 def pack(trained: Path, out: Path) -> Path:
@@ -26,19 +29,21 @@ def pack(trained: Path, out: Path) -> Path:
     Args:
         trained: model folder exported by `ctdeface train`: one network as safetensors, and the
             record of its training.
-        out: new folder, `segmentation/model` in the package.
+        out: new folder; `segmentation/model` in the package.
 
     Raises:
-        ConfigurationError: it is no such folder, or too large to ship.
+        ConfigurationError: it is not such a folder, or too large to ship.
     """
     files = model_files(trained)
     if len(files.weights) != 1 or files.weights[0].suffix != SAFE:
         raise ConfigurationError(
-            f"{trained} does not hold exactly one network as safetensors; export it with `ctdeface train`"
+            f"{trained} does not hold exactly one network as safetensors, which is required to "
+            "ship it; export it with `ctdeface train`"
         )
     if files.size > LARGEST_BYTES:
         raise ConfigurationError(
-            f"{trained} has {files.size / 1e6:.1f} MB; a network of more than {LARGEST_BYTES / 1e6:.0f} MB does not ship"
+            f"{trained} has {files.size / 1e6:.1f} MB; at most {LARGEST_BYTES / 1e6:.0f} MB are "
+            "allowed for a network that ships. Train a smaller network"
         )
     out.mkdir(parents=True)
     for name in (PLANS, DATASET):

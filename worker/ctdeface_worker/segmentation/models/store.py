@@ -1,4 +1,7 @@
-"""The networks of this installation, shipped and installed, each with a recorded digest that every load is held against."""
+"""The networks of this installation, shipped and installed.
+
+Each has a recorded digest, which is checked whenever the network is loaded.
+"""
 
 import json
 import re
@@ -20,12 +23,12 @@ class Model:
     """A network on this machine.
 
     Attributes:
-        name: what it is called here.
-        folder: a standard nnU-Net model folder.
+        name: its name in this installation.
+        folder: standard nnU-Net model folder.
         sha256: digest over its files, as recorded when it was installed or shipped.
-        origin: "shipped" with this package, "verified" by a digest that somebody gave, or
+        origin: "shipped" with this package, "verified" by a digest given at installation, or
             "unverified".
-        source: where it came from, for a person.
+        source: link or file it was installed from.
     """
 
     name: str
@@ -35,36 +38,36 @@ class Model:
     source: str = ""
 
     def files(self) -> ModelFiles:
-        """Return the files that are used.
+        """Return the used files.
 
         Raises:
-            ConfigurationError: some are gone.
+            ConfigurationError: some are missing.
         """
         return model_files(self.folder)
 
     def verified_files(self) -> ModelFiles:
-        """Return the files after holding them against the recorded digest.
+        """Return the used files after checking the recorded digest.
 
         Raises:
-            ConfigurationError: they are gone, or not the ones that were installed.
+            ConfigurationError: they are missing, or not the installed ones.
         """
         files = self.files()
         found = files.digest()
         if found != self.sha256:
             raise ConfigurationError(
-                f"the files of the model {self.name} are not those that were installed (digest {found}, recorded {self.sha256}): "
-                f"they were changed or damaged. Install the model again"
+                f"the files of the model {self.name} are not those that were installed: their "
+                f"digest is {found}; {self.sha256} is required. Install the model again"
             )
         return files
 
 
 def shipped(folder: Path = SHIPPED_FOLDER) -> Model | None:
-    """Return the network that comes with the package, None where this build has none."""
+    """Return the network shipped with the package, None if this build has none."""
     return _read(SHIPPED, folder) if (folder / RECORD).is_file() else None
 
 
 def installed(store: Path) -> Iterator[Model]:
-    """Return the installed networks, by name."""
+    """Yield the installed networks by name."""
     for record in sorted(store.glob(f"*/{RECORD}")):
         if NAME.fullmatch(record.parent.name):
             yield _read(record.parent.name, record.parent)
@@ -74,18 +77,19 @@ def find(name: str, store: Path) -> Model:
     """Return an installed network.
 
     Raises:
-        ConfigurationError: there is none of that name.
+        ConfigurationError: no network of that name is installed.
     """
     if NAME.fullmatch(name) and (store / name / RECORD).is_file():
         return _read(name, store / name)
-    known = ", ".join(model.name for model in installed(store)) or "none yet"
+    known = ", ".join(model.name for model in installed(store)) or "none"
     raise ConfigurationError(
-        f"no model {name!r} is installed in {store} (installed: {known}); see `ctdeface model install --help`"
+        f"the model {name!r} is not installed in {store} (installed: {known}); "
+        "see `ctdeface model install --help`"
     )
 
 
 def write_record(model: Model) -> None:
-    """Write down what a model is, in its folder."""
+    """Write the record of a model into its folder."""
     record = {key: value for key, value in asdict(model).items() if key not in {"name", "folder"}}
     (model.folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
@@ -102,5 +106,6 @@ def _read(name: str, folder: Path) -> Model:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
-            f"the record of the model {name} in {folder} cannot be read ({type(error).__name__}): install the model again"
+            f"the record of the model {name} in {folder} cannot be read ({type(error).__name__}); "
+            "install the model again"
         ) from None

@@ -1,1 +1,4 @@
-"""Finds the face with any nnU-Net v2 model folder: the one door, besides training, through which torch and nnU-Net come in."""
+"""Find the face with an nnU-Net v2 model.
+
+Only this package and training import torch and nnU-Net.
+"""

@@ -1,4 +1,7 @@
-"""Builds nnU-Net's predictor from a model folder, with nothing imported or run on the word of the folder's files."""
+"""Build nnU-Net's predictor from a model folder.
+
+No file of the folder can make it import or run anything else than layers of nnU-Net's libraries.
+"""
 
 import io
 import json
@@ -17,10 +20,8 @@ from ctdeface_shared.errors import ConfigurationError
 from ctdeface_worker.segmentation.models.files import DATASET, PLANS, ModelFiles
 from ctdeface_worker.segmentation.nnunet.weights import Weights, read_weights
 
-with (
-    redirect_stdout(io.StringIO()),
-    warnings.catch_warnings(action="ignore"),
-):  # it says that its training folders are not set
+# nnU-Net prints that its training folders are not set
+with redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
     import nnunetv2
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
@@ -31,11 +32,11 @@ Json: TypeAlias = dict[str, Any]
 
 NETWORKS = ("dynamic_network_architectures.architectures.",)
 PARTS = ("torch.nn.", "dynamic_network_architectures.")
-"""A plan names classes; only layers of these packages are taken."""
+"""Packages whose layers a plan may name."""
 OUR_PLANNER = "ctdeface"
 FACE = "face"
 STEP = 0.5
-"""Tiles overlap by half, as in nnU-Net."""
+"""Step between tiles, as a share of a tile; nnU-Net's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +44,12 @@ class Network:
     """A network ready to predict.
 
     Attributes:
-        predictor: nnU-Net's, with the parameters of every fold.
+        predictor: nnU-Net's predictor with the parameters of every fold.
         face: label of the face.
-        grid_mm: of the canonical grid that a network of ours was shown; None for others, which see
-            stored slices.
+        grid_mm: spacing of the canonical grid for a network trained by `ctdeface train`; None for
+            other networks, which predict on stored slices.
         patch: voxels of a tile, in the plan's order of axes.
-        spacing_mm: of its voxels, in the plan's order of axes.
+        spacing_mm: spacing of these voxels, in the plan's order of axes.
     """
 
     predictor: Any
@@ -62,19 +63,20 @@ def load_network(files: ModelFiles, *, mirrored: bool = False) -> Network:
     """Load a model folder.
 
     Args:
-        files: of the model.
-        mirrored: average the predictions of mirrored images as well; takes twice to eight times as
+        files: files of the model.
+        mirrored: average the predictions of mirrored images, which takes two to eight times as
             long.
 
     Raises:
-        ConfigurationError: it is no single-channel CT network with a face label, its files are
-            damaged or they do not fit each other.
+        ConfigurationError: it is not a network for one CT with a face label, or its files are
+            damaged or do not fit together.
     """
     plans, dataset = (_json(files.root / name) for name in (PLANS, DATASET))
     folds = [read_weights(file) for file in files.weights]
     if mirrored and folds[0].mirrored_axes is None:
         raise ConfigurationError(
-            f"the weights in {files.root} do not say along which axes images may be mirrored: use the model without `:mirrored`"
+            f"the weights in {files.root} do not list the axes along which images may be mirrored; "
+            "use the model without `:mirrored`"
         )
     if "OMP_NUM_THREADS" in os.environ:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -91,27 +93,30 @@ def load_network(files: ModelFiles, *, mirrored: bool = False) -> Network:
         AssertionError,
     ) as error:
         raise ConfigurationError(
-            f"plans and weights in {files.root} make no network ({type(error).__name__}): damaged, or of another kind"
+            f"no network can be built from plans and weights in {files.root} "
+            f"({type(error).__name__}): they are damaged or of another kind. "
+            "Install an undamaged nnU-Net v2 model"
         ) from error
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what nnU-Net prints to itself, and its words about old plans."""
+    """Suppress what nnU-Net prints, and its warnings about old plans."""
     with redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
         yield
 
 
 def face_label(dataset: Json) -> int:
-    """Return the label that is the face: the one of that name, or the only one.
+    """Return the label of the face: the one of that name, or the only one.
 
     Raises:
-        ConfigurationError: it cannot be told, or the network wants more than one image.
+        ConfigurationError: it is not unique, or the network requires more than one image.
     """
     channels = dataset.get("channel_names") or dataset.get("modality") or {}
     if len(channels) != 1:
         raise ConfigurationError(
-            f"the model takes {len(channels)} images at once; a face network here takes one CT"
+            f"the model requires {len(channels)} images per case; exactly one CT is supported. "
+            "Install a model for one CT"
         )
     labels = {
         name: value
@@ -122,7 +127,8 @@ def face_label(dataset: Json) -> int:
     value = named.get(FACE, next(iter(named.values())) if len(named) == 1 else None)
     if not isinstance(value, int) or not all(isinstance(one, int) for one in labels.values()):
         raise ConfigurationError(
-            f"none of the model's labels ({', '.join(labels)}) is called {FACE!r}, so it cannot be told what to remove"
+            f"none of the model's labels ({', '.join(labels)}) is named {FACE!r}; this name is "
+            "required unless there is only one label. Rename the label in dataset.json"
         )
     return value
 
@@ -133,8 +139,8 @@ def _network(
     manager = PlansManager(plans)
     configuration = manager.get_configuration(_configuration_name(plans, folds[0]))
     heads = manager.get_label_manager(dataset).num_segmentation_heads
-    _refuse_what_cannot_run(configuration)
-    _refuse_what_would_fail_later(manager, configuration, face, heads)
+    _check_classes(configuration)
+    _check_configuration(manager, configuration, face, heads)
     network = get_network_from_plans(
         configuration.network_arch_class_name,
         configuration.network_arch_init_kwargs,
@@ -175,22 +181,27 @@ def _network(
 
 
 def _configuration_name(plans: Json, weights: Weights) -> str:
-    """Return the plan the weights were trained by: they say so, or there is only one."""
+    """Return the plan by which the weights were trained: the named one, or the only one."""
     names = list(plans["configurations"])
     if weights.configuration in names:
         return str(weights.configuration)
     if weights.configuration is None and len(names) == 1:
         return str(names[0])
     raise ConfigurationError(
-        f"the weights do not say which of the plans {', '.join(names)} they belong to"
+        f"the weights name none of the plans {', '.join(names)}; one of them is required. "
+        "Install the model with the plans it was trained by"
     )
 
 
-def _refuse_what_cannot_run(configuration: ConfigurationManager) -> None:
-    """Refuse cascades, and classes from anywhere but nnU-Net's own libraries: naming a class imports it."""
+def _check_classes(configuration: ConfigurationManager) -> None:
+    """Refuse cascades, and classes of other libraries than nnU-Net's.
+
+    Naming a class imports it.
+    """
     if configuration.previous_stage_name is not None:
         raise ConfigurationError(
-            "the model is the second stage of a cascade, which cannot run on its own; install a 3d_fullres model"
+            "the model is the second stage of a cascade, which cannot run alone; "
+            "install a 3d_fullres model"
         )
     arguments = configuration.network_arch_init_kwargs
     names = [
@@ -203,17 +214,18 @@ def _refuse_what_cannot_run(configuration: ConfigurationManager) -> None:
         foreign.append(configuration.network_arch_class_name)
     if foreign:
         raise ConfigurationError(
-            f"the model's plans name classes that do not belong to nnU-Net ({', '.join(foreign)}); they are not loaded"
+            f"the model's plans name classes outside nnU-Net ({', '.join(foreign)}); only layers "
+            "of nnU-Net are loaded. Do not install this model unless you trust its source"
         )
 
 
-def _refuse_what_would_fail_later(
+def _check_configuration(
     manager: PlansManager, configuration: ConfigurationManager, face: int, heads: int
 ) -> None:
-    """Look at what nnU-Net asks a plan for only when it has a scan.
+    """Check the parts of a plan that nnU-Net uses only with a scan.
 
     Raises:
-        ConfigurationError: it would not find it.
+        ConfigurationError: one is missing or not supported.
     """
     (scheme,) = configuration.normalization_schemes
     steps = {
@@ -222,7 +234,8 @@ def _refuse_what_would_fail_later(
     }
     if unknown := [name for name, found in steps.items() if found is None]:
         raise ConfigurationError(
-            f"the model's plans name steps that this nnU-Net does not have: {', '.join(unknown)}"
+            f"the model's plans name steps that this nnU-Net does not have: {', '.join(unknown)}. "
+            "Install a model made by nnU-Net itself"
         )
     axes = [manager.transpose_forward, manager.transpose_backward]
     if (
@@ -230,10 +243,14 @@ def _refuse_what_would_fail_later(
         or len(configuration.spacing) != 3
         or any(sorted(each) != [0, 1, 2] for each in axes)
     ):
-        raise ConfigurationError("the model does not look at volumes; install a 3d_fullres model")
+        raise ConfigurationError(
+            f"the model's tiles have {len(configuration.patch_size)} dimensions; "
+            "3 are required: install a 3d_fullres model"
+        )
     if not 0 < face < heads:
         raise ConfigurationError(
-            f"the face is the model's label {face}, and its labels go from 1 to {heads - 1}"
+            f"the face has label {face}; the model's labels are 1 to {heads - 1}. "
+            "Correct the label in dataset.json"
         )
 
 
@@ -247,7 +264,10 @@ def _scheme(name: str) -> type | None:
 
 
 def _is_layer(name: str, packages: tuple[str, ...]) -> bool:
-    """Whether a dotted name leads to a network's layer; within a package it could lead on to anything that it imports."""
+    """Return whether a dotted name is that of a network's layer.
+
+    Within an allowed package it could name anything that the package imports.
+    """
     found = pydoc.locate(name) if name.startswith(packages) else None
     return isinstance(found, type) and issubclass(found, torch.nn.Module)
 
@@ -258,5 +278,5 @@ def _json(file: Path) -> Json:
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{file} cannot be read: {error}") from None
     if not isinstance(content, dict):
-        raise ConfigurationError(f"{file} is not what nnU-Net writes")
+        raise ConfigurationError(f"{file} is not a JSON object as nnU-Net writes it")
     return content

@@ -1,4 +1,8 @@
-"""Runs a network: over stored slices as nnU-Net itself would, or over the canonical grid for networks planned by `ctdeface train`."""
+"""Run a network on the stored slices or on the canonical grid.
+
+On stored slices the result is nnU-Net's own. The canonical grid is for networks that
+`ctdeface train` made.
+"""
 
 from dataclasses import dataclass
 from itertools import permutations
@@ -22,16 +26,18 @@ with quiet():
 Box: TypeAlias = tuple[slice, slice, slice]
 Corners: TypeAlias = tuple[FloatArray, FloatArray]
 
-"""What our networks saw outside the field of view."""
+"""HU outside the field of view during training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upright:
-    """How to bring stored axes (slice, row, column) into the order (superior, posterior, left), without resampling.
+    """Permutation and flips from stored to anatomical axes, without resampling.
+
+    Stored axes are (slice, row, column), anatomical ones (superior, posterior, left).
 
     Attributes:
-        order: which stored axis becomes the first, second and third.
-        flipped: of the new axes, those that run the other way.
+        order: stored axis that becomes the first, second and third.
+        flipped: new axes that run in the opposite direction.
     """
 
     order: tuple[int, int, int]
@@ -47,7 +53,10 @@ class Upright:
 
 
 def upright(geometry: Geometry) -> Upright:
-    """Find the order of stored axes nearest to the patient's; axial slices of a supine patient, head first, stay as they are."""
+    """Find the order of stored axes nearest to the patient's axes.
+
+    Axial slices of a supine patient, head first, stay unchanged.
+    """
     steps = np.stack([geometry.normal_lps, geometry.row_step_lps, geometry.column_step_lps])
     steps = steps / np.linalg.norm(steps, axis=1, keepdims=True)
     order = max(
@@ -61,10 +70,12 @@ def upright(geometry: Geometry) -> Upright:
 def canonical_probability(
     network: Network, volume: Volume, within: Corners
 ) -> tuple[HuArray, Canonical]:
-    """Probability of face on the upright grid that the network was shown in training, 0 where no head can be.
+    """Return the probability of face on the network's canonical grid.
+
+    It is 0 where no head can be.
 
     Args:
-        network: one of ours.
+        network: one with `grid_mm`.
         volume: the scan.
         within: lowest and highest LPS corner of where a head can be, in mm.
     """
@@ -72,7 +83,7 @@ def canonical_probability(
     grid = to_canonical(volume, spacing_mm=mm)
     ends = [(corner - grid.origin_lps)[::-1] / mm for corner in within]
     shape, spacing = grid.hu.shape, (mm, mm, mm)
-    box = _worthwhile(_box(ends[0], ends[1], shape), shape, _patch_in_source(network, spacing))
+    box = _tiled_box(_box(ends[0], ends[1], shape), shape, _patch_in_source(network, spacing))
     _, chances = _predict(network, np.clip(grid.hu[box], AIR_HU, None), spacing, probabilities=True)
     probability: HuArray = np.zeros(shape, dtype=np.float32)
     probability[box] = chances[network.face]
@@ -80,18 +91,20 @@ def canonical_probability(
 
 
 def stored_mask(network: Network, volume: Volume, within: Corners) -> BoolArray:
-    """Face on the stored voxels (slice, row, column): what nnU-Net makes of the same slices read from a NIfTI file.
+    """Return the face on the stored voxels (slice, row, column).
+
+    The result is that of nnU-Net for the same slices in a NIfTI file.
 
     Args:
-        network: any.
-        volume: the scan; where slices are unevenly spaced, their median distance stands for all, as
-            in such a file.
+        network: any network.
+        volume: the scan; the median distance stands for all of unevenly spaced slices, as in such a
+            file.
         within: lowest and highest LPS corner of where a head can be, in mm.
     """
     turn = upright(volume.geometry)
     shape = tuple(volume.hu.shape[axis] for axis in turn.order)
     spacing = tuple(volume.geometry.spacing_mm[axis] for axis in turn.order)
-    box = _worthwhile(
+    box = _tiled_box(
         _stored_box(volume.geometry, turn, within), shape, _patch_in_source(network, spacing)
     )
     face: BoolArray = np.zeros(volume.hu.shape, dtype=bool)
@@ -103,13 +116,15 @@ def stored_mask(network: Network, volume: Volume, within: Corners) -> BoolArray:
 def _predict(
     network: Network, hu: HuArray, spacing_mm: tuple[float, ...], *, probabilities: bool = False
 ) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """Do what nnU-Net does with one image: preprocess by the plans, predict tile by tile, resample; all in this process and its threads.
+    """Preprocess, predict tile by tile and resample one image as nnU-Net does.
+
+    Everything runs in this process and its threads.
 
     Args:
-        network: any.
-        hu: image in the order (superior, posterior, left).
-        spacing_mm: of its voxels.
-        probabilities: whether they are wanted.
+        network: any network.
+        hu: image in the order (superior, posterior, left), HU.
+        spacing_mm: spacing of its voxels.
+        probabilities: whether to return probabilities.
 
     Returns:
         Labels, and probabilities with the class as first axis; without them an empty array.
@@ -136,7 +151,10 @@ def _predict(
 
 
 def _patch_in_source(network: Network, spacing_mm: tuple[float, ...]) -> tuple[float, ...]:
-    """Return how many voxels of the source a tile covers along each axis; a two-dimensional tile covers one slice."""
+    """Return the extent of a tile along each axis, in voxels of the source.
+
+    A two-dimensional tile covers one slice.
+    """
     manager = network.predictor.plans_manager
     edges = (1.0,) * (3 - len(network.patch)) + tuple(float(edge) for edge in network.patch)
     voxels = (spacing_mm[manager.transpose_forward[0]],) * (
@@ -149,8 +167,11 @@ def _patch_in_source(network: Network, spacing_mm: tuple[float, ...]) -> tuple[f
     )
 
 
-def _worthwhile(box: Box, shape: tuple[int, ...], patch: tuple[float, ...]) -> Box:
-    """Take the box, at least a tile large, along those axes only where it saves tiles: without it, the result is nnU-Net's own."""
+def _tiled_box(box: Box, shape: tuple[int, ...], patch: tuple[float, ...]) -> Box:
+    """Return the box along the axes where it saves tiles, and everything along the others.
+
+    Its edges are at least those of a tile. Without the box, the result is nnU-Net's own.
+    """
     return tuple(  # type: ignore[return-value]  # three in, three out
         _at_least(part, round(edge), whole)
         if _tiles(part.stop - part.start, edge) < _tiles(whole, edge)
@@ -160,7 +181,10 @@ def _worthwhile(box: Box, shape: tuple[int, ...], patch: tuple[float, ...]) -> B
 
 
 def _at_least(part: slice, length: int, whole: int) -> slice:
-    """Widen a part about its middle, within the whole: what lies around it says more to a network than padding."""
+    """Widen a part around its middle, within the whole.
+
+    For a network the surroundings are more informative than padding.
+    """
     missing = max(min(length, whole) - (part.stop - part.start), 0)
     start = min(max(part.start - missing // 2, 0), whole - (part.stop - part.start) - missing)
     return slice(min(start, part.start), max(start + part.stop - part.start + missing, part.stop))
@@ -185,7 +209,7 @@ def _box(low: FloatArray, high: FloatArray, shape: tuple[int, ...]) -> Box:
 
 
 def _stored_box(geometry: Geometry, turn: Upright, within: Corners) -> Box:
-    """Return the box of stored voxels, in the upright order, that holds the part between two LPS corners."""
+    """Return the box of stored voxels, in upright order, between two LPS corners."""
     corners = np.stack(np.meshgrid(*zip(*within, strict=True)), axis=-1).reshape(-1, 3)
     index = stored_index(geometry, corners)
     stored = _box(index.min(axis=0), index.max(axis=0), geometry.shape)

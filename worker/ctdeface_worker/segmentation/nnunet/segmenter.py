@@ -1,4 +1,4 @@
-"""From a volume to a face mask by a network, alone or with the geometric rules over it."""
+"""Segment a face with a network, alone or guided by the geometric rules."""
 
 import math
 from dataclasses import dataclass
@@ -22,26 +22,26 @@ from ctdeface_worker.imaging.domain import BoolArray, FaceMask, Geometry, HuArra
 from ctdeface_worker.segmentation import consensus
 from ctdeface_worker.segmentation.geometric import mask as masks
 from ctdeface_worker.segmentation.geometric.head import (
-    Head,
+    HeadAnatomy,
+    face_bounds_lps,
     find_face,
     find_head,
-    where_a_face_can_be,
 )
-from ctdeface_worker.segmentation.geometric.rules import removed
+from ctdeface_worker.segmentation.geometric.rules import profile_mask
 from ctdeface_worker.segmentation.models.store import Model
 
 if TYPE_CHECKING:
     from ctdeface_worker.segmentation.nnunet.network import Network
 
 SMALLEST_FACE_ML = 20.0
-"""Less is no face, not even the part of one between brow and the edge of the view."""
+"""Smallest volume of a face, also of a part of one at the edge of the view."""
 
 
-class _Networked:
-    """What both ways of using a network have in common: it is loaded with the first case and stays."""
+class _NetworkSegmenter:
+    """A network that is loaded with the first case and stays in memory."""
 
     def __init__(self, name: str, model: Model, *, mirrored: bool = False) -> None:
-        """Hold the files against their digest; the network itself is loaded with the first case.
+        """Check the digest of the files; the network is loaded with the first case.
 
         Raises:
             ConfigurationError: the files are gone or were changed.
@@ -60,11 +60,10 @@ class _Networked:
         return load_network(self._model.verified_files(), mirrored=self._mirrored)
 
 
-class NnunetSegmenter(_Networked):
-    """Takes a network's word for it, but for scraps; what lies in front of the face goes as well.
+class NnunetSegmenter(_NetworkSegmenter):
+    """Uses the largest piece of a network's mask and everything in front of it.
 
-    The profile bulky and ears are not what such a network knows: what they add comes from the
-        geometric rules.
+    Such a network knows neither the profile bulky nor ears; the geometric rules add them.
     """
 
     def segment(
@@ -81,9 +80,9 @@ class NnunetSegmenter(_Networked):
         face = self._face(volume, head)
         if profile is not Profile.SOFT_TISSUE or ears:
             found = find_face(head)
-            more = masks.to_border(
-                removed(head, found, profile, ears=ears),
-                head.place,
+            more = masks.extended_to_border(
+                profile_mask(head, found, profile, ears=ears),
+                head.box,
                 head.whole.hu.shape,
                 found,
                 GRID_MM,
@@ -91,14 +90,14 @@ class NnunetSegmenter(_Networked):
             face |= mask_to_stored(more, head.whole, volume.geometry)
         return FaceMask(face=face, geometry=volume.geometry, orientation=head.orientation)
 
-    def _face(self, volume: Volume, head: Head) -> BoolArray:
-        """Return what goes, on the stored voxels."""
+    def _face(self, volume: Volume, head: HeadAnatomy) -> BoolArray:
+        """Return the mask on the stored voxels."""
         from ctdeface_worker.segmentation.nnunet.prediction import (
             canonical_probability,
             stored_mask,
         )
 
-        within = where_a_face_can_be(head)
+        within = face_bounds_lps(head)
         if self._network.grid_mm is not None:
             field = on_grid(*canonical_probability(self._network, volume, within), head.whole)
             piece = face_piece(field >= 0.5, GRID_MM)
@@ -111,8 +110,8 @@ class NnunetSegmenter(_Networked):
         return seen | mask_to_stored(_in_front(piece, head), head.whole, volume.geometry)
 
 
-class GuidedSegmenter(_Networked):
-    """The network proposes, geometry disposes (`consensus`)."""
+class GuidedSegmenter(_NetworkSegmenter):
+    """Combines a network with the geometric rules (decision 0010, `consensus`)."""
 
     def segment(
         self, volume: Volume, *, profile: Profile = Profile.SOFT_TISSUE, ears: bool = False
@@ -121,22 +120,22 @@ class GuidedSegmenter(_Networked):
 
         Raises:
             FaceNotFound: the geometric rules find no face in view.
-            SegmentersDisagree: the network does not mean the same face.
+            SegmentersDisagree: the network and the geometric rules find different faces.
             UntrustedGeometry: the anatomy contradicts the orientation in the headers.
             ConfigurationError: the model cannot be loaded.
         """
-        found = self.look(volume)
+        found = self.combined(volume)
         mask = found.decision.mask
         if profile is not Profile.SOFT_TISSUE or ears:
-            mask = mask | removed(found.head, found.face, profile, ears=ears)
-        full = masks.to_border(
-            mask, found.head.place, found.head.whole.hu.shape, found.face, GRID_MM
+            mask = mask | profile_mask(found.head, found.face, profile, ears=ears)
+        full = masks.extended_to_border(
+            mask, found.head.box, found.head.whole.hu.shape, found.face, GRID_MM
         )
         stored = mask_to_stored(full, found.head.whole, volume.geometry)
         return FaceMask(face=stored, geometry=volume.geometry, orientation=found.head.orientation)
 
-    def look(self, volume: Volume) -> "Found":
-        """Ask network and geometry, and decide.
+    def combined(self, volume: Volume) -> "GuidedResult":
+        """Combine the masks of the network and of the geometric rules.
 
         Raises:
             FaceNotFound: as `segment`.
@@ -144,16 +143,16 @@ class GuidedSegmenter(_Networked):
             UntrustedGeometry: as `segment`.
         """
         head = find_head(volume)
-        return weighed(head, self._proposal(volume, head))
+        return combine(head, self._proposal(volume, head))
 
-    def _proposal(self, volume: Volume, head: Head) -> BoolArray:
-        """Return the network's mask around the body; empty where it finds no face."""
+    def _proposal(self, volume: Volume, head: HeadAnatomy) -> BoolArray:
+        """Return the network's mask around the body; empty if it finds no face."""
         from ctdeface_worker.segmentation.nnunet.prediction import (
             canonical_probability,
             stored_mask,
         )
 
-        within = where_a_face_can_be(head)
+        within = face_bounds_lps(head)
         if self._network.grid_mm is not None:
             seen = (
                 on_grid(*canonical_probability(self._network, volume, within), head.canonical)
@@ -162,53 +161,53 @@ class GuidedSegmenter(_Networked):
         else:
             seen = _on_grid(
                 stored_mask(self._network, volume, within), volume.geometry, head.whole
-            )[head.place]
+            )[head.box]
         return morphology.largest_component(np.asarray(seen))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """Everything that led to a mask, for whoever measures.
+class GuidedResult:
+    """A combined mask with everything that led to it.
 
     Attributes:
         head: the head.
-        face: where its face begins and ends, by geometry.
-        opinions: both masks.
-        decision: what became of them.
+        face: its face by the geometric rules.
+        pair: both masks.
+        decision: the decision between them.
     """
 
-    head: Head
+    head: HeadAnatomy
     face: masks.Face
-    opinions: consensus.MaskPair
+    pair: consensus.MaskPair
     decision: consensus.Decision
 
 
-def weighed(head: Head, proposal: BoolArray) -> Found:
-    """Hold what a network takes for the face against what geometry knows of the head.
+def combine(head: HeadAnatomy, proposal: BoolArray) -> GuidedResult:
+    """Combine a network's mask with that of the geometric rules.
 
     Args:
         head: the head.
-        proposal: the network's mask, on the head's grid.
+        proposal: the network's mask on the head's grid.
 
     Raises:
         FaceNotFound: the geometric rules find no face in view.
-        SegmentersDisagree: the network does not mean the same face.
+        SegmentersDisagree: the network and the geometric rules find different faces.
     """
-    face = masks.turned_to(find_face(head), proposal & head.tissue.body, GRID_MM)
+    face = masks.turned_toward(find_face(head), proposal & head.tissue.body, GRID_MM)
     reach = masks.safe_reach(head.tissue, face, GRID_MM)
-    opinions = consensus.MaskPair(
+    pair = consensus.MaskPair(
         network=proposal,
-        geometric=removed(head, face, Profile.SOFT_TISSUE, ears=False),
+        geometric=profile_mask(head, face, Profile.SOFT_TISSUE, ears=False),
         zone=masks.safe_zone(reach, face, GRID_MM),
         reach=reach,
         body=head.tissue.body,
         bone=head.tissue.bone,
         front=masks.middle_of_face(head.tissue.body.shape, face, GRID_MM),
-        core=masks.core(head.tissue.body.shape, face, GRID_MM),
+        core=masks.core_of_face(head.tissue.body.shape, face, GRID_MM),
         depth=math.ceil(face.least_depth_mm / GRID_MM),
         bare=math.ceil(head.bare_depth_mm / GRID_MM),
     )
-    return Found(head=head, face=face, opinions=opinions, decision=consensus.decide(opinions))
+    return GuidedResult(head=head, face=face, pair=pair, decision=consensus.decide(pair))
 
 
 def face_piece(seen: BoolArray, spacing_mm: float) -> BoolArray:
@@ -221,20 +220,24 @@ def face_piece(seen: BoolArray, spacing_mm: float) -> BoolArray:
     milliliters = float(np.count_nonzero(piece)) * spacing_mm**3 / 1000
     if milliliters < SMALLEST_FACE_ML:
         raise FaceNotFound(
-            f"the network finds no face: the largest piece it marks has {milliliters:.0f} ml"
+            f"the network finds no face: its largest piece has {milliliters:.0f} ml; at least "
+            f"{SMALLEST_FACE_ML:.0f} ml are required. Look at the series: it may show no face"
         )
     return piece
 
 
-def _in_front(piece: BoolArray, head: Head) -> BoolArray:
-    """Return what lies in front of a mask up to the border of the view, but for the cavity."""
+def _in_front(piece: BoolArray, head: HeadAnatomy) -> BoolArray:
+    """Return what is in front of a mask up to the border of the view, without the cavity."""
     front = morphology.before(piece)
-    front[head.place] &= ~masks.guard(head.tissue, GRID_MM)
+    front[head.box] &= ~masks.guard(head.tissue, GRID_MM)
     return front
 
 
 def _on_grid(mask: BoolArray, geometry: Geometry, grid: Canonical) -> BoolArray:
-    """Bring a mask of stored voxels to a canonical grid; only the slices that it touches are looked at."""
+    """Resample a mask of stored voxels to a canonical grid.
+
+    Only the slices that it touches are resampled.
+    """
     slices = np.flatnonzero(mask.any(axis=(1, 2)))
     if not slices.size:
         return np.zeros(grid.hu.shape, dtype=bool)

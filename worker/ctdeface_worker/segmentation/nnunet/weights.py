@@ -1,4 +1,7 @@
-"""Reads weights without executing what a file may hold: safetensors, or pickled checkpoints against a written list of harmless types."""
+"""Read weights without executing anything that a file contains.
+
+It reads safetensors, and pickled checkpoints with an allow-list of types.
+"""
 
 import pickle
 import re
@@ -18,7 +21,7 @@ from ctdeface_worker.segmentation.models.files import MIRRORED, SAFE
 
 Tensors: TypeAlias = Mapping[str, torch.Tensor]
 
-HARMLESS: tuple[Any, ...] = (
+ALLOWED_TYPES: tuple[Any, ...] = (
     scalar,
     (scalar, "numpy.core.multiarray.scalar"),  # its name before numpy 2
     np.dtype,
@@ -31,7 +34,10 @@ HARMLESS: tuple[Any, ...] = (
         for name in ("float16", "float32", "float64", "int32", "int64", "uint8", "bool_")
     ),
 )
-"""What a checkpoint may hold besides tensors and plain values: the numpy numbers that nnU-Net's trainer logs. Nothing here runs code."""
+"""Types in a checkpoint besides tensors and plain values; none of them runs code.
+
+They are the numpy numbers that nnU-Net's trainer logs.
+"""
 
 DAMAGE = (
     RuntimeError,
@@ -45,10 +51,10 @@ DAMAGE = (
     OverflowError,
     struct.error,
 )
-"""What reading a damaged pickle can raise besides its own error."""
+"""Errors besides UnpicklingError that reading a damaged pickle raises."""
 
 _NAMED = re.compile(r"GLOBAL (\S+)")
-"""How torch's restricted reader names what it refused."""
+"""The name of a refused type in the error of torch's restricted reader."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +63,9 @@ class Weights:
 
     Attributes:
         tensors: by the names of the network's layers.
-        configuration: nnU-Net's name of the plan they were trained by, None where the file does not
-            say.
-        mirrored_axes: axes that may be mirrored to average predictions, None where the file does
-            not say.
+        configuration: name of the plan they were trained by, None if the file does not contain it.
+        mirrored_axes: axes that may be mirrored to average predictions, None if the file does not
+            contain them.
     """
 
     tensors: Tensors
@@ -69,27 +74,29 @@ class Weights:
 
 
 def read_weights(file: Path) -> Weights:
-    """Read one file of weights; nothing in it is executed.
+    """Read one file of weights without executing anything in it.
 
     Raises:
-        ConfigurationError: it is damaged, or holds anything but weights and plain values.
+        ConfigurationError: it is damaged, or contains anything but weights and plain values.
     """
     return _from_safetensors(file) if file.suffix == SAFE else _from_checkpoint(file)
 
 
 def _from_safetensors(file: Path) -> Weights:
-    """Read tensors; the metadata says under which other names a network lists some of them again, as safetensors itself writes it.
+    """Read tensors and metadata.
 
-    It also says, where `ctdeface train` wrote it, along which axes images may be mirrored.
+    The metadata maps further names of a tensor to its stored name, as safetensors writes it. A file
+    of `ctdeface train` also lists the axes along which images may be mirrored.
     """
     try:
         with safe_open(file, framework="pt") as content:
-            tensors = {name: content.get_tensor(name) for name in content.keys()}
-            told = content.metadata() or {}
-        axes = told.pop(MIRRORED, None)
+            names = list(content.keys())
+            tensors = {name: content.get_tensor(name) for name in names}
+            metadata = content.metadata() or {}
+        axes = metadata.pop(MIRRORED, None)
         return Weights(
             tensors=tensors
-            | {name: tensors[known] for name, known in told.items() if known in tensors},
+            | {name: tensors[known] for name, known in metadata.items() if known in tensors},
             mirrored_axes=None if axes is None else tuple(int(axis) for axis in axes.split()),
         )
     except (SafetensorError, ValueError) as error:
@@ -98,22 +105,24 @@ def _from_safetensors(file: Path) -> Weights:
 
 def _from_checkpoint(file: Path) -> Weights:
     try:
-        with torch.serialization.safe_globals(list(HARMLESS)):
+        with torch.serialization.safe_globals(list(ALLOWED_TYPES)):
             content = torch.load(file, map_location="cpu", weights_only=True)
         return _checked(content, file)
     except pickle.UnpicklingError as error:
         named = _NAMED.search(str(error))
-        what = (
-            f"it holds {named[1]}, which is no weight"
+        found = (
+            f"it contains {named[1]}"
             if named
-            else "it holds something that is no weight, or is damaged"
+            else "it is damaged, or contains other objects than weights"
         )
         raise ConfigurationError(
-            f"{file} is refused and nothing in it was run: {what}. Get the model again from whom you trust"
+            f"{file} is refused and nothing in it was executed: {found}; only weights and plain "
+            "values are allowed. Get the model again from a source that you trust"
         ) from None
     except DAMAGE as error:
         raise ConfigurationError(
-            f"{file} cannot be read as an nnU-Net checkpoint: {type(error).__name__}"
+            f"{file} cannot be read as an nnU-Net v2 checkpoint ({type(error).__name__}); "
+            "get the model again"
         ) from None
 
 
@@ -124,7 +133,9 @@ def _checked(content: object, file: Path) -> Weights:
         or not isinstance(tensors, dict)
         or not all(map(torch.is_tensor, tensors.values()))
     ):
-        raise ConfigurationError(f"{file} is no nnU-Net v2 checkpoint: it has no network_weights")
+        raise ConfigurationError(
+            f"{file} has no network_weights, which an nnU-Net v2 checkpoint must have"
+        )
     arguments, axes = content.get("init_args"), content.get("inference_allowed_mirroring_axes")
     configuration = arguments.get("configuration") if isinstance(arguments, dict) else None
     return Weights(
