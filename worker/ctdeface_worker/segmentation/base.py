@@ -15,7 +15,7 @@ class Segmenter(Protocol):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the model or of the rules' source, for reports."""
+        """SHA-256 of the model or rules, for reports."""
 
     @property
     def origin(self) -> str:

@@ -76,7 +76,9 @@ def bulky(mask: BoolArray, tissue: Tissue, face: Face, spacing_mm: float) -> Boo
 
 
 def _arc(beside_mm: FloatArray, below_mm: float, cavity_half_mm: float) -> FloatArray:
-    """Return the forward position of the cut beside the middle, as a share of that in the middle.
+    """Return the relative forward position of the cut beside the middle.
+
+    1 stands for the position in the middle.
 
     Beyond its width the cut has no limit in front.
     """
@@ -89,7 +91,7 @@ def _arc(beside_mm: FloatArray, below_mm: float, cavity_half_mm: float) -> Float
 
 
 def _cut(face: Face, spacing_mm: float) -> FloatArray:
-    """Return the distance in mm of the cut in front of the axis for each slice.
+    """Return the cut's distance before the axis per slice, in mm.
 
     It is measured in the middle, and infinite without a cut.
     """

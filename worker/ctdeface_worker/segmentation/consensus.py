@@ -1,4 +1,4 @@
-"""Decide between the masks of the network and of the geometric rules (decision 0010).
+"""Decide between network and geometric rules (decision 0010).
 
 The network proposes a face mask, and the geometric rules decide what becomes of it. The functions
 are pure. The gate knows nothing of this rule and examines the written output in any case.
@@ -55,7 +55,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskPair:
-    """Both masks of one head and its anatomy on one upright grid.
+    """Both masks and the anatomy of a head on one grid.
 
     Every array is (z, y, x) of the same shape, except `front` and `core`, which are (z, x).
 
@@ -86,7 +86,7 @@ class MaskPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The mask to be removed, and the figures that led to it.
+    """The mask to be removed, with its figures.
 
     Attributes:
         mask: never beyond the reach, except for what the geometric mask removes.
@@ -104,7 +104,7 @@ class Decision:
 
 
 def decide(pair: MaskPair) -> Decision:
-    """Use, mend or join the network's mask, or refuse both masks.
+    """Use, mend or join the network's mask, or refuse.
 
     It is used within the zone where the two agree, and mended or joined with the geometric mask
     where they differ. In front of the skin, the geometric mask applies in any case, because
@@ -159,7 +159,7 @@ def _check_agreement(pair: MaskPair, proposed: BoolArray, dice: float) -> None:
 
 
 def _mended_part(mask: BoolArray, gaps: BoolArray, pair: MaskPair) -> BoolArray:
-    """Return the part of the geometric mask that fills gaps (z, x) and a little around them."""
+    """Return the geometric mask in and around gaps (z, x)."""
     beside = ndimage.binary_dilation(mask.any(axis=1) & ~gaps, iterations=ABOVE_MASK)
     wide = ndimage.binary_dilation(gaps & (pair.core | beside), iterations=AROUND_GAP)
     part: BoolArray = (
@@ -169,7 +169,10 @@ def _mended_part(mask: BoolArray, gaps: BoolArray, pair: MaskPair) -> BoolArray:
 
 
 def _remaining_skin(mask: BoolArray, pair: MaskPair) -> BoolArray:
-    """Return the rays (z, x) to the face that meet soft tissue hardly behind the old skin."""
+    """Return the rays (z, x) that still meet facial skin.
+
+    They end in soft tissue less than `depth` voxels behind the old skin.
+    """
     kept = pair.body & ~mask
     skin, meets = pair.body.argmax(axis=1), kept.argmax(axis=1)
     on_bone = np.take_along_axis(pair.bone, meets[:, None, :], axis=1)[:, 0]
@@ -178,7 +181,7 @@ def _remaining_skin(mask: BoolArray, pair: MaskPair) -> BoolArray:
 
 
 def _outermost_voxels(mask: BoolArray, pair: MaskPair) -> BoolArray:
-    """Return the outermost voxels of the rays to the face that meet the mask.
+    """Return the outermost voxels of rays that meet the mask.
 
     Coarse voxels of skin and bone look like skin.
     """
@@ -199,7 +202,7 @@ def _film_on_bone(mask: BoolArray, pair: MaskPair) -> BoolArray:
 
 
 def _depth_behind_skin(body: BoolArray) -> NDArray[np.intp]:
-    """Return each voxel's distance in voxels behind the first of the body, from the front.
+    """Return each voxel's distance behind the skin, in voxels.
 
     Voxels before the body have negative values.
     """

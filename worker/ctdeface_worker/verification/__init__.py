@@ -1,4 +1,4 @@
-"""The release gate: prove from input and written output that the face is gone.
+"""The release gate: prove that the face is gone.
 
 It imports nothing from segmentation (decision 0004).
 """

@@ -1,4 +1,4 @@
-"""Check that the upper border of a mask is on the forehead.
+"""Check that a mask ends on the forehead.
 
 Bone is close behind the skin of the forehead. At the level of the eyes it is not.
 """
@@ -78,7 +78,7 @@ def _deep_share(
     skin: NDArray[np.intp],
     border: tuple[NDArray[np.intp], NDArray[np.intp]],
 ) -> float | None:
-    """Return the share of rays above a border without bone soon behind the skin.
+    """Return the share of rays without bone soon behind the skin.
 
     Args:
         canonical: the input.

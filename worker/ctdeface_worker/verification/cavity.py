@@ -45,7 +45,7 @@ _STEPS = [
 
 
 def find_cavity(canonical: Canonical) -> BoolArray:
-    """Return the cavity on the canonical grid; empty if there is none.
+    """Return the cavity on the canonical grid, possibly empty.
 
     Where the border of the field of view cuts the head, it counts as bone.
     """
@@ -69,7 +69,7 @@ def find_cavity(canonical: Canonical) -> BoolArray:
 
 
 def _wide_sections(soft: BoolArray, wall: BoolArray, spacing_mm: float) -> BoolArray:
-    """Drop axial sections that are narrow, small or without a floor.
+    """Drop sections that are narrow, small or without a floor.
 
     Narrow or small are vertebral canal, optic canal and sinuses. The fossa behind the cheek has no
     floor.
@@ -85,7 +85,7 @@ def _wide_sections(soft: BoolArray, wall: BoolArray, spacing_mm: float) -> BoolA
 
 
 def _cut_tissue(canonical: Canonical) -> BoolArray:
-    """Return tissue at the border of the field of view, per slice.
+    """Return tissue at the border of the field of view.
 
     The head continues beyond it, so it serves as a wall.
     """
@@ -98,7 +98,7 @@ def _cut_tissue(canonical: Canonical) -> BoolArray:
 
 
 def _meets(barrier: BoolArray, step: tuple[int, int]) -> BoolArray:
-    """Return the voxels from which repeated steps of (y, x) voxels reach a barrier."""
+    """Return voxels from which repeated steps reach a barrier."""
     dy, dx = step
     rows, columns = barrier.shape[1:]
     out = barrier.copy()
@@ -115,7 +115,7 @@ def _meets(barrier: BoolArray, step: tuple[int, int]) -> BoolArray:
 
 
 def _shifted(step: int, size: int) -> tuple[slice, slice]:
-    """Return the slices to which a step leads and at which it starts."""
+    """Return the slices at the end and start of a step."""
     step = max(min(step, size), -size)
     return (
         (slice(step, None), slice(None, size - step))
@@ -125,7 +125,7 @@ def _shifted(step: int, size: int) -> tuple[slice, slice]:
 
 
 def _above_floor(pieces: BoolArray, wall: BoolArray) -> BoolArray:
-    """Drop pieces with bone between them and the largest piece above.
+    """Drop pieces separated by bone from the largest above.
 
     These are the floor of the mouth and the fossa behind the cheek.
     """

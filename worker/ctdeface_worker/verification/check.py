@@ -1,4 +1,4 @@
-"""One check of the gate, and builders that write its sentence.
+"""Checks of the gate and their sentences.
 
 A sentence names what was found and what is required, bound and unit included. A failed check also
 says where, as far as the gate knows.
@@ -31,7 +31,7 @@ class Check:
     message: str = ""
 
     def located(self, where: Callable[[], str]) -> Self:
-        """Return the check with the place of the fault in its message if it failed.
+        """Add the place of the fault to a failed check's message.
 
         Args:
             where: describes the place; called for a failed check only.
@@ -60,7 +60,7 @@ def rays(count: float) -> str:
 
 
 def at_least(name: str, figure: float, bound: float, unit: Unit, found: str) -> Check:
-    """Return a check that passes for a figure at or above its bound.
+    """Return a check with a lower bound.
 
     Args:
         name: of the check.
@@ -83,7 +83,7 @@ def at_least(name: str, figure: float, bound: float, unit: Unit, found: str) -> 
 
 
 def at_most(name: str, figure: float, bound: float, unit: Unit, found: str) -> Check:
-    """Return a check that passes for a figure at or below its bound; arguments of `at_least`."""
+    """Return a check with an upper bound; see `at_least`."""
     passed = figure <= bound
     shown = unit(figure)
     if not passed and shown == unit(bound):

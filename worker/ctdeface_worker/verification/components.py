@@ -21,7 +21,7 @@ def labeled(mask: BoolArray) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
 
 
 def largest(mask: BoolArray) -> BoolArray:
-    """Return the largest 6-connected component of a mask; empty for an empty mask."""
+    """Return the largest 6-connected component, empty without one."""
     labels, sizes = labeled(mask)
     component: BoolArray = labels == sizes.argmax() if sizes.any() else np.zeros_like(mask)
     return component

@@ -1,4 +1,4 @@
-"""The gate: prove from input and written output that the face is gone and nothing else changed.
+"""The gate: prove that only the face is gone.
 
 It finds cavity, window and skin in the input by its own means, and refuses a series where it cannot
 find them. It is independent of segmentation (decision 0004); docs/gate.md explains every check.
@@ -67,7 +67,7 @@ def verify_volume(
 
 
 def examine_input(before: Volume) -> Examination:
-    """Find cavity, window and skin in an input, for any number of masks."""
+    """Find cavity, window and skin in an input."""
     canonical = to_canonical(before, spacing_mm=GRID_MM)
     cavity = find_cavity(canonical)
     front = None
@@ -115,7 +115,7 @@ def _ml(cavity: BoolArray) -> float:
 
 
 def _no_mask(before: Volume, after: Volume) -> Check:
-    """Return the failed check of a mask that is empty or an output of another shape."""
+    """Return the failed check of an empty mask or changed shape."""
     found = "the mask is empty"
     if before.geometry.shape != after.geometry.shape:
         found = f"the output has the shape {after.geometry.shape}, not {before.geometry.shape}"
@@ -125,7 +125,7 @@ def _no_mask(before: Volume, after: Volume) -> Check:
 
 
 def _check_brain(head: ExaminedHead, face: BoolArray) -> Check:
-    """Check that the mask holds no voxel of the intracranial cavity."""
+    """Check that the mask leaves the cavity untouched."""
     overlap = mask_to_stored(head.cavity, head.canonical, head.geometry) & face
     return none_left(
         "brain_untouched",
@@ -135,7 +135,7 @@ def _check_brain(head: ExaminedHead, face: BoolArray) -> Check:
 
 
 def _check_values(before: Volume, after: Volume, face: BoolArray) -> tuple[Check, Check]:
-    """Check that nothing outside the mask and no padding changed, and that the fill is air."""
+    """Check that only the mask changed, and to air."""
     if before.hu.shape != after.hu.shape:
         shape = f"the output has the shape {after.hu.shape}, not {before.hu.shape}"
         return (

@@ -1,4 +1,4 @@
-"""Hounsfield thresholds of the gate, independent of those that segmentation uses."""
+"""Hounsfield thresholds of the gate, independent of segmentation."""
 
 SKIN_HU = -300.0
 """Border between air and tissue."""

@@ -1,4 +1,4 @@
-"""Describe in words where in the scan a failed check found something."""
+"""Describe the place of a fault in words."""
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def place_of_points(points_lps: FloatArray, geometry: Geometry, middle_mm: float
 
 
 def place_of_stored(voxels: BoolArray, geometry: Geometry, middle_mm: float) -> str:
-    """Describe where voxels (slice, row, column) of the input are; see `place_of_points`."""
+    """Describe the place of stored voxels (slice, row, column)."""
     k, row, column = np.nonzero(voxels)
     points = (
         geometry.slice_origins_lps[k]
@@ -44,7 +44,7 @@ def place_of_stored(voxels: BoolArray, geometry: Geometry, middle_mm: float) -> 
 def place_of_canonical(
     voxels: BoolArray, canonical: Canonical, geometry: Geometry, middle_mm: float
 ) -> str:
-    """Describe where voxels (z, y, x) of the gate's grid are; see `place_of_points`."""
+    """Describe the place of canonical voxels (z, y, x)."""
     index = np.stack(np.nonzero(voxels)[::-1], axis=-1)
     points = canonical.origin_lps + index * canonical.spacing_mm
     return place_of_points(points, geometry, middle_mm)

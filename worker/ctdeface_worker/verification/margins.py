@@ -1,10 +1,10 @@
-"""How close a check came to its bound, comparable between checks."""
+"""Margins of checks, comparable between checks."""
 
 from ctdeface_worker.verification.check import Check
 
 
 def margin_of(check: Check) -> float | None:
-    """Return the distance of a check from its bound as a share of the available range.
+    """Return the relative distance of a check from its bound.
 
     The margin is positive for a passed check, 0 at the bound and negative for a failed check. The
     available range is the distance up to 1 for a share with a lower bound, and the bound's own size

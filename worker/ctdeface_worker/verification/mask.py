@@ -1,4 +1,4 @@
-"""Check that a mask is plausible as a face: size, position and connectedness."""
+"""Check size, position and connectedness of a mask."""
 
 from dataclasses import dataclass
 

@@ -57,7 +57,9 @@ TISSUE_INSIDE_MM = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontSurface:
-    """The surfaces of the input that rays from the front meet, one ray per (z, x).
+    """Surfaces of the input along rays from the front.
+
+    There is one ray per (z, x).
 
     z rises to superior, x to the patient's left.
 
@@ -130,7 +132,10 @@ class RayResult:
 
 
 def trace_input(before: Volume, window: Window) -> FrontSurface:
-    """Trace rays from the front through the input, 1 mm apart or one voxel if that is more."""
+    """Trace rays from the front through the input.
+
+    They are 1 mm apart, or one voxel if that is more.
+    """
     spacing = before.geometry.spacing_mm
     mm = max(1.0, min(spacing))
     room = np.array([EDGE_MM, 0.0, EDGE_MM]) + mm
@@ -197,14 +202,14 @@ def trace_output(front: FrontSurface, after: Volume) -> RayResult:
 
 
 def _bone_behind(old: Canonical, skin: IndexArray) -> tuple[IndexArray, BoolArray]:
-    """Return the step of the first bone behind the input's skin, and which rays have any."""
+    """Return the first bone behind the skin, and rays with any."""
     behind = np.arange(old.hu.shape[1])[None, :, None] >= skin[:, None, :]
     bone = (old.hu > BONE_HU) & old.valid & behind
     return bone.argmax(axis=1), np.asarray(bone.any(axis=1))
 
 
 def _behind_air(old: Canonical) -> BoolArray:
-    """Return tissue less than `LAYER_MM` behind a surface with air before it.
+    """Return tissue close behind a surface with air before it.
 
     The air must be measured and at least `AIR_MM` thick.
     """
@@ -221,7 +226,7 @@ def _behind_air(old: Canonical) -> BoolArray:
 
 
 def _inner_air(before: Volume) -> Volume:
-    """Return 1 where tissue encloses air in its stored slice, else 0.
+    """Return 1 for air enclosed in its stored slice, else 0.
 
     A ray that enters a sinus cut by the field of view meets no skin.
     """
@@ -240,7 +245,7 @@ def _inner_air(before: Volume) -> Volume:
 
 
 def _patient(canonical: Canonical) -> BoolArray:
-    """Return the largest connected tissue, without what is thinner than 4 mm."""
+    """Return the largest tissue, without parts thinner than 4 mm."""
     dense = (canonical.hu > SKIN_HU) & canonical.valid
     rounds = max(round(TISSUE_INSIDE_MM / canonical.spacing_mm), 1)
     core = ndimage.binary_opening(dense, iterations=rounds)
@@ -251,7 +256,7 @@ def _patient(canonical: Canonical) -> BoolArray:
 
 
 def _well_inside(canonical: Canonical) -> BoolArray:
-    """Return voxels at least `EDGE_MM` inside the field of view in every direction.
+    """Return voxels at least `EDGE_MM` inside the field of view.
 
     The borders of the grid count as edges, because it is cut from a larger volume.
     """
@@ -274,7 +279,7 @@ def _in_window(canonical: Canonical, window: Window) -> BoolArray:
 
 
 def _at_front(skin: IndexArray, meets_patient: BoolArray, mm: float) -> BoolArray:
-    """Return the rays whose surface belongs to the front of the face."""
+    """Return the rays that meet the front of the face."""
     if not meets_patient.any():
         return meets_patient
     foremost = np.percentile(skin[meets_patient], 2)
@@ -282,5 +287,5 @@ def _at_front(skin: IndexArray, meets_patient: BoolArray, mm: float) -> BoolArra
 
 
 def _at(field: NDArray[Value], y: IndexArray) -> NDArray[Value]:
-    """Return the values of a (z, y, x) field at one y per (z, x)."""
+    """Return a (z, y, x) field at one y per (z, x)."""
     return np.asarray(np.take_along_axis(field, y[:, None, :], axis=1)[:, 0])

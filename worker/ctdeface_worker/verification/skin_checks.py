@@ -1,4 +1,4 @@
-"""Check by the rays from the front that the face is gone."""
+"""Check by rays from the front that the face is gone."""
 
 from collections.abc import Iterator
 
@@ -115,7 +115,7 @@ def _check_bone(result: RayResult, *, bone_stays: bool) -> Iterator[Check]:
 
 
 def _check_layers(result: RayResult) -> Iterator[Check]:
-    """Yield the checks for a face of which only the first surface is gone.
+    """Yield the checks for a face under its first surface.
 
     That surface may be a layer of the face or something that covered it.
     """
@@ -145,7 +145,7 @@ def _check_layers(result: RayResult) -> Iterator[Check]:
 
 
 def _check_foremost(result: RayResult) -> Iterator[Check]:
-    """Yield the checks of what stands out most, usually the nose.
+    """Yield the checks of the foremost part, usually the nose.
 
     It must be gone to its base, and must not stand out so far that it hides the face.
     """
@@ -169,7 +169,7 @@ def _check_foremost(result: RayResult) -> Iterator[Check]:
 
 
 def _worst_square(result: RayResult, marked: BoolArray) -> tuple[float, BoolArray]:
-    """Return the largest share of marked rays in any square, and the marked rays in it.
+    """Return share and marked rays of the worst square.
 
     The share is relative to the square with the most counted rays.
     """
@@ -187,7 +187,7 @@ def _worst_square(result: RayResult, marked: BoolArray) -> tuple[float, BoolArra
 
 
 def _weakest_part(result: RayResult) -> Check:
-    """Check the left half, the right half and six levels, each on its own.
+    """Check left half, right half and six levels separately.
 
     Otherwise a mask that misses one part could pass because of the others.
     """

@@ -97,7 +97,7 @@ def find_window(canonical: Canonical, cavity: BoolArray) -> Window:
 
 
 def _foremost_row(canonical: Canonical) -> float:
-    """Return the foremost row of the patient, without straps and tubes."""
+    """Return the patient's foremost row, without straps and tubes."""
     tissue = (canonical.hu > SKIN_HU) & canonical.valid
     cm2 = tissue.sum(axis=(0, 2)) * canonical.spacing_mm**2 / 100
     rows = np.flatnonzero(cm2 >= SMALLEST_PATIENT_ROW_CM2)
@@ -127,13 +127,15 @@ def _nose(
 
 
 def _cut_behind(canonical: Canonical, cavity: BoolArray, rows: NDArray[np.intp]) -> bool:
-    """Return whether the cavity reaches the border of the field of view behind."""
+    """Return whether the field of view cuts the cavity behind."""
     measured = np.flatnonzero(canonical.valid[cavity.any(axis=(1, 2))].any(axis=(0, 2)))
     return bool((measured[-1] - rows[-1]) * canonical.spacing_mm <= AT_BORDER_MM)
 
 
 def _brow(cavity: BoolArray, rows: NDArray[np.intp], mm: float, least_mm: float) -> float:
-    """Return the slice of the brow, a little above the floor of the frontal lobes.
+    """Return the slice of the brow.
+
+    It is a little above the floor of the frontal lobes.
 
     Where the floor is not in view, it is the highest slice of the cavity.
     """
@@ -149,7 +151,7 @@ def _brow(cavity: BoolArray, rows: NDArray[np.intp], mm: float, least_mm: float)
 
 
 def _jaw(canonical: Canonical, middle: float, rows: NDArray[np.intp], brow: float) -> float | None:
-    """Return the lowest slice of bone in the middle of the lower face.
+    """Return the lowest slice of the jaw.
 
     Returns:
         None if no jaw is in view.

@@ -1,1 +1,1 @@
-"""The geometric segmenter: rays from inside the skull; deterministic, no training."""
+"""The geometric segmenter: deterministic, without training."""

@@ -1,4 +1,4 @@
-"""Find the head: its grid, tissue and skull, and where the face begins and ends."""
+"""Find the head, its tissue, skull and face."""
 
 from dataclasses import dataclass
 
@@ -93,7 +93,7 @@ def find_head(volume: Volume) -> HeadAnatomy:
 
 
 def face_bounds_lps(head: HeadAnatomy) -> tuple[FloatArray, FloatArray]:
-    """Return the lowest and highest LPS corner in mm of a generous box around the face.
+    """Return two LPS corners in mm of a box around the face.
 
     A network does not need to examine anything outside.
     """
@@ -142,7 +142,7 @@ def find_face(head: HeadAnatomy) -> masks.Face:
 
 
 def _ends_with_cavity(tissue: Tissue, skull: Skull) -> bool:
-    """Return whether hardly any of the head is above the cavity.
+    """Return whether the head ends with the cavity.
 
     There the field of view, or a mask on the scan, cut the head.
     """

@@ -1,4 +1,7 @@
-"""Find axis, brow and chin from skull and skin; slice numbers rise to superior."""
+"""Find axis, brow and chin from skull and skin.
+
+Slice numbers rise to superior.
+"""
 
 import warnings
 from dataclasses import dataclass
@@ -105,7 +108,7 @@ def find_skull(tissue: Tissue, last_row: int, spacing_mm: float) -> Skull:
 
 
 def _axis_row(front: int, rear: int, last_row: int, spacing_mm: float) -> float:
-    """Return the row of the axis between front and rear of the skull.
+    """Return the row of the skull's axis.
 
     The field of view may have cut either end.
     """
@@ -117,7 +120,9 @@ def _axis_row(front: int, rear: int, last_row: int, spacing_mm: float) -> float:
 
 
 def find_brow(cylinder: Cylinder, skull: Skull, yaw_degrees: float, spacing_mm: float) -> int:
-    """Return the highest slice in which bone is as deep below the skin as in the orbits.
+    """Return the slice of the brow.
+
+    It is the highest slice in which bone is as deep below the skin as in the orbits.
 
     Raises:
         FaceNotFound: no orbit is in view, or the bone has no soft tissue on it.
@@ -154,7 +159,7 @@ def find_brow(cylinder: Cylinder, skull: Skull, yaw_degrees: float, spacing_mm: 
 
 
 def find_chin(tissue: Tissue, axis: Axis, brow: int, spacing_mm: float) -> int | None:
-    """Return the lowest slice of the jaw, None if no jaw is in view.
+    """Return the lowest slice of a jaw in view.
 
     An open mouth does not end the search.
     """
@@ -184,7 +189,7 @@ def find_chin(tissue: Tissue, axis: Axis, brow: int, spacing_mm: float) -> int |
 
 
 def _profiles(cylinder: Cylinder, yaw_degrees: float) -> tuple[FloatArray, FloatArray]:
-    """Return the depth of bone and the distance of the skin for each slice, in mm.
+    """Return depth of bone and distance of skin per slice, in mm.
 
     The depth is measured below the skin beside the nose, as the mean of both sides. The distance is
     measured straight ahead.

@@ -93,7 +93,7 @@ class Face:
 
 
 def turned_toward(face: Face, seen: BoolArray, spacing_mm: float) -> Face:
-    """Return the face turned toward the middle of a network's mask.
+    """Return the face turned toward a network's mask.
 
     In a head that leans and turns, soft tissue shows its direction more reliably than the bones. A
     small difference is ignored, and so is a mask too far to the side.
@@ -117,7 +117,7 @@ def turned_toward(face: Face, seen: BoolArray, spacing_mm: float) -> Face:
 
 
 def soft_tissue(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
-    """Mask the facial soft tissue and everything in front of it.
+    """Mask facial soft tissue and everything before it.
 
     Bone stays, unless skin would stay with it.
     """
@@ -132,7 +132,7 @@ def soft_tissue(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
 
 
 def ears(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
-    """Mask what protrudes from the side of the head at the height of the face."""
+    """Mask what protrudes beside the head at the height of the face."""
     mm = canonical.spacing_mm
     near = (
         morphology.grown(tissue.body, round(EAR_BESIDE_BODY_MM / mm))
@@ -168,7 +168,7 @@ def ears(canonical: Canonical, tissue: Tissue, face: Face) -> BoolArray:
 def extended_to_border(
     removed: BoolArray, box: Box, shape: tuple[int, ...], face: Face, spacing_mm: float
 ) -> BoolArray:
-    """Extend the mask of a part of the grid to the whole grid.
+    """Extend a mask to the whole grid.
 
     Everything before the face is removed up to the border of the grid.
 
@@ -189,7 +189,10 @@ def extended_to_border(
 
 
 def guard(tissue: Tissue, spacing_mm: float, margin_mm: float = GUARD_MM) -> BoolArray:
-    """Return the cavity, bridged where its bone rings are open, and a safety margin around it."""
+    """Return the cavity with a safety margin.
+
+    Slices with open rings of bone are bridged.
+    """
     bridged = tissue.cavity.copy()
     found = np.flatnonzero(bridged.any(axis=(1, 2)))
     for below, above in pairwise(found):
@@ -211,7 +214,7 @@ def safe_reach(tissue: Tissue, face: Face, spacing_mm: float) -> BoolArray:
 
 
 def safe_zone(reach: BoolArray, face: Face, spacing_mm: float) -> BoolArray:
-    """Return the part of the reach in the slices of the face."""
+    """Return the reach in the slices of the face."""
     zone = np.zeros_like(reach)
     levels = face_slices(face, reach.shape[0], spacing_mm)
     zone[levels] = reach[levels]
@@ -219,7 +222,7 @@ def safe_zone(reach: BoolArray, face: Face, spacing_mm: float) -> BoolArray:
 
 
 def middle_of_face(shape: tuple[int, ...], face: Face, spacing_mm: float) -> BoolArray:
-    """Return the rays (z, x) from the front to the middle of the face.
+    """Return the frontal rays (z, x) to the middle of the face.
 
     They reach from mid-forehead to the chin.
     """
@@ -232,7 +235,7 @@ def middle_of_face(shape: tuple[int, ...], face: Face, spacing_mm: float) -> Boo
 
 
 def core_of_face(shape: tuple[int, ...], face: Face, spacing_mm: float) -> BoolArray:
-    """Return the rays (z, x) to the middle of the face up to the lower forehead.
+    """Return the middle rays (z, x) up to the lower forehead.
 
     They belong to the face by any definition of it.
     """
@@ -242,7 +245,10 @@ def core_of_face(shape: tuple[int, ...], face: Face, spacing_mm: float) -> BoolA
 
 
 def face_slices(face: Face, slices: int, spacing_mm: float) -> slice:
-    """Return the slices from below the chin to mid-forehead, as far as in view."""
+    """Return the slices of the face in view.
+
+    They reach from below the chin to mid-forehead.
+    """
     top, bottom = face.brow + ABOVE_BROW_MM / spacing_mm, face.brow - BELOW_BROW_MM / spacing_mm
     if face.chin is not None:
         # nearer to the border the view cuts the jaw, and its lowest bone is not the chin
@@ -255,14 +261,14 @@ def face_slices(face: Face, slices: int, spacing_mm: float) -> slice:
 
 
 def facial_sector(r_mm: FloatArray, degrees: FloatArray, face: Face) -> BoolArray:
-    """Return the part of a slice (y, x) with the face and the space in front of it."""
+    """Return the sector (y, x) of the face and before it."""
     turned = degrees - face.yaw_degrees
     beside = np.abs(r_mm * np.sin(np.deg2rad(turned)))
     return np.asarray((np.abs(turned) <= HALF_FACE_DEGREES) & (beside <= face.half_width_mm))
 
 
 def _soft_depth(face: Face) -> FloatArray:
-    """Return the depth in mm to which each ray is cut.
+    """Return the depth of the cut per ray, in mm.
 
     It reaches to the bone, or is a shell where no bone supports the skin.
     """
@@ -285,7 +291,9 @@ def _outside(
     *,
     everywhere: bool = False,
 ) -> BoolArray:
-    """Mask the facial sector beyond a distance from the axis, up to the image border.
+    """Mask the facial sector beyond a distance from the axis.
+
+    It reaches up to the image border.
 
     `everywhere` includes all slices instead of those of the face.
     """
@@ -304,7 +312,7 @@ def _outside(
 def _seen_from_front(
     mask: BoolArray, canonical: Canonical, tissue: Tissue, face: Face
 ) -> BoolArray:
-    """Deepen the mask where a ray from the front meets soft tissue close behind the old skin.
+    """Deepen the mask where frontal rays meet remaining skin.
 
     This happens at the corners of the mouth and in the nostrils.
     """

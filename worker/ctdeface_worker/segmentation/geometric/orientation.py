@@ -1,4 +1,4 @@
-"""Check that the anatomy agrees with the axes in the headers.
+"""Check the anatomy against the axes in the headers.
 
 Airway and skull distinguish up from down and front from back.
 """
@@ -80,7 +80,7 @@ def check_orientation(canonical: Canonical, tissue: Tissue, skull: Skull) -> str
 
 
 def _near(air: BoolArray, skull: Skull, spacing_mm: float) -> BoolArray:
-    """Return the air of nose and throat, just below the cavity and around the axis."""
+    """Return the air of nose and throat."""
     near = air[max(skull.lowest - round(NEAR_AIRWAY_MM / spacing_mm), 0) :].copy()
     reach, y = AROUND_AXIS_MM / spacing_mm, np.arange(near.shape[1])
     near[:, np.abs(y - skull.axis.y) > reach] = False

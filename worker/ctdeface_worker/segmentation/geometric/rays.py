@@ -1,4 +1,4 @@
-"""Measure distances to skin and bone along rays from an axis inside the skull."""
+"""Measure skin and bone along rays from inside the skull."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ LARGEST_YAW_DEGREES = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """The vertical axis at which rays start, in voxels (y, x)."""
+    """The vertical start axis of the rays, voxels (y, x)."""
 
     y: float
     x: float
@@ -88,7 +88,10 @@ def yaw_degrees(cylinder: Cylinder, rows: slice) -> int:
 def polar_coordinates(
     shape: tuple[int, int], axis: Axis, spacing_mm: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Return distance in mm and angle in degrees from the axis for every voxel (y, x)."""
+    """Return the polar coordinates of every voxel (y, x) about an axis.
+
+    These are the distance in mm and the angle in degrees.
+    """
     y, x = np.mgrid[: shape[0], : shape[1]]
     return np.hypot(y - axis.y, x - axis.x) * spacing_mm, np.rad2deg(
         np.arctan2(x - axis.x, axis.y - y)

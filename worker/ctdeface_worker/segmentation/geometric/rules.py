@@ -1,4 +1,4 @@
-"""The steps of the geometric segmenter, from a volume to the mask of a profile."""
+"""Steps of the geometric segmenter, from volume to mask."""
 
 from ctdeface_shared.jobs.options import Profile
 from ctdeface_worker.imaging.canonical import GRID_MM, mask_to_stored
@@ -28,7 +28,7 @@ def face_mask(volume: Volume, profile: Profile, *, ears: bool) -> FaceMask:
 
 
 def profile_mask(head: HeadAnatomy, face: masks.Face, profile: Profile, *, ears: bool) -> BoolArray:
-    """Return the mask of a profile on the part of the grid around the body."""
+    """Return the mask of a profile around the body."""
     mask = masks.soft_tissue(head.canonical, head.tissue, face)
     if profile is Profile.BULKY:
         mask = bulky(mask, head.tissue, face, GRID_MM)

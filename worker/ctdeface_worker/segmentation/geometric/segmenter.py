@@ -1,4 +1,4 @@
-"""Segment a face by geometry: tissue, skull, orientation, rays, landmarks, mask.
+"""Segment a face by geometry.
 
 A worker process needs only the name and the digest; its child process segments. The rules are
 therefore loaded with the first volume.

@@ -46,7 +46,7 @@ class Tissue:
 
 
 def around_body(canonical: Canonical) -> tuple[slice, slice, slice]:
-    """Return the part of the grid around the largest connected object, in all slices."""
+    """Return the grid around the largest object, in all slices."""
     rough = ((canonical.hu > SKIN_HU) & canonical.valid)[:, ::2, ::2]
     body = morphology.largest_component(morphology.opened(rough, 1))
     found = ndimage.find_objects(body.astype(np.uint8))
@@ -69,7 +69,7 @@ def find_tissue(canonical: Canonical) -> Tissue:
 
 
 def without_arms(tissue: Tissue, middle: float, spacing_mm: float) -> Tissue:
-    """Drop the pieces of axial sections that are entirely beside the head.
+    """Drop pieces of axial sections beside the head.
 
     `middle` is the middle column of the head.
     """
@@ -83,7 +83,10 @@ def without_arms(tissue: Tissue, middle: float, spacing_mm: float) -> Tissue:
 
 
 def _body(canonical: Canonical) -> BoolArray:
-    """Keep the largest object after an opening, with the skin that the opening removed."""
+    """Keep the largest object after an opening.
+
+    The skin that the opening removed is added again.
+    """
     dense = (canonical.hu > SKIN_HU) & canonical.valid
     radius = round(OPENING_MM / canonical.spacing_mm)
     return dense & morphology.grown(
@@ -115,7 +118,7 @@ def _cavity(canonical: Canonical, bone: BoolArray) -> BoolArray:
 
 
 def _cut(canonical: Canonical) -> BoolArray:
-    """Return the sides of the grid where the field of view ends inside the patient."""
+    """Return the grid's sides at which the patient is cut."""
     cut = np.zeros_like(canonical.valid)
     for side in ((slice(None), 0), (slice(None), -1), (..., 0), (..., -1)):
         cut[side] = canonical.hu[side] > SKIN_HU

@@ -1,4 +1,4 @@
-"""Download a model from a plain link or from Google Drive.
+"""Download a model from a link or Google Drive.
 
 An interrupted download is resumed.
 """
@@ -21,12 +21,12 @@ RETRIES = 3
 
 
 def is_link(text: str) -> bool:
-    """Return whether a text is a link and not a path."""
+    """Return whether a text is a link."""
     return urlsplit(text).scheme in {"http", "https"}
 
 
 def download(link: str, store: Path) -> Path:
-    """Download from a link, resuming an interrupted download, and return the path.
+    """Download from a link and return the path.
 
     Args:
         link: to a zip file, or to a folder of Google Drive.
@@ -74,5 +74,5 @@ def download(link: str, store: Path) -> Path:
 
 
 def download_folder_of(link: str, store: Path) -> Path:
-    """Return the folder of a download of this link until it is installed."""
+    """Return the temporary folder of a download."""
     return store / f".download-{hashlib.sha256(link.encode()).hexdigest()[:16]}"

@@ -1,4 +1,4 @@
-"""Find the used files of an nnU-Net v2 model folder, and their digest.
+"""Find the used files of a model folder and their digest.
 
 It imports nothing of torch.
 """
@@ -44,7 +44,10 @@ class ModelFiles:
         return sum(file.stat().st_size for file in self.used)
 
     def digest(self) -> str:
-        """SHA-256 over name, size and SHA-256 of each used file, in the order of the names."""
+        """Return the SHA-256 over the used files.
+
+        It covers name, size and SHA-256 of each file, in the order of the names.
+        """
         total = hashlib.sha256()
         for file in sorted(self.used):
             name = file.relative_to(self.root).as_posix()
@@ -88,7 +91,9 @@ def model_files(root: Path) -> ModelFiles:
 
 
 def model_folder_below(folder: Path) -> Path:
-    """Find the only model folder at or below a folder; downloads are nested.
+    """Find the only model folder at or below a folder.
+
+    Downloads hold it a few levels deep.
 
     Raises:
         ConfigurationError: there is not exactly one.

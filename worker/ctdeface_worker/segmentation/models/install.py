@@ -103,7 +103,7 @@ def install(request: InstallRequest, store: Path) -> Model:
 
 
 def _collect(path: Path, made: Path) -> Path:
-    """Copy the used files from a folder or a zip file into a new folder."""
+    """Copy the used files to a new folder."""
     made.mkdir()
     if path.is_dir():
         root = model_folder_below(path)
@@ -121,7 +121,7 @@ def _collect(path: Path, made: Path) -> Path:
 
 
 def _unpack(archive: Path, made: Path) -> None:
-    """Unpack the files of the only model in a zip file.
+    """Unpack the only model in a zip file.
 
     Only known names are unpacked, so no file leaves the folder.
     """
@@ -155,7 +155,7 @@ def _unpack(archive: Path, made: Path) -> None:
 
 
 def _members(packed: zipfile.ZipFile, archive: Path) -> dict[str, PurePosixPath]:
-    """Return the members of the model, each with its path in the model's folder.
+    """Return the model's members and their paths in its folder.
 
     Raises:
         ConfigurationError: there is not exactly one model.
@@ -207,7 +207,7 @@ def _make_record(made: Path, request: InstallRequest, path: Path, source: str) -
 
 
 def _replace(made: Path, place: Path) -> None:
-    """Move the new folder to its place and the old one away."""
+    """Replace an installed folder by the new one."""
     _drop_unused(made)
     old = made.with_name(".old")
     with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Pack a trained model into the form that ships with the package.
+"""Pack a trained model for shipping with the package.
 
 The form is plans, data set, one safetensors file and a record.
 """

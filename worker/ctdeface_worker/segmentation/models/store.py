@@ -62,7 +62,7 @@ class Model:
 
 
 def shipped(folder: Path = SHIPPED_FOLDER) -> Model | None:
-    """Return the network shipped with the package, None if this build has none."""
+    """Return the network shipped with the package, if any."""
     return _read(SHIPPED, folder) if (folder / RECORD).is_file() else None
 
 

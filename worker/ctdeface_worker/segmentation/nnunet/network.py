@@ -107,7 +107,9 @@ def quiet() -> Iterator[None]:
 
 
 def face_label(dataset: Json) -> int:
-    """Return the label of the face: the one of that name, or the only one.
+    """Return the label of the face.
+
+    It is the label of that name, or the only one.
 
     Raises:
         ConfigurationError: it is not unique, or the network requires more than one image.
@@ -181,7 +183,10 @@ def _network(
 
 
 def _configuration_name(plans: Json, weights: Weights) -> str:
-    """Return the plan by which the weights were trained: the named one, or the only one."""
+    """Return the plan by which the weights were trained.
+
+    It is the plan that the weights name, or the only one.
+    """
     names = list(plans["configurations"])
     if weights.configuration in names:
         return str(weights.configuration)
@@ -222,7 +227,7 @@ def _check_classes(configuration: ConfigurationManager) -> None:
 def _check_configuration(
     manager: PlansManager, configuration: ConfigurationManager, face: int, heads: int
 ) -> None:
-    """Check the parts of a plan that nnU-Net uses only with a scan.
+    """Check parts of a plan that only predictions use.
 
     Raises:
         ConfigurationError: one is missing or not supported.
@@ -264,7 +269,7 @@ def _scheme(name: str) -> type | None:
 
 
 def _is_layer(name: str, packages: tuple[str, ...]) -> bool:
-    """Return whether a dotted name is that of a network's layer.
+    """Return whether a dotted name is a network's layer.
 
     Within an allowed package it could name anything that the package imports.
     """

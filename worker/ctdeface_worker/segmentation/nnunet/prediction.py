@@ -1,4 +1,4 @@
-"""Run a network on the stored slices or on the canonical grid.
+"""Run a network on stored slices or the canonical grid.
 
 On stored slices the result is nnU-Net's own. The canonical grid is for networks that
 `ctdeface train` made.
@@ -53,7 +53,7 @@ class Upright:
 
 
 def upright(geometry: Geometry) -> Upright:
-    """Find the order of stored axes nearest to the patient's axes.
+    """Find the stored axes nearest to the patient's axes.
 
     Axial slices of a supine patient, head first, stay unchanged.
     """
@@ -116,7 +116,7 @@ def stored_mask(network: Network, volume: Volume, within: Corners) -> BoolArray:
 def _predict(
     network: Network, hu: HuArray, spacing_mm: tuple[float, ...], *, probabilities: bool = False
 ) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """Preprocess, predict tile by tile and resample one image as nnU-Net does.
+    """Predict one image as nnU-Net does.
 
     Everything runs in this process and its threads.
 
@@ -151,7 +151,7 @@ def _predict(
 
 
 def _patch_in_source(network: Network, spacing_mm: tuple[float, ...]) -> tuple[float, ...]:
-    """Return the extent of a tile along each axis, in voxels of the source.
+    """Return a tile's extent in voxels of the source.
 
     A two-dimensional tile covers one slice.
     """
@@ -168,7 +168,7 @@ def _patch_in_source(network: Network, spacing_mm: tuple[float, ...]) -> tuple[f
 
 
 def _tiled_box(box: Box, shape: tuple[int, ...], patch: tuple[float, ...]) -> Box:
-    """Return the box along the axes where it saves tiles, and everything along the others.
+    """Return the box, limited to axes where it saves tiles.
 
     Its edges are at least those of a tile. Without the box, the result is nnU-Net's own.
     """
@@ -197,7 +197,7 @@ def _tiles(length: int, edge: float) -> int:
 
 
 def _box(low: FloatArray, high: FloatArray, shape: tuple[int, ...]) -> Box:
-    """Return the voxels between two fractional indices, at least one along each axis."""
+    """Return the voxels between two fractional indices."""
     starts = [
         int(np.clip(np.floor(one), 0, count - 1)) for one, count in zip(low, shape, strict=True)
     ]
@@ -209,7 +209,7 @@ def _box(low: FloatArray, high: FloatArray, shape: tuple[int, ...]) -> Box:
 
 
 def _stored_box(geometry: Geometry, turn: Upright, within: Corners) -> Box:
-    """Return the box of stored voxels, in upright order, between two LPS corners."""
+    """Return the upright box of stored voxels between two corners."""
     corners = np.stack(np.meshgrid(*zip(*within, strict=True)), axis=-1).reshape(-1, 3)
     index = stored_index(geometry, corners)
     stored = _box(index.min(axis=0), index.max(axis=0), geometry.shape)

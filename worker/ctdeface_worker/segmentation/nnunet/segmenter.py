@@ -1,4 +1,4 @@
-"""Segment a face with a network, alone or guided by the geometric rules."""
+"""Segment a face with a network, alone or guided."""
 
 import math
 from dataclasses import dataclass
@@ -38,10 +38,10 @@ SMALLEST_FACE_ML = 20.0
 
 
 class _NetworkSegmenter:
-    """A network that is loaded with the first case and stays in memory."""
+    """A network that is loaded with the first case."""
 
     def __init__(self, name: str, model: Model, *, mirrored: bool = False) -> None:
-        """Check the digest of the files; the network is loaded with the first case.
+        """Check the digest of the files.
 
         Raises:
             ConfigurationError: the files are gone or were changed.
@@ -61,7 +61,9 @@ class _NetworkSegmenter:
 
 
 class NnunetSegmenter(_NetworkSegmenter):
-    """Uses the largest piece of a network's mask and everything in front of it.
+    """Uses a network alone.
+
+    The mask is the largest piece of the network's mask and everything before it.
 
     Such a network knows neither the profile bulky nor ears; the geometric rules add them.
     """
@@ -135,7 +137,7 @@ class GuidedSegmenter(_NetworkSegmenter):
         return FaceMask(face=stored, geometry=volume.geometry, orientation=found.head.orientation)
 
     def combined(self, volume: Volume) -> "GuidedResult":
-        """Combine the masks of the network and of the geometric rules.
+        """Combine network and geometric rules.
 
         Raises:
             FaceNotFound: as `segment`.
@@ -146,7 +148,7 @@ class GuidedSegmenter(_NetworkSegmenter):
         return combine(head, self._proposal(volume, head))
 
     def _proposal(self, volume: Volume, head: HeadAnatomy) -> BoolArray:
-        """Return the network's mask around the body; empty if it finds no face."""
+        """Return the network's mask around the body, possibly empty."""
         from ctdeface_worker.segmentation.nnunet.prediction import (
             canonical_probability,
             stored_mask,
@@ -227,7 +229,7 @@ def face_piece(seen: BoolArray, spacing_mm: float) -> BoolArray:
 
 
 def _in_front(piece: BoolArray, head: HeadAnatomy) -> BoolArray:
-    """Return what is in front of a mask up to the border of the view, without the cavity."""
+    """Return the space before a mask, without the cavity."""
     front = morphology.before(piece)
     front[head.box] &= ~masks.guard(head.tissue, GRID_MM)
     return front

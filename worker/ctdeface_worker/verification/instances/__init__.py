@@ -1,4 +1,4 @@
-"""Prove single files: every difference between input and output must be announced."""
+"""Prove that files differ from their inputs only as announced."""
 
 from ctdeface_worker.verification.instances.comparison import compare_files
 from ctdeface_worker.verification.instances.pixels import ExpectedPixels

@@ -20,7 +20,7 @@ _NESTED_PICTURES = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 def compare_files(
     before: Path, after: Path, pixels: ExpectedPixels, expected: Sequence[ExpectedDifference]
 ) -> tuple[str, ...]:
-    """Prove that a written file differs from its input only as announced.
+    """Compare a written file with its input.
 
     Args:
         before: the input file.
@@ -52,7 +52,7 @@ def compare_files(
 def _unannounced(
     found: Iterable[Difference], expected: Iterable[ExpectedDifference]
 ) -> Iterator[str]:
-    """Yield found differences that were not announced, and announced ones that were not found.
+    """Yield differences that were announced or found, not both.
 
     Group lengths follow from the other differences and are checked on their own.
     """
@@ -69,7 +69,7 @@ def _is_group_length(path: str, kind: DifferenceKind) -> bool:
 
 
 def _wrong_group_lengths(before: ParsedFile, after: ParsedFile) -> Iterator[str]:
-    """Yield group lengths that did not change by as many bytes as their group.
+    """Yield group lengths that do not follow their groups.
 
     The group length of the input may have been wrong.
     """
@@ -109,7 +109,7 @@ def _byte_differences(
 
 
 def _frame_of(file: ParsedFile) -> tuple[bytes, bytes]:
-    """Return the preamble with the prefix, and the bytes after the last element."""
+    """Return the bytes before and after the elements."""
     return file.data[:132], file.data[file.tail :]
 
 
@@ -135,7 +135,7 @@ def _keeps_its_size(difference: ExpectedDifference) -> bool:
 def _remaining_pictures(
     file: ParsedFile, elements: Iterable[ParsedElement], prefix: str
 ) -> Iterator[str]:
-    """Yield every overlay and every nested image that is not blank."""
+    """Yield overlays and nested images that are not blank."""
     for element in elements:
         overlay = element.tag & 0xFF01FFFF == 0x60003000
         picture = overlay or (prefix and element.tag in _NESTED_PICTURES)

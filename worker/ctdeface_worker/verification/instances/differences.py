@@ -1,4 +1,4 @@
-"""List every element that differs between two files, nested and private ones included."""
+"""List all different elements of two files, also nested ones."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -77,7 +77,7 @@ class _Pair(NamedTuple):
         )
 
     def _elements(self, was: ParsedElement, now: ParsedElement, path: str) -> Iterator[Difference]:
-        """Yield the differences inside two sequences, or the difference of two values."""
+        """Yield the differences inside two elements."""
         old, new = items(self.before.data, was), items(self.after.data, now)
         found: list[Difference] = []
         if old is not None and new is not None:

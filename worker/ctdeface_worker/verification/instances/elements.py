@@ -128,7 +128,9 @@ class ParsedFile:
 
 
 def parse(path: Path) -> ParsedFile:
-    """Parse a file, which must have a preamble; nothing about it is guessed.
+    """Parse a file, which must have a preamble.
+
+    Nothing about the file is guessed.
 
     Raises:
         UnreadableInstance: it is missing, damaged or truncated.
@@ -140,7 +142,7 @@ def parse(path: Path) -> ParsedFile:
 
 
 def items(data: bytes, element: ParsedElement) -> list[list[ParsedElement]] | None:
-    """Return the elements of each item, or None for a value that is not a sequence.
+    """Return the elements of each item, None without a sequence.
 
     Values of unknown representation are parsed as well, because many archives write private
     sequences in this way.
@@ -201,7 +203,7 @@ def _inflate(deflated: bytes) -> bytes:
 def _data_set(
     data: bytes, start: int, end: int, encoding: Encoding, only_group: int | None = None
 ) -> tuple[list[ParsedElement], int]:
-    """Return the elements from an offset on, and the offset after the last one.
+    """Return the elements from an offset, and the end offset.
 
     The caller decides whether they end too early.
     """

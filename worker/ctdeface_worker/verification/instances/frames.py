@@ -1,4 +1,4 @@
-"""Check that a compressed frame ends with its image, so that no other image follows it."""
+"""Check that no other image follows a compressed one."""
 
 import re
 import struct
@@ -19,7 +19,7 @@ See ITU-T T.81 section B.1.1 for JPEG and T.87 annex A for JPEG-LS.
 
 
 def is_one_frame(value: bytes, syntax: str, pixels: int) -> bool:
-    """Return whether encapsulated pixel data hold one image, followed by zeros only.
+    """Return whether pixel data hold one image, then zeros only.
 
     The image has 16-bit pixels. It may consist of several fragments, unless it is run-length
     encoded (DICOM PS3.5 sections A.4 and G.2).
@@ -84,7 +84,7 @@ def _is_one_run_length_image(frame: bytes, pixels: int) -> bool:
 
 
 def _run_length_end(frame: bytes, at: int, pixels: int) -> int:
-    """Return the offset after the runs of one byte plane (DICOM PS3.5 annex G)."""
+    """Return the end of a byte plane (DICOM PS3.5 annex G)."""
     made = 0
     while made < pixels and at < len(frame):
         control = frame[at]

@@ -1,4 +1,4 @@
-"""Compare the stored pixel words of an instance before and after."""
+"""Compare the stored pixel words of two instances."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -133,7 +133,7 @@ def _raw(file: ParsedFile) -> bytes:
 
 
 def _words(file: ParsedFile) -> WordArray:
-    """Return the 16-bit words of the image, (row, column), in this machine's byte order."""
+    """Return the 16-bit words (row, column) in native byte order."""
     element = _element(file)
     shape = (file.number(_ROWS), file.number(_COLUMNS))
     if file.number(_BITS_ALLOCATED) != 16:
