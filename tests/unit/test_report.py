@@ -219,6 +219,14 @@ def test_the_page_says_first_what_happened_and_why() -> None:
     }
 
 
+def test_the_page_says_that_removed_ears_are_not_verified() -> None:
+    """The checks of the gate cover the face only."""
+    words = "Ears: removed as asked, not verified by the gate."
+    done = complete().at(State.DONE)
+    assert words not in render(done, {})
+    assert words in render(replace(done, options={**done.options, "ears": True}), {})
+
+
 def test_the_page_holds_its_pictures_and_runs_nothing_of_the_case() -> None:
     """It can be sent as one file; what comes from the case is escaped."""
     page = render(complete().at(State.DONE), {"1.2": b"\x89PNG"})
