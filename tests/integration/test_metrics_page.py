@@ -24,6 +24,7 @@ from ctdeface_worker.service.observer import Outcome
 from ctdeface_worker.verification.check import Check
 from tests.support.required import program
 
+OWN = ("ctdeface_watcher_", "ctdeface_worker_")
 PAGE = (Path(__file__).parents[2] / "docs/reference/metrics.md").read_text(encoding="utf-8")
 
 
@@ -91,14 +92,35 @@ def rows(watcher: CollectorRegistry, worker: CollectorRegistry) -> Iterator[str]
                 {label for sample in family.samples for label in sample.labels} - {"le"}
             )
             shown = name + {"counter": "_total", "info": "_info"}.get(family.type, "")
-            yield f"| `{shown}` | {family.type} | {', '.join(labels) or '–'} | {' and '.join(who)} | {family.documentation} |"
+            yield f"| `{shown}` | {', '.join(labels) or '–'} | {family.documentation} |"
 
 
 def test_the_page_explains_every_metric_and_no_other(
     watcher: CollectorRegistry, worker: CollectorRegistry
 ) -> None:
-    """The table is what the registries say: name, kind, labels, who shows it, meaning."""
+    """The table is what the registries say: name, labels, meaning."""
     assert re.findall(r"^\| `ctdeface_.*$", PAGE, re.MULTILINE) == sorted(rows(watcher, worker))
+
+
+def test_the_page_names_the_histograms_and_what_both_processes_show(
+    watcher: CollectorRegistry, worker: CollectorRegistry
+) -> None:
+    """The rule above the table holds for every metric."""
+    families = {
+        who: {each.name: each for each in registry.collect() if each.name.startswith("ctdeface_")}
+        for who, registry in (("watcher", watcher), ("worker", worker))
+    }
+    histograms = {
+        name.removeprefix(f"ctdeface_{who}_")
+        for who, found in families.items()
+        for name, each in found.items()
+        if each.type == "histogram"
+    }
+    sentence = PAGE.partition("always 1; ")[2].partition(" are histograms")[0]
+    assert set(re.findall(r"`(\w+)`", sentence)) == histograms
+    common = {name for found in families.values() for name in found if not name.startswith(OWN)}
+    both = set(families["watcher"]) & set(families["worker"])
+    assert common - both == {"ctdeface_queue_messages"}
 
 
 @pytest.mark.parametrize("who", ["watcher", "worker"])
