@@ -1,4 +1,4 @@
-"""Deliberately wrong face masks, made from a right one (DESIGN section 10)."""
+"""Deliberately wrong face masks, made from a right one."""
 
 from collections.abc import Iterator
 

@@ -1,8 +1,7 @@
-"""The 25 faults found in the published CT defacing pipeline, and for each that ours does the opposite.
+"""Twenty-five known faults of a published CT defacing pipeline, and the opposite here.
 
-The numbers are those of the field notes, section D. Five runs are shared: reformats with a scout,
-    an awkward axial series, an
-annotated case, a batch of three cases, and a batch whose input folder is itself the case.
+Five runs are shared: reformats with a scout, an awkward axial series, an annotated case, a batch of
+three cases, and a batch whose input folder is itself the case.
 """
 
 import os
