@@ -15,13 +15,13 @@ from tests.support.trial import try_volume
 
 EVENLY, SAMPLE = 12, int(os.environ.get("CTDEFACE_TEST_VOLUMES", "6"))
 REFUSED = {"pt_131", "pt_201"}
-"""Of all 136 volumes 11 are refused; these two of them are among the twelve, and in the suite's sample."""
+"""Refused volumes of the sample; of all 136 volumes, 11 are refused."""
 
 
 def test_a_sample_of_coarse_volumes_is_released_without_facial_skin_and_with_the_whole_brain(
     real_data: Path,
 ) -> None:
-    """All but two known ones are released; where a nose is in view to measure by, at least 98.5 % of the skin is gone, and no brain."""
+    """All but two are released; 98.5 % of the skin and no brain is removed."""
     coarse = names(real_data)[len(HEADS) :]
     every = EVENLY // SAMPLE
     sample = coarse[:: len(coarse) // EVENLY][:EVENLY][every - 1 :: every]

@@ -1,4 +1,4 @@
-"""What the gate finds by its own means, held against the truth of the synthetic head; and axes that the tags exchange."""
+"""The gate's landmarks match the synthetic head, and exchanged axes are refused."""
 
 from itertools import permutations
 
@@ -32,7 +32,7 @@ def test_the_cavity_is_the_brain_of_the_synthetic_head(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [424, 428])
 def test_the_cavity_holds_nothing_of_the_face_behind_closed_bone(seed: int) -> None:
-    """The fossa behind the cheek and the floor of the mouth once did: the brow was taken for too low, and forehead stayed."""
+    """With the fossa behind the cheek in it, the brow was too low and forehead stayed."""
     head = scene(seed, unseen=True)
     canonical = to_canonical(head.volume)
     cavity = mask_to_stored(find_cavity(canonical), canonical, head.volume.geometry)
@@ -41,7 +41,7 @@ def test_the_cavity_holds_nothing_of_the_face_behind_closed_bone(seed: int) -> N
 
 @pytest.mark.parametrize("seed", [5, 199])
 def test_the_cavity_is_whole_where_the_field_of_view_cuts_the_head(seed: int) -> None:
-    """At the sides and behind the cut counts as bone; what is left is all of the brain in view."""
+    """At the sides and behind, the cut counts as bone."""
     assert cavity_like_brain(seed) >= 0.9
 
 
@@ -53,7 +53,7 @@ def test_the_cavity_is_found_where_the_field_of_view_ends_above_its_floor(seed: 
 
 @pytest.mark.parametrize("seed", [131, 152, 200])
 def test_a_mask_that_leaves_the_eyes_is_refused_however_the_head_leans(seed: int) -> None:
-    """The true mask of a head that leans and turns passes; the same without what lies above the tip of the nose does not."""
+    """The true mask of a leaning head passes; its lower half does not."""
     head = scene(seed, unseen=True)
     assert not refused(head.volume, head.face)
     levels = np.flatnonzero(head.face.any(axis=(1, 2)))
@@ -83,7 +83,7 @@ def refused(volume: Volume, face: BoolArray) -> list[str]:
 def test_a_head_whose_tags_swap_axes_is_never_defaced_at_the_wrong_place(
     order: tuple[int, int, int],
 ) -> None:
-    """Whatever patient axes the tags exchange: either the anatomy contradicts them at once, or the gate refuses what came of it."""
+    """Either the anatomy contradicts the axes, or the gate refuses the result."""
     volume = small_head().volume
     affine = volume.geometry.affine_lps.copy()
     affine[:3] = affine[list(order)]

@@ -1,4 +1,4 @@
-"""The geometric segmenter finds the face of every head it should, leaves the brain alone, and knows when there is no face."""
+"""The geometric segmenter finds faces, spares the brain, and reports missing faces."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +24,10 @@ from tests.support.cases import small_head
 FILL_HU = -1000.0
 TISSUE_HU = -300.0
 UPRIGHT_DICE, TURNED_DICE = 0.75, 0.55
-"""The truth follows bone and hull behind the face, a mask rays: they differ most under the jaw, and more so where it is turned away."""
+"""Smallest Dice with the truth, which follows bone and hull, whereas a mask follows rays.
+
+They differ most under the jaw, and more in turned heads.
+"""
 
 
 @cache
@@ -85,7 +88,7 @@ def segmented(
 
 
 def test_a_head_that_is_cut_on_three_sides_has_all_its_cavity_and_an_orbit() -> None:
-    """At the border of a narrow field the cut counts as bone; of no more than the top of a cavity the orbits lie far below."""
+    """At the border of a narrow field the cut counts as bone."""
     head = scene(112, unseen=True)
     found = find_head(head.volume)
     cavity = mask_to_stored(
@@ -96,7 +99,7 @@ def test_a_head_that_is_cut_on_three_sides_has_all_its_cavity_and_an_orbit() -> 
 
 
 def test_the_brow_is_found_far_below_the_top_of_a_cavity_of_which_little_is_known() -> None:
-    """Open rings of bone leave only the uppermost part; the orbits lie where they lie."""
+    """Open rings of bone leave only the upper part of the cavity."""
     found = find_head(small_head().volume)
     low = found.skull.highest - 5
     little = replace(found, skull=replace(found.skull, lowest=low))
@@ -104,7 +107,7 @@ def test_the_brow_is_found_far_below_the_top_of_a_cavity_of_which_little_is_know
 
 
 def test_in_coarse_voxels_skin_goes_deep_even_where_bone_is_near() -> None:
-    """There bone looks like skin, between slices as between pixels; in finer ones the outermost voxels are enough."""
+    """In coarse voxels bone looks like skin; in fine ones the outermost voxels are enough."""
     thick, thin = (find_head(coarse(slice_mm).volume) for slice_mm in (5.0, 3.0))
     assert thick.bare_depth_mm == thick.least_depth_mm == thin.least_depth_mm
     assert thin.bare_depth_mm < thin.least_depth_mm / 2
@@ -113,7 +116,7 @@ def test_in_coarse_voxels_skin_goes_deep_even_where_bone_is_near() -> None:
 
 
 def test_where_the_view_cuts_the_jaw_its_lowest_bone_does_not_raise_the_top_of_the_mask() -> None:
-    """A chin in view tells how high a face goes; the edge of the view does not."""
+    """A chin in view determines the height of the face; the edge of the view does not."""
     found = find_face(find_head(cut_head(bottom_mm=-50.0).volume))
     assert found.chin is not None
     rows = masks.face_slices(found, 200, GRID_MM)
@@ -121,7 +124,7 @@ def test_where_the_view_cuts_the_jaw_its_lowest_bone_does_not_raise_the_top_of_t
 
 
 def around(found: HeadAnatomy) -> list[tuple[int, int]]:
-    """Return how many voxels of the whole grid lie before and behind the part around the body."""
+    """Return the voxels of the whole grid before and behind the part around the body."""
     starts = [part.start or 0 for part in found.box]
     return [
         (start, whole - start - part)
@@ -152,7 +155,7 @@ def dice(one: BoolArray, other: BoolArray) -> float:
 def refusals(
     volume: Volume, face: BoolArray, *, profile: Profile = Profile.SOFT_TISSUE
 ) -> list[str]:
-    """Deface a volume and return what the gate says against it."""
+    """Deface a volume and return the failed checks."""
     hu = np.where(face, np.float32(FILL_HU), volume.hu)
     after = Volume(hu=hu, valid=volume.valid, geometry=volume.geometry)
     checks = verify_volume(volume, after, face, profile=profile)
@@ -170,7 +173,7 @@ def check(head: Phantom, least_dice: float) -> None:
 
 @pytest.mark.parametrize("name", UPRIGHT)
 def test_the_face_is_found_however_the_head_is_scanned(name: str) -> None:
-    """Cut by the field of view, with things beside and before it, tilted or coarse: the gate passes and the brain is whole."""
+    """For cut, covered, tilted or coarse heads the gate passes and the brain is whole."""
     check(UPRIGHT[name](), UPRIGHT_DICE)
 
 
@@ -186,7 +189,7 @@ def test_the_face_is_found_wherever_the_head_looks(name: str) -> None:
     ids=["bare", "tube and mask"],
 )
 def test_everything_in_front_of_the_face_goes(dressed: Callable[[], Phantom]) -> None:
-    """From the border of the image to the first skin nothing is left, tubes and masks included; a voxel beside the nose may."""
+    """Everything between image border and skin is removed, except single voxels beside the nose."""
     head = dressed()
     face = segmented(head.volume).face
     z, _, x = positions(head.volume)
@@ -233,7 +236,7 @@ def test_the_bulky_profile_takes_the_eyes() -> None:
 
 
 def test_the_bulky_surface_is_smooth() -> None:
-    """Below the brow nothing stands out of what is left: neighboring rays end within 6 mm of each other, but for a pore."""
+    """Below the brow neighboring rays end within 6 mm of each other, except for a pore."""
     head = small_head()
     bulky = segmented(head.volume, profile=Profile.BULKY).face
     z, _, x = positions(head.volume)
@@ -244,7 +247,7 @@ def test_the_bulky_surface_is_smooth() -> None:
 
 
 def test_ears_go_only_when_asked_for() -> None:
-    """Beside the head, at the height of the ears, the mask holds tissue with the option and none without it."""
+    """At the height of the ears, only the mask with the option holds tissue beside the head."""
     head = small_head()
     z, y, x = positions(head.volume)
     behind = (np.abs(z - 5) < 30) & (np.abs(y - 18) < 12) & (np.abs(x) > 80)
@@ -286,7 +289,7 @@ def test_no_face_is_found_where_there_is_none(make: Callable[[], Volume]) -> Non
 def test_wrong_axes_are_told_by_the_anatomy(
     turn: tuple[int, int, int], cut: dict[str, float]
 ) -> None:
-    """Even where the field of view holds a part of the head only, nothing is removed at the wrong place."""
+    """Nothing is removed at the wrong place, even if only a part of the head is in view."""
     volume = cut_head(**cut).volume
     affine = np.diag([*turn, 1.0]) @ volume.geometry.affine_lps
     flip = slice(None, None, int(np.prod(turn)))  # slices rise along the normal

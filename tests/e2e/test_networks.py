@@ -1,4 +1,4 @@
-"""Networks in the pipeline: what nnU-Net itself would say, whatever the axes, and what the gate and geometry make of a poor one."""
+"""Networks in the pipeline agree with nnU-Net, and poor ones are corrected or refused."""
 
 import json
 from dataclasses import replace
@@ -49,7 +49,7 @@ def phantom() -> Phantom:
 
 @pytest.fixture(scope="module")
 def poor(tmp_path_factory: pytest.TempPathFactory, phantom: Phantom) -> Model:
-    """A network that learned one head by heart for a few seconds, on a 6 mm grid: about right, and not good enough."""
+    """A network overfitted to one head on a 6 mm grid: about right, not good enough."""
     return model_of(fitted_model(tmp_path_factory.mktemp("poor"), phantom.volume, phantom.face))
 
 
@@ -67,7 +67,7 @@ def everywhere(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
 def test_a_network_of_others_gives_to_the_voxel_what_the_official_way_gives(
     tmp_path: Path, transposed: list[int], folds: int, mirrored: bool
 ) -> None:
-    """Same labels as nnUNetPredictor from the model's folder, with one fold and two, transposed plans and mirror images."""
+    """Labels equal those of nnUNetPredictor, for several folds, transposed plans and mirroring."""
     import torch
 
     from ctdeface_worker.segmentation.nnunet.network import load_network, quiet
@@ -126,7 +126,7 @@ def cube(shape: tuple[int, int, int]) -> Volume:
 def test_slices_of_another_direction_are_shown_to_the_network_upright(
     tmp_path: Path, axes: tuple[int, int, int], flips: tuple[int, ...]
 ) -> None:
-    """The same scan stored as coronal or sagittal slices, or turned in the plane, gets the same mask."""
+    """Coronal, sagittal or rotated storage of a scan gives the same mask."""
     from ctdeface_worker.segmentation.nnunet.network import load_network
     from ctdeface_worker.segmentation.nnunet.prediction import stored_mask
 
@@ -156,7 +156,7 @@ def stored_differently(
 
 
 def test_only_the_part_where_a_head_can_be_is_looked_at(tmp_path: Path) -> None:
-    """Of a long scan nothing is marked farther from the box than what fills up a tile of 32 slices."""
+    """In a long scan nothing is marked outside the box, extended to one tile."""
     from ctdeface_worker.segmentation.nnunet.network import load_network
     from ctdeface_worker.segmentation.nnunet.prediction import stored_mask
 
@@ -195,7 +195,7 @@ def test_a_network_that_knows_no_chin_is_refused_by_the_gate(
 def test_the_same_network_with_geometry_over_it_is_repaired_and_released(
     tmp_path: Path, poor: Model
 ) -> None:
-    """The whole pipeline on a DICOM case: released, and the report names network, digest and origin."""
+    """A released DICOM case, whose report names network, digest and origin."""
     from ctdeface_worker.segmentation.nnunet.segmenter import GuidedSegmenter
 
     segmenter = GuidedSegmenter("network", poor)
@@ -211,7 +211,7 @@ def test_the_same_network_with_geometry_over_it_is_repaired_and_released(
 
 
 def test_in_thick_slices_the_skin_between_them_is_gone_as_well() -> None:
-    """A look between two of 5.4 mm met the bone that the network that ships leaves in one of them, too gray for bone: 6 % of one level."""
+    """The shipped network leaves gray bone in slices of 5.4 mm, which rays meet as skin."""
     trial = try_volume(
         "thick", scene(6072, unseen=True, clinical=True).volume, segmenter_named("network")
     )
@@ -221,7 +221,7 @@ def test_in_thick_slices_the_skin_between_them_is_gone_as_well() -> None:
 def test_an_installed_network_runs_in_the_warm_child_of_the_command(
     tmp_path: Path, poor: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Install, choose, deface: with the bulky rules over it even a poor one is released, and the report names it."""
+    """With the profile bulky even a poor network is released, and the report names it."""
     monkeypatch.setenv("CTDEFACE_MODELS__FOLDER", str(tmp_path / "models"))
     monkeypatch.setenv("CTDEFACE_DEFACE__SEGMENTER", "nnunet:poor")
     assert main(["model", "install", "poor", "--from", str(poor.folder)]) == 0
@@ -254,7 +254,7 @@ def test_an_installed_network_runs_in_the_warm_child_of_the_command(
 def test_wrong_proposals_are_repaired_or_refused_and_never_taken_as_they_are(
     phantom: Phantom, poor: Model
 ) -> None:
-    """Each deliberately wrong mask as the network's opinion: what comes out takes all that geometry takes, or nothing comes out."""
+    """For each deliberately wrong proposal the mask includes the geometric one, or is refused."""
     from ctdeface_worker.segmentation.nnunet.segmenter import GuidedSegmenter, combine
 
     found = GuidedSegmenter("network", poor).combined(phantom.volume)
@@ -279,10 +279,10 @@ def test_wrong_proposals_are_repaired_or_refused_and_never_taken_as_they_are(
     assert decide(replace(pair, network=pair.geometric)).verdict is Verdict.AGREED
 
 
-def test_a_network_says_where_a_turned_face_looks_unless_the_difference_is_small_or_the_place_absurd(
+def test_a_network_corrects_the_direction_of_a_face_by_more_than_a_small_angle(
     phantom: Phantom, poor: Model
 ) -> None:
-    """Twenty degrees that geometry is wrong by are put right, five are not, and nothing on the side of the head is followed."""
+    """Twenty degrees are corrected, five are not, and a mask beside the head is ignored."""
     from ctdeface_worker.segmentation.geometric import mask as masks
     from ctdeface_worker.segmentation.nnunet.segmenter import GuidedSegmenter
 
@@ -318,7 +318,7 @@ def test_bulky_and_ears_add_what_the_geometric_rules_take(phantom: Phantom, poor
 
 
 def test_a_network_that_finds_nothing_makes_no_mask(tmp_path: Path, phantom: Phantom) -> None:
-    """By itself it says that there is no face; with geometry over it the two disagree."""
+    """Alone it finds no face; with the geometric rules the two disagree."""
     import torch
 
     from ctdeface_worker.segmentation.nnunet.segmenter import GuidedSegmenter, NnunetSegmenter
@@ -353,7 +353,7 @@ def test_a_network_is_loaded_once_for_many_cases(
 def test_the_canonical_mask_follows_the_probabilities_between_the_voxels(
     phantom: Phantom, poor: Model
 ) -> None:
-    """A coarse network's border runs between its voxels: the stored mask is finer than the 3 mm blocks of its nearest neighbors."""
+    """The border of a coarse network's mask is interpolated between its voxels."""
     from ctdeface_worker.segmentation.geometric.head import face_bounds_lps, find_head
     from ctdeface_worker.segmentation.nnunet.network import load_network
     from ctdeface_worker.segmentation.nnunet.prediction import canonical_probability

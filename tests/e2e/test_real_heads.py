@@ -1,4 +1,4 @@
-"""The real DICOM heads through the command that users run: what must be released is, and what the tests' own measure says about it."""
+"""Real DICOM heads through the command, measured by the tests' own measure."""
 
 import hashlib
 import json
@@ -81,7 +81,7 @@ def volume_of(folder: Path) -> Volume:
 
 
 def test_the_heads_are_released_and_the_phantom_without_soft_tissue_is_not(batch: Batch) -> None:
-    """Four cases lie in OUT, the fifth has a report with its reason, and the exit code says that one was refused."""
+    """Four cases are in OUT; the fifth has a report, and the exit code shows a refusal."""
     assert sorted(path.name for path in batch.root_out.iterdir()) == sorted(HEADS)
     assert batch.exit_code == 1
     refused = batch.report(PHANTOM)
@@ -98,7 +98,7 @@ def test_the_heads_are_released_and_the_phantom_without_soft_tissue_is_not(batch
 
 @pytest.mark.parametrize("case", HEADS)
 def test_facial_skin_is_gone_by_the_measure_of_the_tests(batch: Batch, case: str) -> None:
-    """At least 99 % of the rays from the front meet no old skin any more, and few are too bright to count."""
+    """At least 99 % of the frontal rays no longer meet skin, and few are too bright."""
     skin = facial_skin(
         volume_of(batch.root_in / case),
         volume_of(batch.root_out / case),
@@ -112,7 +112,7 @@ def test_facial_skin_is_gone_by_the_measure_of_the_tests(batch: Batch, case: str
 
 @pytest.mark.parametrize("case", HEADS)
 def test_header_bytes_are_identical_but_for_the_listed_differences(batch: Batch, case: str) -> None:
-    """Without its pixel data each file is byte for byte the input; none of these cases needs another difference."""
+    """Apart from pixel data each file equals its input to the byte."""
     for before, after, entry in batch.pairs(case):
         assert hashlib.sha256(after.read_bytes()).hexdigest() == entry["output_sha256"]
         assert {(each["path"], each["kind"]) for each in entry["differences"]} <= {
@@ -125,7 +125,7 @@ def test_header_bytes_are_identical_but_for_the_listed_differences(batch: Batch,
 def test_stored_values_change_to_the_fill_and_the_brain_is_untouched(
     batch: Batch, case: str
 ) -> None:
-    """Whatever changed holds one value per slice, far below tissue, and no voxel of the cavity is among it."""
+    """Changed voxels have one value per slice, far below tissue, and none is in the cavity."""
     changed = 0
     for before, after, _ in batch.pairs(case):
         old, new = pydicom.dcmread(before), pydicom.dcmread(after)
@@ -144,7 +144,7 @@ def test_stored_values_change_to_the_fill_and_the_brain_is_untouched(
 
 
 def head_and_tail(file: Path) -> tuple[bytes, bytes]:
-    """Bytes before and after the value of the pixel data, where pydicom says it lies."""
+    """Return the bytes before and after the value of the pixel data."""
     raw = pydicom.dcmread(file).get_item("PixelData")
     assert isinstance(raw, RawDataElement)
     content = file.read_bytes()

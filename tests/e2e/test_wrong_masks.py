@@ -1,4 +1,4 @@
-"""The gate lets the right mask pass and refuses every deliberately wrong one, on each real head and on the synthetic one."""
+"""The gate passes right masks and refuses deliberately wrong ones, on real and synthetic heads."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +66,7 @@ def failures(head: Head, face: BoolArray) -> list[str]:
 def test_the_right_mask_passes_and_every_wrong_one_is_refused(
     heads: dict[str, Head], name: str
 ) -> None:
-    """Shifted in six directions, mirrored, halved, without chin, thin, peeled, empty, everything, and every other patient's."""
+    """Shifted, mirrored, halved, thin, peeled, empty, everything, another patient's."""
     head = heads[name]
     assert failures(head, head.face) == []
     wrong = dict(wrong_masks(head.volume, head.face))
@@ -85,7 +85,7 @@ def test_the_right_mask_passes_and_every_wrong_one_is_refused(
 def test_a_face_under_a_cloth_goes_with_it_or_the_mask_is_refused(
     heads: dict[str, Head], name: str, gap: int, thick: int
 ) -> None:
-    """Whether it lies on the skin, where it is the first surface from the front and the face the next, or is held off it."""
+    """The cloth is on the skin or held off it."""
     bare = heads[name]
     volume, right = draped(bare.volume, bare.face, gap=gap, thick=thick)
     head = Head(volume=volume, face=right, examination=examine_input(volume))
@@ -101,7 +101,7 @@ def test_a_face_under_a_cloth_goes_with_it_or_the_mask_is_refused(
 def test_behind_a_cloth_that_is_joined_to_the_head_nothing_can_be_proven(
     heads: dict[str, Head], gap: int
 ) -> None:
-    """Such a cloth is the patient to the gate: what lies behind it is seen by the air before it, and its bone is too far."""
+    """To the gate the cloth is the patient, and the bone behind it is too deep."""
     bare = heads[SYNTHETIC]
     volume, right = hung(bare.volume, bare.face, gap=gap, thick=2)
     head = Head(volume=volume, face=right, examination=examine_input(volume))

@@ -1,4 +1,4 @@
-"""`ctdeface model`: networks come from folders, zip files and links, whole or not at all, and run only as they were installed."""
+"""`ctdeface model` installs networks completely or not at all, and detects changes."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ from tests.support.networks import (
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder as somebody may hand it over: some levels deep, with files that are not needed."""
+    """A model folder some levels deep, with files that are not needed."""
     root = tiny_model(
         tmp_path_factory.mktemp("given")
         / "results/Dataset001_Face/nnUNetTrainer__nnUNetPlans__3d_fullres",
@@ -61,7 +61,7 @@ def zipped(folder: Path, file: Path) -> Path:
 def test_a_model_goes_through_list_install_verify_and_use(
     tiny: Path, store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each action says what there is to know, and the one in use is marked."""
+    """Each action prints its result, and the network in use is marked."""
     assert main(["model", "list"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("shipped ")
@@ -117,7 +117,7 @@ def test_the_right_digest_makes_the_origin_verified_and_a_wrong_one_installs_not
 def test_a_model_that_was_changed_is_not_used(
     tiny: Path, store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One byte less in the plans: choosing it is an error with exit code 78, and verify says which one is wrong."""
+    """With one byte less in the plans it cannot be chosen, and verify reports it."""
     model = install(InstallRequest(name="mine", source=str(tiny)), store)
     plans = model.folder / "plans.json"
     plans.write_text(plans.read_text().replace(" ", "", 1))
@@ -130,20 +130,25 @@ def test_a_model_that_was_changed_is_not_used(
 def test_a_model_that_is_changed_between_choice_and_first_case_is_not_loaded(
     tiny: Path, store: Path
 ) -> None:
-    """The digest is held against the files again when the network is loaded."""
+    """The digest is checked again when the network is loaded."""
     segmenter = segmenter_named(
         "nnunet:mine", install(InstallRequest(name="mine", source=str(tiny)), store).folder.parent
     )
     (store / "mine/fold_0/checkpoint_final.pth").write_bytes(b"something else")
     with pytest.raises(ConfigurationError, match="not those that were installed"):
-        segmenter._network  # type: ignore[attr-defined]
+        _ = segmenter._network  # type: ignore[attr-defined]
 
 
 def test_choosing_a_network_loads_no_torch(tiny: Path, store: Path) -> None:
-    """The parent of the warm child holds the files against their digest and leaves the rest to the child."""
+    """The parent process checks the digest only; the child loads the network."""
     install(InstallRequest(name="mine", source=str(tiny)), store)
-    script = "import sys; from pathlib import Path; from ctdeface_worker.segmentation.choice import segmenter_named as named; "
-    script += "named('nnunet:mine', Path(sys.argv[1])); print('torch' in sys.modules)"
+    script = """
+import sys
+from pathlib import Path
+from ctdeface_worker.segmentation.choice import segmenter_named
+segmenter_named('nnunet:mine', Path(sys.argv[1]))
+print('torch' in sys.modules)
+"""
     done = subprocess.run(
         [sys.executable, "-c", script, store], capture_output=True, text=True, check=True
     )
@@ -151,7 +156,7 @@ def test_choosing_a_network_loads_no_torch(tiny: Path, store: Path) -> None:
 
 
 def test_a_checkpoint_with_a_program_is_not_installed(tmp_path: Path, store: Path) -> None:
-    """The model is built once before it is installed, so what is unsafe never gets into the store."""
+    """The network is built before it is installed, so unsafe files never reach the store."""
     made = tiny_plans()
     write_checkpoint(write_plans(tmp_path / "bad", made), network_of(made), extra=pytest.fail)
     with pytest.raises(ConfigurationError, match="nothing in it was executed"):
@@ -160,7 +165,7 @@ def test_a_checkpoint_with_a_program_is_not_installed(tmp_path: Path, store: Pat
 
 
 def test_a_model_of_another_digest_is_not_even_read(tmp_path: Path, store: Path) -> None:
-    """Its weights would be refused as well; the digest is what is said, for it comes first."""
+    """Its weights would be refused as well, but the digest is checked first."""
     damaged = tiny_model(tmp_path / "damaged")
     (damaged / "fold_0/checkpoint_final.pth").write_bytes(b"no checkpoint")
     with pytest.raises(ConfigurationError, match="another digest"):
@@ -219,7 +224,7 @@ def test_what_cannot_be_installed_is_refused_with_a_reason(
 
 
 def test_a_folder_with_several_models_names_them(tiny: Path, store: Path, tmp_path: Path) -> None:
-    """The person chooses, not the order of the names."""
+    """The user chooses, not the order of the names."""
     for name in ("one", "two"):
         copytree(tiny, tmp_path / "many" / name)
     with pytest.raises(ConfigurationError, match="one, two"):
@@ -234,7 +239,7 @@ def test_a_folder_with_several_models_names_them(tiny: Path, store: Path, tmp_pa
 
 
 class _Server(BaseHTTPRequestHandler):
-    """Serves one file; the first answer breaks off in the middle, later ones begin where they are asked to."""
+    """Serves one file; the first response ends in the middle, later ones honor the range."""
 
     content = b""
     asked: tuple[str | None, ...] = ()
@@ -284,7 +289,7 @@ def large_zip(tiny: Path, tmp_path: Path) -> bytes:
 
 
 def test_a_download_that_breaks_off_goes_on_where_it_stood(large_zip: bytes, store: Path) -> None:
-    """The first answer ends in the middle, the next request asks for the rest; nothing but the model stays."""
+    """The next request asks for the rest; nothing but the model remains."""
     with served(large_zip) as (link, server):
         model = install(InstallRequest(name="mine", source=link), store)
         assert server.asked[0] is None
@@ -306,13 +311,13 @@ def test_a_download_that_came_whole_and_is_no_good_is_fetched_anew(
 
 
 def test_without_a_way_to_the_link_the_error_says_what_to_do(store: Path) -> None:
-    """One line: it cannot be fetched, and how to install it without a network."""
+    """It names the failure and how to install without a network connection."""
     with pytest.raises(ConfigurationError, match=r"cannot be downloaded .* --from PATH"):
         install(InstallRequest(name="mine", source="http://127.0.0.1:9/model.zip"), store)
 
 
 def test_names_of_segmenters_that_lead_nowhere_are_refused(store: Path) -> None:
-    """No such kind, no such model, a path for a name; and `network` where none ships says what to do instead."""
+    """Unknown kinds, unknown models and paths are refused, and a missing network too."""
     for name in (
         "magic",
         "nnunet",
@@ -332,7 +337,7 @@ def test_names_of_segmenters_that_lead_nowhere_are_refused(store: Path) -> None:
 
 
 def test_what_ships_is_small_whole_and_without_pickles(tmp_path: Path) -> None:
-    """Packing makes a model with digest and record; the one in this build, if any, has at most 10 MB."""
+    """A packed model has digest and record; the shipped one has at most 10 MB."""
     made = tiny_plans()
     write_safetensors(
         write_plans(tmp_path / "trained", made) / "fold_0/weights.safetensors", network_of(made)

@@ -1,4 +1,4 @@
-"""Proof that the pinned nnunetv2 and the CPU build of torch work together, without torchvision (docs/decisions/0002)."""
+"""The pinned nnunetv2 and the CPU build of torch work without torchvision (decision 0002)."""
 
 from importlib import metadata
 from typing import Any
@@ -8,6 +8,7 @@ import pytest
 
 SPACING_MM = (2.0, 2.0, 2.0)
 PATCH = (16, 16, 16)
+NETWORK = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
 
 PLANS: dict[str, Any] = {
     "dataset_name": "Dataset001_Tiny",
@@ -62,7 +63,7 @@ PLANS: dict[str, Any] = {
                 "force_separate_z": None,
             },
             "architecture": {
-                "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+                "network_class_name": NETWORK,
                 "arch_kwargs": {
                     "n_stages": 2,
                     "features_per_stage": [4, 8],

@@ -1,4 +1,4 @@
-"""Weights are read without running what a file may hold, and only networks of nnU-Net's own layers are built."""
+"""Weights are read without executing them, and only nnU-Net's own layers are built."""
 
 import json
 import os
@@ -50,7 +50,10 @@ with torch.no_grad():
 trainer.on_epoch_end()
 trainer.save_checkpoint(str(root / "checkpoint_final.pth"))
 """
-"""One epoch of two steps with nnU-Net's own trainer, in a process of its own: nnU-Net reads its folders from the environment."""
+"""One epoch of two steps with nnU-Net's own trainer.
+
+It runs in its own process, because nnU-Net reads its folders from the environment.
+"""
 
 
 class Program:
@@ -122,7 +125,7 @@ def test_a_checkpoint_that_holds_a_program_is_refused_and_does_not_run_it(tmp_pa
 )
 @pytest.mark.parametrize("name", ["checkpoint_final.pth", "model.safetensors"])
 def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
-    """Either form, whatever is wrong with it, is an error that names the file."""
+    """For either form the error names the file."""
     from ctdeface_worker.segmentation.nnunet.weights import read_weights
 
     (tmp_path / name).write_bytes(content)
@@ -131,7 +134,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes) ->
 
 
 def test_a_checkpoint_with_changed_bytes_is_refused_in_words(tmp_path: Path) -> None:
-    """The reader of pickles falls over damage in many ways; none is a traceback."""
+    """Damage makes the pickle reader fail in many ways; none is a traceback."""
     from ctdeface_worker.segmentation.nnunet.weights import read_weights
 
     file = write_checkpoint(tmp_path, network_of(tiny_plans()))
@@ -208,7 +211,7 @@ def test_plans_that_would_fail_with_the_first_scan_are_refused(
 def test_a_description_that_fits_no_network_is_refused(
     tmp_path: Path, described: dict[str, Any], why: str
 ) -> None:
-    """In words, whatever is wrong with it."""
+    """The error is a sentence for any fault."""
     from ctdeface_worker.segmentation.nnunet.network import load_network
 
     made = tiny_plans()
@@ -242,7 +245,7 @@ SYSTEM = "torch.nn.parallel.distributed.os.system"
 
 @pytest.mark.parametrize("where", ["nonlin", "network_class_name"])
 def test_plans_that_name_anything_but_a_layer_are_refused(tmp_path: Path, where: str) -> None:
-    """A name within torch.nn that leads on to the operating system is not called."""
+    """A name within torch.nn that refers to the operating system is not called."""
     from ctdeface_worker.segmentation.nnunet.network import load_network
 
     assert callable(pydoc.locate(SYSTEM)), "the name leads nowhere: this test shows nothing"
@@ -314,7 +317,7 @@ def test_the_face_is_the_label_of_that_name_or_the_only_one(
 
 
 def test_the_threads_are_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OMP_NUM_THREADS, which the worker sets for its children, is what torch works with after loading."""
+    """After loading, torch uses OMP_NUM_THREADS, which the worker sets for its children."""
     import torch
 
     from ctdeface_worker.segmentation.nnunet.network import load_network

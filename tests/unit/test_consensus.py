@@ -1,4 +1,4 @@
-"""What becomes of a network's mask beside the geometric one: taken, mended, joined with it, or refused."""
+"""A network's mask is used, mended, joined with the geometric mask, or refused."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ def box(z: tuple[int, int], y: tuple[int, int], x: tuple[int, int]) -> BoolArray
 
 
 def usual() -> MaskPair:
-    """A body from row 10 on, whose first six rows are face by both, and may be removed; the middle of the face is narrower."""
+    """Return a body from row 10 on, with six rows of face in both masks."""
     core = np.zeros((SHAPE[0], SHAPE[2]), dtype=bool)
     core[5:15, 12:28] = True
     return MaskPair(
@@ -40,7 +40,7 @@ def usual() -> MaskPair:
 
 
 def test_where_both_agree_the_mask_is_the_network_s_and_in_front_the_geometric_one_s() -> None:
-    """In the body it is the network's to the voxel; the air before it goes up to the border."""
+    """In the body it equals the network's; the air before it is removed up to the border."""
     given_ = usual()
     network = given_.network.copy()
     network[4, 15, 10:30] = False
@@ -50,10 +50,8 @@ def test_where_both_agree_the_mask_is_the_network_s_and_in_front_the_geometric_o
     assert decision.mask[4:16, 0:10, 10:30].all()
 
 
-def test_a_gap_in_the_middle_of_the_face_is_mended_with_the_geometric_mask_and_nothing_else_is_touched() -> (
-    None
-):
-    """A nostril that the network missed goes as deep as skin must, with a little around it; beside it the mask stays the network's."""
+def test_only_a_gap_in_the_middle_of_the_face_is_mended_with_the_geometric_mask() -> None:
+    """A missed nostril is removed to the depth of skin; beside it the network's mask stays."""
     given_ = usual()
     network = given_.network & ~box((4, 16), (15, 16), (10, 30)) & ~box((9, 10), (8, 16), (20, 22))
     decision = decide(replace(given_, network=network))
@@ -66,7 +64,7 @@ def test_a_gap_in_the_middle_of_the_face_is_mended_with_the_geometric_mask_and_n
 
 
 def test_skin_that_is_left_on_the_forehead_is_mended_and_not_held_against_the_network() -> None:
-    """Where a forehead begins is a matter of opinion; where geometry has it end, none of its skin stays."""
+    """The upper end of a face is not well defined; below that of geometry no skin stays."""
     given_ = usual()
     front = given_.core.copy()
     front[15:16, 12:28] = True
@@ -78,7 +76,7 @@ def test_skin_that_is_left_on_the_forehead_is_mended_and_not_held_against_the_ne
 
 
 def test_high_on_the_forehead_gaps_are_mended_only_near_the_network_s_mask() -> None:
-    """Where geometry takes the whole vault for forehead, the network's face is not made to go up there."""
+    """Geometry may mark the whole vault as forehead; the network's mask is not extended so far."""
     given_ = usual()
     core, front = np.zeros((2, SHAPE[0], SHAPE[2]), dtype=bool)
     core[5:10, 12:28] = front[5:20, 12:28] = True
@@ -98,7 +96,7 @@ def test_high_on_the_forehead_gaps_are_mended_only_near_the_network_s_mask() -> 
 
 
 def test_where_voxels_are_coarse_the_outermost_ones_go_even_when_they_hold_bone() -> None:
-    """A voxel of 4 mm with skin and bone in it looks like skin from outside; beside the face bone stays."""
+    """A voxel of 4 mm with skin and bone looks like skin; beside the face bone stays."""
     given_ = replace(
         usual(), bone=box((0, 20), (11, 36), (4, 36)), network=box((4, 16), (8, 11), (10, 30))
     )
@@ -111,7 +109,7 @@ def test_where_voxels_are_coarse_the_outermost_ones_go_even_when_they_hold_bone(
 
 
 def test_a_ray_that_ends_on_bone_is_no_gap() -> None:
-    """Where skin lies on bone the network need not go deeper."""
+    """Where skin is on bone the network need not go deeper."""
     given_ = usual()
     network = given_.network & ~box((9, 10), (12, 16), (20, 22))
     bone = given_.bone | box((9, 10), (12, 20), (20, 22))
@@ -119,10 +117,8 @@ def test_a_ray_that_ends_on_bone_is_no_gap() -> None:
     assert decide(replace(given_, network=network, bone=bone)).verdict is Verdict.AGREED
 
 
-def test_a_film_of_flesh_that_is_left_on_bone_goes_as_well_and_flesh_without_bone_behind_it_stays() -> (
-    None
-):
-    """One voxel, as far as a network cannot tell flesh from bone; two are the network's decision."""
+def test_a_film_of_flesh_on_bone_is_removed_and_flesh_without_bone_stays() -> None:
+    """A network cannot separate flesh and bone within one voxel; two voxels are its decision."""
     given_ = usual()
     network = given_.network & ~box((4, 16), (15, 16), (10, 30))
     bone = given_.bone | box((4, 16), (16, 20), (10, 20))
@@ -144,7 +140,7 @@ def test_beside_the_middle_of_the_face_the_network_says_where_it_ends() -> None:
 
 
 def test_a_network_that_leaves_much_of_the_skin_is_joined_with_the_geometric_mask() -> None:
-    """A chin that the network missed goes with the whole geometric mask, and what only the network has goes too."""
+    """With a missed chin both masks are removed completely."""
     given_ = usual()
     network = given_.network | box((4, 16), (16, 18), (12, 28))
     network[4:7] = False
@@ -165,7 +161,7 @@ def test_a_network_that_goes_deeper_everywhere_is_taken_only_within_the_safe_zon
 def test_what_a_network_marks_below_the_zone_is_no_contradiction_and_goes_as_far_as_is_safe() -> (
     None
 ):
-    """A third of it lies under the chin, as in a thick neck: both masks together, and what the reach allows besides."""
+    """With a third below the chin, both masks are removed as far as the reach allows."""
     given_ = replace(
         usual(), zone=box((6, 18), (0, 20), (6, 34)), geometric=box((6, 16), (0, 16), (10, 30))
     )
@@ -176,7 +172,7 @@ def test_what_a_network_marks_below_the_zone_is_no_contradiction_and_goes_as_far
 
 
 def test_cloth_before_skin_that_goes_below_the_zone_goes_with_it() -> None:
-    """A mask over chin and neck that touches the head is body for geometry, and no face for a network; left there, it keeps their shape."""
+    """A cloth on chin and neck would keep their shape, though a network does not mark it."""
     cloth = box((0, 4), (4, 6), (10, 30))
     given_ = replace(usual(), zone=box((4, 18), (0, 20), (6, 34)))
     given_ = replace(given_, body=given_.body | cloth, network=box((3, 16), (8, 16), (10, 30)))
@@ -187,7 +183,7 @@ def test_cloth_before_skin_that_goes_below_the_zone_goes_with_it() -> None:
 
 
 def test_no_face_is_removed_from_behind() -> None:
-    """Skin beside the middle of the face that a network spares, and takes what lies behind it, goes too; what it spares whole stays."""
+    """Skin is removed if the network marks tissue behind it, and stays otherwise."""
     given_ = usual()
     network = given_.network & ~box((4, 16), (8, 12), (28, 30)) & ~box((4, 16), (8, 16), (10, 12))
     mask = decide(replace(given_, network=network)).mask
@@ -229,7 +225,7 @@ def test_a_network_that_means_something_else_is_refused(network: BoolArray, why:
 def test_no_mask_ever_leaves_the_safe_reach_or_spares_skin_in_the_middle_of_the_face(
     seed: int, noise: float
 ) -> None:
-    """Whatever the network says: inside zone or geometric mask, and no ray to the middle of the face meets skin any more."""
+    """For any network, the mask is within its limits and no ray meets facial skin."""
     given_ = usual()
     chance = np.random.default_rng(seed)
     network = given_.network ^ (chance.random(SHAPE) < noise * chance.random())

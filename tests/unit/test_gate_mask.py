@@ -11,7 +11,7 @@ SHAPE = (30, 40, 30)
 
 
 def pieces(tissue: BoolArray, face: BoolArray) -> Check:
-    """What the gate says of the pieces of a mask over tissue in air, with the brain at the back."""
+    """Return the gate's check of connectedness for a mask over tissue in air."""
     hu = np.where(tissue, np.float32(40), np.float32(-1000))
     canonical = Canonical(
         hu=hu, valid=np.ones(SHAPE, dtype=bool), origin_lps=np.zeros(3), spacing_mm=2.0
@@ -35,7 +35,7 @@ def slab(first: int, last: int) -> BoolArray:
 
 
 def test_a_cloth_before_the_face_hangs_together_with_it_through_the_air_that_goes_as_well() -> None:
-    """It is removed with everything before the skin; with the air between left out of the mask, the two are apart."""
+    """Without the air between cloth and skin in the mask, they are two pieces."""
     cloth, skin = slab(5, 7), slab(12, 16)
     assert pieces(cloth | skin, slab(0, 16)).passed
     apart = pieces(cloth | skin, cloth | skin)

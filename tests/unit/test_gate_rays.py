@@ -1,4 +1,4 @@
-"""What the gate counts along its rays and just above a mask, on blocks whose answer is known."""
+"""The gate's rays, and its check above a mask, on blocks with known answers."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ FRONT = 10
 
 
 def block(voxel_mm: float, bone_row: int, brow: int = 0) -> Volume:
-    """A head of flesh; from a slice on upward there is bone behind its skin, index (slice, row, column)."""
+    """Return a head of flesh (slice, row, column) with bone from one slice upward."""
     hu: HuArray = np.full((40, 60, 60), AIR, dtype=np.float32)
     hu[:, FRONT:, 4:56] = FLESH
     hu[brow:, bone_row : bone_row + 4, 4:56] = BONE
@@ -36,7 +36,7 @@ def without(volume: Volume, rows: int) -> Volume:
 def test_thin_flesh_on_bone_counts_as_skin_and_is_gone_only_when_taken_off(
     rows: int, share: float
 ) -> None:
-    """One coarse voxel of flesh: thin bone lies 3 mm behind its skin, which makes it no bright ray, and leaving it no success."""
+    """Thin bone 3 mm behind the skin does not make a ray bright."""
     volume = block(3.0, FRONT + 1)
     window = Window(low=np.array([45.0, 0.0, 30.0]), high=np.array([120.0, 170.0, 90.0]))
     rays = trace_output(trace_input(volume, window), without(volume, rows))
@@ -58,7 +58,7 @@ def upper_border(top: int) -> float | None:
 def test_a_mask_that_ends_on_the_forehead_passes_and_one_that_ends_below_the_brow_does_not() -> (
     None
 ):
-    """Bone lies behind the skin above the one, and none above the other."""
+    """Bone is behind the skin above the one, and none above the other."""
     assert upper_border(22) == 0.0
     assert upper_border(12) == 1.0
 

@@ -1,4 +1,4 @@
-"""What the gate says of masks that leave a face behind the first surface, on blocks whose answer is known."""
+"""Masks that leave a face behind the first surface fail, on blocks with known answers."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ ALL = slice(None)
 
 
 def head(flesh: int | None = THICK, *, cover: bool = False) -> Volume:
-    """Rows of flesh before bone, if any, (slice, row, column); a cover is a cloth 10 mm before the skin, joined to it at both sides."""
+    """Return flesh before bone (slice, row, column), perhaps with a cloth 10 mm before the skin."""
     hu: HuArray = np.full(SHAPE, AIR, dtype=np.float32)
     hu[:, SKIN:, 4:56] = FLESH
     if flesh is not None:
@@ -45,7 +45,7 @@ def with_more(volume: Volume, part: tuple[slice, slice, slice], value: float) ->
 
 
 def refused(volume: Volume, removed: BoolArray, high_mm: float = 74.0) -> set[str]:
-    """Names of the checks that fail when this is taken away, looked at from 10 mm up to a level."""
+    """Return the failed checks of a mask, in a window from 10 mm up to a height."""
     after = Volume(
         hu=np.where(removed, np.float32(AIR), volume.hu),
         valid=volume.valid,
@@ -74,7 +74,7 @@ def left(removed: BoolArray, row: int) -> BoolArray:
 
 @pytest.mark.parametrize("high_mm", [74.0, 22.0])
 def test_the_middle_of_a_face_must_go_deeper_than_a_layer(high_mm: float) -> None:
-    """8 mm of it gone leaves its relief; in a view of 12 mm as well, which is lower than the square that is looked at."""
+    """Removing 8 mm leaves its relief, also in a view lower than the examined square."""
     right = before(SKIN + THICK)
     assert not refused(head(), right, high_mm)
     assert "face_not_peeled" in refused(head(), left(right, SKIN + 4), high_mm)
@@ -82,7 +82,7 @@ def test_the_middle_of_a_face_must_go_deeper_than_a_layer(high_mm: float) -> Non
 
 
 def test_skin_behind_a_cloth_is_no_less_skin() -> None:
-    """The cloth is the first surface and gone; the skin 16 mm behind its front had air before it."""
+    """The cloth, the first surface, is gone; the skin 16 mm behind had air before it."""
     volume = head(THIN, cover=True)
     right = before(SKIN + THIN)
     assert not refused(volume, right)
@@ -108,7 +108,7 @@ def test_strips_of_a_face_are_no_less_than_squares_of_it() -> None:
 
 
 def test_a_nose_must_go_to_its_base() -> None:
-    """20 mm high and moved back by 12 mm it is still a nose, deeper than any layer that is looked for."""
+    """A nose of 20 mm that is moved back by 12 mm is still a nose."""
     volume = with_more(head(), (ALL, slice(SKIN - 10, SKIN), NOSE), FLESH)
     right = before(SKIN + THICK)
     assert not refused(volume, right)
@@ -118,13 +118,13 @@ def test_a_nose_must_go_to_its_base() -> None:
 
 
 def test_a_plate_on_the_skin_hides_nothing_behind_it() -> None:
-    """Rays that meet metal first are not counted as skin, but the flesh 6 mm behind it is seen."""
+    """Rays that meet metal first are not counted, but the flesh behind it is examined."""
     volume = with_more(head(), (ALL, slice(SKIN - 3, SKIN), MIDDLE), BONE)
     assert "face_not_peeled" not in refused(volume, before(SKIN + THICK))
     assert "face_not_peeled" in refused(volume, left(before(SKIN + THICK), SKIN))
 
 
 def test_what_stands_out_far_before_a_face_must_not_hide_it() -> None:
-    """A block of 32 mm that begins 70 mm before the skin: the face behind it is no front any more, and nobody looked at it."""
+    """Behind a block that begins 70 mm before the skin, the face is not examined."""
     volume = with_more(head(), (slice(12, 28), slice(SKIN - 35, SKIN), slice(22, 38)), FLESH)
     assert "face_seen" in refused(volume, before(SKIN + THICK))

@@ -1,4 +1,4 @@
-"""The gate accepts a written file when it holds exactly the announced differences, and names everything else."""
+"""The gate accepts a file with exactly the announced differences and names all others."""
 
 import zlib
 from collections.abc import Sequence
@@ -128,7 +128,7 @@ def test_unused_bits_may_repeat_the_sign_or_be_zero(tmp_path: Path, fill_bits: i
 
 
 def test_unused_bits_of_the_fill_must_not_say_anything(tmp_path: Path) -> None:
-    """A picture in the bits above BitsStored is no fill, in native pixels as in RLE."""
+    """A picture in the bits above BitsStored is reported, in native pixels and in RLE."""
     hidden = np.where(FACE & (DEFACED == FILL), np.uint16(FILL | 0x4000), DEFACED)
     (found,) = problems(tmp_path, BEFORE, content(head(b"\0"), hidden))
     assert "do not hold the fill value 24" in found
@@ -148,7 +148,7 @@ def compressed(stored: NDArray[np.uint16], syntax: str, *more: bytes, behind: by
 
 
 def with_fragments(whole: bytes, *parts: bytes) -> bytes:
-    """Replace what stands behind the offset table of a compressed file."""
+    """Replace the fragments of a compressed file."""
     even = [part + bytes(len(part) % 2) for part in parts]
     fragments = b"".join(
         b"\xfe\xff\x00\xe0" + len(part).to_bytes(4, "little") + part for part in even
@@ -173,7 +173,7 @@ def test_compressed_files_are_compared_by_what_they_decode_to(tmp_path: Path, sy
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
 def test_nothing_may_follow_a_compressed_image(tmp_path: Path, syntax: str) -> None:
-    """Decoders ignore what stands behind the image, so the former frame could stay there."""
+    """Decoders ignore bytes after the image, where the former frame could remain."""
     before = compressed(STORED, syntax)
     for after in (
         compressed(DEFACED, syntax, behind=b"face"),
@@ -188,7 +188,7 @@ def test_nothing_may_follow_a_compressed_image(tmp_path: Path, syntax: str) -> N
 def test_an_untouched_compressed_slice_must_not_hold_a_second_image(
     tmp_path: Path, syntax: str
 ) -> None:
-    """It is copied as it is, with whatever the sender put behind its frame."""
+    """It is copied unchanged, with any bytes after its frame."""
     known = {"face": np.zeros(SHAPE, dtype=bool)}
     plain, padded = compressed(STORED, syntax), compressed(STORED, syntax, behind=bytes(2))
     frame = next(generate_frames(pydicom.dcmread(BytesIO(plain)).PixelData, number_of_frames=1))
@@ -210,7 +210,7 @@ def test_an_untouched_compressed_slice_must_not_hold_a_second_image(
 
 
 def test_what_looks_like_an_end_before_the_coded_data_is_none(tmp_path: Path) -> None:
-    """A comment of JPEG-LS, or the length of a tile-part of JPEG 2000, may hold the bytes that end an image."""
+    """A comment, or the length of a tile-part, may contain the bytes that end an image."""
     known = {"face": np.zeros(SHAPE, dtype=bool)}
     jpeg_ls, jpeg_2000 = b"\xff\xfe\x00\x06\xff\xd9ab", b"\xff\x64\x00\x06\x00\x01\xff\xd9"
     for syntax, comment, at in ((JPEGLSLossless, jpeg_ls, 2), (JPEG2000Lossless, jpeg_2000, None)):
@@ -246,21 +246,23 @@ def test_nothing_may_stand_behind_the_last_element(tmp_path: Path) -> None:
 
 
 def test_added_removed_and_extended_elements_are_proven_when_announced(tmp_path: Path) -> None:
-    """A derived instance: another UID, one element more, one sequence less, one more item; group lengths follow."""
+    """Another UID, one element more, one sequence less, one item more; group lengths follow."""
     before, after = head(b"\x55"), head(b"\0")
     for made in (before, after):
         made.ReferencedImageSequence = [pydicom.Dataset()]
     after.SOPInstanceUID += "1"
-    after.DerivationDescription = "told"
+    after.DerivationDescription = "added"
     after.ReferencedImageSequence.append(pydicom.Dataset())
     del after.IconImageSequence
     meta = changed(
         "(0002,0003)", "(0002,0000)", "(0008,0018)", "(0008,1140)", NESTED_ICON, OVERLAY, PIXELS
     )
-    told = changed("(0008,2111)", kind=DifferenceKind.ADDED) + changed(
+    announced = changed("(0008,2111)", kind=DifferenceKind.ADDED) + changed(
         "(0088,0200)", kind=DifferenceKind.REMOVED
     )
-    assert problems(tmp_path, content(before, STORED), content(after, DEFACED), meta + told) == ()
+    assert (
+        problems(tmp_path, content(before, STORED), content(after, DEFACED), meta + announced) == ()
+    )
     found = " ".join(problems(tmp_path, content(before, STORED), content(after, DEFACED), meta))
     assert "(0008,2111) is added, which was not announced" in found
     assert "(0088,0200) is removed, which was not announced" in found
@@ -285,7 +287,7 @@ def test_an_announced_difference_that_is_not_there_is_a_problem(tmp_path: Path) 
 
 @pytest.mark.parametrize("syntax", NATIVE)
 def test_no_flipped_byte_outside_the_pictures_goes_unnoticed(tmp_path: Path, syntax: str) -> None:
-    """Preamble, file meta information, tags, lengths, delimiters, private and nested values: each byte up to the pixels, sampled."""
+    """A sample of all bytes before the pixels, private and nested values included."""
     before, after = content(head(b"\x55"), STORED, syntax), content(head(b"\0"), DEFACED, syntax)
     assert problems(tmp_path, before, after) == ()
     blank = [k for k in range(len(after) - DEFACED.nbytes) if before[k] == after[k]]
@@ -345,7 +347,7 @@ def test_an_icon_that_is_left_is_a_problem(tmp_path: Path, where: str) -> None:
 
 
 def test_an_overlay_that_is_left_is_a_problem_even_if_nothing_was_announced(tmp_path: Path) -> None:
-    """A picture in the input that nobody blanked."""
+    """A picture of the input that was not blanked."""
     file = content(head(b"\x55"), STORED)
     found = problems(tmp_path, file, file, [], face=np.zeros(SHAPE, dtype=bool))
     assert found == tuple(
@@ -398,7 +400,7 @@ def test_bytes_behind_the_last_element_are_a_problem(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_a_problem(tmp_path: Path) -> None:
-    """Said in a sentence."""
+    """It is reported as a sentence."""
     (tmp_path / "in.dcm").write_bytes(BEFORE)
     pixels = ExpectedPixels(face=FACE, fill_stored=FILL, padding=PADDING)
     (found,) = compare_files(tmp_path / "in.dcm", tmp_path / "out.dcm", pixels, [])

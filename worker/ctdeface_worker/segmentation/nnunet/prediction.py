@@ -47,10 +47,6 @@ class Upright:
         """Return a view in the order (superior, posterior, left)."""
         return np.flip(array.transpose(self.order), self.flipped)
 
-    def undo(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return a view in the stored order."""
-        return np.flip(array, self.flipped).transpose(np.argsort(self.order))
-
 
 def upright(geometry: Geometry) -> Upright:
     """Find the stored axes nearest to the patient's axes.
