@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ctdeface_shared.errors import VerificationFailed
 from ctdeface_shared.jobs.options import Profile
 from ctdeface_worker.imaging.canonical import Canonical
 from ctdeface_worker.imaging.domain import BoolArray, FloatArray, Geometry, HuArray, Volume
+from ctdeface_worker.pipeline.verify import Proof
 from ctdeface_worker.verification.border import check_upper_border
 from ctdeface_worker.verification.check import Check, at_least, at_most, fine_percent, percent
 from ctdeface_worker.verification.gate import verify_volume
@@ -151,6 +153,16 @@ def test_a_passed_check_names_figure_and_bound_without_a_place() -> None:
     message = found("facial_skin_removed", checks).message
     assert message == ("100.00 % of the facial skin in view is gone; at least 98.50 % is required")
     assert all("(" not in check.message for check in checks)
+
+
+def test_a_refusal_names_every_failed_check_in_a_sentence_of_its_own() -> None:
+    """The reason of a refused series is the sentences of its failed checks."""
+    volume = small_head().volume
+    checks = check_skin(replace(PROVEN, removed=half(left=False)), bone_stays=True)
+    with pytest.raises(VerificationFailed) as refusal:
+        Proof(checks=checks, after=volume, written=()).raise_unless_passed()
+    assert str(refusal.value) == ". ".join(check.message for check in checks if not check.passed)
+    assert str(refusal.value).startswith("50.00 % of the facial skin in view is gone; at least 98")
 
 
 def found(name: str, checks: tuple[Check, ...]) -> Check:

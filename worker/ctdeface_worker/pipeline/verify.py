@@ -55,7 +55,7 @@ class Proof:
         """
         failed = [check.message or check.name for check in self.checks if not check.passed]
         if failed or not self.checks:
-            raise VerificationFailed("; ".join(failed) or "nothing was checked")
+            raise VerificationFailed(". ".join(failed) or "nothing was checked")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
