@@ -10,7 +10,7 @@ from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.broker.protocols import DeadLetter, Depth
 from ctdeface_shared.broker.settlement import Ack, Reject
 from ctdeface_shared.errors import BrokerUnavailable
-from ctdeface_shared.jobs.attempt_log import begin, hand_back
+from ctdeface_shared.jobs import attempt_log
 from ctdeface_worker.service.attempts import claimed
 from tests.support.service.watcher import QUIET, RunningWatcher, fill, wait_for
 
@@ -112,9 +112,9 @@ def test_a_job_that_a_worker_has_in_hand_is_not_lost_where_the_queue_cannot_tell
         held = watcher.broker.receive(5.0)
         time.sleep(3 * QUIET)
         assert watcher.jobs == []
-        begin(record)
+        attempt_log.begin(record)
     time.sleep(3 * QUIET)
     assert watcher.jobs == []
-    hand_back(record)
+    attempt_log.hand_back(record)
     wait_for(lambda: [again.job_id for again in watcher.jobs] == [job.job_id])
     assert held is not None

@@ -14,10 +14,11 @@ import pytest
 
 from ctdeface_shared.commands.main import main
 from ctdeface_shared.errors import ConfigurationError
+from ctdeface_shared.storage.checksum import sha256_of
 from ctdeface_worker.segmentation.choice import segmenter_named
 from ctdeface_worker.segmentation.models import install as install_module
 from ctdeface_worker.segmentation.models import store as models_store
-from ctdeface_worker.segmentation.models.files import model_files, sha256_of
+from ctdeface_worker.segmentation.models.files import model_files
 from ctdeface_worker.segmentation.models.install import InstallRequest, install
 from ctdeface_worker.segmentation.models.packing import pack
 from tests.support.networks import (

@@ -14,6 +14,7 @@ from ctdeface_shared.broker.settlement import Reject
 from ctdeface_shared.broker.sqlite import SqliteBroker
 from ctdeface_shared.commands.main import main
 from ctdeface_shared.errors import LateFiles
+from ctdeface_shared.jobs.history import history_of
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.messages import decode_job, encode_job
 from ctdeface_shared.jobs.options import DefaceOptions, FillRule, Originals, Profile
@@ -23,7 +24,6 @@ from ctdeface_shared.replay.request import ReplayOptions
 from ctdeface_shared.settings.loading import Settings
 from ctdeface_shared.status.spool_status import SpoolScanner
 from ctdeface_shared.storage.spool import ServiceSpool
-from ctdeface_watcher.jobs.history import history_of
 from ctdeface_watcher.jobs.intake import CompleteCase, IntakeResult, take_in
 from ctdeface_watcher.jobs.refuse import Refusal, refuse
 from ctdeface_worker.case.child_process import WarmChild

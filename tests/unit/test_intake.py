@@ -5,11 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from ctdeface_shared.jobs.history import JobRecord
 from ctdeface_shared.jobs.manifest import Manifest, job_id
 from ctdeface_shared.jobs.messages import DefaceJob
 from ctdeface_shared.jobs.options import DefaceOptions, Profile
 from ctdeface_shared.jobs.repeats import MOST_REPEATS
-from ctdeface_watcher.jobs.history import PastJob
+from ctdeface_shared.jobs.states import JobState
 from ctdeface_watcher.jobs.intake import CompleteCase, IntakeResult, take_in
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -19,12 +20,15 @@ NEW = CompleteCase(case="a", manifest=MANIFEST, history=(), published=frozenset(
 OPTIONS = DefaceOptions()
 
 
-def past(state: str, manifest: Manifest = MANIFEST, code: str = "", generation: int = 0) -> PastJob:
+def past(
+    state: str, manifest: Manifest = MANIFEST, code: str = "", generation: int = 0
+) -> JobRecord:
     """Make a job of the case in some state."""
     created_at = "2026-01-01T00:00:00.000+00:00"
-    return PastJob(
+    return JobRecord(
+        case="a",
         job_id="j",
-        state=state,
+        state=JobState(state),
         digest=manifest.digest,
         generation=generation,
         created_at=created_at,

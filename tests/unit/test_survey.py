@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
 
@@ -12,7 +13,10 @@ import pytest
 
 from ctdeface_shared.jobs.history import JobReader
 from ctdeface_shared.jobs.manifest import Manifest
+from ctdeface_shared.jobs.messages import DefaceJob
+from ctdeface_shared.jobs.options import DefaceOptions
 from ctdeface_shared.jobs.repeats import MOST_REPEATS
+from ctdeface_shared.jobs.replay_requests import ReplayRequest, write_order
 from ctdeface_shared.status.spool_status import (
     SpoolScanner,
     SpoolStatus,
@@ -215,8 +219,15 @@ def test_a_replay_that_was_ordered_waits_once_its_originals_are_back(spool: Serv
     older, newer = job(spool, "a", 0), job(spool, "a", 1)
     tell(older, "refused")
     quarantine(spool, "a", older)
-    order = {"submitted_at": "2026-11-21T09:00:00Z", "generation": 1, "manifest": {"digest": "d"}}
-    (newer / "order.json").write_text(json.dumps(order), encoding="utf-8")
+    requested = DefaceJob(
+        job_id=newer.name,
+        case="a",
+        manifest=Manifest(files=1, bytes=5, digest="d" * 64),
+        generation=1,
+        submitted_at=datetime(2026, 11, 21, 9, tzinfo=UTC),
+        options=DefaceOptions(),
+    )
+    write_order(spool, ReplayRequest(job=requested))
     assert (len(SpoolScanner(spool).look(NOW).refused), SpoolScanner(spool).look(NOW).waiting) == (
         1,
         (),

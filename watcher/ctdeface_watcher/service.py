@@ -21,6 +21,7 @@ from ctdeface_shared.errors import (
     PermanentError,
     StorageUnavailable,
 )
+from ctdeface_shared.jobs.history import history_of
 from ctdeface_shared.lifecycle import boundary
 from ctdeface_shared.status.watcher_state import (
     DISK,
@@ -33,7 +34,6 @@ from ctdeface_watcher.inbox.late_files import gather_what_was_begun
 from ctdeface_watcher.inbox.scan import Inbox, read_inbox, snapshot_of_file, take_snapshot
 from ctdeface_watcher.inbox.stability import Verdict, judge, look
 from ctdeface_watcher.inbox.zip_files import sweep_unpacked, take_zip
-from ctdeface_watcher.jobs.history import history_of
 from ctdeface_watcher.jobs.lost import find_lost
 from ctdeface_watcher.jobs.publish import offer
 from ctdeface_watcher.jobs.rebuild_ledger import rebuild
@@ -267,7 +267,7 @@ def _close_ended(context: WatcherContext, watch_state: WatchState) -> None:
     for entry in context.ledger.open_jobs():
         for job in history_of(context.spool, entry.case):
             replayed = job.digest == entry.digest and job.generation > entry.generation
-            if job.ended and (job.job_id == entry.job_id or replayed):
+            if job.state and job.ended and (job.job_id == entry.job_id or replayed):
                 context.ledger.close_job(entry.job_id, job.state)
                 if job.code == InputChanged.__name__:
                     watch_state.judged.pop(

@@ -1,25 +1,22 @@
 """Holds reports and outbox against what the chains say: no case without an entry, no file and no report other than was entered."""
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ctdeface_shared.audit.entry import CaseEnd, Outcome, digest_of, digest_of_report
-from ctdeface_shared.errors import LateFiles, UnsafeArchive
+from ctdeface_shared.jobs.history import DROP_REFUSALS
+from ctdeface_shared.jobs.reports import REPEAT, REPORT, parse_report
+from ctdeface_shared.jobs.states import JobState
+from ctdeface_shared.storage.checksum import sha256_of
 
 _ENDED = {
-    "done": frozenset({Outcome.RELEASED}),
-    "refused": frozenset({Outcome.QUARANTINED, Outcome.REJECTED}),
-    "superseded": frozenset({Outcome.SUPERSEDED}),
+    JobState.DONE: frozenset({Outcome.RELEASED}),
+    JobState.REFUSED: frozenset({Outcome.QUARANTINED, Outcome.REJECTED}),
+    JobState.SUPERSEDED: frozenset({Outcome.SUPERSEDED}),
 }
-_SHOWN = frozenset({"published", "done"})
-_UNDER_WAY = frozenset({"prepared", "published"})
-_BY_THE_WATCHER = frozenset({LateFiles.__name__, UnsafeArchive.__name__})
-"""Drops that never became a job: no worker enters them, and nothing of them was ever to be released."""
+_SHOWN = frozenset({JobState.PUBLISHED, JobState.DONE})
 _NAMED = 10
 """So many jobs are named in one note."""
 
@@ -41,7 +38,7 @@ class Told:
     case: str
     job_id: str
     submitted_at: str
-    state: str
+    state: JobState
     code: str = ""
     outputs: Mapping[str, str] = field(default_factory=dict)
     digest: str
@@ -110,33 +107,29 @@ def inspect_cases(outbox: Path, reports: Path, ends: Sequence[CaseEnd]) -> CaseF
 def _reports(folder: Path, findings: CaseFindings) -> Iterator[Told]:
     for parent, _, names in os.walk(folder, onerror=_unless_gone):
         for name in sorted(names):
-            if name in {"report.json", "repeat.json"} or (
-                name.startswith("earlier-") and name.endswith(".json")
-            ):
+            if name in {REPORT, REPEAT} or (name.startswith("earlier-") and name.endswith(".json")):
                 job = Path(parent)
                 findings.reports += 1
                 try:
                     yield _told(
                         job, job.parent.relative_to(folder).as_posix(), (job / name).read_bytes()
                     )
-                except (ValueError, KeyError, TypeError, AttributeError):
+                except ValueError:
                     findings.problems.append(
                         f"{(job / name).relative_to(folder)} is damaged: it cannot be read as a report"
                     )
 
 
 def _told(job: Path, case: str, content: bytes) -> Told:
-    plain: Any = json.loads(content)
+    report = parse_report(content)
     return Told(
         case=case,
         job_id=job.name,
-        submitted_at=str(plain["created_at"]),
-        state=str(plain["state"]),
-        code=str(plain["result"]["code"]),
+        submitted_at=report.created_at,
+        state=report.state,
+        code=report.result.code,
         outputs={
-            str(one["file"]): str(one["output_sha256"])
-            for one in plain["result"].get("files", [])
-            if one["output_sha256"]
+            file.file: file.output_sha256 for file in report.result.files if file.output_sha256
         },
         digest=digest_of_report(content),
     )
@@ -148,7 +141,7 @@ def _hold_report(told: Told, entries: Sequence[CaseEnd], findings: CaseFindings)
     if wanted is None:
         _hold_open_report(where, told, entries, findings)
         return
-    if told.code in _BY_THE_WATCHER and told.state == "refused" and not entries:
+    if told.code in DROP_REFUSALS and told.state is JobState.REFUSED and not entries:
         return
     fitting = [end for end in entries if end.outcome in wanted]
     if not fitting:
@@ -162,10 +155,8 @@ def _hold_open_report(
 ) -> None:
     """Hold a report that says of itself that its job goes on; nothing covers that word of it, so it excuses nothing."""
     released = [end for end in entries if end.outcome is Outcome.RELEASED]
-    if told.state not in _UNDER_WAY:
-        findings.problems.append(f"{where}: its report is in no state that there is: {told.state}")
-    elif released and (
-        told.state != "published" or all(end.report != told.digest for end in released)
+    if released and (
+        told.state is not JobState.PUBLISHED or all(end.report != told.digest for end in released)
     ):
         findings.problems.append(f"{where}: its report is not the one that was entered")
     else:
@@ -300,5 +291,4 @@ def _digest(path: Path) -> str:
     """Return the SHA-256 of a file; a link is none of ours, whatever it points to."""
     if path.is_symlink() or not path.is_file():
         return ""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256_of(path)

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ctdeface_shared.broker.protocols import Broker
+    from ctdeface_shared.jobs.replay_requests import ReplayRequest
     from ctdeface_shared.replay.case import Replay
-    from ctdeface_shared.replay.request import ReplayOptions, ReplayRequest
+    from ctdeface_shared.replay.request import ReplayOptions
     from ctdeface_shared.settings.service import ServiceConfig
 
 EXAMPLES = """\

@@ -1,65 +1,73 @@
-"""What the report folders say about every job that was ordered, began or ended; the truth, read again cheaply.
+"""The history of every job, read from the report folders.
 
 `reports/<case>/<job>/` holds `report.json` (how far the job came), `repeat.json` (a repetition that
-came to nothing), `attempts.log` (when it was begun) and `order.json` (a replay that was asked for).
-A file that did not change is not read again.
+was not published), `attempts.log` (its attempts) and `order.json` (a requested replay). They are
+the truth about every job that was requested, began or ended. Unchanged files are not read again.
 """
 
 import errno
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from time import time
 
-from ctdeface_shared.errors import LateFiles, UnsafeArchive
+from ctdeface_shared.errors import LateFiles, PermanentError, UnsafeArchive
 from ctdeface_shared.jobs import attempt_log
 from ctdeface_shared.jobs.attempt_log import ATTEMPTS
-from ctdeface_shared.storage.spool import case_path
+from ctdeface_shared.jobs.messages import read_options
+from ctdeface_shared.jobs.options import DefaceOptions
+from ctdeface_shared.jobs.replay_requests import ORDER, ReplayRequest, parse_order, pending_orders
+from ctdeface_shared.jobs.reports import (
+    REPEAT,
+    REPORT,
+    ReportedFile,
+    ReportSummary,
+    parse_report,
+    read_report,
+)
+from ctdeface_shared.jobs.states import JobState
+from ctdeface_shared.storage.locks import UNFINISHED, is_claimed
+from ctdeface_shared.storage.spool import Spool, case_path
 
-REPORT, REPEAT, ORDER = "report.json", "repeat.json", "order.json"
-FINAL = frozenset({"done", "refused", "superseded"})
-"""States of a job that has ended."""
-ORDERED = "ordered"
-"""State of a replay that nobody has reported about."""
-NO_JOBS = frozenset({LateFiles.__name__, UnsafeArchive.__name__})
-"""Codes of drops that the watcher refused itself; they say nothing about the case of that name."""
-_TELLING = frozenset({REPORT, REPEAT, ATTEMPTS, ORDER})
+DROP_REFUSALS = frozenset({LateFiles.__name__, UnsafeArchive.__name__})
+"""Codes of drops that the watcher refused itself; they do not describe the case of that name."""
+_JOB_FILES = frozenset({REPORT, REPEAT, ATTEMPTS, ORDER})
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """One job of a case, as far as its folder tells.
+    """One job of a case.
 
     Attributes:
         case: name of the case.
-        job_id: which.
-        state: prepared, published, done, refused, superseded; `ordered` for a replay without a
-            report; empty where only attempts are known.
-        code: why it was refused.
-        reason: the same for a person.
-        digest: of the manifest that it was made for.
+        job_id: id of the job.
+        state: None if only attempts are known.
+        code: code of the refusal; empty if it was not refused.
+        reason: the refusal as a sentence.
+        digest: digest of the manifest that the job was made for.
         generation: 0 for a drop, higher for a replay.
-        created_at: UTC, ISO 8601.
-        reported_at: when that was written; seconds since the epoch, by the clock of the file
+        created_at: when the job was submitted; UTC, ISO 8601.
+        options: what was requested; None if unknown.
+        reported_at: when the report was written; seconds since the epoch, by the clock of the file
             system.
-        is_begun: whether an attempt began and neither ended in a report nor was handed back.
-        attempts: how many attempts began and were not handed back.
-        attempt_code: why the last attempt failed, if it will be repeated.
+        is_begun: whether an attempt began that has neither ended in a report nor been handed back.
+        attempts: number of attempts that were not handed back.
+        attempt_code: why the last attempt failed, if it will be repeated; else empty.
     """
 
     case: str
     job_id: str
-    state: str = ""
+    state: JobState | None = None
     code: str = ""
     reason: str = ""
     digest: str = ""
     generation: int = 0
     created_at: str = ""
+    options: DefaceOptions | None = None
     reported_at: float = 0.0
     is_begun: bool = False
     attempts: int = 0
@@ -67,29 +75,37 @@ class JobRecord:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more happens to it."""
-        return self.state in FINAL and not self.is_begun
+        """Return whether nothing more happens to the job."""
+        return self.state is not None and self.state.has_ended and not self.is_begun
+
+    @property
+    def is_publishing(self) -> bool:
+        """Return whether the job's output is being published."""
+        return self.state is not None and self.state.is_publishing
 
     @property
     def age_key(self) -> tuple[str, int]:
-        """Sorts the jobs of a case by age; the last one is the newest."""
+        """Return a key that sorts the jobs of a case by age, newest last."""
         return (self.created_at, self.generation)
 
 
 _Stamps = dict[str, tuple[int, int, int]]
-"""Inode, time of change in nanoseconds and size of a job's files by name: whether they are still the same ones."""
+"""Inode, modification time in nanoseconds and size of a job's files by name."""
 
 
 class JobReader:
-    """Reads all jobs of a spool again and again; remembers what it read, and can be thrown away at any time."""
+    """Reads all jobs of a spool repeatedly, and only what changed.
+
+    What it remembers is a cache that can be lost at any time.
+    """
 
     def __init__(self, reports: Path) -> None:
-        """Begin without having read anything."""
+        """Begin with an empty cache."""
         self._reports = reports
         self._read: dict[str, tuple[_Stamps, JobRecord]] = {}
 
     def read(self) -> tuple[JobRecord, ...]:
-        """Return every job that can be read now; a folder that vanishes meanwhile is left out.
+        """Return every readable job; folders that vanish meanwhile are left out.
 
         Raises:
             OSError: the reports cannot be read, for another reason than that something is gone.
@@ -106,7 +122,7 @@ class JobReader:
         return tuple(record for _, record in records.values())
 
     def of_case(self, case: str) -> tuple[JobRecord, ...]:
-        """Return every job of one case, read afresh.
+        """Return every job of one case, without the cache.
 
         Raises:
             EscapingPath: the name leads out of the reports.
@@ -119,26 +135,87 @@ class JobReader:
         return tuple(record for record in records if record.case == case)
 
     def _record(self, folder: Path, stamps: _Stamps) -> JobRecord:
-        record = JobRecord(
-            case=folder.parent.relative_to(self._reports).as_posix(), job_id=folder.name
+        case = folder.parent.relative_to(self._reports).as_posix()
+        record = JobRecord(case=case, job_id=folder.name)
+        reported_ns = max(
+            (stamps[name][1] for name in (REPORT, REPEAT) if name in stamps), default=0
         )
-        told = max((stamps[name][1] for name in (REPORT, REPEAT) if name in stamps), default=0)
         if ORDER in stamps:
-            record = _ordered(record, _json(folder / ORDER))
+            try:
+                record = _of_order(record, parse_order((folder / ORDER).read_bytes()))
+            except PermanentError:
+                pass  # not a request of this version, so it proves nothing
         for name in (REPORT, REPEAT):
             if name in stamps:
-                record = replace(_reported(record, _json(folder / name)), reported_at=told / 1e9)
+                try:
+                    record = _of_report(record, parse_report((folder / name).read_bytes()))
+                except ValueError:
+                    pass  # not a report of this version, so it proves nothing
+                record = replace(record, reported_at=reported_ns / 1e9)
         if ATTEMPTS not in stamps:
             return record
         attempts = attempt_log.read(folder)
-        is_begun = attempts.is_open and stamps[ATTEMPTS][1] > told
+        is_begun = attempts.is_open and stamps[ATTEMPTS][1] > reported_ns
         return replace(
             record, is_begun=is_begun, attempts=attempts.count, attempt_code=attempts.code
         )
 
 
+def history_of(spool: Spool, case: str) -> tuple[JobRecord, ...]:
+    """Return the published, refused, requested and abandoned jobs of a case, oldest first.
+
+    Repetitions of a published job that were not published (`repeat.json`) are left out.
+
+    Raises:
+        OSError: a report cannot be read right now.
+    """
+    records = []
+    for path in case_path(spool.reports, case).glob(f"*/{REPORT}"):
+        report = read_report(path)
+        if report is not None:
+            record = _of_report(JobRecord(case=case, job_id=path.parent.name), report)
+            if record.is_publishing and not _will_be_published(spool, record.job_id, report.staged):
+                record = replace(record, state=JobState.ABANDONED)
+            records.append(record)
+    for order in pending_orders(spool, case):
+        records.append(_of_order(JobRecord(case=case, job_id=order.job.job_id), order))
+    return tuple(sorted(records, key=lambda record: record.created_at))
+
+
+def reported_files(spool: Spool, case: str, job_id: str) -> dict[str, ReportedFile]:
+    """Return the files of a job by name; empty if its report does not list them.
+
+    Raises:
+        OSError: the report cannot be read right now.
+    """
+    report = read_report(case_path(spool.reports, case) / job_id / REPORT)
+    return {} if report is None else {file.file: file for file in report.result.files}
+
+
+def is_worked_on(spool: Spool, case: str, job_id: str, *, longest_seconds: float) -> bool:
+    """Return whether a worker has a job, or may still have it.
+
+    Args:
+        spool: holds claims and reports.
+        case: name of the case.
+        job_id: id of the job.
+        longest_seconds: an attempt that began longer ago has ended, whatever its log says.
+
+    Raises:
+        OSError: locks or reports cannot be read right now.
+    """
+    if is_claimed(spool.locks, job_id):
+        return True
+    folder = case_path(spool.reports, case) / job_id
+    try:
+        begun_at = (folder / ATTEMPTS).stat().st_mtime
+    except FileNotFoundError:
+        return False
+    return attempt_log.read(folder).is_open and time() - begun_at < longest_seconds
+
+
 def instant(moment: datetime) -> str:
-    """Write a moment as reports do, so that moments sort as text.
+    """Return a moment as reports write it, so that moments sort as text.
 
     Args:
         moment: with its time zone.
@@ -148,10 +225,12 @@ def instant(moment: datetime) -> str:
 
 @contextmanager
 def gone_is_no_error() -> Iterator[None]:
-    """Leave the block when what it looks at is gone; workers and people move things while somebody looks.
+    """Leave the block quietly when a file or folder in it has vanished.
+
+    Workers and users move files while they are being looked at.
 
     Raises:
-        OSError: whatever else is wrong.
+        OSError: any other error.
     """
     try:
         yield
@@ -160,14 +239,27 @@ def gone_is_no_error() -> Iterator[None]:
             raise
 
 
+def _will_be_published(spool: Spool, job_id: str, staged: str) -> bool:
+    """Return whether a worker is publishing a job, or the next one to start will.
+
+    After a restore from a backup neither is the case.
+    """
+    if is_claimed(spool.locks, job_id):
+        return True
+    return bool(staged) and (spool.staging / Path(staged).name / UNFINISHED).exists()
+
+
 def _job_folders(folder: str, level: int) -> Iterator[tuple[str, _Stamps]]:
-    """Yield each folder that tells of a job, at any depth below a case's, with its telling files; text, as paths are slow."""
+    """Yield each job folder at any depth below a case's, with its files.
+
+    Paths are text because `Path` is slow.
+    """
     folders: list[str] = []
     stamps: _Stamps = {}
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name in _TELLING:
+                if entry.name in _JOB_FILES:
                     status = entry.stat(follow_symlinks=False)
                     stamps[entry.name] = (status.st_ino, status.st_mtime_ns, status.st_size)
                 elif entry.is_dir(follow_symlinks=False):
@@ -183,36 +275,32 @@ def _job_folders(folder: str, level: int) -> Iterator[tuple[str, _Stamps]]:
         yield from _job_folders(path, level + 1)
 
 
-def _json(file: Path) -> Any:
+def _of_report(record: JobRecord, report: ReportSummary) -> JobRecord:
+    return replace(
+        record,
+        state=report.state,
+        code=report.result.code,
+        reason=report.result.reason,
+        digest=report.manifest.digest,
+        generation=report.generation,
+        created_at=instant(datetime.fromisoformat(report.created_at)),
+        options=_options(report),
+    )
+
+
+def _of_order(record: JobRecord, order: ReplayRequest) -> JobRecord:
+    return replace(
+        record,
+        state=JobState.ORDERED,
+        digest=order.job.manifest.digest,
+        generation=order.job.generation,
+        created_at=instant(order.job.submitted_at),
+        options=order.job.options,
+    )
+
+
+def _options(report: ReportSummary) -> DefaceOptions | None:
     try:
-        return json.loads(file.read_bytes())
+        return read_options(report.options)
     except ValueError:
-        return None
-
-
-def _reported(record: JobRecord, report: Any) -> JobRecord:
-    try:
-        return replace(
-            record,
-            state=str(report["state"]),
-            code=str(report["result"]["code"]),
-            reason=str(report["result"]["reason"]),
-            digest=str(report["manifest"]["digest"]),
-            generation=int(report["generation"]),
-            created_at=str(report["created_at"]),
-        )
-    except (KeyError, TypeError, ValueError):
-        return record  # no report of ours, or of another version: it proves nothing
-
-
-def _ordered(record: JobRecord, order: Any) -> JobRecord:
-    try:
-        return replace(
-            record,
-            state=ORDERED,
-            digest=str(order["manifest"]["digest"]),
-            generation=int(order["generation"]),
-            created_at=instant(datetime.fromisoformat(order["submitted_at"])),
-        )
-    except (KeyError, TypeError, ValueError):
-        return record
+        return None  # of another version

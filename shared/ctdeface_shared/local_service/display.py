@@ -15,6 +15,7 @@ from rich.text import Text
 from ctdeface_shared import logs
 from ctdeface_shared.console import printable
 from ctdeface_shared.jobs.history import JobRecord
+from ctdeface_shared.jobs.states import JobState
 from ctdeface_shared.local_service.supervisor import Running
 from ctdeface_shared.status.spool_status import SpoolStatus, lines
 from ctdeface_shared.storage.spool import ServiceSpool, case_path
@@ -118,9 +119,9 @@ def view_of(spool: ServiceSpool, *, once: bool) -> Iterator[View]:
 
 def line_of(job: JobRecord, spool: ServiceSpool) -> str:
     """Say in one line what came of a job and where to look."""
-    if job.state == "refused":
+    if job.state is JobState.REFUSED:
         return f"{job.case}: refused, {job.code}: {job.reason}, see {case_path(spool.quarantine, job.case) / job.job_id / 'report.html'}"
-    if job.state == "superseded":
+    if job.state is JobState.SUPERSEDED:
         return f"{job.case}: superseded, a newer job of this case is published"
     return f"{job.case}: released, see {case_path(spool.outbox, job.case)}"
 

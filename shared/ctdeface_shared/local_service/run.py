@@ -14,6 +14,7 @@ from pathlib import Path
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.exit_codes import EXIT_OK, EXIT_REFUSED
 from ctdeface_shared.jobs.history import JobReader, JobRecord
+from ctdeface_shared.jobs.states import JobState
 from ctdeface_shared.lifecycle import boundary, stop_on_signals, threads_per_case
 from ctdeface_shared.local_service.display import View, view_of
 from ctdeface_shared.local_service.supervisor import Program, Running, supervise
@@ -80,7 +81,7 @@ class RunMonitor:
         self.view.show(spool_status, running)
         ended = ended_jobs(self.jobs)
         for job in sorted(ended - self.told, key=lambda one: one.reported_at):
-            self.refused |= job.state == "refused"
+            self.refused |= job.state is JobState.REFUSED
             self.view.tell(job)
         self.told = ended
         self.idle_looks = self.idle_looks + 1 if spool_status.is_idle else 0

@@ -15,18 +15,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ctdeface_shared.errors import CtDefaceError, StorageUnavailable
-from ctdeface_shared.jobs.history import NO_JOBS, ORDERED, REPEAT, REPORT, JobReader, JobRecord
+from ctdeface_shared.jobs.history import DROP_REFUSALS, JobReader, JobRecord
 from ctdeface_shared.jobs.manifest import Manifest, job_id
-from ctdeface_shared.jobs.messages import DefaceJob
+from ctdeface_shared.jobs.messages import DefaceJob, read_options
 from ctdeface_shared.jobs.options import DefaceOptions
-from ctdeface_shared.replay.request import (
-    ReplayOptions,
+from ctdeface_shared.jobs.replay_requests import (
     ReplayRequest,
     drop_order,
-    options_of,
     read_order,
     write_order,
 )
+from ctdeface_shared.jobs.reports import REPEAT, REPORT, read_report
+from ctdeface_shared.jobs.states import JobState
+from ctdeface_shared.replay.request import ReplayOptions
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.locks import MISSED_HEARTBEATS_SECONDS, claim_name, lock_name, locked
 from ctdeface_shared.storage.spool import ServiceSpool, case_path
@@ -105,7 +106,7 @@ def replay_case(replay: Replay, case: str) -> ReplayRequest:
 
 
 def _replay(replay: Replay, case: str, records: Records, latest: JobRecord | None) -> ReplayRequest:
-    if latest and latest.code in NO_JOBS:
+    if latest and latest.code in DROP_REFUSALS:
         raise NotReplayed(
             f"what was dropped last under its name was refused as {latest.code} and is no whole case: drop the whole case again"
         )
@@ -118,7 +119,7 @@ def _replay(replay: Replay, case: str, records: Records, latest: JobRecord | Non
         source = find_source(replay.spool, case, there.replays, there.job.manifest.digest)
         if source.manifest == there.job.manifest:
             return there if replay.only_look else carry_out(replay, there, source)
-    replaced = there if latest and latest.state == ORDERED else None
+    replaced = there if latest and latest.state is JobState.ORDERED else None
     _check_ended(replay, records, latest, replaced)
     order, source = _new_order(replay, case, records, replaced)
     if replay.only_look:
@@ -216,9 +217,9 @@ def _check_ended(
         NotReplayed: a job of the case is on its way.
     """
     waiting = latest is None or (
-        latest.state == ORDERED and (replaced is None or replaced.published)
+        latest.state is JobState.ORDERED and (replaced is None or replaced.published)
     )
-    begun = any(one.is_begun or one.state in {"prepared", "published"} for one in records)
+    begun = any(one.is_begun or one.is_publishing for one in records)
     if not replay.anyway and (waiting or begun):
         raise NotReplayed(
             "a job of it is on its way and has not ended; when the queue was lost, add --anyway"
@@ -234,7 +235,7 @@ def _new_order(
     replay: Replay, case: str, records: Records, replaced: ReplayRequest | None
 ) -> tuple[ReplayRequest, Source]:
     reported = max(
-        (one for one in records if one.state not in {"", ORDERED}),
+        (one for one in records if one.state not in {None, JobState.ORDERED}),
         key=lambda one: one.age_key,
         default=None,
     )
@@ -251,10 +252,14 @@ def _new_order(
 def _options(replay: Replay, case: str, replays: str) -> DefaceOptions:
     folder = case_path(replay.spool.reports, case) / replays
     for name in (REPEAT, REPORT):
-        try:
-            return options_of(json.loads((folder / name).read_bytes())["options"])
-        except (FileNotFoundError, NotADirectoryError, KeyError, TypeError, ValueError):
-            continue
+        report = read_report(folder / name)
+        if report is not None and report.options is not None:
+            try:
+                return read_options(report.options)
+            except ValueError as error:  # ignoring one could release more than was requested
+                raise NotReplayed(
+                    f"the options in its {name} are not valid ({error}): drop the case again"
+                ) from None
     return replay.defaults
 
 

@@ -8,8 +8,8 @@ from ctdeface_shared.errors import PermanentError
 from ctdeface_shared.jobs.history import JobReader
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.messages import DefaceJob, decode_job, encode_job
+from ctdeface_shared.jobs.replay_requests import ReplayRequest, pending_orders, write_order
 from ctdeface_shared.replay.case import Replay, next_job
-from ctdeface_shared.replay.request import ReplayRequest, pending_orders, write_order
 from ctdeface_shared.storage.spool import case_path
 
 MOST_LETTERS = 10_000

@@ -14,9 +14,10 @@ from stat import S_ISDIR, S_ISREG
 from typing import Any, NamedTuple
 
 from ctdeface_shared.errors import UnsafeArchive
-from ctdeface_shared.jobs.history import NO_JOBS, ORDERED, JobReader, JobRecord, gone_is_no_error
+from ctdeface_shared.jobs.history import DROP_REFUSALS, JobReader, JobRecord, gone_is_no_error
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.repeats import was_too_early
+from ctdeface_shared.jobs.states import JobState
 from ctdeface_shared.storage.case_folders import PathKind, is_hidden, is_ignored, walk
 from ctdeface_shared.storage.spool import ServiceSpool, case_path
 
@@ -134,12 +135,13 @@ class SpoolScanner:
             _entries_of_cases(self._spool.inbox, self._depth, self._ignore, with_unreadable=True)
         )  # before the reports: what ends meanwhile is seen twice, not lost
         records = self._jobs.read()
-        known = [one for one in records if one.state != ORDERED or one.case in inbox]
-        newest, jobs = newest_of(known), newest_of(one for one in known if one.code not in NO_JOBS)
+        known = [one for one in records if one.state is not JobState.ORDERED or one.case in inbox]
+        newest, jobs = (
+            newest_of(known),
+            newest_of(one for one in known if one.code not in DROP_REFUSALS),
+        )
         zips = {(one.case, one.digest) for one in known if one.code == UnsafeArchive.__name__}
-        in_flight = {
-            one.case for one in records if one.is_begun or one.state in {"prepared", "published"}
-        }
+        in_flight = {one.case for one in records if one.is_begun or one.is_publishing}
         waiting = {
             case: since
             for case, path in inbox.items()
@@ -217,7 +219,7 @@ class SpoolScanner:
                 ended_at=one.reported_at,
             )
             for one in newest.values()
-            if one.state == "refused"
+            if one.state is JobState.REFUSED
             and one.case not in elsewhere
             and (case_path(self._spool.quarantine, one.case) / one.job_id).is_dir()
         ]

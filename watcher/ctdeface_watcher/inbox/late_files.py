@@ -5,7 +5,6 @@ The watcher reads no DICOM, so names and content decide. A drop under the name o
 have is the same, byte for byte. Anything else stands alone.
 """
 
-import hashlib
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,12 +14,18 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from ctdeface_shared.errors import MixedPatients
-from ctdeface_shared.jobs.history import NO_JOBS
+from ctdeface_shared.jobs.history import (
+    DROP_REFUSALS,
+    JobRecord,
+    history_of,
+    reported_files,
+)
+from ctdeface_shared.jobs.states import JobState
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.case_folders import is_unfinished
+from ctdeface_shared.storage.checksum import sha256_of
 from ctdeface_shared.storage.spool import ServiceSpool, case_path
 from ctdeface_watcher.inbox.scan import InboxRules
-from ctdeface_watcher.jobs.history import PastJob, files_of, history_of
 
 TOGETHER = ".together"
 
@@ -51,14 +56,14 @@ def is_late(drop: frozenset[str], base: frozenset[str], same: Callable[[str], bo
     return not base <= drop and all(same(name) for name in sorted(drop & base))
 
 
-def find_base(spool: ServiceSpool, case: str, history: Sequence[PastJob]) -> Base | None:
+def find_base(spool: ServiceSpool, case: str, history: Sequence[JobRecord]) -> Base | None:
     """Return what the newest job of a case that tells it consisted of; None when there was none, or nothing can be added to it.
 
     Raises:
         OSError: storage failed.
     """
     for job in reversed(history):
-        if not job.ended or job.code in NO_JOBS:
+        if not job.ended or job.code in DROP_REFUSALS:
             continue
         if job.code == MixedPatients.__name__:
             return None
@@ -68,9 +73,9 @@ def find_base(spool: ServiceSpool, case: str, history: Sequence[PastJob]) -> Bas
         ):
             if folder.is_dir():
                 return Base(files=dict.fromkeys(_names(folder), (-1, "")), folder=folder)
-        files = files_of(spool, case, job.job_id) if job.state != "refused" else {}
+        files = reported_files(spool, case, job.job_id) if job.state is not JobState.REFUSED else {}
         if files:
-            return Base(files=files)
+            return Base(files={name: (known.size, known.sha256) for name, known in files.items()})
     return None
 
 
@@ -158,8 +163,7 @@ def _is_same(path: Path, base: Base, name: str) -> bool:
     size, digest = base.files[name]
     if path.stat().st_size != size:
         return False
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() == digest
+    return sha256_of(path) == digest
 
 
 def _copy(source: Path, target: Path, mode: int) -> None:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from ctdeface_shared.jobs.history import NO_JOBS
+from ctdeface_shared.jobs.history import DROP_REFUSALS, JobRecord
 from ctdeface_shared.jobs.manifest import Manifest, job_id
 from ctdeface_shared.jobs.messages import DefaceJob
 from ctdeface_shared.jobs.options import DefaceOptions
 from ctdeface_shared.jobs.repeats import was_too_early
-from ctdeface_watcher.jobs.history import ABANDONED, PUBLISHING, PastJob
+from ctdeface_shared.jobs.states import JobState
 
 
 class IntakeResult(Enum):
@@ -35,7 +35,7 @@ class CompleteCase:
 
     case: str
     manifest: Manifest
-    history: Sequence[PastJob]
+    history: Sequence[JobRecord]
     published: frozenset[str]
 
 
@@ -43,9 +43,13 @@ def take_in(
     settled: CompleteCase, options: DefaceOptions, now: datetime
 ) -> DefaceJob | IntakeResult:
     """Make the job of a settled case, or say why there is none to make."""
-    if any(job.state in PUBLISHING for job in settled.history):
+    if any(job.is_publishing for job in settled.history):
         return IntakeResult.BUSY
-    told = [job for job in settled.history if job.code not in NO_JOBS and job.state != ABANDONED]
+    told = [
+        job
+        for job in settled.history
+        if job.code not in DROP_REFUSALS and job.state is not JobState.ABANDONED
+    ]
     latest = told[-1] if told and told[-1].digest == settled.manifest.digest else None
     generation = latest.generation + 1 if latest is not None and was_too_early(latest) else 0
     if (
@@ -65,7 +69,7 @@ def take_in(
     )
 
 
-def _after_all(history: Sequence[PastJob], now: datetime) -> datetime:
+def _after_all(history: Sequence[JobRecord], now: datetime) -> datetime:
     """Return a moment after all earlier jobs whatever the clocks say: a drop that counts as older than its case's output is not shown."""
     last = max((job.created_at for job in history), default="")
     return max(now, datetime.fromisoformat(last) + timedelta(milliseconds=1)) if last else now

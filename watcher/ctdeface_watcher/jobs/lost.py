@@ -8,13 +8,9 @@ from time import monotonic, time
 from ctdeface_shared import logs
 from ctdeface_shared.broker.protocols import Broker
 from ctdeface_shared.errors import PermanentError
-from ctdeface_shared.jobs import attempt_log
-from ctdeface_shared.jobs.attempt_log import ATTEMPTS
+from ctdeface_shared.jobs.history import is_worked_on
 from ctdeface_shared.jobs.messages import decode_job
-from ctdeface_shared.storage.locks import is_claimed
-from ctdeface_shared.storage.spool import case_path
 from ctdeface_watcher.context import WatcherContext, WatchState
-from ctdeface_watcher.jobs.ledger import Entry
 
 _PAUSE_SECONDS = 60.0
 _MOST_DEAD = 1000
@@ -50,24 +46,16 @@ def find_lost(context: WatcherContext, state: WatchState) -> bool:
         return True
     dead = _dead(context.broker) if depth.dead else frozenset[str]()
     for entry in old:
-        if entry.job_id not in dead and not _is_worked_on(context, entry):
+        if entry.job_id not in dead and not is_worked_on(
+            context.spool,
+            entry.case,
+            entry.job_id,
+            longest_seconds=context.longest_job_seconds,
+        ):
             context.ledger.forget_job(entry.job_id)
             state.judged.pop(entry.case, None)
             _log.warning("job_lost_by_queue", job_id=entry.job_id)
     return True
-
-
-def _is_worked_on(context: WatcherContext, entry: Entry) -> bool:
-    """Whether a worker has the job in hand, which not every queue can tell: its claim lives, or it may still last."""
-    if is_claimed(context.spool.locks, entry.job_id):
-        return True
-    folder = case_path(context.spool.reports, entry.case) / entry.job_id
-    try:
-        written = (folder / ATTEMPTS).stat().st_mtime
-        is_open = attempt_log.read(folder).is_open
-        return is_open and time() - written < context.longest_job_seconds
-    except FileNotFoundError:
-        return False
 
 
 def _dead(broker: Broker) -> frozenset[str]:

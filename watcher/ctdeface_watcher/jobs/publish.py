@@ -6,13 +6,13 @@ from time import monotonic, time
 
 from ctdeface_shared import logs
 from ctdeface_shared.errors import InvalidMessage, LateFiles, StorageUnavailable
+from ctdeface_shared.jobs.history import history_of
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.messages import DefaceJob
 from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.storage import atomic
 from ctdeface_watcher.context import WatcherContext, WatchState
 from ctdeface_watcher.inbox.late_files import Base, adds_to, find_base, gather
-from ctdeface_watcher.jobs.history import history_of
 from ctdeface_watcher.jobs.intake import CompleteCase, IntakeResult, take_in
 from ctdeface_watcher.jobs.ledger import Entry
 from ctdeface_watcher.jobs.refuse import Refusal, refuse

@@ -21,11 +21,11 @@ from ctdeface_shared.errors import (
     TransientError,
     VerificationFailed,
 )
+from ctdeface_shared.jobs.reports import REPORT
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.locks import UNFINISHED, case_lock_name, is_abandoned, locked, remove
 from ctdeface_shared.storage.spool import PRIVATE, Spool, case_path
 from ctdeface_worker.publishing.journal import (
-    REPORT,
     find_report,
     is_over,
     published_reports,

@@ -3,15 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from ctdeface_shared.jobs.reports import REPEAT, REPORT
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.locks import case_lock_name, locked
 from ctdeface_shared.storage.spool import PRIVATE, Spool, case_path
 from ctdeface_worker.report.html import render
 from ctdeface_worker.report.model import CaseReport, State
-
-REPORT = "report.json"
-REPEAT = "repeat.json"
-"""A repetition of a published job that was refused, or is not published yet; the report of what is published stays as it is."""
 
 
 def report_folder(spool: Spool, report: CaseReport) -> Path:

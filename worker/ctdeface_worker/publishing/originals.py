@@ -1,7 +1,6 @@
 """What happens to the dropped files of a job once its outcome is safe on the disk; every step can be repeated after a crash."""
 
 import errno
-import hashlib
 import os
 import shutil
 import stat
@@ -14,6 +13,7 @@ from ctdeface_shared import logs
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.storage import atomic
+from ctdeface_shared.storage.checksum import sha256_of
 from ctdeface_shared.storage.spool import PRIVATE, ServiceSpool, case_path
 from ctdeface_worker.pipeline.result import FileResult
 from ctdeface_worker.publishing.journal import pages
@@ -164,5 +164,4 @@ def _ours(folder: Path, report: CaseReport) -> frozenset[str]:
 def _is(path: Path, file: FileResult) -> bool:
     if path.is_symlink() or not path.is_file() or path.stat().st_size != file.size:
         return False
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256
+    return sha256_of(path) == file.sha256

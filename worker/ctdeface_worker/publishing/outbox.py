@@ -1,6 +1,5 @@
 """How released cases lie in the outbox: their modes and group, and whether a folder holds exactly what a report released."""
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.storage import atomic
+from ctdeface_shared.storage.checksum import sha256_of
 from ctdeface_worker.report.model import CaseReport
 
 
@@ -67,13 +67,8 @@ def holds(folder: Path, report: CaseReport) -> bool:
         path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()
     }
     return present.keys() == outputs.keys() and all(
-        _digest(path) == outputs[name] for name, path in present.items()
+        sha256_of(path) == outputs[name] for name, path in present.items()
     )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _own(path: Path, mode: int, group: str | None) -> None:

@@ -14,6 +14,7 @@ from ctdeface_shared.audit.entry import digest_of
 from ctdeface_shared.errors import CtDefaceError
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.options import DefaceOptions
+from ctdeface_shared.jobs.states import JobState
 from ctdeface_worker.pipeline.result import CaseResult
 
 SCHEMA_VERSION = 1
@@ -32,11 +33,11 @@ _LIBRARIES = (
 class State(StrEnum):
     """How far a job came; the journal of its publication (DESIGN section 7)."""
 
-    REFUSED = "refused"
-    PREPARED = "prepared"
-    PUBLISHED = "published"
-    DONE = "done"
-    SUPERSEDED = "superseded"
+    REFUSED = JobState.REFUSED.value
+    PREPARED = JobState.PREPARED.value
+    PUBLISHED = JobState.PUBLISHED.value
+    DONE = JobState.DONE.value
+    SUPERSEDED = JobState.SUPERSEDED.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,8 +47,7 @@ from ctdeface_worker.publishing.journal import find_report
 from ctdeface_worker.publishing.outbox import holds
 from ctdeface_worker.publishing.quarantine import refuse
 from ctdeface_worker.report.model import CaseReport, State, failed
-from ctdeface_worker.service import attempts
-from ctdeface_worker.service.attempts import JobInProgress
+from ctdeface_worker.service.attempts import JobInProgress, claimed
 from ctdeface_worker.service.observer import NO_OBSERVER, Observer, outcome_of
 
 RECEIVE_SECONDS = 2.0
@@ -189,7 +188,7 @@ def _unrecorded(slot: WorkerSlot, error: Exception, delivery: Delivery) -> Concl
 
 def _work_on(slot: WorkerSlot, job: DefaceJob, delivery: Delivery) -> Conclusion:
     try:
-        with attempts.claimed(slot.spool.locks, job.job_id):
+        with claimed(slot.spool.locks, job.job_id):
             return _work_alone(slot, job, delivery)
     except (
         JobInProgress

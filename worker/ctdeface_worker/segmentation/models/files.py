@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctdeface_shared.errors import ConfigurationError
+from ctdeface_shared.storage.checksum import sha256_of
 
 PLANS, DATASET = "plans.json", "dataset.json"
 OUR_WEIGHTS = "model.safetensors"
@@ -18,7 +19,6 @@ RECORD = "MODEL.json"
 SAFE = ".safetensors"
 MIRRORED = "mirrored_axes"
 """Key in the safetensors metadata of `ctdeface train`: axes, separated by spaces."""
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,15 +53,6 @@ class ModelFiles:
             name = file.relative_to(self.root).as_posix()
             total.update(f"{name}\n{file.stat().st_size}\n{sha256_of(file)}\n".encode())
         return total.hexdigest()
-
-
-def sha256_of(file: Path) -> str:
-    """SHA-256 of one file."""
-    total = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            total.update(chunk)
-    return total.hexdigest()
 
 
 def model_files(root: Path) -> ModelFiles:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ctdeface_shared.errors import ConfigurationError
+from ctdeface_shared.storage.checksum import sha256_of
 from ctdeface_worker.segmentation.models.download import (
     KNOWN,
     download,
@@ -26,7 +27,6 @@ from ctdeface_worker.segmentation.models.files import (
     PLANS,
     model_files,
     model_folder_below,
-    sha256_of,
 )
 from ctdeface_worker.segmentation.models.store import (
     NAME,

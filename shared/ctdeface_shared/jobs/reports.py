@@ -1,0 +1,120 @@
+"""The reader of `report.json` for everything but the worker, which reads its full report.
+
+Reports are written by workers of this and other versions, so unknown fields are ignored and only
+the fields below are required.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+
+from ctdeface_shared.jobs.states import JobState
+
+REPORT: Final = "report.json"
+REPEAT: Final = "repeat.json"
+"""Report of a repetition of a published job that was refused or is not published yet.
+
+The report of the published output stays in `report.json`.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedFile:
+    """One file of a case.
+
+    Attributes:
+        file: name relative to the case's folder.
+        size: bytes of the input.
+        sha256: of the input, hexadecimal.
+        output_sha256: of the released file; empty if it was not released.
+    """
+
+    file: str
+    size: int
+    sha256: str
+    output_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedResult:
+    """The outcome of a job.
+
+    Attributes:
+        code: code of the refusal; empty for a released case.
+        reason: the refusal as a sentence.
+        files: every file of the case; empty if the job was refused before its files were read.
+    """
+
+    code: str
+    reason: str = ""
+    files: tuple[ReportedFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedManifest:
+    """The fingerprint of the case that the job was made for.
+
+    Attributes:
+        digest: `Manifest.digest`.
+    """
+
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportSummary:
+    """The fields of a report that other processes than the worker use.
+
+    Attributes:
+        state: one of the states that reports record.
+        generation: 0 for a drop, higher for a replay.
+        created_at: when the job was submitted, ISO 8601 as written in the report.
+        manifest: fingerprint of the case.
+        result: outcome.
+        staged: name of the staging folder until the job is done.
+        options: as `DefaceOptions.as_plain` wrote them, unchecked; None if absent.
+    """
+
+    state: JobState
+    generation: int
+    created_at: str
+    manifest: ReportedManifest
+    result: ReportedResult
+    staged: str = ""
+    options: Mapping[str, Any] | None = field(default=None)
+
+
+_READER = TypeAdapter(ReportSummary)
+
+
+def parse_report(content: bytes) -> ReportSummary:
+    """Read and validate a report.
+
+    Raises:
+        ValueError: the content is not a report, or its state is unknown.
+    """
+    try:
+        report = _READER.validate_python(json.loads(content))
+    except RecursionError as error:
+        raise ValueError("the JSON is nested too deeply") from error
+    if not (report.state.has_ended or report.state.is_publishing):
+        raise ValueError(f"a report cannot have the state {report.state}")
+    datetime.fromisoformat(report.created_at)
+    return report
+
+
+def read_report(path: Path) -> ReportSummary | None:
+    """Return a report, or None if the file is missing or not a valid report.
+
+    Raises:
+        OSError: the file exists and cannot be read.
+    """
+    try:
+        return parse_report(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
