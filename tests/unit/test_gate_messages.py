@@ -67,14 +67,14 @@ FAULTS: dict[str, tuple[RayResult, str]] = {
         replace(PROVEN, removed=half(left=False)),
         (
             "50.00 % of the facial skin in view is gone; at least 98.50 % is required "
-            "(left: slices 4 to 57 of 60, z 3 to 56 mm, on the patient's left)"
+            "(remaining: slices 4 to 57 of 60, z 3 to 56 mm, on the patient's left)"
         ),
     ),
     "every_part_of_the_face_removed": (
         replace(PROVEN, removed=half(left=False)),
         (
             "0.00 % of the facial skin is gone in its weakest part, the left half; "
-            "at least 95.00 % is required (left: slices 4 to 57 of 60, z 3 to 56 mm, "
+            "at least 95.00 % is required (remaining: slices 4 to 57 of 60, z 3 to 56 mm, "
             "on the patient's left)"
         ),
     ),

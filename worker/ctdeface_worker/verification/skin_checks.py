@@ -75,7 +75,7 @@ def _whole_face(result: RayResult) -> Check:
         LEAST_REMOVED,
         fine_percent,
         "{} of the facial skin in view is gone",
-    ).located(lambda: f"left: {front.place(front.counted & ~result.removed)}")
+    ).located(lambda: f"remaining: {front.place(front.counted & ~result.removed)}")
 
 
 def _brightness(result: RayResult) -> Check:
@@ -198,7 +198,7 @@ def _weakest_part(result: RayResult) -> Check:
     parts = {
         f"level {level + 1} of {LEVELS} from the chin": (z - rows[0]) // height == level
         for level in range(LEVELS)
-    } | {"right half": x < middle, "left half": x >= middle}
+    } | {"the right half": x < middle, "the left half": x >= middle}
     shares = {
         name: float(removed[counted & part].mean())
         for name, part in parts.items()
@@ -210,7 +210,7 @@ def _weakest_part(result: RayResult) -> Check:
         shares.get(weakest, 0.0),
         LEAST_REMOVED_IN_PART,
         fine_percent,
-        f"{{}} of the facial skin is gone in its weakest part, the {weakest}",
+        f"{{}} of the facial skin is gone in its weakest part, {weakest}",
     ).located(
-        lambda: f"left: {result.front.place(counted & parts.get(weakest, counted) & ~removed)}"
+        lambda: f"remaining: {result.front.place(counted & parts.get(weakest, counted) & ~removed)}"
     )
