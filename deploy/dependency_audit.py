@@ -25,7 +25,7 @@ _WAIT_SECONDS = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IntakeResult:
+class Answers:
     """The answers of the vulnerability services.
 
     Attributes:
@@ -64,20 +64,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     answer = ask(versions, given.service or SERVICES, given.osv_url)
     code, lines = verdict(answer, versions, ignored())
-    told = {
+    result = {
         "verdict": {CLEAN: "clean", VULNERABLE: "vulnerable", NOT_ASKED: "could not ask"}[code],
-        "told": lines,
+        "lines": lines,
     }
-    (given.out / "audit.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    (given.out / "audit.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print("\n".join(lines), file=sys.stderr if code else sys.stdout)
     return code
 
 
 def ask(
     versions: Mapping[str, str], services: Iterable[str], osv_url: str | None = None
-) -> IntakeResult:
+) -> Answers:
     """Ask every service about all packages, because their knowledge differs."""
-    answer = IntakeResult()
+    answer = Answers()
     for service in services:
         _ask(
             service,
@@ -97,7 +97,7 @@ def ignored() -> Mapping[str, str]:
 
 
 def verdict(
-    answer: IntakeResult, versions: Mapping[str, str], passed_over: Mapping[str, str]
+    answer: Answers, versions: Mapping[str, str], passed_over: Mapping[str, str]
 ) -> tuple[int, list[str]]:
     """Return the exit code; a vulnerability outweighs a service that did not answer."""
     lines = [f"{service} could not be asked: {reason}" for service, reason in answer.silent.items()]
@@ -126,10 +126,10 @@ def verdict(
 
 
 def _ask(
-    service: str, versions: Mapping[str, str], options: Sequence[str], answer: IntakeResult
+    service: str, versions: Mapping[str, str], options: Sequence[str], answer: Answers
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        wanted, told = Path(folder) / "requirements.txt", Path(folder) / "told.json"
+        wanted, found = Path(folder) / "requirements.txt", Path(folder) / "found.json"
         wanted.write_text(
             "".join(f"{name}=={version}\n" for name, version in versions.items()), encoding="utf-8"
         )
@@ -156,16 +156,16 @@ def _ask(
             "--format",
             "json",
             "--output",
-            told,
+            found,
             *options,
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if not told.is_file():
+        if not found.is_file():
             answer.silent[service] = (done.stderr.strip().splitlines() or ["no message"])[
                 -1
             ].rpartition("Caused by ")[2][:200]
             return
-        for item in json.loads(told.read_text(encoding="utf-8"))["dependencies"]:
+        for item in json.loads(found.read_text(encoding="utf-8"))["dependencies"]:
             if "skip_reason" not in item:
                 answer.asked.add(item["name"])
                 if item["vulns"]:

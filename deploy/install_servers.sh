@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs RabbitMQ, Prometheus and systemd-analyze for the tests on Debian and Ubuntu, as root, without starting a service.
-# Already there: does nothing. Elsewhere, or not root: says in one line what is missing; the tests then skip, or fail with CI=true.
+# Does nothing if they exist. On other systems, or without root, it names what is missing; the tests then skip, or fail with CI=true.
 set -eu
 wanted=""
 if ! command -v rabbitmq-server >/dev/null 2>&1 && [ ! -x /usr/lib/rabbitmq/bin/rabbitmq-server ]; then

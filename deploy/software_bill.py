@@ -1,8 +1,8 @@
 """Writes a CycloneDX bill of materials: each package, version, license and requirement.
 
-`pip-audit --format cyclonedx-json` leaves out whatever its service could not tell about, all of it
-on a machine without a network; so the bill is made here from the installed distributions
-themselves, and read back before it counts.
+`pip-audit --format cyclonedx-json` leaves out packages that its service does not know, which is all
+of them without a network. So this bill is made from the installed distributions, and read back
+before it counts.
 """
 
 import json

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:  # MkDocs loads this file by its path
     sys.path.insert(0, str(ROOT))
 
-from deploy.site import pictures, reference
+from deploy.site import pictures, reference  # noqa: E402  needs the path above
 
 DOCS = ROOT / "docs"
 MOVED = {

@@ -28,8 +28,8 @@ def commands() -> str:
 
 
 def _subparsers(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
+    for action in parser._actions:  # noqa: SLF001  argparse has no public list
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001  nor a public class
             yield from cast("Mapping[str, argparse.ArgumentParser]", action.choices).items()
 
 

@@ -4,7 +4,7 @@ Removes the faces from every case (first-level folder) below a folder of head CT
 
 .DESCRIPTION
 Headers are not anonymized: never send the output to an archive that holds the originals. The input is not changed. What could not be proven
-defaced is refused; its report lies in <DicomRootOut>.ctdeface. A second run skips what is released already.
+defaced is refused; its report is in <DicomRootOut>.ctdeface. A second run skips released cases.
 Exit code: 0 every case is released, 1 at least one was refused, 78 something must be put right first.
 
 .EXAMPLE

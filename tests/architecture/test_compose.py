@@ -225,7 +225,7 @@ def test_torch_comes_from_the_index_that_the_set_up_uses() -> None:
 
 
 def needed(extra: str) -> set[str]:
-    """Return everything that an extra of ours needs, as it is installed here."""
+    """Return every installed package that an extra needs."""
     found: set[str] = set()
     waiting = [("ctdeface", frozenset({"", extra}))]
     while waiting:

@@ -30,7 +30,7 @@ def assigned(unit: Path, key: str) -> list[str]:
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_a_unit_is_valid(unit: Path, tmp_path: Path) -> None:
-    """`systemd-analyze verify` has nothing to say, with the program where it lies here."""
+    """`systemd-analyze verify` accepts it with the path of the installed program."""
     text = unit.read_text(encoding="utf-8")
     assert INSTALLED in text
     (tmp_path / unit.name).write_text(text.replace(INSTALLED, str(CTDEFACE)), encoding="utf-8")

@@ -82,7 +82,7 @@ def test_the_base_install_needs_its_declared_libraries_only(package: str) -> Non
 
 
 def test_the_measure_of_the_tests_shares_nothing_with_what_it_measures() -> None:
-    """Whatever measures removed skin imports neither segmenters nor gate."""
+    """The measure of removed skin imports neither segmenters nor gate."""
     sources = list((ROOT / "tests/support/measure").glob("*.py"))
     assert len(sources) >= 5
     strangers = (

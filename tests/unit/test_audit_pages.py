@@ -21,25 +21,25 @@ INSPECTING = "\n".join(
 def test_every_field_and_outcome_of_an_entry_is_explained() -> None:
     """The table has each of them and no other."""
     table = AUDIT[AUDIT.index("| field |") : AUDIT.index("Names of cases and files")]
-    told = set(
+    explained = set(
         re.findall(
             r"`([a-z_.]+)`", "".join(line.split("|")[1] for line in table.splitlines()[2:] if line)
         )
     )
-    assert told == ({field.name for field in fields(Entry)} - {"end", "version"}) | {
+    assert explained == ({field.name for field in fields(Entry)} - {"end", "version"}) | {
         f"end.{field.name}" for field in fields(CaseEnd)
     }
     assert all(f"`{outcome}`" in AUDIT for outcome in Outcome)
 
 
-def test_every_sentence_that_the_page_explains_is_said_by_the_command() -> None:
-    """Whoever searches the page for what the command said finds it."""
+def test_every_sentence_that_the_page_explains_is_in_the_source() -> None:
+    """Each quoted sentence is in the source of the check."""
     table = AUDIT[AUDIT.index("| it says |") : AUDIT.index("## Limits")]
     rows = [line.split("|") for line in table.splitlines()[2:] if line.startswith("|")]
-    sayings = [said for row in rows for said in re.findall(r"`([^`]+)`", row[1])]
-    assert len(sayings) >= 15
-    spoken = re.sub(r"\{[^{}]+\}", "0", INSPECTING)  # figures and names are put in when it is said
-    assert not [said for said in sayings if not re.search(re.sub(r"[0-9]+|…", ".*", said), spoken)]
+    quoted = [text for row in rows for text in re.findall(r"`([^`]+)`", row[1])]
+    assert len(quoted) >= 15
+    source = re.sub(r"\{[^{}]+\}", "0", INSPECTING)  # values stand for figures and names
+    assert not [text for text in quoted if not re.search(re.sub(r"[0-9]+|…", ".*", text), source)]
 
 
 @pytest.mark.parametrize("name", NAMED)
