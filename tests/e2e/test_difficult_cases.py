@@ -231,7 +231,7 @@ def test_what_is_no_slice_is_withheld_with_its_code(archive: Run, name: str, cod
 @pytest.mark.parametrize(
     ("folder", "fate", "code", "reason"),
     [
-        ("dynamic", Fate.WITHHELD, "RepeatedPositions", "different images lie at one position"),
+        ("dynamic", Fate.WITHHELD, "RepeatedPositions", "different images at the same position"),
         ("gap", Fate.FAILED, "MissingSlices", "slices are missing between 4.00 mm and 8.00 mm"),
         ("private", Fate.WITHHELD, "UnsupportedObject", "20000 bytes in (0029,1010)"),
         (

@@ -235,7 +235,7 @@ def test_a_private_copy_of_the_slice_withholds_the_whole_series(tmp_path: Path) 
 @pytest.mark.parametrize(
     "policy",
     [
-        ElementPolicy(harmless=frozenset({"(0029,1010)"})),
+        ElementPolicy(keep=frozenset({"(0029,1010)"})),
         ElementPolicy(blank=frozenset({"(0029,1010)"})),
     ],
 )

@@ -1,1 +1,1 @@
-"""DICOM in and out: the only door to pydicom in the pipeline."""
+"""Read and write DICOM; in the pipeline only this package imports pydicom."""

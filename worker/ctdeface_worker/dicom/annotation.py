@@ -1,4 +1,9 @@
-"""`headers: annotate`: makes standard-conformant derived instances (DESIGN section 8, rule 8; DICOM PS3.3 C.7.6.1.1.2, PS3.15 E.3.2)."""
+"""Mark defaced instances as derived, for `headers: annotate`.
+
+The instances conform to DICOM PS3.3 C.7.6.1.1.2 (ImageType) and C.12.4.1 (derivation), and to
+PS3.15 E.3.2 (Clean Recognizable Visual Features). PatientIdentityRemoved (0012,0062) is not set,
+because the headers are not anonymized.
+"""
 
 import hashlib
 import hmac
@@ -8,6 +13,7 @@ from importlib.metadata import version
 from typing import Literal, TypeAlias
 
 import pydicom
+from pydicom import DataElement
 
 from ctdeface_worker.dicom.elements import Element
 from ctdeface_worker.dicom.layout import Layout
@@ -26,13 +32,17 @@ DERIVATION_DESCRIPTION = 0x00082111
 METHOD_CODES = 0x00120064
 RECOGNIZABLE_FEATURES = 0x00280302
 _LONGEST_ST = 1024
+"""Characters of the VR ST (DICOM PS3.5 section 6.2)."""
 
 Order: TypeAlias = Literal["little", "big"]
 Change: TypeAlias = tuple[Patch, tuple[ExpectedDifference, ...]]
 
 
 def new_uids(series: Iterable[Series], key: bytes) -> dict[str, str]:
-    """Map the SOP and Series Instance UIDs of all released series to new ones, the same in every run with the same key."""
+    """Map SOP and Series Instance UIDs to new ones by a keyed hash.
+
+    The same key gives the same UIDs in every run.
+    """
     old = {
         uid
         for one in series
@@ -45,17 +55,17 @@ def new_uids(series: Iterable[Series], key: bytes) -> dict[str, str]:
 
 
 def annotate(layout: Layout, header: pydicom.Dataset, uids: Mapping[str, str]) -> Iterator[Change]:
-    """Yield the changes that mark an instance as derived and give it and its references new UIDs."""
+    """Yield the changes that turn an instance into a derived one with new UIDs."""
     yield from _identities(layout, uids)
     given = header.get("ImageType") or ["ORIGINAL", "PRIMARY", "AXIAL"]
     image_type = ["DERIVED", *([given] if isinstance(given, str) else list(given))[1:]]
-    yield from _set(layout, IMAGE_TYPE, "CS", image_type, "a derived image")
+    yield from _set(layout, DataElement(IMAGE_TYPE, "CS", image_type), "a derived image")
+    description = DataElement(DERIVATION_DESCRIPTION, "ST", _description(header))
     characters = header.get("SpecificCharacterSet")
-    yield from _set(
-        layout, DERIVATION_DESCRIPTION, "ST", _description(header), "says what was done", characters
-    )
+    yield from _set(layout, description, "describes the removal", characters)
     yield from _method_code(layout, header)
-    yield from _set(layout, RECOGNIZABLE_FEATURES, "CS", "NO", "no recognizable visual features")
+    features = DataElement(RECOGNIZABLE_FEATURES, "CS", "NO")
+    yield from _set(layout, features, "the facial features are removed")
 
 
 def _keyed_uid(uid: str, key: bytes) -> str:
@@ -74,14 +84,17 @@ def _identities(layout: Layout, uids: Mapping[str, str]) -> Iterator[Change]:
             yield (
                 patch,
                 (
-                    _changed(element.name, "new identity of a derived instance"),
+                    _changed(element.name, "new UID of a derived instance"),
                     *_group_length(layout, patch),
                 ),
             )
 
 
 def _encoded_uid(layout: Layout, element: Element, uids: list[str]) -> bytes:
-    """Encode a UID as the element itself is, which inside an opaque private sequence may differ from the data set."""
+    """Encode UIDs like the element that they replace.
+
+    Inside a private sequence of unknown VR the encoding may differ from that of the data set.
+    """
     value = "\\".join(uids).encode("ascii")
     value += b"\0" * (len(value) % 2)
     head = layout.data[element.start : element.value]
@@ -95,16 +108,11 @@ def _encoded_uid(layout: Layout, element: Element, uids: list[str]) -> bytes:
 
 
 def _set(
-    layout: Layout,
-    tag: int,
-    vr: str,
-    value: str | list[str],
-    reason: str,
-    characters: CharacterSets = None,
+    layout: Layout, wanted: DataElement, reason: str, characters: CharacterSets = None
 ) -> Iterator[Change]:
-    wanted = pydicom.Dataset()
-    wanted.add_new(tag, vr, value)
-    data = encoded(layout, wanted, characters=characters)
+    """Yield the change that gives a top-level element this value, unless it has it already."""
+    tag = int(wanted.tag)
+    data = encoded(layout, pydicom.Dataset({wanted.tag: wanted}), characters=characters)
     element = layout.top(tag)
     if element is None:
         yield _with_length(
@@ -119,11 +127,11 @@ def _set(
 
 
 def _description(header: pydicom.Dataset) -> str:
-    ours = f"Facial features removed by ctdeface {version('ctdeface')}"
+    note = f"Facial features removed by ctdeface {version('ctdeface')}"
     before = str(header.get("DerivationDescription") or "")
-    if before.endswith(ours):
+    if before.endswith(note):
         return before
-    return f"{before[: _LONGEST_ST - len(ours) - 2]}; {ours}" if before else ours
+    return f"{before[: _LONGEST_ST - len(note) - 2]}; {note}" if before else note
 
 
 def _method_code(layout: Layout, header: pydicom.Dataset) -> Iterator[Change]:
@@ -137,7 +145,7 @@ def _method_code(layout: Layout, header: pydicom.Dataset) -> Iterator[Change]:
     code.CodeValue = "113102"
     code.CodingSchemeDesignator = "DCM"
     code.CodeMeaning = "Clean Recognizable Visual Features Option"
-    reason = "names what was done"
+    reason = "names the removal of facial features"
     if sequence is None:
         yield from _set_sequence(layout, code, reason)
         return
@@ -164,10 +172,10 @@ def _with_length(layout: Layout, patch: Patch, difference: ExpectedDifference) -
 
 
 def _group_length(layout: Layout, patch: Patch) -> tuple[ExpectedDifference, ...]:
-    """A retired group length that counts the patched bytes changes with them."""
+    """Return the change of the retired group length that counts the patched bytes, if any."""
     element = layout.top(patch.group << 16)
     return (
-        (_changed(element.name, "the length of its group"),)
+        (_changed(element.name, "length of its group"),)
         if element is not None and patch.growth
         else ()
     )

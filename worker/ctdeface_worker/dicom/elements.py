@@ -1,4 +1,7 @@
-"""Walks over the bytes of a data set and says where every element lies, nested ones included (DICOM PS3.5 section 7)."""
+"""Locate every element of a data set, nested ones included, by its byte offsets.
+
+The encodings are those of DICOM PS3.5 section 7.
+"""
 
 import struct
 from functools import lru_cache
@@ -18,13 +21,13 @@ _DEEPEST = 32
 
 
 class Element(NamedTuple):
-    """One element and where it lies.
+    """One element and its byte offsets.
 
     Attributes:
         path: (tag, item number) of each enclosing sequence, from the outside in.
         tag: group and element number in one integer.
-        vr: two letters; "UN" where neither file nor dictionary knows, "SQ" where such a value
-            turned out to be a sequence.
+        vr: two letters; "UN" where neither file nor dictionary names it, "SQ" where such a value
+            is a sequence.
         start: offset of the tag.
         value: offset of the value.
         end: offset behind the element (behind its delimiter, if it has one).
@@ -49,14 +52,19 @@ class Element(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Path for a person and for the report, such as "(0088,0200)[0].(7FE0,0010)"."""
+        """Path for the report, such as "(0088,0200)[0].(7FE0,0010)"."""
         return ".".join(
             [*(f"{tag_name(tag)}[{item}]" for tag, item in self.path), tag_name(self.tag)]
         )
 
 
 class Place(NamedTuple):
-    """Where a data set lies: path of sequences and items, and offsets of the lengths that count its bytes."""
+    """Position of a data set within its file.
+
+    Attributes:
+        path: (tag, item number) of each enclosing sequence.
+        lengths: offsets of the 32-bit lengths that count its bytes.
+    """
 
     path: tuple[tuple[int, int], ...] = ()
     lengths: tuple[int, ...] = ()
@@ -79,13 +87,13 @@ TOP = Place()
 
 
 def tag_name(tag: int) -> str:
-    """Write a tag the way the standard does."""
+    """Format a tag as the standard does, such as "(7FE0,0010)"."""
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
 @lru_cache(maxsize=4096)
 def known_vr(tag: int) -> str:
-    """Return the value representation by the data dictionary, "UN" when it does not know."""
+    """Return the value representation from the data dictionary, else "UN"."""
     try:
         return dictionary_VR(tag)
     except KeyError:
@@ -93,10 +101,10 @@ def known_vr(tag: int) -> str:
 
 
 class Walk:
-    """Walks over bytes in one encoding (byte order; implicit or explicit) and collects the elements it understands."""
+    """Parser that collects the elements of bytes in one encoding."""
 
     def __init__(self, data: bytes, *, big: bool, implicit: bool) -> None:
-        """Prepare for one encoding; nothing is read yet."""
+        """Prepare for one byte order and one form (implicit or explicit)."""
         self.found: list[Element] = []
         self._data = data
         self._big = big
@@ -114,11 +122,12 @@ class Walk:
     def data_set(
         self, at: int, end: int, place: Place = TOP, *, only_group: int | None = None
     ) -> int:
-        """Collect the elements of a data set or item; return the offset behind them (of the delimiter, if one ended it)."""
+        """Collect the elements of a data set or item and return the offset behind them.
+
+        If a delimiter ends the item, the offset is that of the delimiter.
+        """
         while at < end:
-            if not self._data[at : min(at + 8, end)].strip(b"\0") and not self._data[at:end].strip(
-                b"\0"
-            ):
+            if self._is_zero(at, min(at + 8, end)) and self._is_zero(at, end):
                 return end  # padding behind the last element
             group, number = self.tag_at(at)
             tag = group << 16 | number
@@ -127,11 +136,14 @@ class Walk:
             at = self._element(tag, at, end, place)
         return at
 
+    def _is_zero(self, start: int, end: int) -> bool:
+        return not self._data[start:end].strip(b"\0")
+
     def _element(self, tag: int, start: int, end: int, place: Place) -> int:
         vr, value, length = self._header(tag, start)
         if length != UNDEFINED and value + length > end:
             raise UnreadableInstance(
-                f"{tag_name(tag)} is truncated: {length} bytes are announced, {end - value} are there"
+                f"{tag_name(tag)} is truncated: it announces {length} bytes, {end - value} follow"
             )
         index = len(self.found)
         fragmented = length == UNDEFINED and vr in {"OB", "OW"} and not self._implicit
@@ -162,7 +174,7 @@ class Walk:
         return stop
 
     def _header(self, tag: int, start: int) -> tuple[str, int, int]:
-        """Value representation, offset and length of the value."""
+        """Return value representation, offset of the value and its length."""
         if self._implicit:
             return known_vr(tag), start + 8, int(self._long.unpack_from(self._data, start + 4)[0])
         vr = self._data[start + 4 : start + 6]
@@ -178,7 +190,9 @@ class Walk:
     def items(self, at: int, end: int, place: Place, *, delimited: bool) -> int:
         """Collect the items of a sequence; return the offset behind it."""
         if len(place.path) > _DEEPEST:
-            raise UnreadableInstance("sequences are nested too deeply")
+            raise UnreadableInstance(
+                f"sequences are nested {len(place.path)} deep; at most {_DEEPEST} is supported"
+            )
         number = 0
         while at < end:
             tag, length = self._item_header(at)
@@ -186,7 +200,7 @@ class Walk:
                 return at + 8
             if tag != ITEM or (length != UNDEFINED and at + 8 + length > end):
                 raise UnreadableInstance(
-                    f"a sequence holds {tag_name(tag)} where an item of fitting length should begin"
+                    f"a sequence holds {tag_name(tag)} where an item of valid length must begin"
                 )
             stop = end if length == UNDEFINED else at + 8 + length
             reached = self.data_set(
@@ -198,7 +212,7 @@ class Walk:
             at = reached
             number += 1
         if delimited:
-            raise UnreadableInstance("a sequence has no end")
+            raise UnreadableInstance("a sequence has no delimiter at its end")
         return at
 
     def _fragments(self, at: int, end: int) -> int:
@@ -210,16 +224,20 @@ class Walk:
             if tag != ITEM or at + length > end:
                 break
             at += length
-        raise UnreadableInstance("the encapsulated pixel data is truncated")
+        raise UnreadableInstance("the encapsulated pixel data are truncated")
 
     def _hidden_items(self, value: int, end: int, place: Place) -> bool:
-        """Look into a value of unknown representation that may be a sequence (DICOM PS3.5 section 6.2.2): implicit, else as the file is."""
+        """Collect the items of a UN value if it is a sequence; return whether it is one.
+
+        Such a sequence is implicit little endian (DICOM PS3.5 section 6.2.2), or encoded like the
+        file.
+        """
         for big, implicit in ((False, True), (self._big, self._implicit)):
             walk = Walk(self._data, big=big, implicit=implicit)
             try:
                 walk.items(value, end, place, delimited=False)
             except (struct.error, UnreadableInstance):
-                continue  # opaque bytes after all
+                continue  # not a sequence in this encoding
             self.found.extend(walk.found)
             return True
         return False
@@ -230,4 +248,4 @@ class Walk:
 
     def _expect(self, tag: int, at: int) -> None:
         if self._item_header(at)[0] != tag:
-            raise UnreadableInstance(f"{tag_name(tag)} is missing")
+            raise UnreadableInstance(f"an item has no {tag_name(tag)} at its end")

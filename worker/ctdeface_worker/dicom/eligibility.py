@@ -1,4 +1,8 @@
-"""Which single instances can be slices of a volume that is released: an allow-list (DESIGN section 8, rules 6 and 7)."""
+"""Decide by an allow-list which instances can be slices of a released volume.
+
+Only CT Image Storage instances (DICOM PS3.3 A.3) with rescale, position and plain 16-bit pixels
+pass. Elements that could hold another picture of the face make an instance withheld.
+"""
 
 import math
 import re
@@ -20,11 +24,17 @@ from ctdeface_worker.dicom.reader import CaseFile, DicomFile
 from ctdeface_worker.imaging.domain import Instance, PixelFormat, Placement
 
 LARGEST_OPAQUE_BYTES = 16 * 1024
-"""A value larger than this could hold a picture of the face."""
+"""A value larger than this could hold a recognizable picture of the face."""
 
 _SAFE_UID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._ -]{0,127}")
-"""Previews and NIfTI files are named by SeriesInstanceUID. Up to 64 digits and dots by DICOM PS3.5 section 9.1; some systems write more."""
+"""SeriesInstanceUIDs that can safely name preview and NIfTI files.
+
+DICOM PS3.5 section 9.1 allows up to 64 digits and dots; some systems write more.
+"""
 _FLOAT_PIXELS = frozenset({0x7FE00008, 0x7FE00009})
+_GRAY = frozenset({"MONOCHROME1", "MONOCHROME2"})
+_HU_RESCALE_TYPES = frozenset({"HU", "HU_MOD", "US"})
+"""RescaleType (0028,1054) of values in HU; "US" (unspecified) is common in older CT."""
 _NOT_VOLUMES = {
     "LOCALIZER": "a localizer (scout)",
     "SCOUT": "a localizer (scout)",
@@ -43,7 +53,7 @@ _NOT_VOLUMES = {
 
 
 class WithheldCode(StrEnum):
-    """Why a file or series is not released although nothing failed."""
+    """Reason why a file or series is withheld although nothing failed."""
 
     NOT_DICOM = "NotDicom"
     DICOMDIR = "DicomDir"
@@ -57,14 +67,16 @@ class WithheldCode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ElementPolicy:
-    """What the data stewards decided about large opaque elements, by tag name such as "(0029,1010)", nested ones included.
+    """Decisions of the data stewards about large opaque elements.
+
+    Elements are named by tag, such as "(0029,1010)"; nested ones are included.
 
     Attributes:
-        harmless: left as they are.
+        keep: left unchanged.
         blank: zeroed in place.
     """
 
-    harmless: frozenset[str] = frozenset()
+    keep: frozenset[str] = frozenset()
     blank: frozenset[str] = frozenset()
 
 
@@ -73,13 +85,13 @@ NO_POLICY = ElementPolicy()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """Why an instance is withheld.
+    """Reason why an instance is withheld.
 
     Attributes:
         code: stable name.
         reason: continues the sentence "this instance …".
-        whole_series: the instance may be a slice of a volume, which must not be released without
-            it.
+        whole_series: True if the instance may be a slice, without which its series must not be
+            released.
     """
 
     code: WithheldCode
@@ -88,19 +100,18 @@ class Refusal:
 
 
 def as_instance(file: CaseFile, dicom: DicomFile, policy: ElementPolicy) -> Instance | Refusal:
-    """Turn a file into an instance that may become a slice of a volume, or say why it is withheld.
+    """Return a file as a possible slice, or the reason to withhold it.
 
     Raises:
-        UnreadableInstance: a header value that is needed is damaged.
+        UnreadableInstance: a required header value is damaged.
     """
     try:
         return _as_instance(file, dicom, policy)
-    except (
-        ValueError,
-        TypeError,
-        NotImplementedError,
-    ) as error:  # what pydicom raises on values it cannot convert
-        raise UnreadableInstance(f"a header value cannot be read: {error}") from error
+    except (ValueError, TypeError, NotImplementedError) as error:
+        # pydicom raises these for values that it cannot convert.
+        raise UnreadableInstance(
+            f"a header value cannot be read ({error}); send the file again from its source"
+        ) from error
 
 
 def _as_instance(file: CaseFile, dicom: DicomFile, policy: ElementPolicy) -> Instance | Refusal:
@@ -117,11 +128,15 @@ def _as_instance(file: CaseFile, dicom: DicomFile, policy: ElementPolicy) -> Ins
     if placement is None:
         return Refusal(
             code=WithheldCode.NOT_A_VOLUME,
-            reason="has no usable position, orientation or pixel spacing",
+            reason="has no valid ImagePositionPatient, ImageOrientationPatient or PixelSpacing; a "
+            "volume needs all three",
         )
     pixels = _pixel_format(header)
     if pixels is None:
-        return Refusal(code=WithheldCode.DERIVED_IMAGE, reason="has no rescale to Hounsfield units")
+        return Refusal(
+            code=WithheldCode.DERIVED_IMAGE,
+            reason="has no RescaleSlope and RescaleIntercept, which Hounsfield units need",
+        )
     return Instance(
         file=file.name,
         sha256=file.sha256,
@@ -138,57 +153,50 @@ def _as_instance(file: CaseFile, dicom: DicomFile, policy: ElementPolicy) -> Ins
 
 
 def _object_refusal(header: pydicom.Dataset) -> Refusal | None:
+    """Refuse everything but single-frame CT images with UIDs."""
     sop_class = header.get("SOPClassUID", "")
     if (
         sop_class in {EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage}
         or (_whole(header, "NumberOfFrames") or 1) > 1
     ):
-        return Refusal(
-            code=WithheldCode.UNSUPPORTED_OBJECT, reason="multi-frame images are not supported yet"
-        )
-    if sop_class != CTImageStorage:
+        reason = "is a multi-frame image; only single-frame CT images are supported"
+    elif sop_class != CTImageStorage:
         name = getattr(sop_class, "name", "") or "an object without SOP class"
-        return Refusal(code=WithheldCode.UNSUPPORTED_OBJECT, reason=f"{name} is no CT image")
-    if not header.get("SOPInstanceUID") or not header.get("SeriesInstanceUID"):
-        return Refusal(
-            code=WithheldCode.UNSUPPORTED_OBJECT,
-            reason="has no SOPInstanceUID or SeriesInstanceUID",
-        )
-    if not _SAFE_UID.fullmatch(str(header.SeriesInstanceUID)):
-        return Refusal(
-            code=WithheldCode.UNSUPPORTED_OBJECT, reason="has a SeriesInstanceUID that is no UID"
-        )
-    return None
+        reason = f"is {name}; only CT Image Storage is supported"
+    elif not header.get("SOPInstanceUID") or not header.get("SeriesInstanceUID"):
+        reason = "has no SOPInstanceUID or SeriesInstanceUID; both are required"
+    elif not _SAFE_UID.fullmatch(str(header.SeriesInstanceUID)):
+        reason = "has a SeriesInstanceUID that is not a UID"
+    else:
+        return None
+    return Refusal(code=WithheldCode.UNSUPPORTED_OBJECT, reason=reason)
 
 
 def _image_type_refusal(header: pydicom.Dataset) -> Refusal | None:
     given = header.get("ImageType") or ()
     values = [given] if isinstance(given, str) else list(given)
     for value in values:
-        what = _NOT_VOLUMES.get(str(value).upper()) or next(
-            (_NOT_VOLUMES[w] for w in str(value).upper().split() if w in _NOT_VOLUMES), ""
-        )
-        if what:
-            code = WithheldCode.LOCALIZER if "localizer" in what else WithheldCode.DERIVED_IMAGE
-            return Refusal(code=code, reason=f"is {what} by its ImageType, no slice of a volume")
+        words = [str(value).upper(), *str(value).upper().split()]
+        kind = next((_NOT_VOLUMES[word] for word in words if word in _NOT_VOLUMES), "")
+        if kind:
+            code = WithheldCode.LOCALIZER if "localizer" in kind else WithheldCode.DERIVED_IMAGE
+            return Refusal(code=code, reason=f"is {kind} by its ImageType, not a slice of a volume")
     if str(header.get("BurnedInAnnotation", "")).upper() == "YES":
-        reason = "says that text is burned into its pixels, which may name the patient"
+        reason = "has text burned into its pixels (BurnedInAnnotation) that may name the patient"
         return Refusal(code=WithheldCode.BURNED_IN_ANNOTATION, reason=reason, whole_series=True)
     return None
 
 
 def _pixel_refusal(header: pydicom.Dataset) -> Refusal | None:
-    gray = (
-        str(header.get("PhotometricInterpretation", "")) in {"MONOCHROME1", "MONOCHROME2"}
-        and header.get("SamplesPerPixel", 1) == 1
-    )
-    if not gray or str(header.get("RescaleType", "HU") or "HU").upper() not in {
-        "HU",
-        "HU_MOD",
-        "US",
-    }:
+    """Refuse pixels other than gray values in HU in the low bits of 16-bit words."""
+    photometric = str(header.get("PhotometricInterpretation", ""))
+    gray = photometric in _GRAY and header.get("SamplesPerPixel", 1) == 1
+    rescale_type = str(header.get("RescaleType", "HU") or "HU").upper()
+    if not gray or rescale_type not in _HU_RESCALE_TYPES:
         return Refusal(
-            code=WithheldCode.DERIVED_IMAGE, reason="has pixels that are no Hounsfield units"
+            code=WithheldCode.DERIVED_IMAGE,
+            reason=f"has {photometric or 'undeclared'} pixels of RescaleType {rescale_type}; gray "
+            "values in Hounsfield units are required",
         )
     stored = _whole(header, "BitsStored")
     if (
@@ -197,26 +205,34 @@ def _pixel_refusal(header: pydicom.Dataset) -> Refusal | None:
         or not 1 < stored <= 16
         or header.get("HighBit", stored - 1) != stored - 1
     ):
-        reason = "has pixels that are not stored in the low bits of 16-bit words"
+        reason = (
+            f"has {header.get('BitsAllocated')} bits allocated, {stored} stored and the high bit "
+            f"{header.get('HighBit')}; the low bits of 16-bit words are required"
+        )
         return Refusal(code=WithheldCode.UNSUPPORTED_OBJECT, reason=reason, whole_series=True)
     return None
 
 
 def _opaque_refusal(dicom: DicomFile, policy: ElementPolicy) -> Refusal | None:
-    """Withhold what could hold another picture of the face."""
+    """Refuse elements that could hold another picture of the face."""
     if dicom.layout.pixel_data is None:
-        return Refusal(code=WithheldCode.NOT_A_VOLUME, reason="holds no pixel data")
-    allowed = policy.harmless | policy.blank
+        return Refusal(
+            code=WithheldCode.NOT_A_VOLUME, reason="holds no pixel data, which a volume needs"
+        )
+    allowed = policy.keep | policy.blank
     for element in dicom.layout.elements:
         if (
             could_hold_a_picture(element)
             and tag_name(element.tag) not in allowed
             and not _is_zero(dicom, element)
         ):
-            reason = f"holds {element.size} bytes in {element.name} that could be another picture of the face"
+            reason = (
+                f"holds {element.size} bytes in {element.name}, which could be another picture of "
+                f"the face; at most {LARGEST_OPAQUE_BYTES} bytes are allowed"
+            )
             return Refusal(code=WithheldCode.UNSUPPORTED_OBJECT, reason=reason, whole_series=True)
     if _overlay_in_pixels(dicom):
-        reason = "holds an overlay in unused bits of the pixel data"
+        reason = "holds an overlay in unused bits of the pixel data, which is not supported"
         return Refusal(code=WithheldCode.UNSUPPORTED_OBJECT, reason=reason, whole_series=True)
     return None
 
@@ -226,7 +242,10 @@ def _is_zero(dicom: DicomFile, element: Element) -> bool:
 
 
 def could_hold_a_picture(element: Element) -> bool:
-    """Tell whether an element is large and opaque; sequences are looked into, pixel data and overlays are the writer's."""
+    """Return whether an element is large and opaque.
+
+    Sequences are inspected item by item; pixel data and overlays are edited by the writer.
+    """
     if element.tag in _FLOAT_PIXELS and not element.path:
         return True
     own = element.tag == PIXEL_DATA and not element.path
@@ -236,26 +255,28 @@ def could_hold_a_picture(element: Element) -> bool:
 
 
 def is_picture(element: Element) -> bool:
-    """Tell whether an element is an overlay, or the pixel data of a nested item such as an icon."""
+    """Return whether an element is overlay data or a nested image, such as an icon."""
     overlay = _is_overlay_group(element.tag) and element.tag & 0xFFFF == 0x3000
     return overlay or (element.tag >> 16 == 0x7FE0 and bool(element.path))
 
 
 def _overlay_in_pixels(dicom: DicomFile) -> bool:
-    """An overlay group without overlay data of its own, or with more than one bit allocated (retired, DICOM PS3.5 section 8.1.2)."""
+    """Return whether an overlay is stored in the pixel data (retired, DICOM PS3.5 section 8.1.2).
+
+    Such an overlay group has no overlay data of its own, or more than one bit allocated.
+    """
+    layout, header = dicom.layout, dicom.header
     groups = {
         element.tag >> 16
-        for element in dicom.layout.elements
+        for element in layout.elements
         if _is_overlay_group(element.tag) and not element.path
     }
-    return any(
-        dicom.layout.top(group << 16 | 0x0010) is not None
-        and (
-            dicom.layout.top(group << 16 | 0x3000) is None or dicom.header[group, 0x0100].value != 1
-        )
-        for group in groups
-        if (group, 0x0100) in dicom.header
-    )
+    for group in groups:
+        if layout.top(group << 16 | 0x0010) is None or (group, 0x0100) not in header:
+            continue
+        if layout.top(group << 16 | 0x3000) is None or header[group, 0x0100].value != 1:
+            return True
+    return False
 
 
 def _is_overlay_group(tag: int) -> bool:
@@ -266,48 +287,33 @@ def _placement(header: pydicom.Dataset) -> Placement | None:
     position = _numbers(header, "ImagePositionPatient", 3)
     orientation = _numbers(header, "ImageOrientationPatient", 6)
     spacing = _numbers(header, "PixelSpacing", 2)
-    if (
-        position is None
-        or orientation is None
-        or spacing is None
-        or min(spacing) <= 0
-        or not _orthonormal(orientation)
-    ):
+    if position is None or orientation is None or spacing is None:
         return None
+    if min(spacing) <= 0 or not _is_orthonormal(orientation):
+        return None
+    ax, ay, az, bx, by, bz = orientation
     thickness = _numbers(header, "SliceThickness", 1)
     return Placement(
         position=(position[0], position[1], position[2]),
-        orientation=(
-            orientation[0],
-            orientation[1],
-            orientation[2],
-            orientation[3],
-            orientation[4],
-            orientation[5],
-        ),
+        orientation=(ax, ay, az, bx, by, bz),
         pixel_spacing_mm=(spacing[0], spacing[1]),
         slice_thickness_mm=thickness[0] if thickness else None,
         frame_of_reference_uid=str(header.get("FrameOfReferenceUID", "")) or None,
     )
 
 
-def _orthonormal(orientation: Sequence[float]) -> bool:
+def _is_orthonormal(orientation: Sequence[float]) -> bool:
     row, column = orientation[:3], orientation[3:]
     dot = sum(a * b for a, b in zip(row, column, strict=True))
-    return (
-        abs(math.hypot(*row) - 1) < 1e-2 and abs(math.hypot(*column) - 1) < 1e-2 and abs(dot) < 1e-2
-    )
+    return max(abs(math.hypot(*row) - 1), abs(math.hypot(*column) - 1), abs(dot)) < 1e-2
 
 
 def _pixel_format(header: pydicom.Dataset) -> PixelFormat | None:
-    slope, intercept = _numbers(header, "RescaleSlope", 1), _numbers(header, "RescaleIntercept", 1)
-    if (
-        slope is None
-        or intercept is None
-        or slope[0] == 0
-        or not header.get("Rows")
-        or not header.get("Columns")
-    ):
+    slope = _numbers(header, "RescaleSlope", 1)
+    intercept = _numbers(header, "RescaleIntercept", 1)
+    if slope is None or intercept is None or slope[0] == 0:
+        return None
+    if not header.get("Rows") or not header.get("Columns"):
         return None
     signed = header.get("PixelRepresentation", 0) == 1
     return PixelFormat(
@@ -322,7 +328,10 @@ def _pixel_format(header: pydicom.Dataset) -> PixelFormat | None:
 
 
 def _padding(header: pydicom.Dataset, *, signed: bool) -> tuple[int, int] | None:
-    """Padding value or range as the 16-bit words that stand in the pixel data, whatever signedness the header's element claims."""
+    """Return the padding range as it is stored in the 16-bit words of the pixel data.
+
+    The VR of the header element (US or SS) may contradict PixelRepresentation, which decides.
+    """
     value = _whole(header, "PixelPaddingValue")
     if value is None:
         return None
@@ -339,15 +348,13 @@ def _as_word(value: int, *, signed: bool) -> int:
 
 
 def _numbers(header: pydicom.Dataset, keyword: str, count: int) -> list[float] | None:
-    """Return exactly that many finite numbers, or None."""
+    """Return `count` finite numbers, or None."""
     try:
         given = header.get(keyword)
         values = [float(value) for value in ([given] if count == 1 else given)]
     except (TypeError, ValueError):
         return None
-    return (
-        values if len(values) == count and all(math.isfinite(value) for value in values) else None
-    )
+    return values if len(values) == count and all(map(math.isfinite, values)) else None
 
 
 def _whole(header: pydicom.Dataset, keyword: str) -> int | None:

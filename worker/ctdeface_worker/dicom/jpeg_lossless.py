@@ -1,4 +1,7 @@
-"""Encodes JPEG Lossless, which hospitals send most and pydicom does not write, with GDCM in memory."""
+"""Encode JPEG Lossless with GDCM, in memory.
+
+It is the most common compressed syntax of hospitals, and pydicom cannot write it.
+"""
 
 import gdcm
 from pydicom.uid import UID, JPEGLossless, JPEGLosslessSV1
@@ -12,15 +15,15 @@ SYNTAXES = {
 
 
 def encode_frame(words: bytes, pixels: PixelFormat, syntax: str) -> bytes:
-    """Compress the little-endian words of one image.
+    """Return the JPEG frame of one image given as little-endian words.
 
     Raises:
-        RuntimeError: GDCM refuses.
+        RuntimeError: GDCM cannot encode it.
     """
     value = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
     value.SetByteStringValue(words)
     owner = gdcm.ImageWriter()
-    image = owner.GetImage()  # an image that Python owned would be freed twice
+    image = owner.GetImage()  # GDCM frees an image that Python owns a second time
     image.SetNumberOfDimensions(2)
     image.SetDimensions((pixels.columns, pixels.rows, 1))
     image.SetPixelFormat(
@@ -38,6 +41,6 @@ def encode_frame(words: bytes, pixels: PixelFormat, syntax: str) -> bytes:
         raise RuntimeError("GDCM could not encode JPEG Lossless")
     fragments = change.GetOutput().GetDataElement().GetSequenceOfFragments()
     if fragments is None or fragments.GetNumberOfFragments() != 1:
-        raise RuntimeError("GDCM wrote no single JPEG Lossless frame")
+        raise RuntimeError("GDCM did not write exactly one JPEG Lossless frame")
     frame: str = fragments.GetFragment(0).GetByteValue().GetBuffer()
     return frame.encode("utf-8", errors="surrogateescape")

@@ -1,4 +1,4 @@
-"""Byte ranges of a DICOM file and what replaces them, with every length around them kept true."""
+"""Replace byte ranges of a DICOM file and keep all enclosing lengths correct."""
 
 import struct
 from collections import defaultdict
@@ -22,14 +22,14 @@ CharacterSets: TypeAlias = str | list[str] | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patch:
-    """Replaces the bytes from start to end.
+    """Replacement of a byte range.
 
     Attributes:
         start: offset of the first byte.
         end: offset behind the last byte; equal to start for an insertion.
-        data: what stands there afterwards.
+        data: the new bytes.
         lengths: offsets of the 32-bit lengths that count these bytes.
-        group: tag group of the top-level element that these bytes belong to.
+        group: tag group of the top-level element around these bytes.
     """
 
     start: int
@@ -40,7 +40,7 @@ class Patch:
 
     @property
     def growth(self) -> int:
-        """Bytes more than before."""
+        """Number of bytes by which the file grows."""
         return len(self.data) - (self.end - self.start)
 
 
@@ -50,7 +50,7 @@ def replace_value(element: Element, data: Bytes) -> Patch:
 
 
 def replace_element(element: Element, data: Bytes) -> Patch:
-    """Replace a whole element; no data removes it."""
+    """Replace a whole element; empty data remove it."""
     return Patch(
         start=element.start,
         end=element.end,
@@ -61,7 +61,7 @@ def replace_element(element: Element, data: Bytes) -> Patch:
 
 
 def insert_element(layout: Layout, tag: int, data: bytes) -> Patch:
-    """Insert a top-level element where the order of tags wants it."""
+    """Insert a top-level element in the order of tags."""
     behind = (e for e in layout.elements if not e.path and e.start >= layout.body and e.tag > tag)
     at = next(behind, None)
     start = at.start if at else len(layout.data)
@@ -79,13 +79,15 @@ def append_item(layout: Layout, sequence: Element, item: bytes) -> Patch:
 
 
 def apply(layout: Layout, patches: Iterable[Patch]) -> Iterator[Bytes]:
-    """Yield the pieces of the patched data; patches inside a replaced range are left out."""
+    """Yield the pieces of the patched data.
+
+    Patches inside a replaced range are dropped.
+    """
     data = memoryview(layout.data)
     at = 0
     patches = list(patches)
-    for patch in sorted(
-        [*patches, *_true_lengths(layout, patches)], key=lambda patch: (patch.start, patch.end)
-    ):
+    patches += _corrected_lengths(layout, patches)
+    for patch in sorted(patches, key=lambda patch: (patch.start, patch.end)):
         if patch.start < at:
             continue
         yield data[at : patch.start]
@@ -101,7 +103,7 @@ def encoded(
     meta: bool = False,
     characters: CharacterSets = None,
 ) -> bytes:
-    """Encode elements the way the file does; `characters` is its (0008,0005)."""
+    """Encode elements like the file; `characters` is its SpecificCharacterSet (0008,0005)."""
     stream = DicomIO(BytesIO())
     stream.is_implicit_VR = layout.implicit and not meta
     stream.is_little_endian = layout.little_endian or meta
@@ -111,7 +113,7 @@ def encoded(
 
 
 def fragmented_element(value: bytes) -> bytes:
-    """Encode encapsulated pixel data; such data sets are always explicit little endian."""
+    """Encode encapsulated pixel data, which are always explicit little endian."""
     return (
         struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, UNDEFINED)
         + value
@@ -125,7 +127,7 @@ def native_element(value: bytes) -> bytes:
 
 
 def to_explicit_little_endian(layout: Layout) -> Patch | None:
-    """Name Explicit VR Little Endian in the file meta information."""
+    """Change the transfer syntax to Explicit VR Little Endian, if the file names one."""
     element = layout.top(0x00020010)
     if element is None:
         return None
@@ -138,8 +140,8 @@ def _top_group(element: Element) -> int:
     return (element.path[0][0] if element.path else element.tag) >> 16
 
 
-def _true_lengths(layout: Layout, patches: Iterable[Patch]) -> Iterator[Patch]:
-    """Correct the lengths of enclosing sequences and items, and the retired group lengths."""
+def _corrected_lengths(layout: Layout, patches: Iterable[Patch]) -> Iterator[Patch]:
+    """Yield the new lengths of enclosing sequences, items and retired group lengths."""
     growth: dict[int, int] = defaultdict(int)
     for patch in patches:
         if not patch.growth:

@@ -1,4 +1,4 @@
-"""Stored integers out of the pixel data and back into bytes, for every transfer syntax that is supported."""
+"""Decode pixel data to stored integers and encode them, for all supported transfer syntaxes."""
 
 import warnings
 from typing import Any, TypeAlias
@@ -33,7 +33,7 @@ StoredArray: TypeAlias = NDArray[np.int32]
 
 WORD_BITS = 16
 BRIGHTEST_HU = 10_000.0
-"""Nothing in a patient is brighter; padding above it hides nothing."""
+"""Nothing in a patient is brighter, so padding above it cannot hide tissue."""
 NATIVE = frozenset(
     {
         ImplicitVRLittleEndian,
@@ -45,7 +45,7 @@ NATIVE = frozenset(
 _ENCODED_AGAIN = frozenset(
     {RLELossless, JPEGLSLossless, JPEG2000Lossless, JPEGLossless, JPEGLosslessSV1}
 )
-"""Lossless syntaxes that a maintained encoder writes."""
+"""Lossless syntaxes for which a maintained encoder exists."""
 _DECODED = _ENCODED_AGAIN | {JPEG2000, JPEGLSNearLossless}
 _PLUGINS = {
     RLELossless: "pydicom",
@@ -54,28 +54,27 @@ _PLUGINS = {
     JPEGLSLossless: "pyjpegls",
     JPEGLSNearLossless: "pyjpegls",
 }
-
-
 _ENCODERS = {RLELossless: "gdcm", JPEG2000Lossless: "pylibjpeg", JPEGLSLossless: "pyjpegls"}
 
 
 def decode(layout: Layout, pixels: PixelFormat) -> WordArray:
-    """Return the 16-bit words of the pixel data, (row, column), in this machine's byte order.
+    """Return the 16-bit words of the pixel data, (row, column), in native byte order.
 
     Raises:
         UnreadableInstance: the pixel data are truncated, too long or damaged.
-        UnsupportedTransferSyntax: no decoder.
+        UnsupportedTransferSyntax: no decoder is available.
     """
     element = layout.pixel_data
     if element is None:
-        raise UnreadableInstance("there is no pixel data")
+        raise UnreadableInstance("the file has no pixel data, which a slice needs")
     data = memoryview(layout.data)[element.value : element.end]
     if layout.transfer_syntax_uid in NATIVE:
         return _words(data, pixels, ">u2" if not layout.little_endian else "<u2")
     if layout.transfer_syntax_uid not in _DECODED or not element.fragmented:
         name = UID(layout.transfer_syntax_uid).name
         raise UnsupportedTransferSyntax(
-            f"pixel data in the transfer syntax {name} cannot be decoded here; convert the series to an uncompressed one first"
+            f"the pixel data have the transfer syntax {name}, which cannot be decoded; convert the "
+            "series to an uncompressed transfer syntax first"
         )
     return _decompress(bytes(data), pixels, layout.transfer_syntax_uid)
 
@@ -84,7 +83,8 @@ def _words(data: memoryview, pixels: PixelFormat, kind: str) -> WordArray:
     expected = pixels.rows * pixels.columns * 2
     if len(data) != expected:
         raise UnreadableInstance(
-            f"the pixel data hold {len(data)} bytes where {pixels.rows} x {pixels.columns} pixels need {expected}"
+            f"the pixel data hold {len(data)} bytes, and {pixels.rows} x {pixels.columns} pixels "
+            f"need {expected}; send the file again from its source"
         )
     return (
         np.frombuffer(data, dtype=kind)
@@ -95,36 +95,42 @@ def _words(data: memoryview, pixels: PixelFormat, kind: str) -> WordArray:
 
 def _decompress(data: bytes, pixels: PixelFormat, syntax: str) -> WordArray:
     try:
-        with warnings.catch_warnings(action="ignore"):  # about sizes; what comes out is checked
+        # pydicom warns about sizes; the shape of the result is checked below.
+        with warnings.catch_warnings(action="ignore"):
             frames = list(generate_frames(data, number_of_frames=1))
             decoded, _ = get_decoder(UID(syntax)).as_array(
                 encapsulate(frames),
                 raw=True,
                 decoding_plugin=_PLUGINS.get(UID(syntax), "gdcm"),
-                **{
-                    **_image_keywords(pixels),
-                    "correct_unused_bits": False,
-                },  # what hides in them must be seen
+                correct_unused_bits=False,  # a picture hidden in them must stay visible
+                **_image_keywords(pixels),
             )
     except (RuntimeError, ValueError, NotImplementedError) as error:
-        raise UnreadableInstance(f"the compressed pixel data cannot be decoded: {error}") from error
+        raise UnreadableInstance(
+            f"the compressed pixel data cannot be decoded ({error}); send the file again from its "
+            "source"
+        ) from error
     if decoded.shape != (pixels.rows, pixels.columns) or decoded.dtype.itemsize != 2:
         raise UnreadableInstance(
-            f"the compressed pixel data hold {decoded.shape} pixels where the header says {pixels.rows} x {pixels.columns}"
+            f"the compressed pixel data hold {decoded.shape} pixels, and the header requires "
+            f"{pixels.rows} x {pixels.columns} of 16 bits; send the file again from its source"
         )
     return np.ascontiguousarray(decoded).view(np.uint16)
 
 
 def encode(words: WordArray, pixels: PixelFormat, syntax: str) -> bytes | None:
-    """Compress words losslessly into an encapsulated value in the same syntax; None where no encoder is at hand or the words do not fit."""
+    """Return words as an encapsulated value in the same lossless syntax.
+
+    None if no encoder is available, or if the words do not decode to the same words.
+    """
     if syntax not in _ENCODED_AGAIN:
         return None
     try:
         value = encapsulate([_frame(words, pixels, syntax)])
-        again = _decompress(value, pixels, syntax)
+        decoded = _decompress(value, pixels, syntax)
     except (RuntimeError, ValueError, UnreadableInstance):
         return None
-    return value if np.array_equal(again, words) else None
+    return value if np.array_equal(decoded, words) else None
 
 
 def _frame(words: WordArray, pixels: PixelFormat, syntax: str) -> bytes:
@@ -153,7 +159,10 @@ def _image_keywords(pixels: PixelFormat) -> dict[str, Any]:
 
 
 def padding_mask(words: WordArray, pixels: PixelFormat) -> NDArray[np.bool_]:
-    """Tell which words say "no measurement"; padding is compared as whole words, as scanners write it."""
+    """Return where words are padding, which means "no measurement".
+
+    Padding is compared as whole 16-bit words, as scanners write it.
+    """
     if pixels.padding is None:
         return np.zeros(words.shape, dtype=bool)
     whole = words.view(np.int16) if pixels.signed else words
@@ -162,7 +171,7 @@ def padding_mask(words: WordArray, pixels: PixelFormat) -> NDArray[np.bool_]:
 
 
 def stored_values(words: WordArray, pixels: PixelFormat) -> NDArray[np.int16] | WordArray:
-    """Return the integers in the low bits_stored bits, sign extended where signed; the words themselves when all 16 bits are used."""
+    """Return the integers in the low bits_stored bits, sign extended where signed."""
     whole: NDArray[np.int16] | WordArray = words.view(np.int16) if pixels.signed else words
     unused = WORD_BITS - pixels.bits_stored
     if not unused:
@@ -171,7 +180,10 @@ def stored_values(words: WordArray, pixels: PixelFormat) -> NDArray[np.int16] | 
 
 
 def unused_bits_are_empty(words: WordArray, pixels: PixelFormat) -> bool:
-    """Tell whether the bits above bits_stored hold nothing: zeros or the sign, or those of one padding value."""
+    """Return whether the bits above bits_stored carry no information.
+
+    They hold zeros, the sign, or the bits of one padding value.
+    """
     if pixels.bits_stored == WORD_BITS:
         return True
     low = stored_values(words, pixels).view(np.uint16)
@@ -180,20 +192,23 @@ def unused_bits_are_empty(words: WordArray, pixels: PixelFormat) -> bool:
     if not used.any():
         return True
     whole = words[used]
-    return bool(
-        padding_mask(words, pixels)[used].all() and whole.min() == whole.max()
-    )  # one value draws no picture
+    # A single value cannot draw a picture.
+    return bool(padding_mask(words, pixels)[used].all() and whole.min() == whole.max())
 
 
-def put(words: WordArray, value: int, where: NDArray[np.bool_], pixels: PixelFormat) -> WordArray:
-    """Return words with a stored value at some places, its unused bits filled like the image's own (with the sign, or with zeros)."""
+def with_stored_value(
+    words: WordArray, value: int, where: NDArray[np.bool_], pixels: PixelFormat
+) -> WordArray:
+    """Return a copy of words with a stored value at some places.
+
+    Unused bits are filled like those of the image: with the sign or with zeros.
+    """
     sign_bit = np.uint16(1 << (pixels.bits_stored - 1))
     bits = value & ((1 << pixels.bits_stored) - 1)
     above = 0xFFFF & ~((1 << pixels.bits_stored) - 1)
-    unsigned_habit = bool(((words & sign_bit) != 0).any()) and not bool(
-        (words[(words & sign_bit) != 0] & np.uint16(above)).any()
-    )
-    if pixels.signed and value < 0 and not (above and unsigned_habit):
+    negative = words[(words & sign_bit) != 0]
+    zeros_above = bool(negative.size) and not (negative & np.uint16(above)).any()
+    if pixels.signed and value < 0 and not (above and zeros_above):
         bits |= above
     edited = words.copy()
     edited[where] = bits
@@ -201,19 +216,21 @@ def put(words: WordArray, value: int, where: NDArray[np.bool_], pixels: PixelFor
 
 
 def check_pixels(words: WordArray, pixels: PixelFormat, highest_padding_hu: float) -> None:
-    """Refuse pixels that could carry another image, or whose padding hides tissue.
+    """Refuse pixels that could carry another image or hide tissue in padding.
 
     Raises:
-        UnsupportedObject: unused bits hold something, or padding voxels would be tissue.
+        UnsupportedObject: unused bits carry information, or padding voxels could be tissue.
     """
     if not unused_bits_are_empty(words, pixels):
         raise UnsupportedObject(
-            "unused bits of the pixel data hold something, which could be another picture of the face"
+            "the unused bits of the pixel data hold values, perhaps another picture of the face; "
+            "they must be empty: export the series without overlays in its pixels"
         )
     if pixels.padding is not None:
         whole = words.view(np.int16) if pixels.signed else words
         hu = whole[padding_mask(words, pixels)] * pixels.slope + pixels.intercept
         if ((hu > highest_padding_hu) & (hu < BRIGHTEST_HU)).any():
             raise UnsupportedObject(
-                f"voxels marked as padding are brighter than {highest_padding_hu:.0f} HU, so they could hide tissue"
+                f"voxels marked as padding reach {hu[hu < BRIGHTEST_HU].max():.0f} HU and could "
+                f"hide tissue; at most {highest_padding_hu:.0f} HU is allowed: export the series again"
             )

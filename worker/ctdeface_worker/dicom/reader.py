@@ -1,4 +1,7 @@
-"""Reads a case: every file once, every file accounted for, and nothing guessed (pydicom's force is never used)."""
+"""Read every file of a case once, and account for each.
+
+pydicom's `force=True` is never used: a file that is not clearly DICOM is not parsed as such.
+"""
 
 import hashlib
 import os
@@ -23,11 +26,15 @@ from ctdeface_worker.dicom.layout import (
     parse,
 )
 
+_NO_PREAMBLE = (
+    "a DICOM data set without the required preamble (DICOM PS3.10 section 7.1): send the file "
+    "again as a DICOM file"
+)
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
 
 
 class FileKind(StrEnum):
-    """What a file of the case is."""
+    """Kind of a file in a case."""
 
     DICOM = "dicom"
     DICOMDIR = "dicomdir"
@@ -37,11 +44,11 @@ class FileKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DicomFile:
-    """A DICOM file that could be read.
+    """A readable DICOM file.
 
     Attributes:
         content: the whole file.
-        layout: where its elements lie.
+        layout: byte offsets of its elements.
         header: the data set before the pixel data, file meta information included.
     """
 
@@ -57,10 +64,10 @@ class CaseFile:
     Attributes:
         name: posix path relative to the case's folder.
         size: bytes.
-        sha256: of the content; of nothing for what is no regular file.
-        kind: what it is.
-        reason: why it is unreadable or no DICOM, for a person.
-        dicom: what was read, for the kinds dicom and dicomdir.
+        sha256: of the content; of no bytes if it is not a regular file.
+        kind: DICOM, DICOMDIR, unreadable or other.
+        reason: why it is unreadable or not DICOM, for a person.
+        dicom: the parsed file, for the kinds dicom and dicomdir.
     """
 
     name: str
@@ -73,7 +80,7 @@ class CaseFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseFiles:
-    """Every file of a case, ordered by name."""
+    """All files of a case, ordered by name."""
 
     root: Path
     files: tuple[CaseFile, ...]
@@ -82,34 +89,30 @@ class CaseFiles:
 def read_case(root: Path) -> CaseFiles:
     """Read every file below a folder, each once.
 
-    Links are not followed out of the case: a link that leads there may stand for a slice, so it
-        counts as unreadable.
+    Links are not followed out of the case. Such a link may stand for a slice, so it is unreadable.
 
     Raises:
-        OSError: a file or folder cannot be read by this user, or went away.
+        OSError: a file or folder cannot be read by this user, or disappeared.
     """
-    inside = root.resolve()
-    with warnings.catch_warnings(
-        action="ignore"
-    ):  # complaints about single values; those that are used are checked where they are
-        files = tuple(
-            _read(path, path.relative_to(root).as_posix(), inside)
-            for path in sorted(_entries(root))
-        )
-    return CaseFiles(root=root, files=files)
+    names = [path.relative_to(root).as_posix() for path in sorted(_entries(root))]
+    return _read_all(root, names)
 
 
 def read_files(root: Path, names: Iterable[str]) -> CaseFiles:
-    """Read only these files below a folder, given by their posix paths relative to it.
+    """Read the named files below a folder; names are posix paths relative to it.
 
     Raises:
         OSError: a file is missing or cannot be read.
     """
-    inside = root.resolve()
-    with warnings.catch_warnings(action="ignore"):  # as above: they quote header values
-        return CaseFiles(
-            root=root, files=tuple(_read(root / name, name, inside) for name in sorted(names))
-        )
+    return _read_all(root, sorted(names))
+
+
+def _read_all(root: Path, names: Iterable[str]) -> CaseFiles:
+    resolved = root.resolve()
+    # pydicom's warnings quote header values; values that matter are checked where they are used.
+    with warnings.catch_warnings(action="ignore"):
+        files = tuple(_read(root / name, name, resolved) for name in names)
+    return CaseFiles(root=root, files=files)
 
 
 def _entries(folder: Path) -> Iterator[Path]:
@@ -128,18 +131,18 @@ def _read(path: Path, name: str, inside: Path) -> CaseFile:
             return _without_content(
                 name,
                 FileKind.UNREADABLE,
-                "a link that leads out of the case or nowhere is not followed",
+                "a link that leads out of the case or nowhere, and is not followed: send the file",
             )
         if target.is_dir():
             return _without_content(
                 name,
                 FileKind.OTHER,
-                "a link to a folder of the same case, which is read in its own place",
+                "a link to a folder of the same case, which is read by itself",
             )
     if not stat.S_ISREG(path.stat().st_mode):
         return _without_content(name, FileKind.OTHER, "not a regular file")
     content = path.read_bytes()
-    kind, reason, dicom = _understand(content, path.suffix.lower())
+    kind, reason, dicom = _identify(content, path.suffix.lower())
     return CaseFile(
         name=name,
         size=len(content),
@@ -156,16 +159,16 @@ def _without_content(name: str, kind: FileKind, reason: str) -> CaseFile:
     )
 
 
-def _understand(content: bytes, suffix: str) -> tuple[FileKind, str, DicomFile | None]:
+def _identify(content: bytes, suffix: str) -> tuple[FileKind, str, DicomFile | None]:
     if content[PREAMBLE : PREAMBLE + 4] != b"DICM":
         if looks_like_bare_data_set(content):
+            return FileKind.UNREADABLE, _NO_PREAMBLE, None
+        if suffix in DICOM_SUFFIXES and not content.startswith(_APPLE_DOUBLE):
             return (
                 FileKind.UNREADABLE,
-                "a DICOM data set without the preamble that DICOM files begin with",
+                f"named {suffix} but not DICOM: send the file again from its source",
                 None,
             )
-        if suffix in DICOM_SUFFIXES and not content.startswith(_APPLE_DOUBLE):
-            return FileKind.UNREADABLE, f"named {suffix} but not readable as DICOM", None
         return FileKind.OTHER, "not DICOM", None
     try:
         dicom = _parse(content)
@@ -178,14 +181,19 @@ def _understand(content: bytes, suffix: str) -> tuple[FileKind, str, DicomFile |
 
 
 def _parse(content: bytes) -> DicomFile:
-    """Read by pydicom and by the byte layout; where the two disagree about the pixel data nothing is trusted."""
+    """Parse with pydicom and with the byte layout, which must agree about the pixel data."""
     layout = parse(content)
     stream = BytesIO(content)
     try:
         header = pydicom.dcmread(stream, stop_before_pixels=True)
     except (InvalidDicomError, ValueError, KeyError, EOFError, NotImplementedError) as error:
-        raise UnreadableInstance(f"not readable as DICOM: {error}") from error
+        raise UnreadableInstance(
+            f"not readable as DICOM ({error}); send the file again from its source"
+        ) from error
     pixels = layout.pixel_data
     if pixels is not None and not layout.deflated and stream.tell() != pixels.start:
-        raise UnreadableInstance("two readers disagree about where the pixel data lies")
+        raise UnreadableInstance(
+            f"two parsers place the pixel data at the bytes {stream.tell()} and {pixels.start}; "
+            "they must agree: send the file again from its source"
+        )
     return DicomFile(content=content, layout=layout, header=header)

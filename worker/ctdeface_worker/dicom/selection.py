@@ -1,9 +1,9 @@
-"""Decides what of a case is a volume to deface and gives every other file its fate."""
+"""Select the volumes of a case to deface, and give every other file its fate."""
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from ctdeface_shared.errors import (
     InvalidSeries,
@@ -20,20 +20,27 @@ from ctdeface_worker.dicom.eligibility import (
     as_instance,
 )
 from ctdeface_worker.dicom.reader import CaseFile, CaseFiles, FileKind
-from ctdeface_worker.dicom.stacks import FEWEST_SLICES, arrange, same_positions, stacks
+from ctdeface_worker.dicom.series_label import SeriesLabel, labels_of
+from ctdeface_worker.dicom.stacks import (
+    FEWEST_SLICES,
+    order_slices,
+    same_positions,
+    split_into_stacks,
+)
 from ctdeface_worker.imaging.domain import Fate, Instance, Series
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileFate:
-    """What becomes of one file that is not defaced.
+    """Fate of one file that is not defaced.
 
     Attributes:
         file: posix path relative to the case's folder.
-        fate: withheld, or failed.
+        fate: withheld or failed.
         code: stable name of the reason.
         reason: a sentence for a person.
-        series_instance_uid: of the file's series, if it has one.
+        series_instance_uid: series of the file, None if it has none.
+        follows: True when another file of the series is the cause.
     """
 
     file: str
@@ -41,59 +48,82 @@ class FileFate:
     code: str
     reason: str
     series_instance_uid: str | None = None
+    follows: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The volumes to deface, and the fate of every other file."""
+    """The volumes to deface and the fate of every other file.
+
+    Attributes:
+        series: volumes, ordered by SeriesInstanceUID and part.
+        others: one fate for each file outside these volumes, ordered by file.
+        labels: number, description and kind of every series, by SeriesInstanceUID.
+    """
 
     series: tuple[Series, ...]
     others: tuple[FileFate, ...]
+    labels: Mapping[str, SeriesLabel] = field(default_factory=dict)
 
 
 def select(files: CaseFiles, *, policy: ElementPolicy = NO_POLICY) -> Selection:
-    """Decide by the allow-list: only CT images that make a volume are defaced and released.
+    """Select by an allow-list: only CT images that form a volume.
 
     Raises:
-        NotDicom: the case holds no DICOM at all.
+        NotDicom: the case holds no DICOM.
         MixedPatients: the case holds instances of more than one patient.
     """
-    with warnings.catch_warnings(
-        action="ignore"
-    ):  # values that matter are checked where they are used
-        if not any(file.kind is not FileKind.OTHER for file in files.files):
-            raise NotDicom("the case holds no DICOM")
+    # pydicom warns about invalid values; the values that matter are checked where they are used.
+    with warnings.catch_warnings(action="ignore"):
+        if all(file.kind is FileKind.OTHER for file in files.files):
+            raise NotDicom(
+                f"none of the {len(files.files)} files is DICOM; a case needs the DICOM files of "
+                "one patient"
+            )
         _check_one_patient(files.files)
-        others, by_series = _sort_out(files.files, policy)
+        labels = labels_of(files.files)
+        others, by_series = _classify_files(files.files, policy)
     selected: list[Series] = []
     for uid, instances in sorted(by_series.items()):
-        series, fates = _volumes(uid, instances)
+        series, fates = _volumes_of_series(uid, instances)
         selected += series
         others += fates
     return Selection(
-        series=tuple(selected), others=tuple(sorted(others, key=lambda fate: fate.file))
+        series=tuple(selected),
+        others=tuple(sorted(others, key=lambda fate: fate.file)),
+        labels=labels,
     )
 
 
 def _check_one_patient(files: Iterable[CaseFile]) -> None:
-    """Compare PatientID (PatientName where there is none) and issuer; an instance that names no issuer fits any."""
-    headers = [file.dicom.header for file in files if file.kind is FileKind.DICOM and file.dicom]
-    belonging = [header for header in headers if header.get("StudyInstanceUID")]
-    patients = {
-        str(header.get("PatientID") or "").strip() or f"name {header.get('PatientName', '')}"
-        for header in belonging
-    }
-    issuers = {str(header.get("IssuerOfPatientID") or "").strip() for header in belonging} - {""}
-    if len(patients) > 1 or len(issuers) > 1:
+    """Compare PatientID and IssuerOfPatientID of all instances.
+
+    PatientName replaces a missing PatientID. An instance without issuer fits any issuer.
+    """
+    patients: dict[str, str] = {}
+    issuers: dict[str, str] = {}
+    for file in files:
+        if file.dicom is None or not file.dicom.header.get("StudyInstanceUID"):
+            continue
+        header = file.dicom.header
+        name = f"name {header.get('PatientName', '')}"
+        patients.setdefault(str(header.get("PatientID") or "").strip() or name, file.name)
+        issuer = str(header.get("IssuerOfPatientID") or "").strip()
+        if issuer:
+            issuers.setdefault(issuer, file.name)
+    first, *others = max(patients, issuers, key=len).values() or [""]
+    if others:
         raise MixedPatients(
-            f"the case holds instances of {max(len(patients), len(issuers))} patients"
+            f"the case holds instances of {1 + len(others)} patients, such as {first} and "
+            f"{others[0]}; a case must hold one patient only: put each patient into a folder of "
+            "their own"
         )
 
 
-def _sort_out(
+def _classify_files(
     files: Iterable[CaseFile], policy: ElementPolicy
 ) -> tuple[list[FileFate], dict[str, list[Instance]]]:
-    """Separate possible slices, by series, from everything else."""
+    """Separate possible slices, by series, from all other files."""
     fates: list[FileFate] = []
     by_series: dict[str, list[Instance]] = defaultdict(list)
     spoiled: dict[str, Refusal] = {}
@@ -106,7 +136,7 @@ def _sort_out(
         try:
             outcome = as_instance(file, file.dicom, policy)
         except UnreadableInstance as error:
-            fates.append(_failed(file.name, error.code, str(error), uid))
+            fates.append(_failed(file.name, error, uid))
             if uid:
                 damaged[uid] = file.name
             continue
@@ -116,80 +146,90 @@ def _sort_out(
         fates.append(_withheld(file.name, outcome.code, outcome.reason, uid))
         if uid and outcome.whole_series:
             spoiled[uid] = outcome
+    fates += _fates_of_incomplete_series(by_series, damaged, spoiled)
+    return fates, by_series
+
+
+def _fates_of_incomplete_series(
+    by_series: dict[str, list[Instance]],
+    damaged: Mapping[str, str],
+    spoiled: Mapping[str, Refusal],
+) -> list[FileFate]:
+    """Remove the series that lost an instance and return the fates of their files."""
+    fates: list[FileFate] = []
     for uid in sorted(damaged.keys() & by_series.keys()):
-        reason = f"belongs to the series of {damaged[uid]}, which is damaged"
-        fates += [
-            _failed(instance.file, UnreadableInstance.code, reason, uid)
-            for instance in by_series.pop(uid)
-        ]
+        error = UnreadableInstance(f"belongs to the series of {damaged[uid]}, which is damaged")
+        fates += [_failed(one.file, error, uid, follows=True) for one in by_series.pop(uid)]
     for uid in sorted(spoiled.keys() & by_series.keys()):
+        code = spoiled[uid].code
         reason = f"belongs to a series of which another instance {spoiled[uid].reason}"
         fates += [
-            _withheld(instance.file, spoiled[uid].code, reason, uid)
-            for instance in by_series.pop(uid)
+            _withheld(one.file, code, reason, uid, follows=True) for one in by_series.pop(uid)
         ]
-    return fates, by_series
+    return fates
 
 
 def _fate_of_other(file: CaseFile) -> FileFate:
     if file.kind is FileKind.UNREADABLE:
-        return _failed(file.name, UnreadableInstance.code, file.reason)
+        return _failed(file.name, UnreadableInstance(file.reason))
     if file.kind is FileKind.DICOMDIR:
         return _withheld(
             file.name,
             WithheldCode.DICOMDIR,
-            "a DICOMDIR, which would no longer fit the files that are released",
+            "a DICOMDIR, which would no longer match the released files",
         )
     return _withheld(file.name, WithheldCode.NOT_DICOM, file.reason)
 
 
 def _withheld(
-    file: str, code: WithheldCode, reason: str, series_instance_uid: str | None = None
+    file: str, code: WithheldCode, reason: str, uid: str | None = None, *, follows: bool = False
 ) -> FileFate:
     return FileFate(
         file=file,
         fate=Fate.WITHHELD,
         code=code.value,
         reason=reason,
-        series_instance_uid=series_instance_uid,
+        series_instance_uid=uid,
+        follows=follows,
     )
 
 
-def _failed(file: str, code: str, reason: str, series_instance_uid: str | None = None) -> FileFate:
+def _failed(
+    file: str, error: InvalidSeries, uid: str | None = None, *, follows: bool = False
+) -> FileFate:
     return FileFate(
         file=file,
         fate=Fate.FAILED,
-        code=code,
-        reason=reason,
-        series_instance_uid=series_instance_uid,
+        code=error.code,
+        reason=str(error),
+        series_instance_uid=uid,
+        follows=follows,
     )
 
 
-def _volumes(uid: str, instances: list[Instance]) -> tuple[list[Series], list[FileFate]]:
+def _volumes_of_series(uid: str, instances: list[Instance]) -> tuple[list[Series], list[FileFate]]:
+    """Return the volumes of a series and the fates of the instances outside them."""
     volumes: list[tuple[Instance, ...]] = []
     fates: list[FileFate] = []
-    for stack in stacks(instances):
+    for stack in split_into_stacks(instances):
         try:
-            ordered = arrange(stack)
+            ordered = order_slices(stack)
         except RepeatedPositions as error:
-            fates += [
-                _withheld(instance.file, WithheldCode.REPEATED_POSITIONS, str(error), uid)
-                for instance in stack
-            ]
+            code = WithheldCode.REPEATED_POSITIONS
+            fates += [_withheld(instance.file, code, str(error), uid) for instance in stack]
         except InvalidSeries as error:
-            fates += [_failed(instance.file, error.code, str(error), uid) for instance in stack]
+            fates += [_failed(instance.file, error, uid) for instance in stack]
         else:
-            if len(same_positions(ordered)) >= FEWEST_SLICES:
+            count = len(same_positions(ordered))
+            if count >= FEWEST_SLICES:
                 volumes.append(ordered)
-            else:
-                reason = f"fewer than {FEWEST_SLICES} parallel slices are no volume"
-                fates += [
-                    _withheld(instance.file, WithheldCode.NOT_A_VOLUME, reason, uid)
-                    for instance in stack
-                ]
+                continue
+            reason = f"{count} parallel slices; a volume needs at least {FEWEST_SLICES}"
+            code = WithheldCode.NOT_A_VOLUME
+            fates += [_withheld(instance.file, code, reason, uid) for instance in stack]
     several = len(volumes) > 1
-    parts = [
-        Series(series_instance_uid=uid, part=n if several else 0, instances=volume)
-        for n, volume in enumerate(volumes, start=1)
+    series = [
+        Series(series_instance_uid=uid, part=part if several else 0, instances=volume)
+        for part, volume in enumerate(volumes, start=1)
     ]
-    return parts, fates
+    return series, fates

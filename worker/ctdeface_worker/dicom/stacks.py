@@ -1,4 +1,8 @@
-"""Makes ordered stacks of parallel slices out of the instances of a series (DESIGN section 8, rules 3 and 4)."""
+"""Order the instances of a series into stacks of parallel slices.
+
+Slices are ordered by position along the slice normal (ImagePositionPatient and
+ImageOrientationPatient, DICOM PS3.3 C.7.6.2.1.1), never by InstanceNumber or file name.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -16,36 +20,42 @@ from ctdeface_worker.dicom.layout import parse
 from ctdeface_worker.imaging.domain import FloatArray, Instance, Placement
 
 FEWEST_SLICES = 3
+"""Fewer parallel slices are not a volume."""
 SAME_POSITION_MM = 0.02
-_MISSING = 1.5
-"""A gap of more than this many of its block's median gaps holds a missing slice."""
+"""Slices closer than this along the normal have the same position."""
+LARGEST_GAP = 1.5
+"""A gap wider than this many median gaps of its block lacks a slice."""
 _WIDENED = 1.1
-"""A gap this much wider than usual counts as the place of a hole in the instance numbers."""
-_DRIFT_MM = 1.0
-"""Sideways jumps of slices up to this are rounding (or up to one pixel)."""
+"""A gap this much wider than the median may be the place of a missing instance number."""
+_LARGEST_JUMP_MM = 1.0
+"""Sideways jumps of slices up to this, or up to one pixel, are rounding."""
 _SAME_DIRECTION = 1e-3
-"""Direction cosines that differ by less are the same."""
+"""Direction cosines that differ by less are equal."""
 
 
-def stacks(instances: Iterable[Instance]) -> list[tuple[Instance, ...]]:
-    """Split instances of one series where orientation, matrix, pixel spacing, frame of reference or position sets differ."""
-    alike: list[list[Instance]] = []
+def split_into_stacks(instances: Iterable[Instance]) -> list[tuple[Instance, ...]]:
+    """Split the instances of one series into parallel stacks.
+
+    A stack shares orientation, matrix, pixel spacing and frame of reference. A stack of several
+    acquisitions is split by AcquisitionNumber if only the parts are volumes.
+    """
+    parallel: list[list[Instance]] = []
     for instance in instances:
-        home = next((stack for stack in alike if _parallel(stack[0], instance)), None)
-        if home is None:
-            alike.append([instance])
+        stack = next((stack for stack in parallel if _are_parallel(stack[0], instance)), None)
+        if stack is None:
+            parallel.append([instance])
         else:
-            home.append(instance)
-    return [part for stack in alike for part in _acquisitions(stack)]
+            stack.append(instance)
+    return [part for stack in parallel for part in _split_by_acquisition(stack)]
 
 
-def arrange(instances: Sequence[Instance]) -> tuple[Instance, ...]:
-    """Order the slices of one stack by position and prove that they make one volume.
+def order_slices(instances: Sequence[Instance]) -> tuple[Instance, ...]:
+    """Order the slices of one stack and check that they form a volume.
 
     Raises:
-        RepeatedPositions: different images lie at one position.
+        RepeatedPositions: different images have the same position.
         MissingSlices: there is a gap.
-        InconsistentGeometry: the slices do not lie on one line, or different images share a
+        InconsistentGeometry: the slices are not on one line, or different images share a
             SOPInstanceUID.
     """
     ordered = sorted(
@@ -56,12 +66,12 @@ def arrange(instances: Sequence[Instance]) -> tuple[Instance, ...]:
     single = [ordered[group[0]] for group in same_positions(ordered)]
     if len(single) >= FEWEST_SLICES:
         _check_gaps(single)
-        _check_drift(single)
+        _check_alignment(single)
     return tuple(ordered)
 
 
 def same_positions(ordered: Sequence[Instance]) -> list[list[int]]:
-    """Group the numbers of ordered instances by slice: instances at one position are one slice."""
+    """Group the indices of ordered instances by slice position."""
     slices: list[list[int]] = []
     for number, instance in enumerate(ordered):
         here = position_mm(instance.placement)
@@ -73,101 +83,97 @@ def same_positions(ordered: Sequence[Instance]) -> list[list[int]]:
 
 
 def position_mm(placement: Placement) -> float:
-    """Position along the slice normal, the cross product of the directions along a row and down a column."""
+    """Return the position along the slice normal in mm.
+
+    The normal is the cross product of the directions along a row and down a column.
+    """
     ax, ay, az, bx, by, bz = placement.orientation
     across = (ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx)
     return sum(p * a for p, a in zip(placement.position, across, strict=True)) / math.hypot(*across)
 
 
 def normal(placement: Placement) -> FloatArray:
-    """Unit vector across the slice, LPS."""
+    """Return the unit vector across the slice, LPS, shape (3,)."""
     across = np.cross(placement.orientation[:3], placement.orientation[3:])
     return np.asarray(across / np.linalg.norm(across), dtype=np.float64)
 
 
-def _parallel(one: Instance, other: Instance) -> bool:
+def _are_parallel(one: Instance, other: Instance) -> bool:
     a, b = one.placement, other.placement
-    return (
-        (one.pixels.rows, one.pixels.columns) == (other.pixels.rows, other.pixels.columns)
-        and a.frame_of_reference_uid == b.frame_of_reference_uid
-        and all(
-            abs(p - q) < _SAME_DIRECTION for p, q in zip(a.orientation, b.orientation, strict=True)
-        )
-        and all(
-            math.isclose(p, q, rel_tol=1e-3)
-            for p, q in zip(a.pixel_spacing_mm, b.pixel_spacing_mm, strict=True)
-        )
+    same_matrix = (one.pixels.rows, one.pixels.columns) == (other.pixels.rows, other.pixels.columns)
+    same_directions = all(
+        abs(p - q) < _SAME_DIRECTION for p, q in zip(a.orientation, b.orientation, strict=True)
     )
+    same_spacing = all(
+        math.isclose(p, q, rel_tol=1e-3)
+        for p, q in zip(a.pixel_spacing_mm, b.pixel_spacing_mm, strict=True)
+    )
+    same_frame = a.frame_of_reference_uid == b.frame_of_reference_uid
+    return same_matrix and same_directions and same_spacing and same_frame
 
 
-def _acquisitions(stack: list[Instance]) -> list[tuple[Instance, ...]]:
-    """Split a stack by acquisition number if only its acquisitions, each with positions of its own, make volumes."""
-    whole = tuple(stack)
-    numbers = sorted(
-        {
-            instance.acquisition_number
-            for instance in stack
-            if instance.acquisition_number is not None
-        }
-    )
-    if (
-        len(numbers) < 2
-        or any(instance.acquisition_number is None for instance in stack)
-        or _is_volume(whole)
-    ):
-        return [whole]
+def _split_by_acquisition(stack: Sequence[Instance]) -> list[tuple[Instance, ...]]:
+    """Split a stack by AcquisitionNumber if only its acquisitions are volumes."""
+    numbers = {instance.acquisition_number for instance in stack}
+    if None in numbers or len(numbers) < 2 or _is_volume(stack):
+        return [tuple(stack)]
     parts = [
         tuple(instance for instance in stack if instance.acquisition_number == number)
-        for number in numbers
+        for number in sorted(number for number in numbers if number is not None)
     ]
-    return parts if all(_is_volume(part) for part in parts) and _interleaved(parts) else [whole]
+    return parts if all(map(_is_volume, parts)) and _are_interleaved(parts) else [tuple(stack)]
 
 
 def _is_volume(instances: Sequence[Instance]) -> bool:
     try:
-        ordered = arrange(instances)
+        ordered = order_slices(instances)
     except InvalidSeries:
         return False
     return len(same_positions(ordered)) >= FEWEST_SLICES
 
 
-def _interleaved(parts: Iterable[Sequence[Instance]]) -> bool:
-    """Tell whether the parts reach through each other without sharing a position.
+def _are_interleaved(parts: Iterable[Sequence[Instance]]) -> bool:
+    """Return whether the parts overlap without sharing a position.
 
-    Parts that share positions are a dynamic series; parts one above the other are one stack, whose
+    Parts that share positions are a dynamic series. Parts one above the other are one stack, whose
     gaps must be found.
     """
     positions = [sorted(position_mm(instance.placement) for instance in part) for part in parts]
     every = sorted(position for part in positions for position in part)
     ends = sorted((part[0], part[-1]) for part in positions)
-    reaching = all(after[0] < before[1] for before, after in pairwise(ends))
-    return reaching and all(b - a >= SAME_POSITION_MM for a, b in pairwise(every))
+    overlapping = all(after[0] < before[1] for before, after in pairwise(ends))
+    return overlapping and all(b - a >= SAME_POSITION_MM for a, b in pairwise(every))
 
 
 def _check_identities(ordered: Sequence[Instance]) -> None:
+    """Refuse different images with the same SOPInstanceUID."""
     first: dict[str, Instance] = {}
     for instance in ordered:
         twin = first.setdefault(instance.sop_instance_uid, instance)
         if twin.placement.position != instance.placement.position or not _same_pixels(
             twin, instance
         ):
-            raise InconsistentGeometry("different images share one SOPInstanceUID")
+            raise InconsistentGeometry(
+                f"{twin.file} and {instance.file} are different images with the same "
+                "SOPInstanceUID; it must be unique: export the series again"
+            )
 
 
 def _check_repeats(ordered: Sequence[Instance]) -> None:
+    """Refuse different images at the same position."""
     for group in same_positions(ordered):
-        for number in group[1:]:
+        first = ordered[group[0]]
+        for other in (ordered[number] for number in group[1:]):
             if not np.allclose(
-                ordered[group[0]].placement.position,
-                ordered[number].placement.position,
-                rtol=0,
-                atol=0.1,
+                first.placement.position, other.placement.position, rtol=0, atol=0.1
             ):
-                raise InconsistentGeometry("slices of one stack lie beside each other")
-            if not _same_pixels(ordered[group[0]], ordered[number]):
-                at = position_mm(ordered[number].placement)
+                distance = math.dist(first.placement.position, other.placement.position)
+                raise _not_aligned(first, other, distance, 0.1)
+            if not _same_pixels(first, other):
                 raise RepeatedPositions(
-                    f"different images lie at one position ({at:.2f} mm): dynamic and multi-energy series are not supported yet"
+                    f"{first.file} and {other.file} are different images at the same position, "
+                    f"{position_mm(other.placement):.2f} mm; a volume needs one image at each "
+                    "position: dynamic and multi-energy series are not supported yet"
                 )
 
 
@@ -182,48 +188,74 @@ def _pixel_bytes(instance: Instance) -> tuple[str, bytes]:
 
 
 def _check_gaps(single: Sequence[Instance]) -> None:
+    """Refuse a stack with a gap.
+
+    A gap is wider than 1.5 median gaps of its block, or wider than 1.1 where instance numbers are
+    missing.
+    """
     positions = np.array([position_mm(instance.placement) for instance in single])
     gaps = np.diff(positions)
-    usual = _usual_gaps(single, gaps)
+    usual = _median_gaps(single, gaps)
     numbers = [instance.instance_number for instance in single]
-    steps = (
-        np.abs(np.diff([n for n in numbers if n is not None]))
-        if None not in numbers
-        else np.ones(len(gaps))
-    )
-    hole = (steps > _MISSING * np.median(steps)) & (gaps > _WIDENED * usual.mean(axis=0))
-    for i in np.flatnonzero((gaps > _MISSING * usual.max(axis=0)) | hole)[:1]:
+    known = [number for number in numbers if number is not None]
+    steps = np.abs(np.diff(known)) if len(known) == len(numbers) else np.ones(len(gaps))
+    skipped = steps > LARGEST_GAP * np.median(steps)
+    wide = gaps > LARGEST_GAP * usual.max(axis=0)
+    missing = np.flatnonzero(wide | (skipped & (gaps > _WIDENED * usual.mean(axis=0))))
+    if missing.size:
+        i = int(missing[0])
+        bound = LARGEST_GAP * usual[:, i].max() if wide[i] else _WIDENED * usual[:, i].mean()
+        more = f"; {missing.size - 1} more such gaps follow" if missing.size > 1 else ""
+        skips = "" if wide[i] else " and instance numbers are missing there"
         raise MissingSlices(
-            f"slices are missing between {positions[i]:.2f} mm and {positions[i + 1]:.2f} mm along the slice normal, "
-            f"where {usual[:, i].mean():.2f} mm from slice to slice is usual"
+            f"slices are missing between {positions[i]:.2f} mm and {positions[i + 1]:.2f} mm along "
+            f"the slice normal: the distance there is {gaps[i]:.2f} mm{skips}, while the slices "
+            f"around it are {usual[:, i].mean():.2f} mm apart, and at most {bound:.2f} mm is "
+            f"allowed{more}; send the series again, complete, or release the other series with "
+            "--on-series-failure withhold"
         )
 
 
-def _usual_gaps(single: Sequence[Instance], gaps: FloatArray) -> FloatArray:
-    """Median gap of the blocks on both sides of each gap, shape (2, gaps); a block is a run of equal slice thickness."""
+def _median_gaps(single: Sequence[Instance], gaps: FloatArray) -> FloatArray:
+    """Return the median gap of the blocks on both sides of each gap.
+
+    A block is a run of slices of equal thickness. The result has the shape (2, gaps), in mm.
+    """
     thickness = [instance.placement.slice_thickness_mm for instance in single]
-    block = np.cumsum([0, *(_other_thickness(a, b) for a, b in pairwise(thickness))])
+    block = np.cumsum([0, *(_differ_in_thickness(a, b) for a, b in pairwise(thickness))])
     within = block[1:] == block[:-1]
     overall = float(np.median(gaps))
     inside = {b: gaps[within & (block[1:] == b)] for b in set(block.tolist())}
     medians = {b: float(np.median(own)) if own.size else overall for b, own in inside.items()}
-    return np.array(
-        [[medians[b] for b in block[:-1].tolist()], [medians[b] for b in block[1:].tolist()]]
-    )
+    before = [medians[b] for b in block[:-1].tolist()]
+    after = [medians[b] for b in block[1:].tolist()]
+    return np.array([before, after])
 
 
-def _other_thickness(one: float | None, other: float | None) -> bool:
-    return (
-        one is not None and other is not None and abs(one - other) > 0.1 * max(abs(one), abs(other))
-    )
+def _differ_in_thickness(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return False
+    return abs(one - other) > 0.1 * max(abs(one), abs(other))
 
 
-def _check_drift(single: Sequence[Instance]) -> None:
-    """Slices may drift sideways evenly (gantry tilt), but not jump."""
+def _check_alignment(single: Sequence[Instance]) -> None:
+    """Refuse slices that jump sideways; an even drift is gantry tilt."""
+    placement = single[0].placement
     origins = np.array([instance.placement.position for instance in single])
-    along = origins @ normal(single[0].placement)
-    off = origins - np.outer(along, normal(single[0].placement))
+    along = origins @ normal(placement)
+    off = origins - np.outer(along, normal(placement))
     fit = np.polynomial.polynomial.polyfit(along, off, 1)
-    residual = off - np.polynomial.polynomial.polyval(along, fit).T
-    if np.abs(residual).max() > max(_DRIFT_MM, *single[0].placement.pixel_spacing_mm):
-        raise InconsistentGeometry("slices of one stack lie beside each other")
+    residual = np.abs(off - np.polynomial.polynomial.polyval(along, fit).T).max(axis=1)
+    bound = max(_LARGEST_JUMP_MM, *placement.pixel_spacing_mm)
+    worst = int(residual.argmax())
+    if residual[worst] > bound:
+        neighbor = single[worst - 1] if worst else single[1]
+        raise _not_aligned(neighbor, single[worst], float(residual[worst]), bound)
+
+
+def _not_aligned(one: Instance, other: Instance, found_mm: float, bound_mm: float) -> InvalidSeries:
+    return InconsistentGeometry(
+        f"{other.file} is beside {one.file}, not above or below it: it is {found_mm:.1f} mm off, "
+        f"and at most {bound_mm:.1f} mm is allowed within a stack; export the series again, or "
+        "release the other series with --on-series-failure withhold"
+    )

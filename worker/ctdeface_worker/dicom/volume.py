@@ -1,4 +1,4 @@
-"""Turns a series into a volume in Hounsfield units, and keeps the stored words that the edits are made on."""
+"""Load a series as a volume in HU together with its stored words."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ class LoadedSeries:
     """A series with its pixels.
 
     Attributes:
-        series: where they come from.
+        series: the source.
         volume: in HU, one slice per position.
         stored: per instance (not per slice) the 16-bit words of its pixel data, (row, column),
             read-only.
@@ -46,12 +46,12 @@ class LoadedSeries:
 
 
 def load(series: Series) -> LoadedSeries:
-    """Decode every instance and build the volume.
+    """Decode every instance of a series and build its volume.
 
     Raises:
-        UnreadableInstance: pixel data are truncated or damaged.
-        UnsupportedTransferSyntax: no decoder for the pixel data.
-        UnsupportedObject: the pixels could hide another picture.
+        UnreadableInstance: pixel data are truncated, too long or damaged.
+        UnsupportedTransferSyntax: the pixel data cannot be decoded.
+        UnsupportedObject: unused bits or padding could hide another picture.
     """
     slices = same_positions(series.instances)
     slice_of = {number: k for k, numbers in enumerate(slices) for number in numbers}
@@ -85,12 +85,10 @@ def _decoded(instance: Instance) -> WordArray:
 
 
 def _geometry(instances: list[Instance]) -> Geometry:
-    """Geometry of slices that are ordered along the cross product of their orientation's two directions."""
+    """Return the geometry of slices ordered along their normal."""
     placement = instances[0].placement
-    along_row, down_column = (
-        np.array(placement.orientation[:3]),
-        np.array(placement.orientation[3:]),
-    )
+    along_row = np.array(placement.orientation[:3])
+    down_column = np.array(placement.orientation[3:])
     return Geometry(
         shape=(len(instances), instances[0].pixels.rows, instances[0].pixels.columns),
         row_step_lps=down_column / np.linalg.norm(down_column) * placement.pixel_spacing_mm[0],

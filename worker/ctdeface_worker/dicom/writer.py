@@ -1,4 +1,8 @@
-"""Writes defaced instances: the input's bytes with exactly the listed elements changed (DESIGN section 8, rules 5, 6 and 8)."""
+"""Write defaced instances: the bytes of the input with only the listed elements changed.
+
+Native pixel data are replaced in place. Compressed pixel data are encoded losslessly in the same
+transfer syntax, else written in Explicit VR Little Endian. Icons and overlays are blanked.
+"""
 
 import warnings
 import zlib
@@ -6,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pydicom
@@ -34,19 +39,22 @@ from ctdeface_worker.dicom.pixels import NATIVE, WordArray, encode
 from ctdeface_worker.dicom.volume import LoadedSeries
 from ctdeface_worker.imaging.domain import DifferenceKind, ExpectedDifference, Instance
 
+Written: TypeAlias = tuple[tuple[ExpectedDifference, ...], tuple[str, ...]]
+"""Differences of a written file and the paths of its broken signatures."""
+
 _SIGNATURES = frozenset({0xFFFAFFFA, 0x4FFE0001})
 _OFFSET_TABLES = (0x7FE00001, 0x7FE00002)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Headers:
-    """What happens to headers.
+    """Rules for the headers of written instances.
 
     Attributes:
         policy: preserve or annotate.
-        uids: old to new SOP and Series Instance UIDs of the whole case, from `annotation.new_uids`;
-            only for annotate.
-        elements: what the data stewards decided about large opaque elements.
+        uids: old to new SOP and Series Instance UIDs of the whole case, from
+            `annotation.new_uids`; only for annotate.
+        elements: decisions of the data stewards about large opaque elements.
     """
 
     policy: HeaderPolicy = HeaderPolicy.PRESERVE
@@ -59,14 +67,14 @@ PRESERVE = Headers(uids={})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenInstance:
-    """One file written.
+    """One written file.
 
     Attributes:
         file: posix path relative to the destination, the same as in the case.
         sop_instance_uid: of the input.
         slice_number: slice of the volume that the instance shows.
-        differences: everything that differs from the input file, and why.
-        broken_signatures: digital signatures in the instance, which no longer verify.
+        differences: all differences from the input file, with reasons.
+        broken_signatures: paths of digital signatures that no longer verify.
     """
 
     file: str
@@ -82,65 +90,57 @@ def write_series(
     destination: Path,
     headers: Headers = PRESERVE,
 ) -> tuple[WrittenInstance, ...]:
-    """Write every instance of a series below a folder under its own name, without fsync.
+    """Write every instance of a series below a folder, without fsync.
 
     Args:
         loaded: the series as read.
-        edited: per instance the words to write, from `defacing.fill_stored`.
-        destination: folder for the case; must not hold these files yet.
+        edited: per instance the words to write, from `fill.fill_stored`.
+        destination: folder of the case; must not contain these files yet.
         headers: preserve (default) or annotate.
 
     Returns:
-        Per instance the exact list of expected differences.
+        Per instance the complete list of expected differences.
     """
     rows = zip(loaded.series.instances, loaded.stored, edited, loaded.slice_of, strict=True)
-    with warnings.catch_warnings(
-        action="ignore"
-    ):  # they quote header values, which may name the patient
-        return tuple(
-            _write(instance, before, after, destination, headers, k)
-            for instance, before, after, k in rows
-        )
+    written = []
+    # Warnings of pydicom quote header values, which may name the patient.
+    with warnings.catch_warnings(action="ignore"):
+        for instance, before, after, slice_number in rows:
+            path = destination / instance.file
+            differences, signatures = _write(instance, (before, after), path, headers)
+            written.append(
+                WrittenInstance(
+                    file=instance.file,
+                    sop_instance_uid=instance.sop_instance_uid,
+                    slice_number=slice_number,
+                    differences=differences,
+                    broken_signatures=signatures,
+                )
+            )
+    return tuple(written)
 
 
 def _write(
-    instance: Instance,
-    before: WordArray,
-    after: WordArray,
-    destination: Path,
-    headers: Headers,
-    slice_number: int,
-) -> WrittenInstance:
+    instance: Instance, words: tuple[WordArray, WordArray], path: Path, headers: Headers
+) -> Written:
+    """Write one instance; `words` are those before and after the edit."""
     layout = parse(instance.content)
     changes = [
-        *_pixel_changes(layout, instance, before, after),
+        *_pixel_changes(layout, instance, *words),
         *_picture_changes(layout, headers.elements),
     ]
     if headers.policy is HeaderPolicy.ANNOTATE:
-        changes += annotate(
-            layout,
-            pydicom.dcmread(BytesIO(instance.content), stop_before_pixels=True),
-            headers.uids,
-        )
-    path = destination / instance.file
+        header = pydicom.dcmread(BytesIO(instance.content), stop_before_pixels=True)
+        changes += annotate(layout, header, headers.uids)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as stream:
-        stream.writelines(
-            _pieces(layout, [patch for patch, _ in changes]) if changes else [instance.content]
-        )
+        if changes:
+            stream.writelines(_pieces(layout, [patch for patch, _ in changes]))
+        else:
+            stream.write(instance.content)
     differences = dict.fromkeys(difference for _, listed in changes for difference in listed)
-    signatures = (
-        tuple(element.name for element in layout.elements if element.tag in _SIGNATURES)
-        if changes
-        else ()
-    )
-    return WrittenInstance(
-        file=instance.file,
-        sop_instance_uid=instance.sop_instance_uid,
-        slice_number=slice_number,
-        differences=tuple(differences),
-        broken_signatures=signatures,
-    )
+    signatures = (element.name for element in layout.elements if element.tag in _SIGNATURES)
+    return tuple(differences), tuple(signatures) if changes else ()
 
 
 def _pieces(layout: Layout, patches: list[Patch]) -> Iterator[Bytes]:
@@ -172,7 +172,7 @@ def _pixel_changes(
         if table is not None:
             yield (
                 replace_element(table, b""),
-                (_difference(table, "of the former compressed frame", DifferenceKind.REMOVED),),
+                (_difference(table, "offset table of the replaced frame", DifferenceKind.REMOVED),),
             )
     value = encode(after, instance.pixels, instance.transfer_syntax_uid)
     if value is not None:
@@ -181,13 +181,16 @@ def _pixel_changes(
     yield replace_element(element, native_element(after.tobytes())), (face,)
     syntax = to_explicit_little_endian(layout)
     if syntax is not None:
-        reason = "no lossless encoder for the input's transfer syntax"
+        reason = "no lossless encoder for the transfer syntax of the input"
         meta = [layout.top(0x00020010), *([layout.top(0x00020000)] if syntax.growth else [])]
         yield syntax, tuple(_difference(e, reason) for e in meta if e is not None)
 
 
 def _picture_changes(layout: Layout, policy: ElementPolicy) -> Iterator[Change]:
-    """Blank icons, overlays and what the policy names; compressed ones go with the sequence that holds them."""
+    """Blank icons, overlays and the elements that the policy names.
+
+    A compressed icon is removed together with its sequence.
+    """
     for element in layout.elements:
         blank = could_hold_a_picture(element) and tag_name(element.tag) in policy.blank
         if not blank and not is_picture(element):

@@ -4,7 +4,7 @@ import numpy as np
 
 from ctdeface_shared.errors import InconsistentGeometry, UnsupportedObject
 from ctdeface_shared.jobs.options import HIGHEST_FILL_HU, FillKind, FillRule
-from ctdeface_worker.dicom.pixels import WordArray, padding_mask, put
+from ctdeface_worker.dicom.pixels import WordArray, padding_mask, with_stored_value
 from ctdeface_worker.dicom.volume import LoadedSeries
 from ctdeface_worker.imaging.domain import BoolArray, FaceMask, PixelFormat, Volume
 from ctdeface_worker.imaging.hounsfield import AIR_HU, AIR_RANGE_HU
@@ -86,4 +86,4 @@ def _filled(words: WordArray, face: BoolArray, pixels: PixelFormat, fill_hu: flo
         raise UnsupportedObject(
             f"the stored integers reach no lower than {value * pixels.slope + pixels.intercept:.0f} HU, so they cannot hold air"
         )
-    return put(words, value, where, pixels)
+    return with_stored_value(words, value, where, pixels)
