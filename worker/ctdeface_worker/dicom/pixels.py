@@ -232,5 +232,5 @@ def check_pixels(words: WordArray, pixels: PixelFormat, highest_padding_hu: floa
         if ((hu > highest_padding_hu) & (hu < BRIGHTEST_HU)).any():
             raise UnsupportedObject(
                 f"voxels marked as padding reach {hu[hu < BRIGHTEST_HU].max():.0f} HU and could "
-                f"hide tissue; at most {highest_padding_hu:.0f} HU is allowed: export the series again"
+                f"hide tissue; at most {highest_padding_hu:.0f} HU is allowed: export it again"
             )
