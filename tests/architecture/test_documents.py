@@ -19,6 +19,7 @@ from ctdeface_shared.broker.settlement import (
     decide,
 )
 from ctdeface_shared.errors import CtDefaceError, PermanentError, TransientError
+from ctdeface_shared.jobs.remedies import REMEDIES
 from ctdeface_shared.settings.loading import Settings, keys, load, variable_of
 from deploy.site import pictures
 from tests.architecture.sources import PACKAGES, ROOT, modules
@@ -165,6 +166,12 @@ def test_the_page_of_refusals_has_every_code_below_its_settlement(
     rows = re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE)
     named = {code for row in rows for code in re.findall(r"`(\w+)`", row)}
     assert named == codes - GENERAL
+
+
+@pytest.mark.parametrize("code", sorted(REMEDIES))
+def test_the_page_of_refusals_names_every_code_of_a_report(code: str) -> None:
+    """A code that comes with a remedy in reports is on the page."""
+    assert f"`{code}`" in REFUSALS
 
 
 @pytest.mark.parametrize(
