@@ -55,7 +55,7 @@ def test_a_process_that_the_queue_refuses_ends_with_78(
         command, spool=spool, url=f"amqp://guest:not-the-password@127.0.0.1:{rabbitmq.port}"
     )
     assert ended.returncode == 78, ended.stderr
-    assert "does not let us in" in ended.stderr.splitlines()[-1]
+    assert "refuses the login" in ended.stderr.splitlines()[-1]
     assert "not-the-password" not in ended.stderr
     assert "Traceback" not in ended.stderr
     assert (spool.inbox / "case").is_dir()

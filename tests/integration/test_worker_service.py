@@ -102,11 +102,11 @@ def test_a_released_case_lies_in_the_outbox_its_originals_in_the_archive_and_an_
     content = (drop(slot.spool, "a") / "0.dcm").read_bytes()
     job = job_for(slot.spool, "a")
     publish(slot, job)
-    work_until(slot, lambda: bool(queue_of(slot).queue.events))
+    work_until(slot, lambda: bool(queue_of(slot).queue.announced))
     assert ends(slot.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
     assert (slot.spool.outbox / "a" / "0.dcm").read_bytes() == turned(content)
     assert (slot.spool.archive / "originals" / "a" / job.job_id / "0.dcm").read_bytes() == content
-    (event,) = queue_of(slot).queue.events
+    (event,) = queue_of(slot).queue.announced
     assert (event.kind, event.job_id) == (EventKind.RELEASED, job.job_id)
     assert [report.state for report in reports(slot.spool, "a")] == [State.DONE]
 

@@ -20,7 +20,6 @@ from ctdeface_shared.jobs.messages import (
     EventKind,
     EventMessage,
     JobMessage,
-    decode_event,
     decode_job,
     encode_event,
     encode_job,
@@ -91,14 +90,20 @@ def test_a_job_arrives_as_it_was_sent(job: DefaceJob) -> None:
 
 @pytest.mark.parametrize("kind", EventKind)
 def test_an_event_arrives_as_it_was_sent(kind: EventKind) -> None:
-    """Encoding and decoding give the same value."""
+    """The body is what the contract describes."""
     event = CaseEvent(
         kind=kind,
         job_id=JOB.job_id,
         code="FaceNotFound" if kind is EventKind.REFUSED else None,
         finished_at=NOW,
     )
-    assert decode_event(encode_event(event)) == event
+    message = EventMessage.model_validate_json(encode_event(event))
+    assert (message.kind, message.job_id, message.code, message.finished_at) == (
+        event.kind,
+        event.job_id,
+        event.code,
+        event.finished_at,
+    )
 
 
 def test_an_event_does_not_name_the_case() -> None:

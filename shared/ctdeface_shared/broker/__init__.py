@@ -1,4 +1,4 @@
-"""The queue between watcher and workers: one protocol, with RabbitMQ or a SQLite file behind it."""
+"""The queue between watcher and workers: RabbitMQ or a SQLite file."""
 
 from ctdeface_shared.broker.protocols import Broker
 from ctdeface_shared.broker.target import BrokerTarget, file_of, split
@@ -8,11 +8,11 @@ __all__ = ["open_broker"]
 
 
 def open_broker(target: BrokerTarget) -> Broker:
-    """Open the queue that a URL names; RabbitMQ is reached with the first call that needs it.
+    """Open the queue of a URL; RabbitMQ is connected to at the first call.
 
     Raises:
-        ConfigurationError: the URL is none of ours, its file cannot be used, or the client library
-            is not installed.
+        ConfigurationError: the URL is not a broker URL, its file cannot be used, or the client
+            library is not installed.
         BrokerUnavailable: the file of the embedded queue cannot be opened right now.
     """
     if split(target.url).scheme == "sqlite":

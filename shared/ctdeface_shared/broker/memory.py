@@ -1,4 +1,7 @@
-"""A queue in the memory of one process, for unit tests: the same promises as the real ones, but nothing outlives the process."""
+"""A queue in memory, for unit tests.
+
+It keeps the promises of the real queues, but nothing outlives the process.
+"""
 
 import threading
 import time
@@ -14,14 +17,25 @@ from ctdeface_shared.jobs.messages import CaseEvent, DefaceJob, encode_job
 
 @dataclass(slots=True)
 class MemoryQueue:
-    """What the brokers of one queue share; `changed` guards it."""
+    """The state that all brokers of one queue share, guarded by `changed`.
+
+    Attributes:
+        changed: held for every access, notified after every change.
+        ready: jobs that wait for a worker.
+        delayed: jobs that wait for their next attempt, with the monotonic time in seconds at
+            which it is due.
+        held: delivered and unsettled jobs by tag.
+        dead: dead letters by tag.
+        announced: every event, so that tests can look at them.
+        tags: source of delivery tags.
+    """
 
     changed: threading.Condition = field(default_factory=threading.Condition)
     ready: deque[Delivery] = field(default_factory=deque)
     delayed: list[tuple[float, Delivery]] = field(default_factory=list)
     held: dict[str, Delivery] = field(default_factory=dict)
     dead: dict[str, DeadLetter] = field(default_factory=dict)
-    events: list[CaseEvent] = field(default_factory=list)
+    announced: list[CaseEvent] = field(default_factory=list)
     tags: "count[int]" = field(default_factory=count)
 
     def put(
@@ -32,7 +46,7 @@ class MemoryQueue:
         delay_seconds: float = 0.0,
         traceparent: str | None = None,
     ) -> None:
-        """Add a message, ready at once or after a pause."""
+        """Add a message, ready immediately or after a delay."""
         with self.changed:
             entry = Delivery(
                 tag=str(next(self.tags)), body=body, attempt=attempt, traceparent=traceparent
@@ -45,23 +59,22 @@ class MemoryQueue:
 
 
 class MemoryBroker:
-    """One user of a `MemoryQueue`."""
+    """A client of a `MemoryQueue`."""
 
     def __init__(self, queue: MemoryQueue | None = None) -> None:
-        """Use a queue, or a new one of its own."""
+        """Connect to a queue, or to a new one."""
         self.queue = queue or MemoryQueue()
         self._held: Delivery | None = None
-        self._heard: int | None = None
 
     def publish(self, job: DefaceJob, traceparent: str | None = None) -> None:
-        """Put a job into the queue."""
+        """Add a job to the queue."""
         self.queue.put(encode_job(job), traceparent=traceparent)
 
     def receive(self, wait_seconds: float) -> Delivery | None:
-        """Take the next job."""
+        """Return the next job, or None after `wait_seconds`."""
         deadline = time.monotonic() + wait_seconds
         with self.queue.changed:
-            while not (self._wake() or time.monotonic() >= deadline):
+            while not (self._release_due() or time.monotonic() >= deadline):
                 self.queue.changed.wait(min(0.02, wait_seconds))
             if not self.queue.ready:
                 return None
@@ -70,12 +83,12 @@ class MemoryBroker:
             return self._held
 
     def tend(self, seconds: float) -> bool:
-        """Let time pass."""
+        """Sleep, and return whether the delivery is still held."""
         time.sleep(seconds)
         return self._held is None or self._held.tag in self.queue.held
 
     def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
-        """Say what becomes of a delivery."""
+        """Settle a delivery; return False if that came too late."""
         with self.queue.changed:
             self._held = None
             if self.queue.held.pop(delivery.tag, None) is None:
@@ -101,27 +114,14 @@ class MemoryBroker:
         return True
 
     def announce(self, event: CaseEvent) -> None:
-        """Tell whoever listens how a job ended."""
+        """Record an event."""
         with self.queue.changed:
-            self.queue.events.append(event)
-            self.queue.changed.notify_all()
-
-    def listen(self, wait_seconds: float) -> CaseEvent | None:
-        """Return the next event."""
-        with self.queue.changed:
-            heard = len(self.queue.events) if self._heard is None else self._heard
-            self._heard = heard
-            if not self.queue.changed.wait_for(
-                lambda: len(self.queue.events) > heard, wait_seconds
-            ):
-                return None
-            self._heard = heard + 1
-            return self.queue.events[heard]
+            self.queue.announced.append(event)
 
     def depth(self) -> Depth:
-        """Count what lies in the queue."""
+        """Count the jobs by state."""
         with self.queue.changed:
-            self._wake()
+            self._release_due()
             parts = self.queue.ready, self.queue.held, self.queue.delayed, self.queue.dead
             ready, held, delayed, dead = map(len, parts)
         return Depth(ready=ready, held=held, delayed=delayed, dead=dead)
@@ -132,7 +132,7 @@ class MemoryBroker:
             return list(self.queue.dead.values())[:limit]
 
     def requeue(self, tag: str, body: bytes | None = None) -> bool:
-        """Put a dead letter back into the queue."""
+        """Move a dead letter back to the queue as a first attempt."""
         with self.queue.changed:
             letter = self.queue.dead.pop(tag, None)
         if letter:
@@ -140,7 +140,7 @@ class MemoryBroker:
         return letter is not None
 
     def close(self) -> None:
-        """Give up what is held."""
+        """Requeue the held delivery, counting it as an attempt."""
         with self.queue.changed:
             held = self._held and self.queue.held.pop(self._held.tag, None)
             self._held = None
@@ -150,8 +150,8 @@ class MemoryBroker:
                 )
                 self.queue.changed.notify_all()
 
-    def _wake(self) -> bool:
-        """Move what has waited long enough to the ready ones; tell whether there are any."""
+    def _release_due(self) -> bool:
+        """Move due jobs to the ready ones, and return whether any is ready."""
         now = time.monotonic()
         due = [entry for entry in self.queue.delayed if entry[0] <= now]
         for entry in due:

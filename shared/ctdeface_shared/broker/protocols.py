@@ -1,7 +1,7 @@
-"""What watcher and worker ask of a queue, whichever it is.
+"""The protocol that every queue implements, and its values.
 
 A broker object belongs to one thread, holds at most one unsettled delivery, and reconnects by
-itself. What it promises:
+itself. Its promises:
 
 - `publish` returns when the job is safe on the queue's disk. A job may be delivered more than once;
   it is never lost.
@@ -21,13 +21,13 @@ from ctdeface_shared.jobs.messages import CaseEvent, DefaceJob
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """A job as it came from the queue, not yet looked into: `messages.decode_job(delivery.body)` may refuse it.
+    """A message from the queue, not yet decoded.
 
     Attributes:
-        tag: the queue's own name for this delivery.
-        body: the message.
-        attempt: which attempt this would be, by the queue's count alone, from 1.
-        traceparent: which trace the sender had begun; None where it told of none.
+        tag: the queue's name for this delivery.
+        body: the message; `messages.decode_job` may refuse it.
+        attempt: number of this attempt by the queue's count alone, from 1.
+        traceparent: trace of the sender (W3C Trace Context); None without one.
     """
 
     tag: str
@@ -38,11 +38,11 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Depth:
-    """How many jobs lie where; None is what this queue cannot tell.
+    """The number of jobs in each state of the queue.
 
     Attributes:
         ready: waiting for a worker.
-        held: delivered and not settled.
+        held: delivered and not settled; None if the queue does not report it.
         delayed: waiting for their next attempt.
         dead: dead letters.
     """
@@ -55,12 +55,12 @@ class Depth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """A message that was given up, with the reason.
+    """A dead-lettered message.
 
     Attributes:
-        tag: names it for `Broker.requeue`.
-        body: the message as it came.
-        code: code of the error, or what the queue says about it.
+        tag: its name for `Broker.requeue`.
+        body: the message as it was received.
+        code: code of the error, or the queue's own reason.
     """
 
     tag: str
@@ -70,7 +70,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """What is there and what is not.
+    """The result of a check of the queue.
 
     Attributes:
         server: kind and version.
@@ -86,69 +86,76 @@ class Findings:
 
 
 class Broker(Protocol):
-    """A queue of jobs and the events about their ends.
+    """A client of the queue.
 
     Every method but `tend` and `close` may raise `BrokerUnavailable`, a TransientError; the next
     call tries again.
     """
 
     def publish(self, job: DefaceJob, traceparent: str | None = None) -> None:
-        """Put a job into the queue and return when it is safe there.
+        """Add a job, and return when the queue has stored it.
 
         Args:
-            job: what to do.
-            traceparent: goes beside the message, through every retry, to whoever handles it.
+            job: the job.
+            traceparent: sent beside the message, through every retry (W3C Trace Context).
 
         Raises:
             BrokerUnavailable: the queue did not confirm it; publishing it again is harmless.
-            InvalidMessage: the job cannot travel.
+            InvalidMessage: the job cannot be encoded as a message.
         """
 
     def receive(self, wait_seconds: float) -> Delivery | None:
-        """Take the next job, waiting so long for one; None when there is none.
+        """Return the next job, or None if none comes within this time.
 
         Raises:
-            BrokerUnavailable: not reachable within that time; call again, the pauses between
-                attempts to connect grow by themselves.
+            BrokerUnavailable: the queue was not reachable within this time. Call again; the pauses
+                between attempts to connect grow by themselves.
         """
 
     def tend(self, seconds: float) -> bool:
-        """Keep the connection and what is held alive for so long; call it every few seconds while a job runs, or while pausing.
+        """Keep the connection and the held delivery alive for this time.
 
-        Never raises. Without a delivery in hand it takes none: a pausing worker keeps no job from
-            the others.
+        Call it every few seconds while a job runs, or while pausing. Without a held delivery it
+        receives none, so a pausing worker keeps no job from the others. Never raises.
 
         Returns:
-            Whether the delivery is still held (True without one). False: it may be delivered again,
-                to us or to another.
+            Whether the delivery is still held (True without one). If not, it may be delivered
+            again, to this client or to another.
         """
 
     def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
-        """Say what becomes of a delivery; `Ack` before `announce`, so that a slow event never costs an attempt.
+        """Settle a delivery.
+
+        Call it with `Ack` before `announce`, so that a slow event never costs an attempt.
 
         Returns:
-            False when it came too late or the connection broke over it: the job is delivered again.
+            False if it came too late or the connection broke: the job is delivered again.
         """
 
     def announce(self, event: CaseEvent) -> None:
-        """Tell whoever listens how a job ended; nobody listening is no error.
+        """Publish how a job ended; without a subscriber the event is dropped.
 
         Raises:
-            BrokerUnavailable: the event could not be sent; it is a hint, so nobody has to send it
+            BrokerUnavailable: the event could not be sent. It is a hint, so it need not be sent
                 again.
         """
 
-    def listen(self, wait_seconds: float) -> CaseEvent | None:
-        """Return the next event after the first call of this method, waiting so long for one."""
-
     def depth(self) -> Depth:
-        """Count what lies in the queue."""
+        """Count the jobs by state."""
 
     def dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
-        """List the oldest dead letters and leave them where they are."""
+        """Return the oldest dead letters, which stay in the queue."""
 
     def requeue(self, tag: str, body: bytes | None = None) -> bool:
-        """Put a dead letter back into the queue as a first attempt, with another body if one is given; False when it is gone."""
+        """Move a dead letter back to the queue as a first attempt.
+
+        Args:
+            tag: names the dead letter.
+            body: replaces its body; None keeps it.
+
+        Returns:
+            False if the dead letter no longer exists.
+        """
 
     def close(self) -> None:
-        """Give up what is held (it is delivered again) and close the connection."""
+        """Close the connection; a held delivery is delivered again."""

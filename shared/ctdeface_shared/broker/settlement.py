@@ -1,4 +1,4 @@
-"""What becomes of a delivered job: a pure rule from its outcome and its attempts to one of a few values."""
+"""The rule that settles a delivered job."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,17 +9,16 @@ from ctdeface_shared.errors import CtDefaceError, EscapingPath, InvalidMessage, 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """The job is over and recorded; the queue forgets it."""
+    """Remove the job from the queue: its end is recorded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The job is delivered again after a pause, as the next attempt.
+    """Deliver the job again after a delay, as the next attempt.
 
     Attributes:
         delay_seconds: one of the configured delays.
-        attempt: the attempt that just failed, as the caller counts; None lets the queue's own count
-            stand.
+        attempt: number of the attempt that just failed; None keeps the queue's own count.
     """
 
     delay_seconds: float
@@ -28,12 +27,12 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """The job goes back at once and this attempt does not count: the worker is stopping."""
+    """Return the job immediately without counting the attempt: the worker is stopping."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """The message goes to the dead letters: there is no case to record an outcome for.
+    """Dead-letter the message: there is no case to record an outcome for.
 
     Attributes:
         code: code of the error.
@@ -43,12 +42,12 @@ class Reject:
 
 
 Settlement: TypeAlias = Ack | Retry | Requeue | Reject
-"""What a queue can do with a delivery."""
+"""The ways to settle a delivery."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """The case is put into quarantine with a report by the caller, who then settles with `Ack`.
+    """Put the case into quarantine with a report, then settle with `Ack`.
 
     Attributes:
         code: code of the error.
@@ -62,11 +61,11 @@ Decision: TypeAlias = Ack | Retry | Reject | Quarantine
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryRule:
-    """How often and when a job is tried again.
+    """The number of attempts at a job and the delays between them.
 
     Attributes:
-        max_attempts: attempts in all, 1 or more.
-        delays_seconds: pause after the first, second, … attempt; the last one stays.
+        max_attempts: attempts in all, at least 1.
+        delays_seconds: delay after the first, second, … attempt; the last one is repeated.
     """
 
     DEFAULT_DELAYS: ClassVar[tuple[float, ...]] = (30.0, 120.0, 600.0)
@@ -75,22 +74,22 @@ class RetryRule:
     delays_seconds: Sequence[float] = DEFAULT_DELAYS
 
     def delay_after(self, attempt: int) -> float:
-        """Pause in seconds after this attempt, counted from 1."""
+        """Return the delay in seconds after an attempt, counted from 1."""
         return self.delays_seconds[min(max(attempt, 1), len(self.delays_seconds)) - 1]
 
 
 def decide(error: BaseException | None, attempt: int, rule: RetryRule) -> Decision:
-    """Decide what follows from the outcome of an attempt.
+    """Decide how an attempt is settled.
 
     Args:
-        error: None for a job that ended as it should (released, or already done).
-        attempt: which attempt this was, counted from 1 over all places where attempts are recorded.
-        rule: how often and when to try again.
+        error: None for a job that succeeded (released, or already done).
+        attempt: number of the attempt, counted from 1 over all places where attempts are recorded.
+        rule: attempts and delays.
 
     Returns:
-        Ack after success. Reject for a message that names no case we could record. Quarantine for a
-        permanent error and for any other one after the last attempt, bugs and wrong settings
-        included. Else Retry.
+        Ack after success. Reject for a message without a case that could be recorded. Quarantine
+        for a permanent error, and for any other error after the last attempt, including bugs and
+        wrong settings. Otherwise Retry.
     """
     if error is None:
         return Ack()
@@ -103,5 +102,5 @@ def decide(error: BaseException | None, attempt: int, rule: RetryRule) -> Decisi
 
 
 def code_of(error: BaseException) -> str:
-    """Stable code of an error; a bug is named by its class."""
+    """Return the stable code of an error; the class name for a bug."""
     return error.code if isinstance(error, CtDefaceError) else type(error).__name__

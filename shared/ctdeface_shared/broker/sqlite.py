@@ -1,9 +1,9 @@
 """The embedded queue: one SQLite file that several processes of one machine share.
 
-A delivery is a lease with an end: `tend` renews it, and a process that hangs lets it run out. The
-    lease says whose it is, so that the
-job of a process that died is free within a second. Every change is one IMMEDIATE transaction with
-full synchronization, so it survives a power cut once the method has returned.
+A delivery is a lease that expires: `tend` renews it, and the lease of a process that hangs runs
+out. The lease names its process, so that the job of a process that died is free within a second.
+Every change is one IMMEDIATE transaction with full synchronization, so it survives a power cut once
+the method has returned.
 """
 
 import secrets
@@ -18,25 +18,18 @@ from ctdeface_shared.broker.settlement import Ack, Reject, Requeue, Retry, Settl
 from ctdeface_shared.broker.sqlite_file import errors_named, open_file
 from ctdeface_shared.broker.target import BrokerTarget, file_of
 from ctdeface_shared.errors import BrokerUnavailable
-from ctdeface_shared.jobs.messages import (
-    CaseEvent,
-    DefaceJob,
-    decode_event,
-    encode_event,
-    encode_job,
-)
+from ctdeface_shared.jobs.messages import CaseEvent, DefaceJob, encode_job
 from ctdeface_shared.storage.process_identity import named_has_ended, short_name
 from ctdeface_shared.tracing.spans import traceparent_in
 
 LEASE_SECONDS = 60.0
-EVENTS_KEPT = 10_000
 _PAUSE_SECONDS = 0.1
-_LOOK_SECONDS = 1.0
-"""How often the holders of leases are looked at."""
+_CHECK_SECONDS = 1.0
+"""Seconds between two checks for leases of dead processes."""
 
 
 class SqliteBroker:
-    """One user of the queue in a file."""
+    """A client of the queue in a file."""
 
     def __init__(
         self,
@@ -45,34 +38,36 @@ class SqliteBroker:
         lease_seconds: float = LEASE_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Open the file and create what is missing.
+        """Open the file, and create it if it is missing.
 
         Args:
             file: the database, on a local disk.
-            lease_seconds: how long a delivery stays ours without `tend`; it is renewed when half of
-                that is over.
+            lease_seconds: how long a delivery stays leased without `tend`, which renews it after
+                half of this time.
             clock: seconds since the epoch.
 
         Raises:
-            ConfigurationError: the file is no queue of ours, cannot be made, or lies on a network
-                file system.
+            ConfigurationError: the file is not a ctdeface queue, cannot be created, or is on a
+                network file system.
             BrokerUnavailable: it is locked for too long, or the disk is full.
         """
         self._lease_seconds = lease_seconds
         self._clock = clock
         self._held: Delivery | None = None
-        self._heard: int | None = None
-        self._next_look = time.monotonic()
+        self._next_check = time.monotonic()
         self._database = open_file(file)
 
     def publish(self, job: DefaceJob, traceparent: str | None = None) -> None:
-        """Put a job into the queue and return when it is on the disk."""
+        """Add a job, and return when it is on the disk."""
         body = encode_job(job)
         with self._change():
             self._put(body, traceparent)
 
     def receive(self, wait_seconds: float) -> Delivery | None:
-        """Lease the job that is due the longest; while the file cannot be used that takes as long as waiting in vain."""
+        """Lease the job that has been due the longest, or return None.
+
+        If the file cannot be used, `BrokerUnavailable` is raised only after `wait_seconds`.
+        """
         deadline = time.monotonic() + wait_seconds
         while True:
             try:
@@ -88,10 +83,10 @@ class SqliteBroker:
             time.sleep(min(left, _PAUSE_SECONDS))
 
     def tend(self, seconds: float) -> bool:
-        """Let time pass and renew the lease in time."""
+        """Sleep, renewing the lease in time."""
         deadline = time.monotonic() + seconds
         while True:
-            kept = self._still_ours()
+            kept = self._is_still_leased()
             left = deadline - time.monotonic()
             if left <= 0 or not kept:
                 time.sleep(max(left, 0))
@@ -99,7 +94,7 @@ class SqliteBroker:
             time.sleep(min(left, self._lease_seconds / 4))
 
     def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
-        """Say what becomes of a delivery; nothing when its lease went to another."""
+        """Settle a delivery; return False if its lease went to another client."""
         if self._held and self._held.tag == delivery.tag:
             self._held = None
         with self._change():
@@ -123,34 +118,10 @@ class SqliteBroker:
         return True
 
     def announce(self, event: CaseEvent) -> None:
-        """Keep an event for whoever listens, and only the newest ones."""
-        body = encode_event(event)
-        with self._change():
-            last = (
-                self._database.execute("INSERT INTO events (body) VALUES (?)", (body,)).lastrowid
-                or 0
-            )
-            self._database.execute("DELETE FROM events WHERE id <= ?", (last - EVENTS_KEPT,))
-
-    def listen(self, wait_seconds: float) -> CaseEvent | None:
-        """Return the next event since the first call."""
-        if self._heard is None:
-            self._heard = self._number("SELECT coalesce(max(id), 0) FROM events")
-        deadline = time.monotonic() + wait_seconds
-        while True:
-            row = self._row(
-                "SELECT id, body FROM events WHERE id > ? ORDER BY id LIMIT 1", self._heard
-            )
-            if row:
-                self._heard = row[0]
-                return decode_event(row[1])
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return None
-            time.sleep(min(left, _PAUSE_SECONDS))
+        """Do nothing: the embedded queue has no subscribers."""
 
     def depth(self) -> Depth:
-        """Count what lies in the queue."""
+        """Count the jobs by state."""
         now = self._clock()
         return Depth(
             ready=self._number(
@@ -164,7 +135,7 @@ class SqliteBroker:
         )
 
     def dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
-        """List the oldest dead letters."""
+        """Return the oldest dead letters."""
         with errors_named():
             rows = self._database.execute(
                 "SELECT id, body, code FROM dead ORDER BY id LIMIT ?", (limit,)
@@ -172,7 +143,7 @@ class SqliteBroker:
         return [DeadLetter(tag=str(number), body=body, code=code) for number, body, code in rows]
 
     def requeue(self, tag: str, body: bytes | None = None) -> bool:
-        """Put a dead letter back into the queue as a first attempt."""
+        """Move a dead letter back to the queue as a first attempt."""
         with self._change():
             row = self._database.execute(
                 "DELETE FROM dead WHERE id = ? RETURNING body", (int(tag),)
@@ -182,7 +153,7 @@ class SqliteBroker:
         return bool(row)
 
     def close(self) -> None:
-        """Let go of what is held, so that it is delivered again at once, and close the file."""
+        """Requeue the held delivery immediately, and close the file."""
         held, self._held = self._held, None
         if held:
             with self._change():
@@ -190,10 +161,10 @@ class SqliteBroker:
         self._database.close()
 
     def _end_leases_of_the_dead(self) -> None:
-        """Make the jobs of processes of this machine that have ended due again."""
-        if time.monotonic() < self._next_look:
+        """End the leases of dead processes of this machine."""
+        if time.monotonic() < self._next_check:
             return
-        self._next_look = time.monotonic() + _LOOK_SECONDS
+        self._next_check = time.monotonic() + _CHECK_SECONDS
         with errors_named():
             held = self._database.execute(
                 "SELECT id, lease FROM jobs WHERE lease_end > ?", (self._clock(),)
@@ -230,14 +201,17 @@ class SqliteBroker:
         )
         return self._held
 
-    def _still_ours(self) -> bool:
+    def _is_still_leased(self) -> bool:
         try:
             return self._renew()
         except BrokerUnavailable:
-            return False  # not renewed: it may be delivered again, unless a later call succeeds
+            return False  # it may be delivered again, unless a later call renews it
 
     def _renew(self) -> bool:
-        """Renew the lease when half of it is over; a lease that ran out but that nobody took is ours again."""
+        """Renew the lease after half of its time.
+
+        A lease that ran out and that no other client took is renewed as well.
+        """
         if self._held is None:
             return True
         number, lease = self._held.tag.split(":")
@@ -273,7 +247,7 @@ class SqliteBroker:
 
     def _update(self, delivery: Delivery, assignments: str, *values: float) -> int:
         number, lease = delivery.tag.split(":")
-        statement = f"UPDATE jobs SET {assignments} WHERE id = ? AND lease = ?"
+        statement = f"UPDATE jobs SET {assignments} WHERE id = ? AND lease = ?"  # noqa: S608  constants
         return self._database.execute(statement, (*values, number, lease)).rowcount
 
     def _number(self, question: str, *values: float) -> int:
@@ -287,7 +261,7 @@ class SqliteBroker:
 
     @contextmanager
     def _change(self) -> Iterator[None]:
-        """One transaction that either happens as a whole, on the disk, or not at all."""
+        """Run the block as one durable transaction."""
         with errors_named():
             self._database.execute("BEGIN IMMEDIATE")
             try:
@@ -299,14 +273,14 @@ class SqliteBroker:
 
 
 def check(target: BrokerTarget, *, create: bool) -> Findings:
-    """Look whether the queue's file can be used.
+    """Check whether the queue's file can be used.
 
     Args:
-        target: which queue.
-        create: make the file if it is missing.
+        target: the queue.
+        create: create the file if it is missing.
 
     Raises:
-        ConfigurationError: the file is there and cannot be used.
+        ConfigurationError: the file exists and cannot be used.
         BrokerUnavailable: it cannot be opened right now.
     """
     server, file = f"SQLite {sqlite3.sqlite_version}", file_of(target.url)

@@ -1,4 +1,4 @@
-"""The file of the embedded queue: its layout, how it is opened, and what its errors mean."""
+"""The file of the embedded queue: schema, opening and errors."""
 
 import os
 import sqlite3
@@ -23,60 +23,73 @@ CREATE TABLE jobs (
     trace TEXT                             -- traceparent of the sender
 ) STRICT;
 CREATE INDEX jobs_due ON jobs (due);
-CREATE TABLE dead (id INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL, code TEXT NOT NULL) STRICT;
-CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL) STRICT;
+CREATE TABLE dead (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    body BLOB NOT NULL,
+    code TEXT NOT NULL
+) STRICT;
 """
+"""Files of earlier versions have a further table `events`, which is not used."""
 
 
 def open_file(file: Path) -> sqlite3.Connection:
-    """Open the file, making it and its folder if they are missing, with full durability.
+    """Open the file with full durability, and create it if it is missing.
 
     Raises:
-        ConfigurationError: the file is no queue of ours, cannot be made, or lies on a network file
-            system.
+        ConfigurationError: the file is not a ctdeface queue, cannot be created, or is on a network
+            file system.
         BrokerUnavailable: it is locked for too long, or the disk is full.
     """
     require_local(file.parent)
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(
-            os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
-        )  # messages name cases: for the owner only; SQLite's other files follow
+        # Messages name cases, so the file is for the owner only; SQLite's other files follow it.
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
         database = sqlite3.connect(file, isolation_level=None, timeout=_BUSY_SECONDS)
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        with closing(database.cursor()) as cursor:
-            cursor.execute("BEGIN IMMEDIATE")
-            layout = cursor.execute("PRAGMA user_version").fetchone()[0]
-            if layout == 0:
-                for statement in _SCHEMA.split(";")[:-1]:
-                    cursor.execute(statement)
-                cursor.execute(f"PRAGMA user_version = {_LAYOUT}")
-            elif layout == _LAYOUT and "trace" not in {
-                row[1] for row in cursor.execute("PRAGMA table_info(jobs)")
-            }:
-                cursor.execute(
-                    "ALTER TABLE jobs ADD COLUMN trace TEXT"
-                )  # made before there were traces; older programs take no notice
-            cursor.execute("COMMIT")
+        layout = _prepare(database)
     except OSError as error:
-        raise ConfigurationError(f"the queue {file} cannot be made: {error.strerror}") from error
+        raise ConfigurationError(
+            f"the queue {file} cannot be created: {error.strerror}; "
+            "correct the folder or set broker.url to another file"
+        ) from error
     except sqlite3.OperationalError as error:
         raise BrokerUnavailable(f"the queue {file} cannot be opened right now: {error}") from error
     except sqlite3.Error as error:
         raise ConfigurationError(
-            f"{file} cannot be used as a queue ({error}): name another file, or move this one away"
+            f"{file} is not a ctdeface queue ({error}): set broker.url to another file, "
+            "or move this one away"
         ) from error
-    if layout not in {0, _LAYOUT}:
+    if layout != _LAYOUT:
         raise ConfigurationError(
-            f"{file} was made by another version of ctdeface: finish its jobs with that version, then move the file away"
+            f"{file} has layout {layout}, and this version of ctdeface needs layout {_LAYOUT}: "
+            "finish its jobs with the version that created it, then move the file away"
         )
     return database
 
 
+def _prepare(database: sqlite3.Connection) -> int:
+    """Create or upgrade the tables, and return the layout's number."""
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = FULL")
+    with closing(database.cursor()) as cursor:
+        cursor.execute("BEGIN IMMEDIATE")
+        layout = int(cursor.execute("PRAGMA user_version").fetchone()[0])
+        if layout == 0:
+            for statement in _SCHEMA.split(";")[:-1]:
+                cursor.execute(statement)
+            cursor.execute(f"PRAGMA user_version = {_LAYOUT}")
+            layout = _LAYOUT
+        elif layout == _LAYOUT:
+            columns = {row[1] for row in cursor.execute("PRAGMA table_info(jobs)")}
+            if "trace" not in columns:  # from before there were traces; older programs ignore it
+                cursor.execute("ALTER TABLE jobs ADD COLUMN trace TEXT")
+        cursor.execute("COMMIT")
+    return layout
+
+
 @contextmanager
 def errors_named() -> Iterator[None]:
-    """Turn SQLite's errors into ours."""
+    """Turn SQLite's errors into `BrokerUnavailable`."""
     try:
         yield
     except sqlite3.Error as error:

@@ -1,4 +1,4 @@
-"""Where the queue is and how to reach it, as one value, from the settings to the adapters."""
+"""The address of the queue and its URL."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,19 +14,19 @@ _MASK = "***"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerTarget:
-    """A queue and how to reach it.
+    """A queue and how to connect to it.
 
     Attributes:
         url: `amqp(s)://user:password@host:port/vhost`, or `sqlite:///path` with the absolute path
             of a file.
-        user: comes before the URL's.
-        password: comes before the URL's; never shown.
-        ca_file: certificates that the server's is checked against; None for the system's.
-        cert_file: our own certificate; without a user it also tells who we are.
-        key_file: its key, where that is not in the same file.
+        user: overrides the user in the URL.
+        password: overrides the password in the URL; never shown.
+        ca_file: certificates that verify the server; None for those of the system.
+        cert_file: client certificate; without a user it also authenticates the client.
+        key_file: key of the client certificate, if it is not in the same file.
         heartbeat_seconds: silence after which a connection counts as broken (RabbitMQ).
-        lease_seconds: how long a delivery stays with a process that shows no life (SQLite).
-        retry_delays: pauses in seconds before the second, third, … attempt; RabbitMQ has one queue
+        lease_seconds: how long a delivery stays with a process that does not renew it (SQLite).
+        retry_delays: delays in seconds before the second, third, … attempt; RabbitMQ has one queue
             per delay.
     """
 
@@ -42,10 +42,10 @@ class BrokerTarget:
 
 
 def split(url: str) -> SplitResult:
-    """Take a broker URL apart.
+    """Split a broker URL into its parts.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it is not a broker URL.
     """
     try:
         parts = urlsplit(url)
@@ -54,14 +54,15 @@ def split(url: str) -> SplitResult:
         parts = SplitResult("", "", "", "", "")
     if parts.scheme not in SCHEMES or parts.query or parts.fragment:
         raise ConfigurationError(
-            f"{masked(url)} is no queue: amqp://, amqps:// and sqlite:/// are known, without ? and #"
+            f"{masked(url)} is not a broker URL: amqp://, amqps:// or sqlite:/// is required, "
+            "without ? and #"
         )
     if parts.scheme == "sqlite" and (parts.netloc or parts.path in {"", "/"}):
         raise ConfigurationError(
-            f"{masked(url)} names no file: write sqlite:///absolute/path/queue.sqlite3"
+            f"{masked(url)} does not name a file: write sqlite:///absolute/path/queue.sqlite3"
         )
     if parts.scheme != "sqlite" and not parts.hostname:
-        raise ConfigurationError(f"{masked(url)} names no host: write {parts.scheme}://host")
+        raise ConfigurationError(f"{masked(url)} does not name a host: write {parts.scheme}://host")
     return parts
 
 
@@ -76,7 +77,7 @@ def url_of(file: Path) -> str:
 
 
 def masked(url: str) -> str:
-    """Return a URL as it may be shown: without its password."""
+    """Return a URL with its password masked."""
     try:
         parts = urlsplit(url)
     except ValueError:

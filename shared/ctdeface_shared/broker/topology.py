@@ -1,9 +1,11 @@
-"""What there is in RabbitMQ: exchanges, queues and their arguments. All that correctness needs stands here, not in policies.
+"""The exchanges and queues in RabbitMQ.
 
-Names carry the version of the wire contract, so that a new version never reads the old one's
-messages.
+Everything that correctness needs is declared as an argument here and not as a policy.
 
-    ctdeface.v1.jobs   ── retry ──→  ctdeface.v1.retry.<ms>ms  ── after that time ──→  ctdeface.v1.jobs
+Names carry the version of the wire contract, so that a new version never reads messages
+of the old one.
+
+    ctdeface.v1.jobs   ── retry ──→  ctdeface.v1.retry.<ms>ms  ── after <ms> ──→  ctdeface.v1.jobs
            └── dead letter ──→ exchange ctdeface.v1.dead ──→ queue ctdeface.v1.dead
     exchange ctdeface.v1.events (topic): case.released, case.refused
 """
@@ -14,16 +16,15 @@ from dataclasses import dataclass, field
 JOBS = "ctdeface.v1.jobs"
 DEAD = "ctdeface.v1.dead"
 EVENTS = "ctdeface.v1.events"
-EVENT_KEYS = "case.*"
 ATTEMPTS_HEADER = "x-ctdeface-attempts"
-"""Attempts that a message has behind it."""
+"""Number of attempts that a message has had."""
 TRACE_HEADER = "traceparent"
-"""W3C Trace Context: which trace a message belongs to."""
+"""The trace of a message (W3C Trace Context)."""
 CODE_HEADER = "x-ctdeface-code"
-"""Why a message is a dead letter."""
+"""Code of the error for which a message was dead-lettered."""
 
 _REDELIVERIES = 100
-# RabbitMQ 4 limits redeliveries to 20 unless told otherwise, and 3.10 knows no word for "never"
+# RabbitMQ 4 limits redeliveries to 20 by default, and 3.10 has no value for "unlimited".
 _NO_LIMIT = 1_000_000_000
 
 _SAFE: Mapping[str, str | int] = {"x-queue-type": "quorum", "x-overflow": "reject-publish"}
@@ -42,10 +43,9 @@ class Queue:
     """A durable queue.
 
     Attributes:
-        name: its name.
-        arguments: declared with it; they never change.
-        bound_to: name of an exchange that gives it everything under the routing key `name`; empty
-            for none.
+        name: name of the queue.
+        arguments: arguments of its declaration; they never change.
+        bound_to: exchange to which it is bound with the routing key `name`; empty for none.
     """
 
     name: str
@@ -57,7 +57,7 @@ EXCHANGES = (Exchange(name=DEAD, kind="direct"), Exchange(name=EVENTS, kind="top
 
 
 def queues(delays_seconds: Sequence[float]) -> tuple[Queue, ...]:
-    """Every queue: where letters end, before the ones that send them there."""
+    """Return every queue, targets of dead letters first."""
     jobs = {**_SAFE, **_sends_to(DEAD, DEAD), "x-delivery-limit": _REDELIVERIES}
     return (
         Queue(name=DEAD, arguments={**_SAFE, "x-delivery-limit": _NO_LIMIT}, bound_to=DEAD),
@@ -73,22 +73,30 @@ def queues(delays_seconds: Sequence[float]) -> tuple[Queue, ...]:
 
 
 def retry_queue(delay_seconds: float) -> str:
-    """Name of the queue where messages wait for so long."""
+    """Return the name of the queue in which messages wait for this delay."""
     return f"ctdeface.v1.retry.{milliseconds(delay_seconds)}ms"
 
 
 def nearest(delay_seconds: float, delays_seconds: Sequence[float]) -> float:
-    """The delay that has a queue and comes closest to the one asked for."""
+    """Return the configured delay that is closest to the wanted one.
+
+    Args:
+        delay_seconds: the wanted delay.
+        delays_seconds: the delays that have a queue.
+    """
     return min(delays_seconds, key=lambda delay: abs(delay - delay_seconds))
 
 
 def milliseconds(seconds: float) -> int:
-    """Seconds as RabbitMQ counts them."""
+    """Return seconds in milliseconds, the unit of RabbitMQ."""
     return round(seconds * 1000)
 
 
 def _sends_to(exchange: str, key: str) -> dict[str, str]:
-    """Arguments with which a message leaves a queue only once it has arrived at the next one."""
+    """Return the arguments for at-least-once dead-lettering.
+
+    A message leaves the queue only after it has arrived at the next one.
+    """
     return {
         "x-dead-letter-exchange": exchange,
         "x-dead-letter-routing-key": key,

@@ -19,12 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ctdeface_shared import errors
-from ctdeface_shared.broker import open_broker
-from ctdeface_shared.broker.protocols import Broker
-from ctdeface_shared.jobs.messages import encode_event, encode_job
+from ctdeface_shared.jobs.messages import encode_job
 from ctdeface_shared.settings.service import ServiceConfig
 from tests.integration.test_brokers import put_raw
 from tests.support.service.chaos import COMMAND, ROOT
+from tests.support.service.event_subscriber import EventSubscriber
 from tests.support.service.fleet import found_site
 from tests.support.service.marks import CASES, EVERYTHING, FILE, FOLDER, write_marked_cases
 from tests.support.service.scrapes import free_port, get
@@ -84,7 +83,7 @@ class Ran:
     service: ServiceConfig
     log: Path
     ports: Sequence[int]
-    observer: Broker | None = None
+    subscriber: EventSubscriber | None = None
     pages: set[str] = field(default_factory=set)
     queued: set[bytes] = field(default_factory=set)
     events: list[bytes] = field(default_factory=list)
@@ -99,8 +98,8 @@ class Ran:
         for file in self.service.state_dir.glob("queue.sqlite3*"):
             with suppress(FileNotFoundError):
                 self.queued.add(file.read_bytes())
-        while self.observer is not None and (event := self.observer.listen(0.2)):
-            self.events.append(encode_event(event))
+        while self.subscriber is not None and (event := self.subscriber.next_body(0.2)):
+            self.events.append(event)
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Ask for the pages until something holds.
@@ -222,7 +221,7 @@ def run_failing_stand_in(folder: Path, url: str) -> Ran:
         json.dumps(valid | {"case": f"../{FOLDER}", "job_id": str(uuid.uuid4())}).encode(),
     )
     put_raw(service.queue, *crafted)
-    ran.observer = open_broker(service.queue)
+    ran.subscriber = EventSubscriber(service.queue)
     ran.ask()
     config = folder / "ctdeface.toml"
     worker = (
@@ -243,7 +242,7 @@ def run_failing_stand_in(folder: Path, url: str) -> Ran:
         (late / f"{FILE} late.dcm").write_bytes(b"late")
         ran.until(lambda: not ends(service.spool).inbox)
         ran.until(lambda: len(ran.events) >= len(PLANS))
-    ran.observer.close()
+    ran.subscriber.close()
     return ran
 
 

@@ -1,4 +1,4 @@
-"""The queue in RabbitMQ: quorum queues, confirmed publishing, one unsettled delivery."""
+"""The client of RabbitMQ: publisher confirms, one unsettled delivery."""
 
 import hashlib
 import time
@@ -17,18 +17,16 @@ from ctdeface_shared.broker.topology import (
     ATTEMPTS_HEADER,
     CODE_HEADER,
     DEAD,
-    EVENT_KEYS,
     EVENTS,
     JOBS,
     TRACE_HEADER,
     nearest,
     retry_queue,
 )
-from ctdeface_shared.errors import BrokerUnavailable, CtDefaceError
+from ctdeface_shared.errors import BrokerUnavailable
 from ctdeface_shared.jobs.messages import (
     CaseEvent,
     DefaceJob,
-    decode_event,
     encode_event,
     encode_job,
 )
@@ -41,10 +39,10 @@ _Message: TypeAlias = tuple[pika.spec.Basic.Deliver, pika.BasicProperties, bytes
 
 
 class RabbitBroker:
-    """One user of the queue in RabbitMQ, on a connection of its own."""
+    """A client of RabbitMQ with its own connection."""
 
     def __init__(self, target: BrokerTarget) -> None:
-        """Prepare; the first call that needs the server connects.
+        """Prepare the connection, which the first call opens.
 
         Raises:
             ConfigurationError: URL, credentials or certificates cannot be used.
@@ -54,23 +52,20 @@ class RabbitBroker:
         self._arrived: deque[_Message] = deque()
         self._consumer: tuple[int, str] | None = None  # epoch and name
         self._held: Delivery | None = None
-        self._events: deque[bytes] = deque()
-        self._listening: int | None = None  # epoch
 
     def publish(self, job: DefaceJob, traceparent: str | None = None) -> None:
-        """Put a job into the queue and return when the server confirmed it."""
+        """Publish a job, and return when the server has confirmed it."""
         body, headers = encode_job(job), _trace(traceparent)
         try:
             self._send(JOBS, body, headers)
         except BrokerUnavailable:
             if self._link.is_open:
                 raise
-            self._send(
-                JOBS, body, headers
-            )  # a connection that idled too long breaks on its first use
+            # A connection that was idle for too long breaks on its first use.
+            self._send(JOBS, body, headers)
 
     def receive(self, wait_seconds: float) -> Delivery | None:
-        """Take the next job."""
+        """Return the next job, or None after `wait_seconds`."""
         deadline = time.monotonic() + wait_seconds
         while True:
             self._consume(self._link.channel(wait_seconds))
@@ -93,7 +88,7 @@ class RabbitBroker:
         return self._held
 
     def tend(self, seconds: float) -> bool:
-        """Send heartbeats and see whether the connection holds."""
+        """Send heartbeats, and return whether the delivery is still held."""
         deadline = time.monotonic() + seconds
         try:
             if self._held is None:
@@ -109,7 +104,10 @@ class RabbitBroker:
         return self._held is None or self._is_ours(self._held)
 
     def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
-        """Say what becomes of a delivery: a copy goes where it belongs, confirmed, before the delivery is acknowledged."""
+        """Settle a delivery; return False if that came too late.
+
+        A copy is published to its destination and confirmed before the delivery is acknowledged.
+        """
         self._held = None
         if not self._is_ours(delivery):
             return False
@@ -134,42 +132,20 @@ class RabbitBroker:
                 self._link.channel(0).basic_ack(int(delivery.tag.partition(":")[2]))
                 self._link.pump(0)
         except BrokerUnavailable:
-            # else an unsettled delivery would stay with us and block the next one
+            # Otherwise the unsettled delivery would stay here and block the next one.
             self._link.drop()
             return False
         return True
 
     def announce(self, event: CaseEvent) -> None:
-        """Send an event to whoever is bound to the exchange."""
+        """Publish an event to the topic exchange."""
         body = encode_event(event)
         channel = self._link.channel(PATIENCE_SECONDS)
         with self._link.errors_named():
             channel.basic_publish(EVENTS, event.kind.value, body, _persistent({}))
 
-    def listen(self, wait_seconds: float) -> CaseEvent | None:
-        """Return the next event from a queue of our own that goes with the connection."""
-        deadline = time.monotonic() + wait_seconds
-        channel = self._link.channel(max(wait_seconds, PATIENCE_SECONDS))
-        if self._listening != self._link.epoch:
-            with self._link.errors_named():
-                name = channel.queue_declare("", exclusive=True, auto_delete=True).method.queue
-                channel.queue_bind(name, EVENTS, EVENT_KEYS)
-                channel.basic_consume(
-                    name, lambda *heard: self._events.append(heard[3]), auto_ack=True
-                )
-            self._listening = self._link.epoch
-        while True:
-            self._link.pump(0 if self._events else max(deadline - time.monotonic(), 0))
-            while self._events:
-                try:
-                    return decode_event(self._events.popleft())
-                except CtDefaceError:
-                    continue  # a foreign sender's; events are hints
-            if time.monotonic() >= deadline:
-                return None
-
     def depth(self) -> Depth:
-        """Ask how many jobs lie ready; who holds how many is not told over AMQP."""
+        """Count the jobs by state; AMQP does not report the held ones."""
         channel = self._link.channel(PATIENCE_SECONDS)
 
         def count(queue: str) -> int:
@@ -184,7 +160,10 @@ class RabbitBroker:
         )
 
     def dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
-        """Take dead letters without acknowledging them, so that they go back to their place."""
+        """Return the oldest dead letters.
+
+        They are fetched without an acknowledgement, so that they return to their place.
+        """
         channel = self._link.side_channel(PATIENCE_SECONDS)
         letters: list[DeadLetter] = []
         with self._link.errors_named():
@@ -196,7 +175,10 @@ class RabbitBroker:
         return letters
 
     def requeue(self, tag: str, body: bytes | None = None) -> bool:
-        """Publish a dead letter anew, then take it out; a crash in between leaves both."""
+        """Publish a dead letter as a first attempt, then remove it.
+
+        A crash in between leaves both.
+        """
         channel = self._link.side_channel(PATIENCE_SECONDS)
         with self._link.errors_named():
             found = next(
@@ -217,7 +199,7 @@ class RabbitBroker:
         return found is not None
 
     def close(self) -> None:
-        """Close the connection; what is held is delivered again."""
+        """Close the connection, so that the held delivery is delivered again."""
         self._held = None
         self._arrived.clear()
         self._link.drop()
@@ -233,7 +215,7 @@ class RabbitBroker:
     def _consume(self, channel: BlockingChannel) -> None:
         if self._consumer and self._consumer[0] == self._link.epoch:
             return
-        self._arrived.clear()  # from an older connection; they are delivered again
+        self._arrived.clear()  # from an earlier connection: they are delivered again
         with self._link.errors_named():
             channel.add_on_cancel_callback(self._cancelled)
             name = channel.basic_consume(
@@ -245,11 +227,11 @@ class RabbitBroker:
         self._consumer = (self._link.epoch, name)
 
     def _cancelled(self, _reason: object) -> None:
-        """Note that the server ended our subscription, for example because the queue moved to another node."""
+        """Note that the server cancelled the consumer, as when a queue moves to another node."""
         self._consumer = None
 
     def _stop_consuming(self) -> None:
-        """Take no more jobs, and give one back that arrived in between."""
+        """Cancel the consumer, and requeue a job that arrived meanwhile."""
         if self._consumer and self._consumer[0] == self._link.epoch and self._link.is_open:
             channel = self._link.channel(0)
             with self._link.errors_named():
@@ -281,7 +263,7 @@ def _number(headers: dict[str, object], name: str) -> int:
 
 
 def _code(properties: pika.BasicProperties) -> str:
-    """Our own reason, else RabbitMQ's, such as `delivery_limit`."""
+    """Return the code of ctdeface, or the reason of RabbitMQ such as `delivery_limit`."""
     headers = properties.headers or {}
     return str(headers.get(CODE_HEADER) or headers.get("x-first-death-reason") or "unknown")
 

@@ -1,4 +1,4 @@
-"""Declares what there must be in RabbitMQ, or sees that it is there."""
+"""Declaration of exchanges and queues in RabbitMQ."""
 
 import re
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ _PRECONDITION_FAILED = 406
 
 
 class NotPermitted(ConfigurationError):
-    """Our user in RabbitMQ may not declare this."""
+    """The user in RabbitMQ lacks the permission to declare this."""
 
 
 def declare(
     channel: BlockingChannel, exchanges: Sequence[Exchange], wanted: Sequence[Queue]
 ) -> None:
-    """Declare what is missing.
+    """Declare exchanges and queues that are missing.
 
     Raises:
-        NotPermitted: we may not declare it.
-        ConfigurationError: something of that name is there with other arguments.
+        NotPermitted: the user lacks the permission to declare one.
+        ConfigurationError: one exists with other arguments.
     """
     name = ""
     try:
@@ -42,15 +42,15 @@ def declare(
 
 
 def explained(name: str, error: ChannelClosedByBroker) -> str:
-    """Say what a refused declaration means and what to do."""
+    """Explain a refused declaration and what to do about it."""
     differs = re.search(r"inequivalent arg '([^']+)'.*?: (received .*)", error.reply_text)
     if error.reply_code == _PRECONDITION_FAILED and differs:
         return (
-            f"{name} is there with another {differs[1]} ({differs[2]}): let its jobs finish, delete it on the server and start again, "
-            "or put the setting back"
+            f"{name} exists with another {differs[1]} ({differs[2]}): let its jobs finish, "
+            "delete it on the server and start again, or restore the setting"
         )
     advice = (
-        ": run ctdeface broker init as a user who may"
+        ": run ctdeface broker init as a user with the permission to declare"
         if error.reply_code == _ACCESS_REFUSED
         else ""
     )

@@ -1,4 +1,4 @@
-"""Looks at what is declared in RabbitMQ and says what is wrong, missing, or out of sight."""
+"""Checks of exchanges and queues in RabbitMQ."""
 
 import re
 
@@ -17,22 +17,22 @@ NOT_SEEN = (
     "policies that change limits or lifetimes of the queues",
     "consumer_timeout: it should be longer than work.job_timeout",
     "the feature flag stream_queue, which at-least-once dead letters need",
-    "memory and disk alarms, and on how many nodes each queue lies",
+    "memory and disk alarms, and the number of nodes that hold each queue",
 )
-"""What AMQP does not tell and only the management API or `rabbitmqctl` can."""
+"""What AMQP does not show, only the management API or `rabbitmqctl`."""
 _NOT_FOUND = 404
 
 
 def check(target: BrokerTarget, *, create: bool) -> Findings:
-    """Compare what is declared with what should be.
+    """Compare the declared exchanges and queues with the required ones.
 
     Args:
-        target: which server.
+        target: the server.
         create: declare what is missing.
 
     Raises:
         BrokerUnavailable: the server cannot be reached.
-        ConfigurationError: it does not let us in.
+        ConfigurationError: it refuses the login.
     """
     link = Link(target)
     try:
@@ -60,7 +60,11 @@ def check(target: BrokerTarget, *, create: bool) -> Findings:
 
 
 def _complaint(link: Link, item: Exchange | Queue, *, create: bool) -> str | None:
-    """Look passively first: a plain declaration would create what is missing. A refusal closes the channel, so each look has its own."""
+    """Return what is wrong with an exchange or queue, or None.
+
+    A passive declaration comes first, because a plain one would create what is missing. A refusal
+    closes the channel, so each declaration has its own.
+    """
     if not create:
         try:
             with link.fresh_channel() as channel:
@@ -78,7 +82,7 @@ def _complaint(link: Link, item: Exchange | Queue, *, create: bool) -> str | Non
         with link.fresh_channel() as channel:
             declare(channel, *(((), (item,)) if isinstance(item, Queue) else ((item,), ())))
     except NotPermitted as error:
-        return str(error) if create else None  # it is there; a user with few rights sees no more
+        return str(error) if create else None  # it exists; a user with few rights sees no more
     except ConfigurationError as error:
         return str(error)
     return None

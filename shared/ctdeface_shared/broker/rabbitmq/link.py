@@ -1,4 +1,4 @@
-"""One connection to RabbitMQ that is made again after it broke, with growing pauses in between."""
+"""A connection to RabbitMQ that reconnects with growing pauses."""
 
 import random
 import ssl
@@ -30,15 +30,23 @@ _CONNECT_SECONDS = 10.0
 _BLOCKED_SECONDS = 120.0
 _NOT_FOUND = 404
 _NAMES_ON_DISK_SECONDS = 1.0
-"""RabbitMQ (3.10 up) confirms a new quorum queue, and jobs in it, half a second before its name is on the disk."""
+"""Time until the name of a new quorum queue is on the disk.
+
+RabbitMQ (3.10 and later) confirms the queue, and jobs in it, half a second earlier.
+"""
 _REFUSED = (AuthenticationError, ProbableAuthenticationError, ProbableAccessDeniedError)
 
 
 class Link:
-    """The connection and its main channel. `epoch` counts connections and channels, so that an old delivery is told from a new one."""
+    """The connection and its main channel.
+
+    Attributes:
+        epoch: number of connections so far, which distinguishes an old delivery from a new one.
+        parameters: pika's parameters of the connection.
+    """
 
     def __init__(self, target: BrokerTarget) -> None:
-        """Prepare; nothing is sent before the first `channel`.
+        """Prepare the connection, which `channel` opens.
 
         Raises:
             ConfigurationError: URL, credentials or certificates cannot be used.
@@ -55,7 +63,7 @@ class Link:
 
     @property
     def is_open(self) -> bool:
-        """Whether connection and main channel are usable as far as we know."""
+        """Return whether connection and main channel seem usable."""
         return bool(
             self._connection
             and self._connection.is_open
@@ -64,11 +72,14 @@ class Link:
         )
 
     def channel(self, patience_seconds: float) -> BlockingChannel:
-        """Return the main channel, with publisher confirms and prefetch 1, on a connection that is made if there is none.
+        """Return the main channel, with publisher confirms and prefetch 1.
+
+        Args:
+            patience_seconds: how long to wait for a connection if there is none.
 
         Raises:
-            BrokerUnavailable: no connection within our patience.
-            ConfigurationError: we are not let in, or a queue is declared otherwise.
+            BrokerUnavailable: there is no connection within that time.
+            ConfigurationError: the login is refused, or a queue exists with other arguments.
         """
         if not self.is_open:
             self.connect(patience_seconds)
@@ -86,37 +97,41 @@ class Link:
         return self._channel
 
     def _declare_all(self) -> None:
-        """Declare everything, and wait until what is new would outlive a power cut: nothing may be confirmed into it before.
+        """Declare everything, and wait until new queues are durable.
 
-        A user who may declare nothing must find every queue there.
+        Before that, a confirmed job would not survive a power cut. For a user without the
+        permission to declare, every queue must exist already.
         """
         wanted = queues(self._target.retry_delays)
-        misses = self._misses(wanted)
+        some_missing = self._some_missing(wanted)
         try:
             with self.fresh_channel() as channel:
                 declare(channel, EXCHANGES, wanted)
         except NotPermitted:
-            if misses:
+            if some_missing:
                 raise
-        if misses:
+        if some_missing:
             time.sleep(_NAMES_ON_DISK_SECONDS)
 
-    def _misses(self, wanted: Sequence[Queue]) -> bool:
-        """Whether one of the queues is not there."""
+    def _some_missing(self, wanted: Sequence[Queue]) -> bool:
+        """Return whether one of the queues does not exist."""
         try:
-            with self.fresh_channel() as look:
+            with self.fresh_channel() as channel:
                 for queue in wanted:
-                    look.queue_declare(queue.name, passive=True)
+                    channel.queue_declare(queue.name, passive=True)
         except ChannelClosedByBroker as error:
             return bool(error.reply_code == _NOT_FOUND)
         return False
 
     def connect(self, patience_seconds: float) -> None:
-        """Make a new connection, waiting first as long as earlier failures ask for.
+        """Open a new connection after the pause that earlier failures require.
+
+        Args:
+            patience_seconds: how long to try.
 
         Raises:
-            BrokerUnavailable: no connection within our patience.
-            ConfigurationError: we are not let in.
+            BrokerUnavailable: there is no connection within that time.
+            ConfigurationError: the login is refused.
         """
         deadline = time.monotonic() + patience_seconds
         self.drop()
@@ -129,7 +144,8 @@ class Link:
             self._pause_seconds = min(
                 max(self._pause_seconds * 2, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS
             )
-            self._next_try = time.monotonic() + self._pause_seconds * random.uniform(0.5, 1.0)
+            jitter = random.uniform(0.5, 1.0)  # noqa: S311  spreads the load; it is not a secret
+            self._next_try = time.monotonic() + self._pause_seconds * jitter
             try:
                 with self.errors_named():
                     self._connection = pika.BlockingConnection(self.parameters)
@@ -140,7 +156,11 @@ class Link:
 
     @contextmanager
     def fresh_channel(self) -> Iterator[BlockingChannel]:
-        """Open a channel for one question that the server may answer by closing it; needs a connection."""
+        """Open a channel for a request that the server may answer by closing it.
+
+        Raises:
+            BrokerUnavailable: there is no connection.
+        """
         channel = self._connection_now().channel()
         try:
             yield channel
@@ -149,7 +169,7 @@ class Link:
                 channel.close()
 
     def side_channel(self, patience_seconds: float) -> BlockingChannel:
-        """Open one more channel; closing it gives back whatever it got and did not acknowledge."""
+        """Open a further channel; closing it requeues what it did not acknowledge."""
         self.channel(patience_seconds)
         with self.errors_named():
             channel: BlockingChannel = self._connection_now().channel()
@@ -157,7 +177,10 @@ class Link:
             return channel
 
     def pump(self, seconds: float) -> None:
-        """Send heartbeats and take in what arrives, for so long or until something arrived.
+        """Send heartbeats and process input until something arrives.
+
+        Args:
+            seconds: maximum duration.
 
         Raises:
             BrokerUnavailable: the connection broke, or the server closed the channel.
@@ -167,41 +190,50 @@ class Link:
         if not self.is_open:
             self.drop()
             raise BrokerUnavailable(
-                "the server closed the channel, for example because a job ran longer than its consumer_timeout"
+                "the server closed the channel, for example because a job ran longer than "
+                "the server's consumer_timeout: make that longer than work.job_timeout"
             )
 
     def drop(self) -> None:
-        """Forget the connection; everything unsettled on it is delivered again."""
+        """Close the connection, so that unsettled deliveries are delivered again."""
         connection, self._connection, self._channel = self._connection, None, None
         self.epoch += 1
         if connection and connection.is_open:
             try:
                 connection.close()
             except (AMQPError, OSError):
-                return  # it was broken, which is why it is dropped
+                return  # already broken
 
     @property
     def version(self) -> str:
-        """The server's version as it says itself."""
-        connection = self._connection_now()
-        return str(connection._impl.server_properties.get("version", ""))
+        """Return the version that the server reports."""
+        properties = self._connection_now()._impl.server_properties  # noqa: SLF001  pika offers no public way
+        return str(properties.get("version", ""))
 
     @contextmanager
     def errors_named(self) -> Iterator[None]:
-        """Turn pika's and the system's errors into ours, and drop the connection over them, except over a mere refusal to publish."""
+        """Turn errors of pika and the system into errors of this project.
+
+        The connection is dropped, except when the server only rejects a message.
+
+        Raises:
+            BrokerUnavailable: the server rejected a message, or the connection failed.
+            ConfigurationError: the first login was refused.
+        """
         try:
             yield
         except NackError as error:
             raise BrokerUnavailable(
-                "the server did not take the message: its queue is full, or it could not store it"
+                "the server rejected the message: its queue is full, or it could not store it"
             ) from error
         except _REFUSED as error:
             self.drop()
             if not self._ever_connected:
                 raise ConfigurationError(
-                    f"{masked(self._target.url)} does not let us in: check user, password, virtual host and permissions"
+                    f"{masked(self._target.url)} refuses the login: check user, password, "
+                    "virtual host and permissions"
                 ) from error
-            raise BrokerUnavailable("the server does not let us in any more") from error
+            raise BrokerUnavailable("the server refuses the login now") from error
         except (AMQPError, OSError) as error:
             self.drop()
             self._why = f" ({_reason(error)})"
@@ -216,7 +248,10 @@ class Link:
 
 
 def _reason(error: BaseException) -> str:
-    """Name the innermost cause that pika gives; the texts may quote addresses, never credentials."""
+    """Return the innermost cause that pika names.
+
+    Its text may contain addresses, but not credentials.
+    """
     inner = error.args[0] if error.args else None
     if isinstance(inner, BaseException):
         return _reason(inner)
@@ -229,10 +264,10 @@ def _reason(error: BaseException) -> str:
 
 
 def parameters_of(target: BrokerTarget) -> pika.ConnectionParameters:
-    """Read URL, credentials and certificates into pika's parameters.
+    """Return pika's parameters from URL, credentials and certificates.
 
     Raises:
-        ConfigurationError: something of it is missing or cannot be used.
+        ConfigurationError: one of them is missing or cannot be used.
     """
     parts = split(target.url)
     user = target.user or (unquote(parts.username) if parts.username else None)
