@@ -353,7 +353,7 @@ def test_fault_08_a_prediction_that_fails_or_does_not_fit_is_a_failure(tmp_path:
     )
     child: WarmChild[CaseTask, CaseResult] = WarmChild(prepare_dying)
     with pytest.raises(WorkerCrashed):
-        child.run(task, notify=lambda _: None, timeout_seconds=120)
+        child.run(task, on_stage=lambda _: None, timeout_seconds=120)
     child.close()
     assert snapshot(staged) == {}
 

@@ -13,23 +13,22 @@ import pytest
 
 from ctdeface_shared.audit.chain import TORN, Tail
 from ctdeface_shared.audit.entry import CaseEnd, Entry, Outcome
-from ctdeface_shared.audit.writer import AuditLog, audit_log
+from ctdeface_shared.audit.writer import audit_log
 from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.broker.settlement import Ack, Retry
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.settings.sections import AuditSection
 from ctdeface_shared.storage.spool import ServiceSpool, Spool
-from ctdeface_worker.batch.case import bring
+from ctdeface_worker.batch.case import deface_case
 from ctdeface_worker.batch.discovery import Case
 from ctdeface_worker.case.child_process import WarmChild
 from ctdeface_worker.publishing.audit_entry import attest
 from ctdeface_worker.publishing.commit import publish, recover, resume
 from ctdeface_worker.report.model import State
-from ctdeface_worker.service.consumer import WorkerSlot, handle
+from ctdeface_worker.service.consumer import handle
 from tests.integration.test_batch_case import batch_of, never
 from tests.integration.test_publishing import NEWEST, STEPS, Killed, kill_after, mark_dead, stage
-from tests.integration.test_worker_service import RULE, make_station
 from tests.support.service.audited import (
     an_end,
     lines_of,
@@ -41,6 +40,7 @@ from tests.support.service.audited import (
     seen,
     write,
 )
+from tests.support.service.slots import RULE, SlotOptions, make_slot
 from tests.support.service.spools import drop, job_for
 
 ENDLESS = """
@@ -274,15 +274,6 @@ def test_a_job_is_not_done_before_its_entry_is_on_the_disk(spool: Spool, tmp_pat
     assert len(_entries(state)) == 1
 
 
-def _quarantining(slot: WorkerSlot, log: AuditLog) -> WorkerSlot:
-    return replace(
-        slot,
-        resources=replace(
-            slot.resources, attest=partial(attest, log, slot.spool, Outcome.QUARANTINED)
-        ),
-    )
-
-
 def test_a_refused_job_is_entered_before_it_is_settled_and_once(tmp_path: Path) -> None:
     """A delivery whose entry cannot be written comes again; one that comes again after its end is not entered again."""
     spool = ServiceSpool.under(tmp_path)
@@ -297,7 +288,8 @@ def test_a_refused_job_is_entered_before_it_is_settled_and_once(tmp_path: Path) 
     assert delivery is not None
     last = replace(delivery, attempt=RULE.max_attempts)
     with log_in(tmp_path) as log:
-        slot = _quarantining(make_station(spool, broker), log)
+        options = SlotOptions(attest=partial(attest, log, spool, Outcome.QUARANTINED))
+        slot = make_slot(spool, broker, options)
         spool.audit.rmdir()
         spool.audit.write_text("a file where the folder was", encoding="utf-8")
         assert isinstance(handle(slot, last).settlement, Retry)
@@ -324,10 +316,10 @@ def test_a_batch_enters_what_it_refuses_and_nothing_that_a_person_broke_off(tmp_
             batch, stop=stop, attest=partial(attest, log, batch.spool, Outcome.REJECTED)
         )
         stop.set()
-        bring(batch, gone, WarmChild(never), lambda _: None)
+        deface_case(batch, gone, WarmChild(never), lambda _: None)
         assert _entries(tmp_path / "state") == []
         stop.clear()
-        bring(batch, gone, WarmChild(never), lambda _: None)
+        deface_case(batch, gone, WarmChild(never), lambda _: None)
     (end,) = _entries(tmp_path / "state")
     assert (end.outcome, end.code, end.inputs) == (Outcome.REJECTED, "UnexpectedError", "")
 

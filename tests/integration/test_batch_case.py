@@ -13,7 +13,7 @@ from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.jobs.options import DefaceOptions
 from ctdeface_shared.settings.loading import Settings
 from ctdeface_shared.storage.spool import Spool
-from ctdeface_worker.batch.case import Batch, bring
+from ctdeface_worker.batch.case import Batch, deface_case
 from ctdeface_worker.batch.discovery import Case, find_cases
 from ctdeface_worker.case.child_process import Run, WarmChild
 from ctdeface_worker.case.run import Child
@@ -82,10 +82,9 @@ def test_a_case_that_is_gone_gets_a_report_unless_the_batch_is_stopping(tmp_path
     gone = Case(name="gone", folder=tmp_path / "gone")
     child: Child = WarmChild(never)
     batch.stop.set()
-    assert bring(batch, gone, child, lambda _: None) is not None
+    deface_case(batch, gone, child, lambda _: None)
     assert list(batch.spool.reports.iterdir()) == []
     batch.stop.clear()
-    report = bring(batch, gone, child, lambda _: None)
-    assert report is not None
+    report = deface_case(batch, gone, child, lambda _: None).report
     assert report.result.reason == "the case cannot be read: No such file or directory"
     assert find_report(batch.spool, "gone", report.job_id) == report

@@ -16,7 +16,7 @@ from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_worker.report.model import State
 from ctdeface_worker.service.consumer import WorkerSlot, handle
 from tests.integration.test_brokers import received
-from tests.integration.test_worker_service import make_station
+from tests.support.service.slots import SlotOptions, make_slot
 from tests.support.service.spools import Ends, drop, ends, job_for
 
 
@@ -26,7 +26,7 @@ def slot(tmp_path: Path) -> Iterator[WorkerSlot]:
     spool = ServiceSpool.under(tmp_path)
     spool.prepare(outbox_mode=0o750)
     spool.prepare_inbox(Originals.ARCHIVE)
-    made = make_station(spool, MemoryBroker())
+    made = make_slot(spool, MemoryBroker())
     yield made
     made.resources.child.close()
 
@@ -80,10 +80,10 @@ def test_originals_of_a_job_that_a_newer_one_replaced_are_never_deleted(
         job_for(slot.spool, "a", 1, now),
         job_for(slot.spool, "a", 0, now - timedelta(hours=1)),
     )
-    deleting = replace(slot, originals=Originals.DELETE)
+    deleting = make_slot(slot.spool, MemoryBroker(), SlotOptions(originals=Originals.DELETE))
     slot.broker.publish(newer)
     delivery = received(slot.broker)
-    handle(deleting, delivery)
+    handle(slot, delivery)
     (slot.spool.archive / "originals" / "a" / newer.job_id).rename(slot.spool.inbox / "a")
     ending = handle(deleting, replace(delivery, body=encode_job(older)))
     assert ending.report is not None

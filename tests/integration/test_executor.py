@@ -59,7 +59,7 @@ def ask(
 ) -> int:
     """Run one task."""
     return child.run(
-        task, notify=(heard if heard is not None else []).append, timeout_seconds=timeout
+        task, on_stage=(heard if heard is not None else []).append, timeout_seconds=timeout
     )
 
 
@@ -112,11 +112,11 @@ def test_a_task_that_needs_too_much_memory_is_ended(child: WarmChild[str, int]) 
     """The limit is seen while the task runs, and the next task works."""
     with pytest.raises(OutOfMemory, match="memory_limit_gb"):
         child.run(
-            "greedy", notify=lambda _: None, timeout_seconds=MINUTE, memory_limit_bytes=400_000_000
+            "greedy", on_stage=lambda _: None, timeout_seconds=MINUTE, memory_limit_bytes=400_000_000
         )
     assert (
         child.run(
-            "next", notify=lambda _: None, timeout_seconds=MINUTE, memory_limit_bytes=400_000_000
+            "next", on_stage=lambda _: None, timeout_seconds=MINUTE, memory_limit_bytes=400_000_000
         )
         > 0
     )
@@ -133,7 +133,7 @@ def test_a_child_knows_how_often_it_was_started_again_and_what_memory_it_held(
             ask(child, "die")
     with pytest.raises(OutOfMemory):
         child.run(
-            "greedy", notify=lambda _: None, timeout_seconds=MINUTE, memory_limit_bytes=400_000_000
+            "greedy", on_stage=lambda _: None, timeout_seconds=MINUTE, memory_limit_bytes=400_000_000
         )
     assert child.restarts == 2
     assert child.peak_bytes > 400_000_000

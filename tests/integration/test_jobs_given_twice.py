@@ -19,14 +19,14 @@ from ctdeface_shared.errors import StorageUnavailable
 from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.storage.locks import UNFINISHED
 from ctdeface_shared.storage.spool import ServiceSpool
-from ctdeface_worker.publishing.journal import record
+from ctdeface_worker.publishing.journal import record_refusal
 from ctdeface_worker.publishing.quarantine import refuse
 from ctdeface_worker.report.model import CaseReport, State, failed
 from ctdeface_worker.service.attempts import JobInProgress
 from ctdeface_worker.service.consumer import Conclusion, WorkerSlot, handle
 from tests.integration.test_brokers import received
-from tests.integration.test_worker_service import make_station
 from tests.support.service.fleet import LocalService, found_site
+from tests.support.service.slots import make_slot
 from tests.support.service.spools import Ends, drop, ends, job_for, reports
 
 
@@ -119,7 +119,7 @@ def spool(tmp_path: Path) -> ServiceSpool:
 @pytest.fixture
 def slot(spool: ServiceSpool) -> Iterator[WorkerSlot]:
     """A slot with a queue in memory."""
-    made = make_station(spool, MemoryBroker())
+    made = make_slot(spool, MemoryBroker())
     yield made
     made.resources.child.close()
 
@@ -134,7 +134,7 @@ def test_a_second_delivery_waits_for_the_first_and_costs_no_attempt(slot: Worker
     first.start()
     while not list(slot.spool.reports.glob("*/*/attempts.log")):
         threading.Event().wait(0.01)
-    again = handle(make_station(slot.spool, MemoryBroker()), replace(delivery, attempt=99))
+    again = handle(make_slot(slot.spool, MemoryBroker()), replace(delivery, attempt=99))
     assert again.settlement == Retry(slot.rule.delays_seconds[0], 98)
     first.join()
     assert [ending.settlement for ending in endings] == [Ack()]
@@ -211,5 +211,5 @@ def test_a_refused_repetition_is_shown_with_its_own_report(
         == later
     )
     assert reports(spool, "a") == [released]
-    record(spool, later, stale_seconds=60)
+    record_refusal(spool, later, stale_seconds=60)
     assert reports(spool, "a") == [released]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +9,9 @@ import pytest
 from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.jobs.options import Originals
 from ctdeface_watcher.inbox import late_files
-from ctdeface_worker.publishing.originals import archive
-from ctdeface_worker.publishing.outbox import OutputRules
 from ctdeface_worker.report.model import CaseReport, State
 from ctdeface_worker.service.consumer import WorkerSlot, handle
-from tests.integration.test_worker_service import make_station
+from tests.support.service.slots import SlotOptions, make_slot
 from tests.support.service.spools import drop, reports
 from tests.support.service.standin import turned
 from tests.support.service.watcher import RunningWatcher, wait_for
@@ -23,12 +20,9 @@ from tests.support.service.watcher import RunningWatcher, wait_for
 @contextmanager
 def worker_of(watcher: RunningWatcher) -> Iterator[WorkerSlot]:
     """A slot of a worker that shares the watcher's queue and spool."""
-    made = make_station(watcher.spool, MemoryBroker(watcher.broker.queue))
-    rule = watcher.originals
-    rules = OutputRules(
-        stale_seconds=60, before_done=lambda report: archive(watcher.spool, report, rule)
-    )
-    yield replace(made, originals=rule, resources=replace(made.resources, rules=rules))
+    options = SlotOptions(originals=watcher.originals)
+    made = make_slot(watcher.spool, MemoryBroker(watcher.broker.queue), options)
+    yield made
     made.resources.child.close()
 
 

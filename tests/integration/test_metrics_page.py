@@ -19,8 +19,8 @@ from ctdeface_worker.imaging.domain import Fate
 from ctdeface_worker.pipeline.result import CaseResult, SeriesResult
 from ctdeface_worker.report.model import describe
 from ctdeface_worker.segmentation.choice import segmenter_named
+from ctdeface_worker.service.events import JobEvent, Outcome, Progress
 from ctdeface_worker.service.metrics import WorkerMetrics
-from ctdeface_worker.service.observer import Outcome
 from ctdeface_worker.verification.check import Check
 from tests.support.required import program
 
@@ -64,9 +64,8 @@ def worker(service: ServiceConfig) -> CollectorRegistry:
     series = SeriesResult(series="1.2.3", fate=Fate.RELEASED, slices=2, checks=checks)
     result = CaseResult(released=True, series=(series,), seconds={"read": 1.0})
     manifest = Manifest(files=1, bytes=1, digest="d" * 64)
-    metrics.observer().ended(
-        Outcome.RELEASED, describe("job", "case", manifest, DefaceOptions(), result), 1.0
-    )
+    report = describe("job", "case", manifest, DefaceOptions(), result)
+    metrics(JobEvent(kind=Progress.SETTLED, outcome=Outcome.RELEASED, report=report, seconds=1.0))
     look_at(Dependencies(service, registry, counts_messages=False))
     return registry
 

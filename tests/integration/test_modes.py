@@ -17,7 +17,8 @@ from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.locks import locked
 from ctdeface_watcher.jobs.ledger import Ledger
 from ctdeface_worker.publishing.commit import publish
-from ctdeface_worker.publishing.originals import archive, quarantine
+from ctdeface_worker.publishing.originals import archive
+from ctdeface_worker.publishing.quarantine import show
 from ctdeface_worker.report.model import State
 from tests.integration.test_publishing import report_of, stage
 from tests.support.service.audited import log_in, rules_with
@@ -59,7 +60,7 @@ def used_site(root: Path) -> ServiceConfig:
         atomic.make_folder(spool.reports / "b" / "other", mode=0o700)
         for name in ("report.html", "report.json"):
             atomic.write_file(spool.reports / "b" / "other" / name, refused.to_json())
-        quarantine(spool, refused, Originals.ARCHIVE)
+        show(spool, refused, Originals.ARCHIVE)
     return service
 
 

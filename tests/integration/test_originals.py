@@ -14,9 +14,9 @@ from ctdeface_shared.jobs.options import DefaceOptions, Originals
 from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_worker.imaging.domain import Fate
 from ctdeface_worker.pipeline.result import CaseResult, FileResult
-from ctdeface_worker.publishing.commit import record
-from ctdeface_worker.publishing.originals import archive, quarantine
-from ctdeface_worker.publishing.quarantine import refuse
+from ctdeface_worker.publishing.journal import record
+from ctdeface_worker.publishing.originals import archive
+from ctdeface_worker.publishing.quarantine import refuse, show
 from ctdeface_worker.report.model import CaseReport, State, describe
 
 PutAway = Callable[[ServiceSpool, CaseReport, Originals], bool]
@@ -53,7 +53,7 @@ def report_of(spool: ServiceSpool, *, released: bool) -> CaseReport:
     )
     result = CaseResult(released=released, code="" if released else "FaceNotFound", files=files)
     report = describe("job-1", "a", Manifest.scan(folder), DefaceOptions(), result)
-    record(spool, report, stale_seconds=60)
+    record(spool, report)
     return report
 
 
@@ -88,7 +88,7 @@ def test_a_refused_case_lies_in_quarantine_with_its_report_and_originals(
     spool: ServiceSpool,
 ) -> None:
     """A person finds the reason beside the files."""
-    quarantine(spool, report_of(spool, released=False), Originals.DELETE)
+    show(spool, report_of(spool, released=False), Originals.DELETE)
     assert names(spool.quarantine / "a/job-1") == [
         "originals/1.dcm",
         "originals/sub/2.dcm",
@@ -100,7 +100,7 @@ def test_a_refused_case_lies_in_quarantine_with_its_report_and_originals(
 
 def test_a_refused_case_stays_in_a_kept_inbox(spool: ServiceSpool) -> None:
     """Quarantine shows the report only."""
-    quarantine(spool, report_of(spool, released=False), Originals.KEEP)
+    show(spool, report_of(spool, released=False), Originals.KEEP)
     assert names(spool.quarantine / "a/job-1") == ["report.html", "report.json"]
     assert names(spool.inbox / "a") == ["1.dcm", "sub/2.dcm"]
 
@@ -119,7 +119,7 @@ def test_originals_that_may_not_be_moved_stay_in_the_inbox(
 
     assert archive(spool, report_of(spool, released=True), rule, fail)
     assert names(spool.inbox / "a") == ["1.dcm", "sub/2.dcm"]
-    assert quarantine(spool, report_of(spool, released=False), rule, fail)
+    assert show(spool, report_of(spool, released=False), rule, fail)
     assert names(spool.inbox / "a") == ["1.dcm", "sub/2.dcm"]
     assert names(spool.quarantine / "a/job-1") == ["report.html", "report.json"]
 
@@ -135,7 +135,7 @@ def test_the_report_says_that_originals_are_left(spool: ServiceSpool, released: 
 
     if released:
         left = archive(spool, report, Originals.ARCHIVE, rename)
-        record(spool, replace(report, state=State.DONE, originals_left=left), stale_seconds=60)
+        record(spool, replace(report, state=State.DONE, originals_left=left))
         folder = spool.reports / "a/job-1"
     else:
         assert refuse(
@@ -146,7 +146,7 @@ def test_the_report_says_that_originals_are_left(spool: ServiceSpool, released: 
     assert "the service may not move them" in (folder / "report.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("put_away", [archive, quarantine])
+@pytest.mark.parametrize("put_away", [archive, show])
 def test_late_files_stay_in_the_inbox(spool: ServiceSpool, put_away: PutAway) -> None:
     """What came after the job was described is not put away with it."""
     report = report_of(spool, released=put_away is archive)
@@ -155,7 +155,7 @@ def test_late_files_stay_in_the_inbox(spool: ServiceSpool, put_away: PutAway) ->
     assert names(spool.inbox) == ["a/sub/3.dcm"]
 
 
-@pytest.mark.parametrize("put_away", [archive, quarantine])
+@pytest.mark.parametrize("put_away", [archive, show])
 def test_another_patient_under_the_same_names_stays_in_the_inbox(
     spool: ServiceSpool, put_away: PutAway
 ) -> None:

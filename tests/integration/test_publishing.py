@@ -22,7 +22,7 @@ from ctdeface_shared.storage.spool import Spool
 from ctdeface_worker.imaging.domain import Fate
 from ctdeface_worker.pipeline.result import CaseResult, FileResult
 from ctdeface_worker.publishing.commit import publish, recover, resume
-from ctdeface_worker.publishing.journal import find_report, record, report_folder
+from ctdeface_worker.publishing.journal import find_report, record_refusal, report_folder
 from ctdeface_worker.publishing.outbox import OutputRules
 from ctdeface_worker.report.model import CaseReport, State, describe
 
@@ -200,7 +200,7 @@ def test_a_refusal_never_replaces_the_report_of_a_published_job(spool: Spool) ->
         created_at=NEW,
         result=CaseResult(released=False, code="VerificationFailed"),
     )
-    record(spool, refused, stale_seconds=60)
+    record_refusal(spool, refused, stale_seconds=60)
     folder = report_folder(spool, done)
     assert find_report(spool, "group/a", "job") == done
     assert CaseReport.from_json((folder / "repeat.json").read_bytes()) == refused
@@ -352,7 +352,7 @@ def test_a_case_that_was_marked_and_then_refused_by_a_later_attempt_is_not_publi
     report, staged = stage(spool, "job", "new")
     with pytest.raises(Killed):
         publish(spool, report, staged, RULES, step=kill_after("marked"))
-    record(
+    record_refusal(
         spool,
         replace(
             report,

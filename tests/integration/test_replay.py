@@ -21,19 +21,17 @@ from ctdeface_shared.jobs.options import DefaceOptions, FillRule, Originals, Pro
 from ctdeface_shared.replay.case import NotReplayed, Replay, replay_case
 from ctdeface_shared.replay.dead_letters import Requeued, revive_all
 from ctdeface_shared.replay.request import ReplayOptions
-from ctdeface_shared.settings.loading import Settings
 from ctdeface_shared.status.spool_status import SpoolScanner
 from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_watcher.jobs.intake import CompleteCase, IntakeResult, take_in
 from ctdeface_watcher.jobs.refuse import Refusal, refuse
 from ctdeface_worker.case.child_process import WarmChild
-from ctdeface_worker.case.run import CaseResources, Child
-from ctdeface_worker.publishing.originals import archive
-from ctdeface_worker.publishing.outbox import OutputRules
+from ctdeface_worker.case.run import Child
 from ctdeface_worker.report.model import State
 from ctdeface_worker.service import attempts
 from ctdeface_worker.service.consumer import handle
-from tests.integration.test_worker_service import is_empty, make_station
+from tests.integration.test_worker_service import is_empty
+from tests.support.service.slots import SlotOptions, make_slot
 from tests.support.service.spools import Ends, drop, ends, job_for, reports
 from tests.support.service.standin import prepare, turned
 
@@ -55,15 +53,8 @@ class Service:
 
     def work(self, originals: Originals = Originals.ARCHIVE) -> None:
         """Let the worker do what lies in the queue."""
-        rules = OutputRules(
-            stale_seconds=60, before_done=lambda report: archive(self.spool, report, originals)
-        )
-        resources = CaseResources(
-            spool=self.spool, rules=rules, settings=Settings(), child=self.child
-        )
-        slot = replace(
-            make_station(self.spool, self.broker), originals=originals, resources=resources
-        )
+        slot = make_slot(self.spool, self.broker, SlotOptions(originals=originals))
+        slot = replace(slot, resources=replace(slot.resources, child=self.child))
         while delivery := self.broker.receive(0.05):
             assert self.broker.settle(delivery, handle(slot, delivery).settlement)
 

@@ -17,7 +17,7 @@ from ctdeface_shared.status.watcher_state import WATCHER_STATE, WatcherState, wr
 from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_worker.case.child_process import WorkerCrashed
 from ctdeface_worker.publishing.journal import record
-from ctdeface_worker.publishing.originals import quarantine
+from ctdeface_worker.publishing.quarantine import show
 from ctdeface_worker.report.model import CaseReport, failed
 from ctdeface_worker.report.model import describe as describe_job
 from tests.integration.test_batch_case import without_privileges
@@ -45,8 +45,8 @@ def refuse(spool: ServiceSpool, name: str) -> CaseReport:
         OPTIONS,
         failed(WorkerCrashed("the process ended with signal 9")),
     )
-    record(spool, report, stale_seconds=60)
-    quarantine(spool, report, Originals.ARCHIVE)
+    record(spool, report)
+    show(spool, report, Originals.ARCHIVE)
     return report
 
 

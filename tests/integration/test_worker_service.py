@@ -12,24 +12,17 @@ import pytest
 
 from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.broker.protocols import Delivery
-from ctdeface_shared.broker.settlement import Ack, Retry, RetryRule
+from ctdeface_shared.broker.settlement import Ack, Retry
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.jobs import attempt_log
 from ctdeface_shared.jobs.messages import DefaceJob, EventKind
 from ctdeface_shared.jobs.options import HeaderPolicy, Originals
-from ctdeface_shared.settings.loading import Settings
-from ctdeface_shared.settings.sections import WorkSection
 from ctdeface_shared.storage.spool import ServiceSpool
-from ctdeface_worker.case.child_process import WarmChild
-from ctdeface_worker.case.run import CaseResources
-from ctdeface_worker.publishing.originals import archive
-from ctdeface_worker.publishing.outbox import OutputRules
 from ctdeface_worker.report.model import CaseReport, State
 from ctdeface_worker.service.consumer import WorkerSlot, handle, serve
+from tests.support.service.slots import RULE, SlotOptions, make_slot, with_before_done
 from tests.support.service.spools import Ends, drop, ends, job_for, reports
-from tests.support.service.standin import prepare, turned
-
-RULE = RetryRule(max_attempts=2, delays_seconds=(0.05,))
+from tests.support.service.standin import turned
 
 
 @pytest.fixture
@@ -38,30 +31,9 @@ def slot(tmp_path: Path) -> Iterator[WorkerSlot]:
     spool = ServiceSpool.under(tmp_path)
     spool.prepare(outbox_mode=0o750)
     spool.prepare_inbox(Originals.ARCHIVE)
-    made = make_station(spool, MemoryBroker(), grace=0.2)
+    made = make_slot(spool, MemoryBroker(), SlotOptions(grace=0.2))
     yield made
     made.resources.child.close()
-
-
-def make_station(
-    spool: ServiceSpool, broker: MemoryBroker, *, grace: float = 60.0, timeout: float = 5.0
-) -> WorkerSlot:
-    """Put a slot together."""
-    settings = Settings(work=WorkSection(grace_period=grace, job_timeout=timeout))
-    rules = OutputRules(
-        stale_seconds=settings.work.stale_seconds,
-        before_done=lambda report: archive(spool, report, Originals.ARCHIVE),
-    )
-    resources = CaseResources(spool=spool, rules=rules, settings=settings, child=WarmChild(prepare))
-    return WorkerSlot(
-        name="slot-0",
-        broker=broker,
-        resources=resources,
-        spool=spool,
-        originals=Originals.ARCHIVE,
-        rule=RULE,
-        stop=threading.Event(),
-    )
 
 
 def work_until(slot: WorkerSlot, done: Callable[[], bool]) -> None:
@@ -211,7 +183,7 @@ def test_an_older_job_that_ends_after_a_newer_one_does_not_replace_its_output(
     work_until(slot, lambda: is_empty(queue_of(slot)))
     before = (slot.spool.outbox / "a").stat().st_ino
     (slot.spool.archive / "originals" / "a" / newer.job_id).rename(slot.spool.inbox / "a")
-    again = make_station(slot.spool, MemoryBroker())
+    again = make_slot(slot.spool, MemoryBroker())
     publish(again, older)
     work_until(again, lambda: is_empty(queue_of(again)))
     assert (slot.spool.outbox / "a").stat().st_ino == before
@@ -277,17 +249,14 @@ def test_a_published_case_that_cannot_be_finished_is_never_settled_as_refused(
 ) -> None:
     """Whatever keeps it from being done, it is delivered again, and is done as soon as it can be."""
 
-    def fail(_: CaseReport) -> None:
+    def fail(_: CaseReport) -> bool:
         raise NotADirectoryError
 
     drop(slot.spool, "a")
     publish(slot, job_for(slot.spool, "a"))
     delivery = queue_of(slot).receive(1.0)
     assert delivery is not None
-    failing = replace(
-        slot,
-        resources=replace(slot.resources, rules=replace(slot.resources.rules, before_done=fail)),
-    )
+    failing = with_before_done(slot, fail)
     for attempt in (1, 2, 3, 4):
         assert isinstance(handle(failing, replace(delivery, attempt=attempt)).settlement, Retry)
     assert [report.state for report in reports(slot.spool, "a")] == [State.PUBLISHED]

@@ -39,11 +39,11 @@ def plan(root: Path, **places: str | None) -> BatchPlan:
         {"state_root": "out/../in/deeper"},
     ],
 )
-def test_folders_that_lie_in_each_other_are_refused(tmp_path: Path, places: dict[str, str]) -> None:
+def test_folders_that_overlap_are_refused(tmp_path: Path, places: dict[str, str]) -> None:
     """Also through links, and by longer ways."""
     (tmp_path / "in").mkdir()
     (tmp_path / "link").symlink_to("in")
-    with pytest.raises(ConfigurationError, match="lie in each other"):
+    with pytest.raises(ConfigurationError, match="overlap"):
         check_roots(plan(tmp_path, **places))
 
 
@@ -66,7 +66,7 @@ def test_a_nifti_root_that_cannot_be_made_is_told_before_any_case_is_worked_on(
 ) -> None:
     """A file lies in the way; where nothing does, the folder is made with the mode of the output."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigurationError, match="cannot be made"):
+    with pytest.raises(ConfigurationError, match="cannot be created"):
         prepare_nifti_root(tmp_path / "file" / "nifti", 0o750)
     prepare_nifti_root(tmp_path / "nifti", 0o750)
     assert (tmp_path / "nifti").stat().st_mode & 0o777 == 0o750

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 import pytest
 from prometheus_client import CollectorRegistry
 
-from ctdeface_shared.broker.protocols import Delivery
 from ctdeface_shared.broker.settlement import Ack, Reject, Requeue, Retry, Settlement
 from ctdeface_shared.errors import ConfigurationError, CtDefaceError
 from ctdeface_shared.jobs.manifest import Manifest
@@ -21,8 +20,8 @@ from ctdeface_worker.imaging.domain import Fate
 from ctdeface_worker.pipeline.result import CaseResult, SeriesResult
 from ctdeface_worker.report.model import CaseReport, State, describe
 from ctdeface_worker.segmentation.choice import segmenter_named
+from ctdeface_worker.service.events import JobEvent, Outcome, Progress, outcome_of
 from ctdeface_worker.service.metrics import STAGES, WorkerMetrics, model_check
-from ctdeface_worker.service.observer import Outcome, outcome_of
 from ctdeface_worker.verification.check import Check
 
 SKIN = Check(name="facial_skin_removed", passed=True, figure=0.9925, bound=0.985)
@@ -45,6 +44,11 @@ def case(*checks: Check, seconds: dict[str, float] | None = None, code: str = ""
         BASE,
         result=CaseResult(released=not code, code=code, series=(series,), seconds=seconds or {}),
     )
+
+
+def settled(outcome: Outcome, report: CaseReport, seconds: float) -> JobEvent:
+    """Return the event of a delivery that was settled in time."""
+    return JobEvent(kind=Progress.SETTLED, outcome=outcome, report=report, seconds=seconds)
 
 
 @pytest.fixture
@@ -86,9 +90,8 @@ def test_what_a_case_took_and_how_close_it_came_is_observed_once(
     registry: CollectorRegistry,
 ) -> None:
     """Stages, bytes, voxels, the share of the face that is gone, and the margin of each check with a bound."""
-    WorkerMetrics(registry).observer().ended(
-        Outcome.RELEASED, case(SKIN, BONE, seconds={"segment": 2.0, "verify": 0.05}), 3.0
-    )
+    report = case(SKIN, BONE, seconds={"segment": 2.0, "verify": 0.05})
+    WorkerMetrics(registry)(settled(Outcome.RELEASED, report, 3.0))
     seen = registry.get_sample_value
     assert seen("ctdeface_worker_job_seconds_sum") == 3
     assert seen("ctdeface_worker_stage_seconds_sum", {"stage": "segment"}) == 2
@@ -111,7 +114,7 @@ def test_what_was_not_worked_to_its_end_adds_nothing_to_the_work_done(
     registry: CollectorRegistry, outcome: Outcome
 ) -> None:
     """It is counted as what it is, and nowhere else."""
-    WorkerMetrics(registry).observer().ended(outcome, case(SKIN, seconds={"read": 1.0}), 3.0)
+    WorkerMetrics(registry)(settled(outcome, case(SKIN, seconds={"read": 1.0}), 3.0))
     assert registry.get_sample_value("ctdeface_worker_jobs_total", {"outcome": outcome}) == 1
     assert registry.get_sample_value("ctdeface_worker_job_seconds_count") == 0
     assert registry.get_sample_value("ctdeface_worker_input_bytes_total") == 0
@@ -128,12 +131,11 @@ def test_no_code_and_no_stage_that_comes_from_elsewhere_makes_a_series_of_its_ow
     registry: CollectorRegistry,
 ) -> None:
     """A thousand unheard-of ones become one label."""
-    observer = WorkerMetrics(registry).observer()
+    metrics = WorkerMetrics(registry)
     for number in range(1000):
-        observer.failed(f"Error{number}")
-        observer.ended(
-            Outcome.REFUSED, case(seconds={f"stage-{number}": 1.0}, code=f"Code{number}"), 1.0
-        )
+        metrics(JobEvent(kind=Progress.ATTEMPT_FAILED, code=f"Error{number}"))
+        report = case(seconds={f"stage-{number}": 1.0}, code=f"Code{number}")
+        metrics(settled(Outcome.REFUSED, report, 1.0))
     labels = {
         value for _, found in names(registry) for name, value in found if name in {"code", "stage"}
     }
@@ -143,18 +145,15 @@ def test_no_code_and_no_stage_that_comes_from_elsewhere_makes_a_series_of_its_ow
 
 def test_the_series_after_a_thousand_cases_are_those_after_ten(registry: CollectorRegistry) -> None:
     """Nothing grows with the number of cases."""
-    observer = WorkerMetrics(registry).observer()
+    metrics = WorkerMetrics(registry)
     counted: list[int] = []
     for number in range(1000):
-        observer.taken(Delivery(tag="1", body=b""))
-        observer.attempted("job", 1)
+        metrics(JobEvent(kind=Progress.RECEIVED))
+        metrics(JobEvent(kind=Progress.ATTEMPT_BEGUN, attempt=1))
         code = CtDefaceError.__subclasses__()[number % 2].code if number % 3 == 0 else ""
         outcome = Outcome.REFUSED if code else Outcome.RELEASED
-        observer.ended(
-            outcome,
-            replace(case(SKIN, BONE, code=code), job_id=str(number), case=f"case {number}"),
-            number,
-        )
+        report = replace(case(SKIN, BONE, code=code), job_id=str(number), case=f"case {number}")
+        metrics(settled(outcome, report, number))
         if number in {9, 999}:
             counted.append(len(list(names(registry))))
     assert counted[0] == counted[1] > 100

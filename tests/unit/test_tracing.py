@@ -11,7 +11,6 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from ctdeface_shared.broker.protocols import Delivery
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.options import DefaceOptions
 from ctdeface_shared.settings.sections import TracesSection
@@ -22,7 +21,7 @@ from ctdeface_worker.case.child_process import WorkerCrashed
 from ctdeface_worker.pipeline.result import CaseResult
 from ctdeface_worker.pipeline.stages import StageRun, Stages
 from ctdeface_worker.report.model import CaseReport, describe, failed
-from ctdeface_worker.service.observer import Observer, Outcome, both
+from ctdeface_worker.service.events import Hook, JobEvent, Outcome, Progress
 from ctdeface_worker.service.tracing import JobTrace
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -47,10 +46,10 @@ def report_of(result: CaseResult) -> CaseReport:
     return describe("5c0d4a5e", "DOE^JANE", MANIFEST, DefaceOptions(), result)
 
 
-def slot_of(tracer: Tracer) -> Observer:
+def hook_of(tracer: Tracer) -> Hook:
     """A slot whose clock goes on by a second with each look."""
     ticks = count(100)
-    return JobTrace(tracer, "slot-0", lambda: float(next(ticks))).observer()
+    return JobTrace(tracer, "slot-0", lambda: float(next(ticks)))
 
 
 def seconds(span: ReadableSpan) -> tuple[float, float]:
@@ -62,20 +61,17 @@ def test_a_job_goes_on_with_the_trace_of_its_message_and_its_stages_have_the_tim
     state: InMemorySpanExporter, tracer: Tracer
 ) -> None:
     """Stages that the child did not measure last from one word to the next."""
-    slot = slot_of(tracer)
+    hook = hook_of(tracer)
     timeline = (
         StageRun(stage="read", begun_at=50.25, seconds=0.5),
         StageRun(stage="verify", begun_at=51.0, seconds=2.0),
     )
-    slot.taken(Delivery(tag="1", body=b"", traceparent=PARENT))
-    slot.attempted("5c0d4a5e", 2)
+    hook(JobEvent(kind=Progress.RECEIVED, traceparent=PARENT))
+    hook(JobEvent(kind=Progress.ATTEMPT_BEGUN, job_id="5c0d4a5e", attempt=2))
     for stage in ("read", "verify", "publish", "settle"):
-        slot.staged(stage)
-    slot.ended(
-        Outcome.RELEASED,
-        report_of(CaseResult(released=True, timeline=timeline, segmenter="geometric")),
-        1.0,
-    )
+        hook(JobEvent(kind=Progress.STAGE_BEGUN, stage=stage))
+    report = report_of(CaseResult(released=True, timeline=timeline, segmenter="geometric"))
+    hook(JobEvent(kind=Progress.SETTLED, outcome=Outcome.RELEASED, report=report))
     spans = {span.name: span for span in state.get_finished_spans()}
     assert {name: seconds(span) for name, span in spans.items()} == {
         "read": (50.25, 50.75),
@@ -111,16 +107,16 @@ def test_an_attempt_that_breaks_off_shows_in_which_stage(
     state: InMemorySpanExporter, tracer: Tracer
 ) -> None:
     """That one and the job have the code; the next job of the slot knows nothing of it."""
-    slot = slot_of(tracer)
+    hook = hook_of(tracer)
     for broken in (True, False):
-        slot.taken(Delivery(tag="1", body=b""))
-        slot.attempted("5c0d4a5e", 1)
+        hook(JobEvent(kind=Progress.RECEIVED))
+        hook(JobEvent(kind=Progress.ATTEMPT_BEGUN, job_id="5c0d4a5e", attempt=1))
         for stage in ("read", "segment"):
-            slot.staged(stage)
+            hook(JobEvent(kind=Progress.STAGE_BEGUN, stage=stage))
         if broken:
-            slot.failed(WorkerCrashed.__name__)
-        slot.staged("settle")
-        slot.ended(Outcome.RETRIED, None, 1.0)
+            hook(JobEvent(kind=Progress.ATTEMPT_FAILED, code=WorkerCrashed.__name__))
+        hook(JobEvent(kind=Progress.STAGE_BEGUN, stage="settle"))
+        hook(JobEvent(kind=Progress.SETTLED, outcome=Outcome.RETRIED))
     spans = state.get_finished_spans()
     assert [
         (span.name, (span.attributes or {}).get("ctdeface.code"), span.status.is_ok)
@@ -142,11 +138,12 @@ def test_a_job_that_was_over_before_tells_nothing_of_the_time_it_had_taken_then(
     state: InMemorySpanExporter, tracer: Tracer
 ) -> None:
     """Its report holds the stages of an earlier delivery."""
-    slot = slot_of(tracer)
-    slot.taken(Delivery(tag="1", body=b""))
-    slot.staged("settle")
+    hook = hook_of(tracer)
+    hook(JobEvent(kind=Progress.RECEIVED))
+    hook(JobEvent(kind=Progress.STAGE_BEGUN, stage="settle"))
     timeline = (StageRun(stage="read", begun_at=50.0, seconds=0.5),)
-    slot.ended(Outcome.REPEATED, report_of(CaseResult(released=True, timeline=timeline)), 1.0)
+    report = report_of(CaseResult(released=True, timeline=timeline))
+    hook(JobEvent(kind=Progress.SETTLED, outcome=Outcome.REPEATED, report=report))
     assert [span.name for span in state.get_finished_spans()] == ["settle", "job"]
 
 
@@ -164,9 +161,10 @@ def test_nothing_but_allowed_keys_and_harmless_values_is_told(
 
 def test_a_reports_reason_is_never_told(state: InMemorySpanExporter, tracer: Tracer) -> None:
     """It may quote a name; the code is enough."""
-    slot = slot_of(tracer)
-    slot.taken(Delivery(tag="1", body=b""))
-    slot.ended(Outcome.REFUSED, report_of(failed(WorkerCrashed("DOE^JANE/1.dcm"))), 1.0)
+    hook = hook_of(tracer)
+    hook(JobEvent(kind=Progress.RECEIVED))
+    report = report_of(failed(WorkerCrashed("DOE^JANE/1.dcm")))
+    hook(JobEvent(kind=Progress.SETTLED, outcome=Outcome.REFUSED, report=report))
     (job,) = state.get_finished_spans()
     assert "DOE" not in job.to_json()
     assert (job.attributes or {})["ctdeface.code"] == "WorkerCrashed"
@@ -216,27 +214,6 @@ def test_while_traces_are_off_opentelemetry_is_not_loaded() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
-
-
-def test_a_listener_of_two_tells_both() -> None:
-    """In the order given."""
-    heard: list[tuple[str, object]] = []
-    one, other = (
-        Observer(
-            failed=lambda code, who=who: heard.append((who, code)),  # type: ignore[misc]  # binds the loop's value
-            staged=lambda stage, who=who: heard.append((who, stage)),  # type: ignore[misc]  # as above
-        )
-        for who in ("one", "other")
-    )
-    pair = both(one, other)
-    pair.staged("read")
-    pair.failed("OutOfMemory")
-    assert heard == [
-        ("one", "read"),
-        ("other", "read"),
-        ("one", "OutOfMemory"),
-        ("other", "OutOfMemory"),
-    ]
 
 
 def test_stages_remember_each_run() -> None:

@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -39,11 +38,10 @@ def die_at(config: Path, last_step: str) -> None:
 def _serve_until(config: Path, last_step: str) -> None:
     from ctdeface_shared.audit.writer import audit_log
     from ctdeface_shared.settings.service import find_service
-    from ctdeface_worker.publishing.commit import publish, resume
     from ctdeface_worker.service.consumer import serve
     from ctdeface_worker.service.process import worker_slot
 
-    def told(step: str) -> None:
+    def die(step: str) -> None:
         if step == last_step:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -53,10 +51,7 @@ def _serve_until(config: Path, last_step: str) -> None:
         service.spool, service.settings.audit, stale_seconds=service.settings.work.job_timeout
     ) as log:
         slot = worker_slot(service, "slot-0", Event(), pipeline, log)
-        resources = replace(
-            slot.resources, publish=partial(publish, step=told), resume=partial(resume, step=told)
-        )
-        serve(replace(slot, resources=resources))
+        serve(replace(slot, resources=replace(slot.resources, step=die)))
 
 
 def main() -> int:

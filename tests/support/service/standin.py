@@ -18,7 +18,7 @@ from pathlib import Path
 from ctdeface_shared import errors
 from ctdeface_shared.errors import FaceNotFound, StorageUnavailable
 from ctdeface_shared.jobs.options import Profile
-from ctdeface_worker.case.child_process import Notify, Run
+from ctdeface_worker.case.child_process import OnStage, Run
 from ctdeface_worker.imaging.domain import Fate
 from ctdeface_worker.pipeline.result import CaseResult, FileResult
 from ctdeface_worker.pipeline.task import CaseTask
@@ -79,9 +79,9 @@ def prepare() -> Run[CaseTask, CaseResult]:
     return follow
 
 
-def follow(task: CaseTask, notify: Notify) -> CaseResult:
+def follow(task: CaseTask, on_stage: OnStage) -> CaseResult:
     """Do what the case's plan says."""
-    notify("segment")
+    on_stage("segment")
     plan = (task.source / "plan.txt").read_text(encoding="utf-8").splitlines()[0]
     mishap = MISHAPS.get(plan)
     if mishap is not None:

@@ -8,7 +8,7 @@ import argparse
 import sys
 from dataclasses import replace
 
-from ctdeface_worker.case.child_process import Notify, Run
+from ctdeface_worker.case.child_process import OnStage, Run
 from ctdeface_worker.imaging.domain import Fate
 from ctdeface_worker.pipeline.result import CaseResult, SeriesResult
 from ctdeface_worker.pipeline.task import CaseTask
@@ -35,9 +35,9 @@ def pipeline(_segmenter: str) -> Run[CaseTask, CaseResult]:
     return follow
 
 
-def follow(task: CaseTask, notify: Notify) -> CaseResult:
+def follow(task: CaseTask, on_stage: OnStage) -> CaseResult:
     """Do what the case's plan says."""
-    done = standin.follow(task, notify)
+    done = standin.follow(task, on_stage)
     series = SeriesResult(
         series="1.2.3", fate=Fate.RELEASED, slices=1, voxels=512 * 512, checks=CHECKS
     )

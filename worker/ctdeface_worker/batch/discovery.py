@@ -1,4 +1,4 @@
-"""Which folders are cases: the first-level folders of the root, or deeper ones with `--case-depth`."""
+"""Cases of a batch: the folders directly in the root, or deeper with `--case-depth`."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -11,23 +11,42 @@ from ctdeface_worker.dicom.layout import DICOM_SUFFIXES, looks_like_bare_data_se
 
 _PREAMBLE_BYTES = 128
 _LOOKED_AT_BYTES = 4096
-"""From the beginning of a file; its first elements are small."""
+"""Bytes read from the beginning of a file; its first elements are small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One case: its name (posix, relative to the root; the folder's own name when the root is the case) and its folder."""
+    """One case.
+
+    Attributes:
+        name: posix path relative to the root; the folder's own name when the root is the case.
+        folder: the case's folder.
+        stray: a DICOM file directly in the folder that made it a case above the case depth,
+            although folders below it hold DICOM as well.
+    """
 
     name: str
     folder: Path
+    stray: Path | None = None
+
+    @property
+    def boundary(self) -> str:
+        """The effect of the stray file and the remedy, as a sentence for a person."""
+        if self.stray is None:
+            return ""
+        return (
+            f"{self.stray.name} is directly in {self.folder.resolve().name}, so this folder and "
+            "all folders below it are one case: if they are several cases, move the file into a "
+            "folder of its own and run again"
+        )
 
 
 def find_cases(root: Path, *, depth: int = 1) -> tuple[Case, ...]:
     """Return the cases under a root in the order of their names.
 
-    A folder is a case when it lies `depth` levels down, or when DICOM lies directly in it before
-    that depth is reached. Folders that hold nothing that looks like DICOM are left out; one that
-    cannot be looked into is a case, so that it is reported.
+    A folder is a case when it is `depth` levels below the root, or when DICOM is directly in it
+    above that depth. Folders without any DICOM are left out. A folder that cannot be read is a
+    case, so that it is reported.
 
     Raises:
         ConfigurationError: the root is missing, is not a folder or cannot be read.
@@ -37,11 +56,17 @@ def find_cases(root: Path, *, depth: int = 1) -> tuple[Case, ...]:
     if not os.access(root, os.R_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise ConfigurationError(f"{root} cannot be read by this user")
     folders = (folder for folder in _case_folders(root, depth) if _may_hold_dicom(folder))
-    return tuple(Case(name=_name(folder, root), folder=folder) for folder in sorted(folders))
+    return tuple(
+        Case(name=_name(folder, root), folder=folder, stray=_stray(folder, root, depth))
+        for folder in sorted(folders)
+    )
 
 
 def left_out(root: Path, cases: Iterable[Case]) -> tuple[str, ...]:
-    """Return the names of the folders, links and zip files directly under a root in which no case was found; hidden ones are nobody's."""
+    """Return the names of folders, links and zip files in the root that are not cases.
+
+    Hidden entries are ignored.
+    """
     found = {case.name.partition("/")[0] for case in cases if case.folder != root}
     if not found:
         return ()
@@ -56,7 +81,10 @@ def left_out(root: Path, cases: Iterable[Case]) -> tuple[str, ...]:
 
 
 def looks_like_dicom(file: Path) -> bool:
-    """Tell by the suffix, the DICM prefix behind the preamble (DICOM PS3.10 section 7.1), or a data set that lacks both."""
+    """Return whether a file has the suffix or the content of DICOM.
+
+    The content is DICM behind the preamble (DICOM PS3.10 section 7.1), or a data set without both.
+    """
     if file.suffix.lower() in DICOM_SUFFIXES:
         return True
     with file.open("rb") as stream:
@@ -79,6 +107,20 @@ def _is_case(folder: Path) -> bool:
         return any(entry.is_file() and looks_like_dicom(entry) for entry in folder.iterdir())
     except OSError:
         return True
+
+
+def _stray(folder: Path, root: Path, depth: int) -> Path | None:
+    """Return the file that moved the case boundary up to this folder, if one did."""
+    if len(folder.relative_to(root).parts) >= depth:
+        return None
+    try:
+        entries = sorted(folder.iterdir())
+        folders = (entry for entry in entries if entry.is_dir() and not entry.is_symlink())
+        if not any(_may_hold_dicom(entry) for entry in folders):
+            return None
+        return next(entry for entry in entries if entry.is_file() and looks_like_dicom(entry))
+    except (OSError, StopIteration):
+        return None
 
 
 def _may_hold_dicom(folder: Path) -> bool:

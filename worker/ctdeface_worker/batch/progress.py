@@ -1,6 +1,5 @@
-"""What a person sees while a batch runs, and the summary at its end."""
+"""Progress of a batch on the console, and the summary at its end."""
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -17,18 +16,20 @@ from rich.progress import (
 from rich.table import Table
 
 from ctdeface_shared.console import printable
+from ctdeface_worker.case.run import CaseRun
 from ctdeface_worker.report.model import CaseReport, State
+
+_REPLACED = "replaces the earlier output, which is kept in archive/outputs of the state folder"
 
 
 class Display:
-    """Shows which stage each case is in: a live bar with the time left on a terminal, one line per case otherwise."""
+    """Live progress: a bar with the time left on a terminal, else one line per case."""
 
     def __init__(self, console: Console, progress: Progress, total: int) -> None:
-        """Begin with nothing done of `total` cases."""
+        """Start with none of `total` cases done."""
         self._console = console
         self._progress = progress
         self._task = progress.add_task("starting", total=total, visible=console.is_terminal)
-        self._begun = time.monotonic()
         self._running: dict[str, str] = {}
 
     def stage(self, case: str, name: str) -> None:
@@ -44,8 +45,8 @@ class Display:
         self._show()
 
     def _show(self) -> None:
-        what = ", ".join(f"{case}: {stage}" for case, stage in self._running.copy().items())
-        self._progress.update(self._task, description=escape(printable(what)))
+        stages = ", ".join(f"{case}: {stage}" for case, stage in self._running.copy().items())
+        self._progress.update(self._task, description=escape(printable(stages)))
 
 
 @contextmanager
@@ -64,47 +65,50 @@ def display(console: Console, total: int) -> Iterator[Display]:
         yield Display(console, progress, total)
 
 
-def summary(console: Console, reports: Sequence[CaseReport], skipped: Sequence[str]) -> None:
-    """Print what came of the batch: a table on a terminal, otherwise one line per case with tabs between the fields.
+def summary(console: Console, runs: Sequence[CaseRun]) -> None:
+    """Print the end of every case: a table on a terminal, tab-separated lines otherwise.
 
-    The fields are case, outcome, seconds, and for a case that was not released its code and reason.
+    The fields of a line are case, outcome, seconds, reason and released files of all files. The
+    reason is empty for a case that was released whole.
     """
-    ordered = sorted(reports, key=lambda one: one.case)
+    ordered = sorted(runs, key=lambda run: (_is_skipped(run), run.report.case))
     if console.is_terminal:
-        console.print(_table(ordered, len(skipped)))
+        console.print(_table(ordered))
         return
-    rows = [
-        (report.case, _outcome(report), f"{_seconds(report):.1f}", *filter(None, [_why(report)]))
-        for report in ordered
-    ]
-    rows += [
-        (case, "skipped", "0.0", "already released with the same input and options")
-        for case in sorted(skipped)
-    ]
-    for row in rows:
+    for run in ordered:
+        seconds = 0.0 if _is_skipped(run) else _seconds(run.report)
+        row = (run.report.case, _outcome(run), f"{seconds:.1f}", _why(run), _files(run.report))
         console.file.write("\t".join(printable(field) for field in row) + "\n")
 
 
-def line_of(report: CaseReport) -> str:
-    """Say in one line what came of a case."""
-    if report.is_published:
-        return f"{report.case}: released in {_seconds(report):.1f} s"
-    return f"{report.case}: {_outcome(report)}, {_why(report)}"
+def line_of(run: CaseRun) -> str:
+    """Return one line about the end of a case."""
+    report = run.report
+    if _is_skipped(run):
+        return f"{report.case}: already {_released(report)}, skipped"
+    if not report.is_published:
+        return f"{report.case}: {_outcome(run)}, {_why(run)}"
+    replaced = f"; {_REPLACED}" if run.replaced else ""
+    return f"{report.case}: {_released(report)} in {_seconds(report):.1f} s{replaced}"
 
 
-def _table(reports: Sequence[CaseReport], skipped: int) -> Table:
+def _table(runs: Sequence[CaseRun]) -> Table:
     table = Table(title=None, show_edge=False, pad_edge=False)
-    for name in ("case", "outcome", "series", "seconds", "why"):
+    for name in ("case", "outcome", "series", "files", "seconds", "why"):
         table.add_column(name, overflow="fold", justify="right" if name == "seconds" else "left")
-    for report in reports:
-        released = f"{len(report.result.released_series)} of {len(report.result.series)}"
+    for run in runs:
+        report = run.report
+        if _is_skipped(run) and not report.is_partial:
+            continue
         table.add_row(
             escape(printable(report.case)),
-            _outcome(report),
-            released,
-            f"{_seconds(report):.1f}",
-            escape(printable(_why(report))),
+            _outcome(run),
+            f"{len(report.result.released_series)} of {len(report.result.series)}",
+            _files(report),
+            "" if _is_skipped(run) else f"{_seconds(report):.1f}",
+            escape(printable(_why(run))),
         )
+    skipped = sum(_is_skipped(run) for run in runs)
     if skipped:
         table.caption = (
             f"{skipped} already released with the same input and options: skipped (--redo repeats)"
@@ -112,16 +116,40 @@ def _table(reports: Sequence[CaseReport], skipped: int) -> Table:
     return table
 
 
-def _outcome(report: CaseReport) -> str:
-    if report.is_published:
-        return "released"
-    return "superseded" if report.state is State.SUPERSEDED else "refused"
+def _is_skipped(run: CaseRun) -> bool:
+    return run.resumed_from is not None and run.report.is_published
 
 
-def _why(report: CaseReport) -> str:
+def _outcome(run: CaseRun) -> str:
+    if _is_skipped(run):
+        return "skipped"
+    if run.report.is_published:
+        return "released in part" if run.report.is_partial else "released"
+    return "superseded" if run.report.state is State.SUPERSEDED else "refused"
+
+
+def _released(report: CaseReport) -> str:
+    return f"released in part ({report.parts})" if report.is_partial else "released"
+
+
+def _why(run: CaseRun) -> str:
+    report = run.report
     if report.state is State.SUPERSEDED:
         return "Superseded: a newer job of this case is published"
-    return f"{report.result.code}: {report.result.reason}" if report.result.code else ""
+    if not report.is_published:
+        return f"{report.result.code}: {report.result.reason}"
+    reasons = [report.parts] if report.is_partial else []
+    if _is_skipped(run):
+        reasons.append("already released with the same input and options")
+    if run.replaced:
+        reasons.append(_REPLACED)
+    return "; ".join(reasons)
+
+
+def _files(report: CaseReport) -> str:
+    """Return the number of released files and of all files."""
+    released = len(report.outputs) if report.is_published else 0
+    return f"{released} of {len(report.result.files) or report.manifest.files}"
 
 
 def _seconds(report: CaseReport) -> float:

@@ -1,11 +1,14 @@
-"""Runs a batch: every case of a folder through warm child processes; only this process publishes."""
+"""A batch: all cases of a folder through warm child processes.
+
+Only this process publishes.
+"""
 
 import os
 import queue
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -17,32 +20,37 @@ from ctdeface_shared.audit.entry import Outcome
 from ctdeface_shared.audit.writer import audit_log
 from ctdeface_shared.console import printable
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_shared.exit_codes import EXIT_INTERRUPTED, EXIT_OK, EXIT_REFUSED, EXIT_USAGE
+from ctdeface_shared.exit_codes import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_PARTIAL,
+    EXIT_REFUSED,
+    EXIT_USAGE,
+)
 from ctdeface_shared.lifecycle import limit_threads, stop_on_signals, threads_per_case
 from ctdeface_shared.settings.loading import Settings
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.locks import sweep
 from ctdeface_shared.storage.spool import Spool
-from ctdeface_worker.batch.case import Batch, bring
+from ctdeface_worker.batch.case import Batch, deface_case
 from ctdeface_worker.batch.discovery import Case, find_cases, left_out
 from ctdeface_worker.batch.progress import Display, display, line_of, summary
 from ctdeface_worker.case.child_process import Run, WarmChild
-from ctdeface_worker.case.run import Child
+from ctdeface_worker.case.run import CaseRun, Child
 from ctdeface_worker.pipeline.result import CaseResult
 from ctdeface_worker.pipeline.task import CaseTask
 from ctdeface_worker.publishing.audit_entry import attest
 from ctdeface_worker.publishing.commit import recover
-from ctdeface_worker.report.model import CaseReport
 from ctdeface_worker.segmentation.choice import segmenter_named
 
 LOG = "log.jsonl"
 MOST_NAMES = 20
-"""Of what is left out."""
+"""Largest number of left-out entries that are listed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPlan:
-    """What the command line asked for beyond the settings; see `ctdeface deface --help`."""
+    """Arguments of the command line; see `ctdeface deface --help`."""
 
     root_in: Path
     root_out: Path
@@ -55,36 +63,29 @@ class BatchPlan:
     redo: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Tally:
-    """What came of the batch so far; threads only append."""
-
-    reports: list[CaseReport] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-
-
 def run_batch(plan: BatchPlan, settings: Settings) -> int:
     """Deface every case and return the exit code.
 
     Raises:
-        ConfigurationError: a folder or a setting must be put right first.
+        ConfigurationError: a folder or a setting must be corrected first.
     """
     check_roots(plan)
     cases = find_cases(plan.root_in, depth=plan.case_depth)
     if not cases:
-        _say(Console(stderr=True), f"No DICOM cases found under {plan.root_in}")
+        _print(Console(stderr=True), f"No DICOM cases found under {plan.root_in}")
         return EXIT_USAGE
-    segmenter_named(
-        settings.deface.segmenter, settings.models.place
-    )  # a wrong name shall be told before anything is made
+    # Report a wrong name before any folder is created.
+    segmenter_named(settings.deface.segmenter, settings.models.place)
+    _warn_of_strays(cases)
     spool = Spool.beside(plan.root_out, plan.state_root, plan.work_root)
     spool.prepare(outbox_mode=settings.output.folder_mode)
     if plan.nifti_root is not None:
         prepare_nifti_root(plan.nifti_root, settings.output.folder_mode)
+    console, stale_seconds = Console(), settings.work.stale_seconds
     with (
         _logging_to(plan.state_root / LOG),
         stop_on_signals() as stop,
-        audit_log(spool, settings.audit, stale_seconds=settings.work.stale_seconds) as log,
+        audit_log(spool, settings.audit, stale_seconds=stale_seconds) as log,
     ):
         batch = Batch(
             spool=spool,
@@ -99,33 +100,50 @@ def run_batch(plan: BatchPlan, settings: Settings) -> int:
         with atomic.storage_errors():
             recover(spool, batch.rules)
             for folder in (spool.staging, spool.work, spool.locks):
-                sweep(folder, stale_seconds=batch.settings.work.stale_seconds)
-        console = Console()
-        tally = _work_through(batch, cases, plan, console)
-        summary(console, tally.reports, tally.skipped)
-        _tell_left_out(left_out(plan.root_in, cases))
-        _say(console, f"reports: {spool.reports}")
+                sweep(folder, stale_seconds=stale_seconds)
+        runs = _run_cases(batch, cases, plan, console)
+        summary(console, runs)
+        _print_left_out(left_out(plan.root_in, cases))
+        _print(console, f"reports: {spool.reports}")
         if stop.is_set():
+            _print(
+                console,
+                f"stopped: {len(runs)} of {len(cases)} cases have ended; "
+                "run the same command again to go on with the others",
+            )
             return EXIT_INTERRUPTED
-        return EXIT_OK if all(report.is_published for report in tally.reports) else EXIT_REFUSED
+        return _exit_code(runs)
 
 
-def _tell_left_out(names: Sequence[str]) -> None:
-    """Say what in the input is no case: somebody may have meant it to be one."""
+def _exit_code(runs: Sequence[CaseRun]) -> int:
+    if not all(run.report.is_published for run in runs):
+        return EXIT_REFUSED
+    return EXIT_PARTIAL if any(run.report.is_partial for run in runs) else EXIT_OK
+
+
+def _warn_of_strays(cases: Sequence[Case]) -> None:
+    """Warn of each stray file that makes one case of several folders."""
+    for case in cases:
+        if case.stray is not None:
+            _print(Console(stderr=True), f"warning: {case.boundary}")
+
+
+def _print_left_out(names: Sequence[str]) -> None:
+    """Print which entries of the input are not cases."""
     if names:
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-        said = ", ".join(names[:MOST_NAMES])
-        _say(
+        _print(
             Console(stderr=True),
-            f"left out, as no DICOM was found in them (links and zip files are not opened): {said}{more}",
+            "left out, as no DICOM was found in them (links and zip files are not opened): "
+            f"{', '.join(names[:MOST_NAMES])}{more}",
         )
 
 
 def check_roots(plan: BatchPlan) -> None:
-    """Check that input, output and everything else keep out of each other, links resolved.
+    """Check that no folder of the batch is inside another, with links resolved.
 
     Raises:
-        ConfigurationError: names the two folders that do not.
+        ConfigurationError: names the two folders.
     """
     root_in, root_out = plan.root_in.resolve(), plan.root_out.resolve()
     others = [
@@ -136,31 +154,33 @@ def check_roots(plan: BatchPlan) -> None:
     for other in (root_out, *others):
         if _overlap(root_in, other):
             raise ConfigurationError(
-                f"{other} and the input {root_in} lie in each other, and the input is never changed: choose a folder elsewhere"
+                f"{other} and the input {root_in} overlap, but the input is never "
+                "changed: choose a folder elsewhere"
             )
     for other in others:
         if _overlap(root_out, other):
             raise ConfigurationError(
-                f"{other} and the output {root_out} lie in each other, and OUT holds released cases only: choose another folder"
+                f"{other} and the output {root_out} overlap, but OUT holds released "
+                "cases only: choose another folder"
             )
 
 
 def prepare_nifti_root(folder: Path, mode: int) -> None:
-    """Create the folder for NIfTI files if it is missing, before any case is worked on.
+    """Create the folder for NIfTI files if it is missing.
 
     Raises:
-        ConfigurationError: it cannot be made or written.
+        ConfigurationError: it cannot be created or written.
     """
     try:
         atomic.make_folder(folder, mode=mode)
     except OSError as error:
-        raise ConfigurationError(f"{folder} cannot be made: {error.strerror}") from error
+        raise ConfigurationError(f"{folder} cannot be created: {error.strerror}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigurationError(f"{folder} is not writable by this user")
 
 
 def prepare(segmenter: str, log: Path, models: Path) -> Run[CaseTask, CaseResult]:
-    """Make a child ready for cases, its log lines in the same file as ours."""
+    """Prepare a child for cases; it logs to the file of the batch."""
     from ctdeface_worker.case import child_main
 
     logs.configure(_open_log(log))
@@ -171,14 +191,14 @@ def _overlap(one: Path, other: Path) -> bool:
     return one == other or one in other.parents or other in one.parents
 
 
-def _work_through(
-    batch: Batch, cases: tuple[Case, ...], plan: BatchPlan, console: Console
-) -> _Tally:
-    """Work on all cases in `jobs` threads, each with a child process of its own."""
+def _run_cases(
+    batch: Batch, cases: Sequence[Case], plan: BatchPlan, console: Console
+) -> list[CaseRun]:
+    """Run all cases in `jobs` threads, each with a child process of its own."""
     waiting: queue.SimpleQueue[Case] = queue.SimpleQueue()
     for case in cases:
         waiting.put(case)
-    tally = _Tally()
+    runs: list[CaseRun] = []
     jobs = min(plan.jobs, len(cases))
     limit_threads(threads_per_case(jobs, batch.settings.work.threads))
     ready = partial(
@@ -186,42 +206,46 @@ def _work_through(
     )
     children: list[Child] = [WarmChild(ready) for _ in range(jobs)]
     with display(console, len(cases)) as shown:
-        crew = [
-            threading.Thread(target=_take_cases, args=(batch, child, waiting, tally, shown))
+        threads = [
+            threading.Thread(target=_take_cases, args=(batch, child, waiting, runs, shown))
             for child in children
         ]
-        for worker in crew:
-            worker.start()
-        while any(worker.is_alive() for worker in crew):
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
             if batch.stop.wait(0.1):
                 for child in children:
                     child.interrupt()
         for child in children:
             child.close()
-    return tally
+    return runs
 
 
 def _take_cases(
-    batch: Batch, child: Child, waiting: "queue.SimpleQueue[Case]", tally: _Tally, shown: Display
+    batch: Batch,
+    child: Child,
+    waiting: "queue.SimpleQueue[Case]",
+    runs: list[CaseRun],
+    shown: Display,
 ) -> None:
-    """Take cases from the queue until it is empty or the batch is stopped; one that was broken off by that is no outcome."""
+    """Run cases until none is waiting or the batch is stopped.
+
+    A case that the stop has interrupted has no end.
+    """
     while not batch.stop.is_set():
         try:
             case = waiting.get_nowait()
         except queue.Empty:
             return
-        report = bring(batch, case, child, partial(shown.stage, case.name))
-        if report is None:
-            tally.skipped.append(case.name)
-            shown.finished(case.name, f"{case.name}: already released, skipped")
-        elif report.is_published or not batch.stop.is_set():
-            tally.reports.append(report)
-            shown.finished(case.name, line_of(report))
+        run = deface_case(batch, case, child, partial(shown.stage, case.name))
+        if run.report.is_published or not batch.stop.is_set():
+            runs.append(run)
+            shown.finished(case.name, line_of(run))
 
 
 @contextmanager
 def _logging_to(file: Path) -> Iterator[None]:
-    """Log to a file of the state root for the time of the block; the console stays for people."""
+    """Log to a file of the state root for the time of the block."""
     with _open_log(file) as stream:
         logs.configure(stream)
         try:
@@ -239,5 +263,5 @@ def _open_log(file: Path) -> TextIO:
     )
 
 
-def _say(console: Console, text: str) -> None:
+def _print(console: Console, text: str) -> None:
     console.print(printable(text), soft_wrap=True, highlight=False, markup=False)

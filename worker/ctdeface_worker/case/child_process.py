@@ -1,8 +1,9 @@
-"""A warm child process that runs one task after another, so that a crash, a hang or the memory killer costs one task and never the parent.
+"""Tasks in a warm child process that can crash without harm to the parent.
 
-The child prepares itself once (`prepare`, for example loading a model) and then answers tasks over
-a pipe. It exits when the pipe closes, so a parent that dies, even by SIGKILL, leaves nothing
-running. Nothing the child does is visible to users: only the parent publishes.
+A crash, a hang or the kernel's out-of-memory killer costs one task, never the parent. The child
+prepares itself once (`prepare`, for example by loading a model) and then answers tasks over a pipe.
+It exits when the pipe closes, so a parent that dies, even by SIGKILL, leaves no process behind.
+Only the parent publishes; nothing that the child writes is visible to users.
 """
 
 import multiprocessing
@@ -16,6 +17,7 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from queue import SimpleQueue
 from time import monotonic
 from typing import Generic, TypeAlias, TypeVar, cast
 
@@ -24,25 +26,28 @@ from ctdeface_shared.errors import CtDefaceError, OutOfMemory, TransientError
 from ctdeface_shared.lifecycle import boundary
 
 _WATCH_SECONDS = 0.5
-"""How often a busy child's time and memory are looked at."""
+"""Interval between two checks of a busy child's time and memory."""
+_EXIT_SECONDS = 5.0
+"""Time for an idle child to exit by itself before it is killed."""
 
 Task = TypeVar("Task")
 Outcome = TypeVar("Outcome")
-Notify: TypeAlias = Callable[[str], None]
-Run: TypeAlias = Callable[[Task, Notify], Outcome]
+OnStage: TypeAlias = Callable[[str], None]
+"""Called with the name of each stage when it begins."""
+Run: TypeAlias = Callable[[Task, OnStage], Outcome]
 Prepare: TypeAlias = Callable[[], Run[Task, Outcome]]
 
 
 class WorkerCrashed(TransientError):
-    """The process that worked on the case died."""
+    """The child process died while it worked on the case."""
 
 
 class WorkerTimedOut(TransientError):
-    """The case took longer than the job timeout allows."""
+    """The case took longer than the job timeout."""
 
 
 class UnexpectedError(TransientError):
-    """A bug: an error that nobody foresaw; the log has its traceback."""
+    """An error that is not one of the project's: a bug, logged with its traceback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +61,14 @@ class _Answer:
 
 
 class WarmChild(Generic[Task, Outcome]):
-    """Owns one child process; starts it when needed and replaces it after it died."""
+    """One child process that is started when needed and replaced when it died."""
 
     def __init__(self, prepare: Prepare[Task, Outcome]) -> None:
-        """Remember how the child prepares itself; `prepare` must be importable, because the child starts from scratch (spawn)."""
+        """Keep the function that prepares the child.
+
+        Args:
+            prepare: must be importable, because the child starts from scratch (spawn).
+        """
         self._prepare = prepare
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
@@ -68,29 +77,34 @@ class WarmChild(Generic[Task, Outcome]):
 
     @property
     def restarts(self) -> int:
-        """How often the process had to be started again."""
+        """Number of times that the process had to be started again."""
         return max(self._starts - 1, 0)
 
     @property
     def peak_bytes(self) -> int:
-        """Most memory that a process of this child was seen to hold; 0 where the system does not say (no /proc)."""
+        """Largest memory that a process of this child held, 0 without /proc."""
         return self._peak_bytes
 
     def run(
         self,
         task: Task,
         *,
-        notify: Notify,
+        on_stage: OnStage,
         timeout_seconds: float,
         memory_limit_bytes: int | None = None,
     ) -> Outcome:
-        """Run one task in the child and return its outcome; `notify` hears the name of each stage.
+        """Run one task in the child and return its outcome.
+
+        Args:
+            task: sent to the child.
+            on_stage: called with the name of each stage.
+            timeout_seconds: after which the child is killed.
+            memory_limit_bytes: resident memory above which the child is killed; None for no limit.
 
         Raises:
-            CtDefaceError: what the task itself raised.
-            OutOfMemory: the child ran out of memory, went past the limit or was killed by the
-                system.
-            WorkerCrashed: the child died of anything else.
+            CtDefaceError: the error that the task raised.
+            OutOfMemory: the child ran out of memory, exceeded the limit or was killed by signal 9.
+            WorkerCrashed: the child died for any other reason.
             UnexpectedError: the task met a bug.
             WorkerTimedOut: no answer within the timeout; the child was killed.
         """
@@ -110,12 +124,12 @@ class WarmChild(Generic[Task, Outcome]):
                 self._end_if_over(deadline, memory_limit_bytes)
                 continue
             try:
-                said = connection.recv() if connection in ready or connection.poll() else None
+                message = connection.recv() if connection in ready or connection.poll() else None
             except (EOFError, ConnectionResetError):
-                said = None
-            match said:
+                message = None
+            match message:
                 case _Stage(name):
-                    notify(name)
+                    on_stage(name)
                 case _Answer(Exception() as error):
                     raise error
                 case _Answer(outcome):
@@ -124,53 +138,75 @@ class WarmChild(Generic[Task, Outcome]):
                     raise self._died()
 
     def interrupt(self) -> None:
-        """Kill the child from another thread, so that a running task ends at once with an error."""
+        """Kill the child from another thread, so that its task fails immediately."""
         process = self._process
         if process is not None:
             with suppress(ValueError):  # it has just been closed
                 process.kill()
 
     def close(self) -> None:
-        """End the child at once; it holds nothing that needs saving."""
+        """End the child: an idle one exits by itself, a busy one is killed."""
         if self._connection is not None:
             self._connection.close()
         if self._process is not None:
+            self._process.join(_EXIT_SECONDS)
+            self._end_process()
+        self._connection = self._process = None
+
+    def _kill(self) -> None:
+        """Kill the child, whatever it is doing."""
+        if self._connection is not None:
+            self._connection.close()
+        if self._process is not None:
+            self._end_process()
+        self._connection = self._process = None
+
+    def _end_process(self) -> None:
+        if self._process is not None:
             self._process.kill()
             self._process.join()
-            # its two descriptors would else stay open until Python looks for garbage
+            # Its two descriptors would otherwise stay open until the garbage collection.
             self._process.close()
-        self._connection = self._process = None
 
     def _ready(self) -> tuple[Connection, SpawnProcess]:
         if self._process is not None and self._connection is not None and self._process.is_alive():
             return self._connection, self._process
-        self.close()
+        self._kill()
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
+        connection, child_connection = context.Pipe()
         process = context.Process(
-            target=_serve, args=(theirs, self._prepare), daemon=True, name="ctdeface-worker"
+            target=_serve,
+            args=(child_connection, self._prepare),
+            daemon=True,
+            name="ctdeface-worker",
         )
         process.start()
         self._starts += 1
-        theirs.close()
-        self._connection, self._process = ours, process
-        return ours, process
+        child_connection.close()
+        self._connection, self._process = connection, process
+        return connection, process
 
     def _end_if_over(self, deadline: float, memory_limit_bytes: int | None) -> None:
-        """End the child when its time is up or it holds too much memory."""
+        """Kill a child that exceeds its time or its memory.
+
+        Raises:
+            WorkerTimedOut: the deadline has passed.
+            OutOfMemory: the child holds more memory than allowed.
+        """
         if monotonic() >= deadline:
-            self.close()
+            self._kill()
             raise WorkerTimedOut(
-                "no result within the job timeout; raise work.job_timeout for very large cases"
+                "the case took longer than work.job_timeout allows: raise it for very large cases"
             )
         if (
             memory_limit_bytes is not None
             and self._process is not None
             and _resident_bytes(self._process.pid) > memory_limit_bytes
         ):
-            self.close()
+            self._kill()
             raise OutOfMemory(
-                f"the case needs more than the {memory_limit_bytes / 1e9:g} GB of work.memory_limit_gb"
+                "the case needs more memory than work.memory_limit_gb allows "
+                f"({memory_limit_bytes / 1e9:g} GB): raise it, or use a machine with more memory"
             )
 
     def _died(self) -> TransientError:
@@ -178,60 +214,61 @@ class WarmChild(Generic[Task, Outcome]):
         if process is not None:
             process.join()
         code = process.exitcode if process is not None else None
-        self.close()
+        self._kill()
         if code == -signal.SIGKILL:
             return OutOfMemory(
-                "the process that worked on the case was killed by the system, most likely for its memory"
+                "the process that worked on the case was killed by signal 9: "
+                "the kernel does this when memory runs out, or someone killed it"
             )
         return WorkerCrashed(f"the process that worked on the case died (exit code {code})")
 
 
 def _resident_bytes(pid: int | None) -> int:
-    """Return the memory that a process holds; 0 where the system does not say (no /proc)."""
+    """Return the memory that a process holds, 0 without /proc."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * os.sysconf(
-            "SC_PAGE_SIZE"
-        )
+        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
     except (OSError, ValueError, IndexError):
         return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _peak_bytes(pid: int | None) -> int:
-    """Most memory that a process has held since it began; 0 where the system does not say, or when the process is gone."""
+    """Return the largest memory that a living process has held, 0 without /proc."""
     try:
-        lines = (
-            Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
-        )
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
     except OSError:
         return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+    peaks = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return next((int(line.split()[1]) * 1024 for line in peaks), 0)
 
 
 def _serve(connection: Connection, prepare: Prepare[Task, Outcome]) -> None:
-    """Answer tasks until the pipe closes; a thread watches the pipe so that even a busy child exits with its parent."""
-    # a process of its own: without, a bug's own words and libraries' warnings would be printed as
-    # they are
+    """Answer tasks until the pipe closes, then exit even in the middle of a task."""
+    # A new process: without this, texts of bugs and warnings of libraries would be printed raw.
     logs.configure()
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group; the parent decides
-    inbox: list[Task] = []
-    arrived = threading.Semaphore(0)
+    # Ctrl-C reaches the whole process group; the parent decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tasks: SimpleQueue[Task | None] = SimpleQueue()
+    received = answered = 0
 
     def watch() -> None:
+        nonlocal received
         try:
             while True:
-                inbox.append(connection.recv())
-                arrived.release()
+                task: Task = connection.recv()
+                received += 1
+                tasks.put(task)
         except (EOFError, OSError):
-            os._exit(0)
+            if received > answered:
+                os._exit(0)
+            tasks.put(None)
 
     threading.Thread(target=watch, daemon=True).start()
     run = prepare()
-    while True:
-        arrived.acquire()
-        task = inbox.pop(0)
+    # An idle child returns, so that its semaphores are released; a busy one exits in `watch`.
+    while (task := tasks.get()) is not None:
         outcome = boundary(partial(run, task, lambda stage: connection.send(_Stage(stage))))
         if isinstance(outcome, Exception) and not isinstance(outcome, CtDefaceError):
             outcome = UnexpectedError(f"{type(outcome).__name__}: {outcome}")
         connection.send(_Answer(outcome))
+        answered += 1

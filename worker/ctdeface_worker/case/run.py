@@ -1,40 +1,54 @@
-"""One attempt at a case: staging and work folders, the warm child, a report, and the publication of what was proven."""
+"""One case from its folder to its report; the batch and the service share it.
+
+    finished before? → attempt in the warm child → publish or refuse → report
+
+A case that an earlier process had prepared or published is resumed from its report and is not
+attempted again.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import UTC
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-from ctdeface_shared.errors import InputChanged, SecretMissing
+from ctdeface_shared.errors import CtDefaceError, InputChanged, SecretMissing
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.messages import DefaceJob
 from ctdeface_shared.jobs.options import DefaceOptions, HeaderPolicy
 from ctdeface_shared.settings.loading import Settings
+from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.locks import owned_folder
 from ctdeface_shared.storage.spool import ServiceSpool, Spool, case_path
-from ctdeface_worker.case.child_process import Notify, WarmChild
+from ctdeface_worker.case.child_process import OnStage, UnexpectedError, WarmChild
 from ctdeface_worker.pipeline.result import CaseResult
 from ctdeface_worker.pipeline.task import CaseTask
-from ctdeface_worker.publishing.commit import publish, resume
-from ctdeface_worker.publishing.journal import keep_pictures, record
-from ctdeface_worker.publishing.outbox import OutputRules
-from ctdeface_worker.report.model import CaseReport, describe
+from ctdeface_worker.publishing.commit import Step, no_step, publish, resume
+from ctdeface_worker.publishing.journal import find_report, keep_pictures
+from ctdeface_worker.publishing.outbox import OutputRules, holds
+from ctdeface_worker.report.model import CaseReport, State, describe, failed
 
 Child = WarmChild[CaseTask, CaseResult]
+
+_ENDED = frozenset({State.REFUSED, State.DONE})
+
+
+def now() -> str:
+    """Return the time as reports write it: UTC, ISO 8601, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseInput:
-    """What is to be defaced.
+    """A case to deface.
 
     Attributes:
         job_id: identity of the job.
         case: name of the case.
         source: its folder; only read.
-        manifest: what the folder must consist of, before and after.
-        options: what was asked for.
+        manifest: the files that the folder must hold, before and after the attempt.
+        options: how to deface.
         generation: raised by every replay.
-        submitted_at: UTC, ISO 8601; a newer order replaces the output of an older one. None is now.
+        submitted_at: UTC, ISO 8601; the output of a newer submission replaces an older one.
     """
 
     job_id: str
@@ -43,18 +57,16 @@ class CaseInput:
     manifest: Manifest
     options: DefaceOptions
     generation: int = 0
-    submitted_at: str | None = None
+    submitted_at: str = field(default_factory=now)
 
     def report(self, result: CaseResult) -> CaseReport:
-        """Describe what became of the order."""
+        """Describe the result of an attempt."""
         report = describe(self.job_id, self.case, self.manifest, self.options, result)
-        return replace(
-            report, generation=self.generation, created_at=self.submitted_at or report.created_at
-        )
+        return replace(report, generation=self.generation, created_at=self.submitted_at)
 
 
 def case_input(spool: ServiceSpool, job: DefaceJob) -> CaseInput:
-    """Return what a job asks for."""
+    """Return the case of a job."""
     return CaseInput(
         job_id=job.job_id,
         case=job.case,
@@ -68,91 +80,202 @@ def case_input(spool: ServiceSpool, job: DefaceJob) -> CaseInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseResources:
-    """What a case is worked on with.
+    """Folders, rules and callbacks that every case is run with.
 
     Attributes:
-        spool: where everything lies.
-        rules: how released cases lie on the disk.
-        settings: what an operator has set.
+        spool: folders of the service or batch.
+        rules: modes and group of released cases.
+        settings: settings of the operator.
         child: runs the pipeline.
-        write_nifti: whether defaced NIfTI files are wanted.
-        keep_work: whether the undefaced input and the mask are wanted as NIfTI as well.
-        keep: takes what is wanted out of the work folder, given the report, that folder and the
-            staging folder.
-        publish: how a proven case is published.
-        resume: how a publication that was broken off is finished.
-        attest: writes down for good how a case ended that shows nothing in the outbox; can be
-            repeated.
+        refuse: records the end of a case that is not released, and returns the report that stands;
+            can be repeated.
+        is_complete: called with the report of a case that is released already; returns whether
+            nothing that was asked for is missing.
+        redo: attempt the case even if it is released already.
+        write_nifti: write the defaced volumes as NIfTI as well.
+        keep_work: keep the undefaced input and the mask as NIfTI as well.
+        keep: takes files from the work folder; called with report, work folder and staging folder.
+        step: called after each step of a publication; tests stop there.
     """
 
     spool: Spool
     rules: OutputRules
     settings: Settings
     child: Child
+    refuse: Callable[[CaseReport], CaseReport]
+    is_complete: Callable[[CaseReport], bool] = lambda _: True
+    redo: bool = False
     write_nifti: bool = False
     keep_work: bool = False
     keep: Callable[[CaseReport, Path, Path], None] = lambda _report, _work, _staged: None
-    publish: Callable[[Spool, CaseReport, Path, OutputRules], CaseReport] = publish
-    resume: Callable[[Spool, CaseReport, OutputRules], CaseReport | None] = resume
-    attest: Callable[[CaseReport], None] = lambda _: None
+    step: Step = no_step
 
 
-def attempt(order: CaseInput, resources: CaseResources, notify: Notify) -> CaseReport:
-    """Work on a case once and publish it, or record why it is refused.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseRun:
+    """The end of a run of a case.
+
+    Attributes:
+        report: final report of the job.
+        resumed_from: state of the report that the run found and finished without a new attempt;
+            None after an attempt.
+        replaced: whether the output of an earlier job or run was moved to the archive.
+    """
+
+    report: CaseReport
+    resumed_from: State | None = None
+    replaced: bool = False
+
+    @property
+    def had_ended(self) -> bool:
+        """Return whether the job had ended before this run."""
+        return self.resumed_from in {State.REFUSED, State.DONE, State.SUPERSEDED}
+
+
+def run_case(
+    case: CaseInput,
+    resources: CaseResources,
+    on_stage: OnStage,
+    begin_attempt: Callable[[], None] = lambda: None,
+) -> CaseRun:
+    """Release or refuse a case, resuming what an earlier process has begun.
 
     Args:
-        order: what to deface.
-        bench: what to do it with.
-        notify: hears each stage.
+        case: the input.
+        resources: what the case is run with.
+        on_stage: called with the name of each stage.
+        begin_attempt: called before a new attempt begins; an error prevents the attempt.
 
     Raises:
         TransientError: another attempt may succeed.
+        PermanentError: the case cannot be released; `refuse_case` records that.
+        OSError: storage failed.
     """
-    spool, settings = resources.spool, resources.settings
-    key = settings.uid_key
-    if (
-        order.options.headers is HeaderPolicy.ANNOTATE and key is None
-    ):  # a job may ask for more than the settings of its worker do
-        raise SecretMissing(
-            "the job asks for new UIDs, and this worker has no secret to make them with: set CTDEFACE_UID_KEY on every worker"
-        )
-    spool.check_free_space(settings.output.min_free_gb)
-    if Manifest.scan(order.source) != order.manifest:
-        raise InputChanged(
-            "the case is not what it was when the job was made; run again when it is complete"
-        )
+    spool = resources.spool
+    released = None
+    earlier = None if resources.redo else find_report(spool, case.case, case.job_id)
+    if earlier is not None:
+        # The end of the same submission stands, also when its output was collected since.
+        ended = earlier.created_at >= case.submitted_at and earlier.state in _ENDED
+        final = earlier if ended else _resume(case, earlier, resources)
+        if final is not None and not final.is_published:
+            report = _refuse(final, resources, on_stage)
+            return CaseRun(report=report, resumed_from=earlier.state)
+        if final is not None and (ended or resources.is_complete(final)):
+            return CaseRun(report=final, resumed_from=earlier.state)
+        released = final
+    begin_attempt()
+    _check(case, resources)
     with owned_folder(spool.staging) as staged, owned_folder(spool.work) as work:
-        (staged / "dicom").mkdir()
-        task = CaseTask(
-            source=order.source,
-            staged=staged / "dicom",
-            work=work,
-            options=order.options,
-            job_id=order.job_id,
-            uid_key=key.get_secret_value().encode() if key else b"",
-            write_nifti=resources.write_nifti,
-            keep_work=resources.keep_work,
-        )
-        result = resources.child.run(
-            task,
-            notify=notify,
-            timeout_seconds=settings.work.job_timeout,
-            memory_limit_bytes=_bytes(settings),
-        )
-        if Manifest.scan(order.source) != order.manifest:
-            raise InputChanged(
-                "the case was changed while it was worked on; run again when it is complete"
-            )
-        report = order.report(result)
+        report = case.report(_attempt(case, resources, staged, work, on_stage))
         resources.keep(report, work, staged)
-        if not result.released:
-            record(spool, report, stale_seconds=resources.rules.stale_seconds)
-            return report
-        notify("publish")
+        if not report.result.released:
+            return CaseRun(report=_refuse(report, resources, on_stage))
+        on_stage("publish")
+        if released is not None and released.outputs == report.outputs:
+            # The same files are released already; only what was missing beside them is added.
+            with atomic.storage_errors():
+                resources.rules.before_done(replace(released, staged=staged.name))
+            return CaseRun(report=released)
         keep_pictures(spool, report, work)
-        return resources.publish(spool, report, staged, resources.rules)
+        replaced = case_path(spool.outbox, case.case).exists()
+        final = publish(spool, report, staged, resources.rules, step=resources.step)
+    if not final.is_published:
+        return CaseRun(report=_refuse(final, resources, on_stage))
+    return CaseRun(report=final, replaced=replaced)
 
 
-def _bytes(settings: Settings) -> int | None:
-    limit = settings.work.memory_limit_gb
-    return None if limit is None else round(limit * 1e9)
+def refuse_case(case: CaseInput, error: Exception, resources: CaseResources) -> CaseReport:
+    """Record that a case was refused because of an error.
+
+    Returns:
+        The report that stands; see `CaseResources.refuse`.
+
+    Raises:
+        StorageUnavailable: the refusal cannot be recorded now.
+        OSError: storage failed.
+    """
+    return resources.refuse(case.report(failed(_with_code(error))))
+
+
+def _resume(case: CaseInput, earlier: CaseReport, resources: CaseResources) -> CaseReport | None:
+    """Finish a case from its earlier report; return None when it needs an attempt."""
+    submitted_again = earlier.created_at < case.submitted_at
+    output = case_path(resources.spool.outbox, case.case)
+    if submitted_again and earlier.state is not State.PREPARED and not holds(output, earlier):
+        return None
+    return resume(resources.spool, earlier, resources.rules, step=resources.step)
+
+
+def _refuse(report: CaseReport, resources: CaseResources, on_stage: OnStage) -> CaseReport:
+    """Record the end of a case that is refused or superseded."""
+    if report.state is State.REFUSED:
+        on_stage("quarantine")
+    return resources.refuse(report)
+
+
+def _check(case: CaseInput, resources: CaseResources) -> None:
+    """Check that an attempt can begin.
+
+    Raises:
+        SecretMissing: the job wants new UIDs and this machine has no key for them.
+        StorageUnavailable: too little free disk space.
+        InputChanged: the input is not what the job describes.
+    """
+    settings = resources.settings
+    # A job may want more than the settings of its worker offer.
+    if case.options.headers is HeaderPolicy.ANNOTATE and settings.uid_key is None:
+        raise SecretMissing(
+            "the job asks for new UIDs, and this worker has no key to make them: "
+            "set CTDEFACE_UID_KEY on every worker"
+        )
+    resources.spool.check_free_space(settings.output.min_free_gb)
+    _require_unchanged(
+        case, "the case has changed since the job was made: run again when it is complete"
+    )
+
+
+def _attempt(
+    case: CaseInput, resources: CaseResources, staged: Path, work: Path, on_stage: OnStage
+) -> CaseResult:
+    """Deface a case in the warm child.
+
+    Raises:
+        TransientError: the attempt failed, or the input changed meanwhile.
+    """
+    key, limit_gb = resources.settings.uid_key, resources.settings.work.memory_limit_gb
+    (staged / "dicom").mkdir()
+    task = CaseTask(
+        source=case.source,
+        staged=staged / "dicom",
+        work=work,
+        options=case.options,
+        job_id=case.job_id,
+        uid_key=key.get_secret_value().encode() if key else b"",
+        write_nifti=resources.write_nifti,
+        keep_work=resources.keep_work,
+    )
+    result = resources.child.run(
+        task,
+        on_stage=on_stage,
+        timeout_seconds=resources.settings.work.job_timeout,
+        memory_limit_bytes=None if limit_gb is None else round(limit_gb * 1e9),
+    )
+    _require_unchanged(
+        case, "the case was changed while it was worked on: run again when it is complete"
+    )
+    return result
+
+
+def _require_unchanged(case: CaseInput, message: str) -> None:
+    if Manifest.scan(case.source) != case.manifest:
+        raise InputChanged(message)
+
+
+def _with_code(error: Exception) -> CtDefaceError:
+    """Return an error with a stable code and a reason for the report."""
+    if isinstance(error, CtDefaceError):
+        return error
+    if isinstance(error, OSError):
+        return UnexpectedError(f"the case cannot be read: {error.strerror}")
+    return UnexpectedError(f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""Puts how a case ended into the audit log, where that is final: released, refused, or superseded by a newer job."""
+"""Audit log entries about released, refused and superseded cases."""
 
 from ctdeface_shared.audit.entry import CaseEnd, Outcome, digest_of_report
 from ctdeface_shared.audit.writer import AuditLog
@@ -7,26 +7,26 @@ from ctdeface_worker.publishing.journal import published_reports
 from ctdeface_worker.report.model import CaseReport, State
 
 UNSEEN = frozenset({State.REFUSED, State.SUPERSEDED})
-"""Ends that show nothing in the outbox."""
+"""Final states without an output in the outbox."""
 
 
 def attest(log: AuditLog, spool: Spool, refused: Outcome, report: CaseReport) -> None:
-    """Write an entry about the end of a job; one that is there already is not written again.
+    """Write an entry about the end of a job unless there is one already.
 
     Args:
-        log: where it goes.
+        log: the audit log.
         spool: holds the reports of the case.
-        refused: what a refusal is called.
-        report: of the job; one whose output is visible counts as released before it is done.
+        refused: the outcome that a refusal is recorded as.
+        report: of the job; a job with a visible output counts as released before it is done.
 
     Raises:
-        StorageUnavailable: it could not be written; it can be repeated.
+        StorageUnavailable: the entry could not be written; the call can be repeated.
     """
-    log.record(end_of(spool, report, refused))
+    log.record(_end_of(spool, report, refused))
 
 
-def end_of(spool: Spool, report: CaseReport, refused: Outcome) -> CaseEnd:
-    """Say in digests how a job ended."""
+def _end_of(spool: Spool, report: CaseReport, refused: Outcome) -> CaseEnd:
+    """Describe the end of a job by codes and digests only."""
     result = report.result
     return CaseEnd(
         job_id=report.job_id,
@@ -47,7 +47,7 @@ def end_of(spool: Spool, report: CaseReport, refused: Outcome) -> CaseEnd:
 
 
 def _replaced(spool: Spool, report: CaseReport) -> tuple[str, ...]:
-    """Jobs of the case that were published before, whose output must not come back."""
+    """Return the jobs of the case whose output this one replaces."""
     others = (
         other for other in published_reports(spool, report.case) if other.job_id != report.job_id
     )

@@ -1,4 +1,4 @@
-"""The reports on the disk: what a person reads, and the journal that says how far a job came."""
+"""Reports on disk: pages for people and the journal of each job's state."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,42 +12,45 @@ from ctdeface_worker.report.model import CaseReport, State
 
 
 def report_folder(spool: Spool, report: CaseReport) -> Path:
-    """Where the report of a job lies."""
+    """Return the folder of a job's report."""
     return case_path(spool.reports, report.case) / report.job_id
 
 
-def record(spool: Spool, report: CaseReport, *, stale_seconds: float) -> None:
-    """Write report.json, the journal, and report.html beside it, each replaced at once.
+def record(spool: Spool, report: CaseReport) -> None:
+    """Write report.json and report.html, each replaced atomically.
 
-    While a job is published nothing but its next publication replaces its report, and then the
-    earlier one is kept as `earlier-N.json`; whatever else is said about it meanwhile goes to
-    `repeat.json`.
-
-    Raises:
-        StorageUnavailable: it could not be written; or somebody else is just publishing the case,
-            and a refusal has to wait.
-    """
-    with atomic.storage_errors():
-        if report.state is not State.REFUSED:
-            record_locked(spool, report)
-            return
-        with locked(spool.locks, case_lock_name(report.case), stale_seconds=stale_seconds):
-            record_locked(spool, report)
-
-
-def record_locked(spool: Spool, report: CaseReport) -> None:
-    """Do the same for whoever holds the lock of the case already.
+    The report of a published job is replaced only by the next publication of the job; the earlier
+    report is then kept as `earlier-N.json`. Any other report of a published job goes to
+    `repeat.json`. A refusal is recorded while the case's lock is held.
 
     Raises:
-        OSError: it could not be written.
+        StorageUnavailable: the report could not be written.
     """
     folder = report_folder(spool, report)
-    atomic.make_folder(folder, mode=PRIVATE)
-    _write(folder, report)
+    with atomic.storage_errors():
+        atomic.make_folder(folder, mode=PRIVATE)
+        _write(folder, report)
+
+
+def record_refusal(spool: Spool, report: CaseReport, *, stale_seconds: float) -> None:
+    """Record a refusal while the case's lock is held.
+
+    Raises:
+        StorageUnavailable: the report could not be written, or another process is publishing the
+            case.
+    """
+    with (
+        atomic.storage_errors(),
+        locked(spool.locks, case_lock_name(report.case), stale_seconds=stale_seconds),
+    ):
+        record(spool, report)
 
 
 def pages(spool: Spool, report: CaseReport) -> tuple[Path, Path]:
-    """Where report.html and report.json of a recorded refusal lie: beside those of an earlier publication of the job, if there was one."""
+    """Return the paths of report.html and report.json of a recorded refusal.
+
+    If the job was published earlier, they are repeat.html and repeat.json.
+    """
     folder = report_folder(spool, report)
     published = _read(folder / REPORT)
     place = folder / (REPEAT if published is not None and published.is_published else REPORT)
@@ -55,12 +58,23 @@ def pages(spool: Spool, report: CaseReport) -> tuple[Path, Path]:
 
 
 def find_report(spool: Spool, case: str, job_id: str) -> CaseReport | None:
-    """Return the report of a job, if there is a readable one."""
+    """Return the report of a job, None without a readable one."""
     return _read(case_path(spool.reports, case) / job_id / REPORT)
 
 
+def published_already(spool: Spool, report: CaseReport) -> CaseReport | None:
+    """Return the published report of the same submission of a job, if any.
+
+    A repetition of a job has another submission time.
+    """
+    found = find_report(spool, report.case, report.job_id)
+    if found is None or not found.is_published or found.created_at != report.created_at:
+        return None
+    return found
+
+
 def is_over(spool: Spool, report: CaseReport) -> bool:
-    """Whether this submission of a job, or a later one, came to another end than the one that a forgotten report was to bring about."""
+    """Return whether this or a later submission of the job has ended already."""
     found = (_read(report_folder(spool, report) / name) for name in (REPORT, REPEAT))
     return any(
         other.created_at > report.created_at
@@ -74,7 +88,7 @@ def is_over(spool: Spool, report: CaseReport) -> bool:
 
 
 def published_reports(spool: Spool, case: str) -> Iterator[CaseReport]:
-    """Yield the report of every job of a case that was published at some time."""
+    """Yield the report of every published job of a case."""
     for path in case_path(spool.reports, case).glob(f"*/{REPORT}"):
         report = _read(path)
         if report is not None and report.is_published and report.outputs:
@@ -82,7 +96,7 @@ def published_reports(spool: Spool, case: str) -> Iterator[CaseReport]:
 
 
 def keep_pictures(spool: Spool, report: CaseReport, work: Path) -> None:
-    """Copy the previews out of a work folder into the report's folder, each appearing at once."""
+    """Copy the previews from the work folder to the report's folder."""
     with atomic.storage_errors():
         folder = report_folder(spool, report) / "preview"
         for picture in sorted((work / "preview").glob("*.png")):

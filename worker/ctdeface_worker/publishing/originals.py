@@ -1,4 +1,7 @@
-"""What happens to the dropped files of a job once its outcome is safe on the disk; every step can be repeated after a crash."""
+"""Dropped files after the outcome of their job is safe on disk.
+
+Every step can be repeated after a crash.
+"""
 
 import errno
 import os
@@ -16,13 +19,12 @@ from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.checksum import sha256_of
 from ctdeface_shared.storage.spool import PRIVATE, ServiceSpool, case_path
 from ctdeface_worker.pipeline.result import FileResult
-from ctdeface_worker.publishing.journal import pages
 from ctdeface_worker.report.model import CaseReport
 
 Rename: TypeAlias = Callable[[Path, Path], None]
 
 _UNMOVABLE = frozenset({errno.EACCES, errno.EPERM, errno.EXDEV, errno.EBUSY, errno.EROFS})
-"""A folder of somebody else, a mount point: no attempt will ever move it."""
+"""The folder belongs to another user or is a mount point; no later attempt can move it."""
 
 _log = logs.logger(__name__)
 
@@ -30,19 +32,21 @@ _log = logs.logger(__name__)
 def archive(
     spool: ServiceSpool, report: CaseReport, rule: Originals, rename: Rename = os.rename
 ) -> bool:
-    """Archive or delete the originals of a released job, or leave them where they are; so are those that this user may not move.
+    """Archive, delete or keep the originals of a released job.
+
+    Originals that this user cannot move stay in the inbox.
 
     Args:
-        spool: where everything lies.
+        spool: the folders of the service.
         report: of the job.
         rule: what happens to dropped files.
-        rename: moves a folder at once.
+        rename: moves a folder atomically.
 
     Returns:
-        Whether they are still in the inbox although they should not be.
+        Whether originals are still in the inbox because they could not be moved.
 
     Raises:
-        OSError: storage failed; nothing is lost, and it can be repeated.
+        OSError: storage failed; nothing is lost, and the call can be repeated.
     """
     if rule is Originals.KEEP:
         return False
@@ -54,50 +58,28 @@ def archive(
     return bool(left)
 
 
-def quarantine(
-    spool: ServiceSpool, report: CaseReport, rule: Originals, rename: Rename = os.rename
-) -> bool:
-    """Show a refused job in the quarantine: its report, and its originals unless those are kept in the inbox or may not be moved.
-
-    Args:
-        spool: where everything lies.
-        report: of the job.
-        rule: what happens to dropped files.
-        rename: moves a folder at once.
+def move(spool: ServiceSpool, report: CaseReport, place: Path, rename: Rename = os.rename) -> bool:
+    """Move the originals of a job from the inbox to a folder.
 
     Returns:
-        Whether they are still in the inbox although they should not be.
+        Whether they are still in the inbox because they could not be moved.
 
     Raises:
-        OSError: storage failed; nothing is lost, and it can be repeated.
+        OSError: storage failed; nothing is lost, and the call can be repeated.
     """
-    place = show_report(spool, report)
-    if rule is Originals.KEEP:
-        return False
     with _left_if_unmovable() as left:
-        _move(case_path(spool.inbox, report.case), place / "originals", report, rename)
+        _move(case_path(spool.inbox, report.case), place, report, rename)
     return bool(left)
-
-
-def show_report(spool: ServiceSpool, report: CaseReport) -> Path:
-    """Copy the recorded report of a refused job into the quarantine, and return where it lies.
-
-    Raises:
-        OSError: storage failed; it can be repeated.
-    """
-    place = case_path(spool.quarantine, report.case) / report.job_id
-    atomic.make_folder(place, mode=PRIVATE)
-    for page, name in zip(pages(spool, report), ("report.html", "report.json"), strict=True):
-        atomic.write_file(place / name, page.read_bytes())
-    return place
 
 
 @contextmanager
 def _left_if_unmovable() -> Iterator[list[str]]:
-    """Leave originals in the inbox that this user may not move: the outcome is safe, and waiting would not change their permissions.
+    """Leave originals in the inbox that this user cannot move.
+
+    The outcome is safe, and waiting would not change the permissions.
 
     Yields:
-        Gets the name of the error that they were left for.
+        A list that receives the name of the error.
     """
     left: list[str] = []
     try:
@@ -110,12 +92,13 @@ def _left_if_unmovable() -> Iterator[list[str]]:
 
 
 def _move(source: Path, place: Path, report: CaseReport, rename: Rename) -> Path:
-    """Move a job's files at once and return where they are. Late files, and a new drop under the same name, stay in the inbox.
+    """Move a job's files atomically and return their folder.
 
-    The very same drop, when it comes again, is put beside the earlier one with a number.
+    Late files and a new drop under the same name stay in the inbox. The same drop, when it comes
+    again, is put beside the earlier one with a number.
     """
     last, free = _numbered(place)
-    if _is_to_move(source, report, again=last.exists()):
+    if _must_move(source, report, again=last.exists()):
         atomic.make_folder(free.parent, mode=PRIVATE)
         rename(source, free)
         atomic.sync_folder(free.parent)
@@ -126,7 +109,10 @@ def _move(source: Path, place: Path, report: CaseReport, rename: Rename) -> Path
 
 
 def _numbered(place: Path) -> tuple[Path, Path]:
-    """Return the last of the places that are taken, or the first where none is, and the next free one."""
+    """Return the last place in use and the next free one.
+
+    When no place is in use, both are the first.
+    """
     last, free, number = place, place, 1
     while free.exists():
         number += 1
@@ -134,34 +120,40 @@ def _numbered(place: Path) -> tuple[Path, Path]:
     return last, free
 
 
-def _is_to_move(source: Path, report: CaseReport, *, again: bool) -> bool:
+def _must_move(source: Path, report: CaseReport, *, again: bool) -> bool:
     if source.is_symlink() or not source.is_dir():
         return False
-    return Manifest.scan(source) == report.manifest or (not again and bool(_ours(source, report)))
+    return Manifest.scan(source) == report.manifest or (
+        not again and bool(_files_of(source, report))
+    )
 
 
 def _return_strays(place: Path, source: Path, report: CaseReport) -> None:
-    """Put files back into the inbox that came after the job had been described, also those that a crash left behind."""
+    """Return files to the inbox that arrived after the job was described.
+
+    A crash between the move and this step is repaired by the next call.
+    """
     if not place.is_dir() or Manifest.scan(place) == report.manifest:
         return
-    ours = _ours(place, report)
-    mode = stat.S_IMODE(
-        place.stat().st_mode
-    )  # as it was dropped: whoever still copies must be able to go on
+    expected = _files_of(place, report)
+    # The mode of the drop, so that a copy in progress can go on.
+    mode = stat.S_IMODE(place.stat().st_mode)
     for path in sorted(path for path in place.rglob("*") if not path.is_dir()):
         name = path.relative_to(place).as_posix()
-        if name not in ours and not (source / name).exists():
+        if name not in expected and not (source / name).exists():
             atomic.make_folder((source / name).parent, mode=mode)
             path.rename(source / name)
             atomic.sync_folder((source / name).parent)
 
 
-def _ours(folder: Path, report: CaseReport) -> frozenset[str]:
-    """Names of the files in a folder that are those of the report, by content."""
-    return frozenset(file.file for file in report.result.files if _is(folder / file.file, file))
+def _files_of(folder: Path, report: CaseReport) -> frozenset[str]:
+    """Return the names of the files whose content is in the report."""
+    return frozenset(
+        file.file for file in report.result.files if _has_content(folder / file.file, file)
+    )
 
 
-def _is(path: Path, file: FileResult) -> bool:
+def _has_content(path: Path, file: FileResult) -> bool:
     if path.is_symlink() or not path.is_file() or path.stat().st_size != file.size:
         return False
     return sha256_of(path) == file.sha256

@@ -1,4 +1,4 @@
-"""How released cases lie in the outbox: their modes and group, and whether a folder holds exactly what a report released."""
+"""Modes, group and content of released cases in the outbox."""
 
 import os
 import shutil
@@ -14,17 +14,17 @@ from ctdeface_worker.report.model import CaseReport
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputRules:
-    """How released cases lie on the disk.
+    """Rules for the files of released cases.
 
     Attributes:
-        folder_mode: of released folders.
-        file_mode: of released files.
-        group: owning group by name, None for the process's own.
-        stale_seconds: after which a lock or folder of another machine that nobody touched counts as
+        folder_mode: mode of released folders.
+        file_mode: mode of released files.
+        group: owning group by name, None for the group of the process.
+        stale_seconds: age after which an untouched lock or folder of another machine counts as
             abandoned.
-        before_done: what must happen between the visible output and the end of the job, such as
-            putting the originals away; repeatable. The report names the staging folder, which is
-            there until the job is done. True: the originals could not be put away.
+        before_done: called when the output is visible, before the job is done, for example to move
+            the originals; can be repeated. The staging folder named in the report exists until the
+            job is done. Returns True if originals could not be moved.
     """
 
     stale_seconds: float
@@ -59,7 +59,7 @@ def make_parents(folder: Path, rules: OutputRules) -> None:
 
 
 def holds(folder: Path, report: CaseReport) -> bool:
-    """Whether a folder holds exactly the released files of a report, by content."""
+    """Return whether a folder holds exactly the released files of a report."""
     outputs = report.outputs
     if not outputs or not folder.is_dir():
         return False

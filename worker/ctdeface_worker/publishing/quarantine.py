@@ -1,14 +1,21 @@
-"""A refusal is recorded and shown in the quarantine, unless another worker was faster and has published the job."""
+"""Refusals: recorded in the reports, then shown in the quarantine with the originals."""
 
 import os
 from dataclasses import replace
+from pathlib import Path
 
 from ctdeface_shared.errors import StorageUnavailable
 from ctdeface_shared.jobs.options import Originals
+from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.locks import UNFINISHED, case_lock_name, locked
-from ctdeface_shared.storage.spool import ServiceSpool
+from ctdeface_shared.storage.spool import PRIVATE, ServiceSpool, case_path
 from ctdeface_worker.publishing import originals
-from ctdeface_worker.publishing.journal import find_report, record_locked
+from ctdeface_worker.publishing.journal import (
+    find_report,
+    pages,
+    published_already,
+    record,
+)
 from ctdeface_worker.publishing.outbox import holds
 from ctdeface_worker.report.model import CaseReport, State
 
@@ -21,47 +28,81 @@ def refuse(
     stale_seconds: float,
     rename: originals.Rename = os.rename,
 ) -> CaseReport:
-    """Record a refusal and put the case into the quarantine; no other worker can publish the case meanwhile.
+    """Record a refusal and move the case to the quarantine.
+
+    The lock of the case is held, so no other worker can publish the case meanwhile. Every step can
+    be repeated after a crash.
 
     Args:
-        spool: where everything lies.
+        spool: the folders of the service.
         report: state `refused`.
         rule: what happens to dropped files.
-        stale_seconds: after which a lock that nobody touched counts as abandoned.
-        rename: moves a folder at once.
+        stale_seconds: age after which a lock that was not touched counts as abandoned.
+        rename: moves a folder atomically.
 
     Returns:
-        The report that stands: this one, or the one of the same job that another worker published.
+        The report that stands: this one, or the report of the same submission that another worker
+        has published.
 
     Raises:
-        StorageUnavailable: it cannot be recorded now, or another worker is about to publish the
-            job.
+        StorageUnavailable: the refusal cannot be recorded now, or another worker is about to
+            publish the job.
     """
     try:
         with locked(spool.locks, case_lock_name(report.case), stale_seconds=stale_seconds):
-            there = find_report(spool, report.case, report.job_id)
-            if there is not None and there.is_published and there.created_at == report.created_at:
-                return there
-            if there is not None and there.state is State.PREPARED:
-                _require_unwanted(spool, there)
-            record_locked(spool, report)
-            if originals.quarantine(spool, report, rule, rename):
+            published = published_already(spool, report)
+            if published is not None:
+                return published
+            _require_not_prepared(spool, report)
+            record(spool, report)
+            if show(spool, report, rule, rename):
                 report = replace(report, originals_left=True)
-                record_locked(spool, report)
-                originals.show_report(spool, report)
+                record(spool, report)
+                _copy_pages(spool, report)
             return report
     except OSError as error:
         raise StorageUnavailable(f"the refusal cannot be recorded: {error.strerror}") from error
 
 
-def _require_unwanted(spool: ServiceSpool, prepared: CaseReport) -> None:
-    """Check that what an earlier attempt staged will not be published.
+def show(
+    spool: ServiceSpool, report: CaseReport, rule: Originals, rename: originals.Rename = os.rename
+) -> bool:
+    """Copy a recorded refusal to the quarantine and move its originals there.
+
+    With the rule `keep` the originals stay in the inbox.
+
+    Returns:
+        Whether originals are still in the inbox because they could not be moved.
 
     Raises:
-        StorageUnavailable: it will be.
+        OSError: storage failed; nothing is lost, and the call can be repeated.
     """
-    staged = spool.staging / prepared.staged
-    if (staged / UNFINISHED).exists() and holds(staged / "dicom", prepared):
+    place = _copy_pages(spool, report)
+    if rule is Originals.KEEP:
+        return False
+    return originals.move(spool, report, place / "originals", rename)
+
+
+def _copy_pages(spool: ServiceSpool, report: CaseReport) -> Path:
+    """Copy report.html and report.json to the quarantine and return their folder."""
+    place = case_path(spool.quarantine, report.case) / report.job_id
+    atomic.make_folder(place, mode=PRIVATE)
+    for page, name in zip(pages(spool, report), ("report.html", "report.json"), strict=True):
+        atomic.write_file(place / name, page.read_bytes())
+    return place
+
+
+def _require_not_prepared(spool: ServiceSpool, report: CaseReport) -> None:
+    """Check that no earlier attempt at the job is ready to publish.
+
+    Raises:
+        StorageUnavailable: an earlier attempt is, and will be published.
+    """
+    earlier = find_report(spool, report.case, report.job_id)
+    if earlier is None or earlier.state is not State.PREPARED:
+        return
+    staged = spool.staging / earlier.staged
+    if (staged / UNFINISHED).exists() and holds(staged / "dicom", earlier):
         raise StorageUnavailable(
             "another attempt has prepared the case, so it is published and not refused"
         )

@@ -15,6 +15,7 @@ from ctdeface_shared.errors import CtDefaceError
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.options import DefaceOptions
 from ctdeface_shared.jobs.states import JobState
+from ctdeface_worker.imaging.domain import Fate
 from ctdeface_worker.pipeline.result import CaseResult
 
 SCHEMA_VERSION = 1
@@ -87,6 +88,19 @@ class CaseReport:
     def is_published(self) -> bool:
         """Whether the job's output came to be visible."""
         return self.state in {State.PUBLISHED, State.DONE}
+
+    @property
+    def is_partial(self) -> bool:
+        """Return whether the case was released without its failed series or files."""
+        fates = {one.fate for one in self.result.series} | {one.fate for one in self.result.files}
+        return self.is_published and Fate.FAILED in fates
+
+    @property
+    def parts(self) -> str:
+        """The extent of a partial release, such as `33 of 188 files; 3 series failed`."""
+        failed_series = sum(one.fate is Fate.FAILED for one in self.result.series)
+        files = f"{len(self.outputs)} of {len(self.result.files)} files"
+        return f"{files}; {failed_series} series failed" if failed_series else files
 
     def at(self, state: State) -> Self:
         """Return the same report one state further."""

@@ -1,15 +1,73 @@
-"""The claim that keeps a second worker away from a job."""
+"""Attempts at a job: one worker at a time, counted in the job's report folder.
+
+The count includes attempts that ended together with their worker or host.
+"""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from ctdeface_shared.errors import CtDefaceError, StorageUnavailable
+from ctdeface_shared.jobs import attempt_log
+from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.locks import MISSED_HEARTBEATS_SECONDS, claim_name, locked
 
 
 class JobInProgress(CtDefaceError):
     """Another worker is processing this job, which was delivered twice."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """One attempt at a job.
+
+    Attributes:
+        folder: report folder of the job, which holds the record of attempts.
+        number: from 1, over all deliveries and workers.
+    """
+
+    folder: Path
+    number: int
+    _is_recorded: bool = False
+
+    @classmethod
+    def after(cls, folder: Path, delivery: int) -> Self:
+        """Return the next attempt at a job.
+
+        Args:
+            folder: report folder of the job.
+            delivery: number of this delivery, counted by the queue from 1.
+
+        Raises:
+            OSError: the record of attempts cannot be read.
+        """
+        return cls(folder=folder, number=max(delivery - 1, attempt_log.read(folder).count) + 1)
+
+    def begin(self) -> None:
+        """Record the attempt durably before it begins.
+
+        Raises:
+            StorageUnavailable: storage is full or unreachable.
+            OSError: it cannot be recorded for another reason.
+        """
+        with atomic.storage_errors():
+            attempt_log.begin(self.folder)
+        self._is_recorded = True
+
+    def hand_back(self) -> None:
+        """Take the attempt out of the count, because the case is not at fault."""
+        if self._is_recorded:
+            # If this cannot be recorded either, the attempt counts.
+            with suppress(OSError):
+                attempt_log.hand_back(self.folder)
+
+    def fail(self, code: str) -> None:
+        """Record for `ctdeface status` why the attempt will be repeated."""
+        with suppress(OSError):
+            if attempt_log.read(self.folder).is_open:
+                attempt_log.fail(self.folder, code)
 
 
 @contextmanager

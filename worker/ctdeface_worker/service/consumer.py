@@ -1,13 +1,15 @@
-"""The worker: takes one job after the other from the queue and brings each to its end; the only module that knows queue and pipeline.
+"""The worker's consumer: one job after the other from the queue to its end.
 
-receive → decode → already done? → record the attempt → warm child, while the queue is tended →
-publish or quarantine → settle → announce
+    receive → run case, while the queue is tended → conclude → settle
+
+The case runs in a thread of its own (`run_job`), because RabbitMQ takes the job away from a
+connection that shows no heartbeat.
 """
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -27,28 +29,28 @@ from ctdeface_shared.broker.settlement import (
     decide,
 )
 from ctdeface_shared.errors import (
-    ConfigurationError,
     CtDefaceError,
     EscapingPath,
     InputChanged,
+    InvalidMessage,
     StorageUnavailable,
+    TransientError,
 )
-from ctdeface_shared.jobs import attempt_log
-from ctdeface_shared.jobs.messages import CaseEvent, DefaceJob, EventKind, decode_job
-from ctdeface_shared.jobs.options import Originals
-from ctdeface_shared.lifecycle import boundary
-from ctdeface_shared.storage import atomic
+from ctdeface_shared.jobs.messages import CaseEvent, EventKind, decode_job
+from ctdeface_shared.lifecycle import boundary, notify
 from ctdeface_shared.storage.spool import ServiceSpool, case_path
 from ctdeface_worker.case.child_process import UnexpectedError, WorkerCrashed
-from ctdeface_worker.case.run import CaseResources, attempt, case_input
-from ctdeface_worker.publishing import originals
-from ctdeface_worker.publishing.audit_entry import UNSEEN
-from ctdeface_worker.publishing.journal import find_report
-from ctdeface_worker.publishing.outbox import holds
-from ctdeface_worker.publishing.quarantine import refuse
-from ctdeface_worker.report.model import CaseReport, State, failed
-from ctdeface_worker.service.attempts import JobInProgress, claimed
-from ctdeface_worker.service.observer import NO_OBSERVER, Observer, outcome_of
+from ctdeface_worker.case.run import (
+    CaseInput,
+    CaseResources,
+    CaseRun,
+    case_input,
+    refuse_case,
+    run_case,
+)
+from ctdeface_worker.report.model import CaseReport, State
+from ctdeface_worker.service.attempts import Attempt, JobInProgress, claimed
+from ctdeface_worker.service.events import Hook, JobEvent, Progress, outcome_of
 
 RECEIVE_SECONDS = 2.0
 TEND_SECONDS = 0.5
@@ -63,221 +65,128 @@ class Stopped(CtDefaceError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSlot:
-    """Everything one slot of a worker needs; each slot has a broker and a child of its own.
+    """One slot of a worker, with its own queue connection and warm child.
 
     Attributes:
-        name: for logs.
+        name: shown in logs, metrics and traces.
         broker: the queue.
-        bench: what cases are worked on with.
-        spool: where everything lies; the same as the bench's.
-        originals: what happens to dropped files.
-        rule: how often a job is tried.
-        stop: set when the worker shall end.
-        listener: hears what happens to each job.
+        resources: what every case is run with.
+        spool: folders of the service; the same as in the resources.
+        rule: how often and when a job is tried again.
+        stop: set when the worker must end.
+        hooks: called with every event of a job.
     """
 
     name: str
     broker: Broker
     resources: CaseResources
     spool: ServiceSpool
-    originals: Originals
     rule: RetryRule
     stop: threading.Event
-    observer: Observer = NO_OBSERVER
+    hooks: Sequence[Hook] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conclusion:
-    """What follows from a delivery: how it is settled, the report and the job's name where there are, and whether it was over before."""
+    """The consequences of a delivery.
+
+    Attributes:
+        settlement: how the delivery is settled.
+        job_id: identity of the job; empty when the message is not a job.
+        report: report of the job, if it has ended.
+        repeated: whether the job had ended before this delivery.
+    """
 
     settlement: Settlement
+    job_id: str = ""
     report: CaseReport | None = None
     repeated: bool = False
-    job_id: str | None = None
 
 
 def serve(slot: WorkerSlot) -> None:
-    """Take jobs until stopped. Whatever goes wrong with one costs that job only.
+    """Handle jobs until the worker is stopped; an error costs one job only.
 
     Raises:
-        ConfigurationError: the queue does not let this worker in; that does not pass by itself.
+        ConfigurationError: the queue refuses this worker, which waiting would not change.
     """
     try:
         while not slot.stop.is_set():
-            if isinstance(
-                boundary(
-                    partial(slot.spool.check_free_space, slot.resources.settings.output.min_free_gb)
-                ),
-                Exception,
-            ):
-                _log.warning("paused_for_disk_space", worker=slot.name)
-                slot.broker.tend(PAUSE_SECONDS)
+            delivery = receive(slot)
+            if delivery is None:
                 continue
-            delivery = boundary(partial(slot.broker.receive, RECEIVE_SECONDS))
-            if isinstance(delivery, ConfigurationError):
-                raise delivery
-            if isinstance(delivery, Exception):
-                _log.warning("queue_not_reachable", worker=slot.name)
-            elif delivery is not None:
-                _bring_to_its_end(slot, delivery)
+            begun_at = monotonic()
+            event = JobEvent(kind=Progress.RECEIVED, traceparent=delivery.traceparent)
+            notify(slot.hooks, event)
+            conclusion = boundary(partial(handle, slot, delivery))
+            if isinstance(conclusion, Exception):
+                conclusion = conclude_bug(slot, delivery, conclusion)
+            settle(slot, delivery, conclusion, monotonic() - begun_at)
     finally:
         slot.resources.child.close()
         slot.broker.close()
 
 
-def _bring_to_its_end(slot: WorkerSlot, delivery: Delivery) -> None:
-    """Handle one delivery, settle it, and announce how the job ended."""
-    begun = monotonic()
-    slot.observer.taken(delivery)
-    ending = handle(slot, delivery)
-    slot.observer.staged("settle")
-    settled = boundary(partial(slot.broker.settle, delivery, ending.settlement))
-    report = ending.report
-    _log.info(
-        "job_settled",
-        worker=slot.name,
-        code=type(ending.settlement).__name__ if settled is True else "TooLate",
-        job_id=ending.job_id,
-        seconds=round(monotonic() - begun, 3),
-    )
-    if settled is not True:
-        slot.observer.late()
-    slot.observer.ended(
-        outcome_of(ending.settlement, report, repeated=ending.repeated), report, monotonic() - begun
-    )
-    if (
-        isinstance(ending.settlement, Ack)
-        and report is not None
-        and report.state is not State.SUPERSEDED
-    ):
-        boundary(
-            partial(slot.broker.announce, _event(report))
-        )  # a hint: whoever missed it reads the report
+def receive(slot: WorkerSlot) -> Delivery | None:
+    """Take the next job; return None when there is none or disk space is short.
+
+    Raises:
+        ConfigurationError: the queue refuses this worker.
+    """
+    try:
+        slot.spool.check_free_space(slot.resources.settings.output.min_free_gb)
+    except (StorageUnavailable, OSError):
+        _log.warning("paused_for_disk_space", worker=slot.name)
+        slot.broker.tend(PAUSE_SECONDS)
+        return None
+    try:
+        return slot.broker.receive(RECEIVE_SECONDS)
+    except TransientError:
+        _log.warning("queue_not_reachable", worker=slot.name)
+        return None
 
 
 def handle(slot: WorkerSlot, delivery: Delivery) -> Conclusion:
-    """Bring one delivery to its end, whatever happens on the way."""
-    job = boundary(partial(decode_job, delivery.body))
-    if isinstance(job, Exception):
-        decision = decide(job, delivery.attempt, slot.rule)
-        return Conclusion(
-            settlement=decision if isinstance(decision, Reject) else Reject(type(job).__name__)
-        )
-    with logs.about_job(job.job_id):
-        ending = boundary(partial(_work_on, slot, job, delivery))
-        return replace(
-            ending if isinstance(ending, Conclusion) else _unrecorded(slot, ending, delivery),
-            job_id=job.job_id,
-        )
-
-
-def _unrecorded(slot: WorkerSlot, error: Exception, delivery: Delivery) -> Conclusion:
-    """Settle a job that came to no recorded end: while storage fails it waits without losing an attempt, a bug is bounded."""
-    _log.error("job_not_concluded", worker=slot.name, attempt=delivery.attempt, code=code_of(error))
-    slot.observer.failed(code_of(error))
-    if isinstance(error, OSError | StorageUnavailable):
-        return Conclusion(
-            settlement=Retry(slot.rule.delay_after(delivery.attempt), delivery.attempt - 1)
-        )
-    if delivery.attempt < slot.rule.max_attempts:
-        return Conclusion(
-            settlement=Retry(slot.rule.delay_after(delivery.attempt), delivery.attempt)
-        )
-    return Conclusion(settlement=Reject(code_of(error)))
-
-
-def _work_on(slot: WorkerSlot, job: DefaceJob, delivery: Delivery) -> Conclusion:
+    """Run the case of a delivery and conclude how the delivery is settled."""
     try:
-        with claimed(slot.spool.locks, job.job_id):
-            return _work_alone(slot, job, delivery)
-    except (
-        JobInProgress
-    ):  # delivered twice, after a late ack or a broken connection: wait and see what becomes of it
-        return Conclusion(settlement=Retry(slot.rule.delay_after(1), delivery.attempt - 1))
+        job = decode_job(delivery.body)
+    except (InvalidMessage, EscapingPath) as error:
+        return Conclusion(settlement=Reject(error.code))
+    with logs.about_job(job.job_id):
+        try:
+            with claimed(slot.spool.locks, job.job_id):
+                case = case_input(slot.spool, job)
+                folder = case_path(slot.spool.reports, job.case) / job.job_id
+                attempt = Attempt.after(folder, delivery.attempt)
+                outcome = run_job(slot, case, attempt)
+                return conclude(slot, case, outcome, attempt)
+        except JobInProgress:
+            # Delivered twice after a late ack or a broken connection: wait for the other worker.
+            settlement = Retry(slot.rule.delay_after(1), delivery.attempt - 1)
+        except (StorageUnavailable, OSError) as error:
+            # Not a fault of the case: it waits without losing an attempt.
+            _report_failure(slot, job.job_id, delivery.attempt, code_of(error))
+            settlement = Retry(slot.rule.delay_after(delivery.attempt), delivery.attempt - 1)
+        return Conclusion(settlement=settlement, job_id=job.job_id)
 
 
-def _work_alone(slot: WorkerSlot, job: DefaceJob, delivery: Delivery) -> Conclusion:
-    ended = boundary(partial(_had_ended, slot.spool, job)) is True
-    outcome = boundary(partial(_settled_before, slot, job))
-    folder = case_path(slot.spool.reports, job.case) / job.job_id
-    number, repeated = delivery.attempt, isinstance(outcome, CaseReport)
-    if outcome is None:
-        begun = attempt_log.read(folder).count
-        number = max(delivery.attempt - 1, begun) + 1
-        _log.info("attempt_begun", worker=slot.name, attempt=number)
-        slot.observer.attempted(job.job_id, number)
-        outcome = boundary(partial(_attempt, slot, job, folder, number))
-        if isinstance(outcome, Stopped):
-            boundary(partial(attempt_log.hand_back, folder))
-            return Conclusion(settlement=Requeue())
-        if isinstance(outcome, StorageUnavailable) and attempt_log.read(folder).count > begun:
-            boundary(partial(attempt_log.hand_back, folder))
-    conclusion = replace(_conclude(slot, job, outcome, number), repeated=ended and repeated)
-    if isinstance(outcome, Exception) and isinstance(conclusion.settlement, Retry):
-        _note_failure(folder, outcome)
-    return conclusion
+def run_job(slot: WorkerSlot, case: CaseInput, attempt: Attempt) -> CaseRun | Exception:
+    """Run a case in a thread while this one keeps the delivery alive.
 
-
-def _note_failure(folder: Path, error: Exception) -> None:
-    """Record for `ctdeface status` why an attempt will be repeated."""
-    with suppress(OSError):  # the record is of use to people only
-        if attempt_log.read(folder).is_open:
-            attempt_log.fail(folder, code_of(error))
-
-
-def _had_ended(spool: ServiceSpool, job: DefaceJob) -> bool:
-    """Whether a job is over, its case visible in outbox or quarantine, before this delivery is looked at."""
-    report = find_report(spool, job.case, job.job_id)
-    if report is not None and report.state is State.REFUSED:
-        return (case_path(spool.quarantine, job.case) / job.job_id).is_dir()
-    return report is not None and report.state in {State.DONE, State.SUPERSEDED}
-
-
-def _settled_before(slot: WorkerSlot, job: DefaceJob) -> CaseReport | None:
-    """Finish a job that an earlier delivery had brought far enough; None when it must be worked on."""
-    spool = slot.spool
-    report = find_report(spool, job.case, job.job_id)
-    if report is None:
-        return None
-    if report.created_at >= (case_input(spool, job).submitted_at or ""):
-        if report.state in {State.REFUSED, State.DONE}:
-            return report  # done is done, also when somebody has taken the output away since
-    elif report.state is not State.PREPARED and not holds(
-        case_path(spool.outbox, report.case), report
-    ):
-        return None  # dropped again, and nothing of what became of it earlier is to be seen
-    with atomic.storage_errors():
-        final = slot.resources.resume(spool, report, slot.resources.rules)
-        if final is not None and final.state is State.DONE:
-            originals.archive(spool, final, slot.originals)  # those of a repeated drop as well
-        return final
-
-
-def _attempt(slot: WorkerSlot, job: DefaceJob, folder: Path, number: int) -> CaseReport:
-    """Work on the job once, in a thread, while this one keeps the delivery alive.
-
-    Raises:
-        CtDefaceError: why this attempt failed.
-        Stopped: the grace period is over.
+    Returns:
+        The end of the case, or the error that prevents it; `Stopped` when the grace period of a
+        stopping worker is over.
     """
-    if number > slot.rule.max_attempts:
-        raise WorkerCrashed(f"{number - 1} attempts ended together with their worker")
-    order = case_input(slot.spool, job)
-    _check_source(slot.spool, order.source)
-    with atomic.storage_errors():
-        attempt_log.begin(folder)
-    done: Future[CaseReport] = Future()
 
-    def begun(stage: str) -> None:
-        _log.info("stage_begun", job_id=job.job_id, stage=stage)
-        slot.observer.staged(stage)
+    def on_stage(stage: str) -> None:
+        event = JobEvent(kind=Progress.STAGE_BEGUN, job_id=case.job_id, stage=stage)
+        notify(slot.hooks, event)
+
+    begin_attempt = partial(_begin_attempt, slot, case, attempt)
+    done: Future[CaseRun | Exception] = Future()
 
     def run() -> None:
-        outcome = boundary(partial(attempt, order, slot.resources, begun))
-        if isinstance(outcome, Exception):
-            done.set_exception(outcome)
-        else:
-            done.set_result(outcome)
+        work = partial(run_case, case, slot.resources, on_stage, begin_attempt)
+        done.set_result(boundary(work))
 
     thread = threading.Thread(target=run, name=f"{slot.name}-case", daemon=True)
     thread.start()
@@ -290,17 +199,121 @@ def _attempt(slot: WorkerSlot, job: DefaceJob, folder: Path, number: int) -> Cas
                 slot.resources.child.interrupt()
                 thread.join()
                 break
-    if deadline is not None and monotonic() >= deadline and done.exception() is not None:
-        raise Stopped("the worker was stopped")
-    return done.result()
+    outcome = done.result()
+    if deadline is not None and monotonic() >= deadline and isinstance(outcome, Exception):
+        return Stopped("the worker was stopped")
+    return outcome
+
+
+def conclude(
+    slot: WorkerSlot, case: CaseInput, outcome: CaseRun | Exception, attempt: Attempt
+) -> Conclusion:
+    """Conclude how a delivery is settled from the outcome of its case.
+
+    Raises:
+        StorageUnavailable: a refusal cannot be recorded now.
+        OSError: storage failed.
+    """
+    if isinstance(outcome, CaseRun):
+        return _conclude_report(slot, outcome, attempt)
+    if isinstance(outcome, Stopped):
+        attempt.hand_back()
+        return Conclusion(settlement=Requeue(), job_id=case.job_id)
+    decision = decide(outcome, attempt.number, slot.rule)
+    code = outcome.code if isinstance(outcome, CtDefaceError) else UnexpectedError.__name__
+    event = JobEvent(
+        kind=Progress.ATTEMPT_FAILED, job_id=case.job_id, attempt=attempt.number, code=code
+    )
+    notify(slot.hooks, event)
+    if isinstance(outcome, StorageUnavailable):
+        # Not a fault of the case: it waits as long as it takes.
+        attempt.hand_back()
+        decision = Retry(slot.rule.delay_after(attempt.number), attempt.number - 1)
+    if not isinstance(decision, Quarantine):
+        attempt.fail(code)
+        return Conclusion(settlement=decision, job_id=case.job_id)
+    stage = JobEvent(kind=Progress.STAGE_BEGUN, job_id=case.job_id, stage="quarantine")
+    notify(slot.hooks, stage)
+    report = refuse_case(case, outcome, slot.resources)
+    return _conclude_report(slot, CaseRun(report=report), attempt)
+
+
+def conclude_bug(slot: WorkerSlot, delivery: Delivery, error: Exception) -> Conclusion:
+    """Retry a job that met a bug outside its case, then dead-letter it."""
+    code = code_of(error)
+    _report_failure(slot, "", delivery.attempt, code)
+    if delivery.attempt >= slot.rule.max_attempts:
+        return Conclusion(settlement=Reject(code))
+    return Conclusion(settlement=Retry(slot.rule.delay_after(delivery.attempt), delivery.attempt))
+
+
+def settle(slot: WorkerSlot, delivery: Delivery, conclusion: Conclusion, seconds: float) -> None:
+    """Settle a delivery with the queue and announce the end of its job.
+
+    Args:
+        slot: has received the delivery.
+        delivery: what is settled.
+        conclusion: how it is settled.
+        seconds: time since it was received.
+    """
+    report, settlement = conclusion.report, conclusion.settlement
+    notify(
+        slot.hooks, JobEvent(kind=Progress.STAGE_BEGUN, job_id=conclusion.job_id, stage="settle")
+    )
+    try:
+        in_time = slot.broker.settle(delivery, settlement)
+    except TransientError:
+        in_time = False
+    event = JobEvent(
+        kind=Progress.SETTLED,
+        job_id=conclusion.job_id,
+        settlement=type(settlement).__name__,
+        outcome=outcome_of(settlement, report, repeated=conclusion.repeated),
+        report=report,
+        seconds=seconds,
+        late=not in_time,
+    )
+    notify(slot.hooks, event)
+    if isinstance(settlement, Ack) and report is not None and report.state is not State.SUPERSEDED:
+        try:
+            slot.broker.announce(_announcement(report))
+        except TransientError:
+            # Only a hint; the report is the truth.
+            _log.warning("event_not_sent", worker=slot.name, job_id=report.job_id)
+
+
+def _conclude_report(slot: WorkerSlot, run: CaseRun, attempt: Attempt) -> Conclusion:
+    """Acknowledge a case that has ended; retry one that is visible but not done."""
+    report = run.report
+    if report.state is State.PUBLISHED:
+        settlement = Retry(slot.rule.delay_after(attempt.number), attempt.number - 1)
+        return Conclusion(settlement=settlement, job_id=report.job_id)
+    return Conclusion(settlement=Ack(), job_id=report.job_id, report=report, repeated=run.had_ended)
+
+
+def _begin_attempt(slot: WorkerSlot, case: CaseInput, attempt: Attempt) -> None:
+    """Check that an attempt is allowed and count it on disk.
+
+    Raises:
+        WorkerCrashed: all allowed attempts were begun and died with their worker.
+        EscapingPath: the case is a link out of the inbox.
+        InputChanged: the case is not in the inbox.
+        StorageUnavailable: the attempt cannot be recorded.
+    """
+    if attempt.number > slot.rule.max_attempts:
+        raise WorkerCrashed(f"{attempt.number - 1} attempts ended together with their worker")
+    _check_source(slot.spool, case.source)
+    attempt.begin()
+    event = JobEvent(kind=Progress.ATTEMPT_BEGUN, job_id=case.job_id, attempt=attempt.number)
+    notify(slot.hooks, event)
 
 
 def _check_source(spool: ServiceSpool, source: Path) -> None:
-    """Check that a job's case is a folder of the inbox.
+    """Check that a case is a folder of the inbox.
 
     Raises:
         EscapingPath: a link leads out of the inbox.
-        InputChanged: the case is no longer there.
+        InputChanged: the case is not there any more.
     """
     if source.is_symlink() or not source.resolve().is_relative_to(spool.inbox.resolve()):
         raise EscapingPath("the case is a link that leads out of the inbox")
@@ -308,54 +321,16 @@ def _check_source(spool: ServiceSpool, source: Path) -> None:
         raise InputChanged("the case is no longer in the inbox")
 
 
-def _conclude(
-    slot: WorkerSlot, job: DefaceJob, outcome: CaseReport | Exception, number: int
-) -> Conclusion:
-    """Turn an outcome into its consequences: the quarantine for what is refused, another attempt for what may pass."""
-    if isinstance(outcome, CaseReport):
-        report = outcome
-    else:
-        known = (
-            outcome
-            if isinstance(outcome, CtDefaceError)
-            else UnexpectedError(f"{type(outcome).__name__}: {outcome}")
-        )
-        decision = decide(known, number, slot.rule)
-        _log.warning("attempt_failed", worker=slot.name, attempt=number, code=known.code)
-        slot.observer.failed(known.code)
-        if isinstance(
-            known, StorageUnavailable
-        ):  # no fault of the case: it waits as long as it takes
-            return Conclusion(settlement=Retry(slot.rule.delay_after(number), number - 1))
-        if not isinstance(decision, Quarantine):
-            return Conclusion(settlement=decision)
-        report = case_input(slot.spool, job).report(failed(known))
-    if report.state is State.REFUSED:
-        slot.observer.staged("quarantine")
-        report = refuse(
-            slot.spool,
-            report,
-            slot.originals,
-            stale_seconds=slot.resources.rules.stale_seconds,
-        )
-        if (
-            report.state is State.PUBLISHED
-        ):  # visible but not done, so neither refused nor over: finished by a later delivery
-            return Conclusion(settlement=Retry(slot.rule.delay_after(number), number - 1))
-    elif report.state is State.SUPERSEDED:
-        rule = (
-            Originals.ARCHIVE if slot.originals is Originals.DELETE else slot.originals
-        )  # nothing was released of them
-        originals.archive(slot.spool, report, rule)
-    if report.state in UNSEEN:
-        slot.resources.attest(report)
-    return Conclusion(settlement=Ack(), report=report)
+def _report_failure(slot: WorkerSlot, job_id: str, attempt: int, code: str) -> None:
+    """Log a delivery that came to no recorded end, and count its failure."""
+    _log.error("job_not_concluded", worker=slot.name, attempt=attempt, code=code)
+    event = JobEvent(kind=Progress.ATTEMPT_FAILED, job_id=job_id, attempt=attempt, code=code)
+    notify(slot.hooks, event)
 
 
-def _event(report: CaseReport) -> CaseEvent:
-    released = report.is_published
+def _announcement(report: CaseReport) -> CaseEvent:
     return CaseEvent(
-        kind=EventKind.RELEASED if released else EventKind.REFUSED,
+        kind=EventKind.RELEASED if report.is_published else EventKind.REFUSED,
         job_id=report.job_id,
         code=report.result.code or None,
         finished_at=datetime.now(UTC),

@@ -1,8 +1,8 @@
-"""The worker's metrics: what its slots tell while they work, and what is asked of their children when Prometheus looks."""
+"""Metrics of the worker: counted by a hook, and read from the warm children on scrape."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import monotonic, time
 from typing import Protocol
 
@@ -12,241 +12,280 @@ from prometheus_client.registry import Collector
 
 from ctdeface_shared.audit.entry import Outcome as End
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_shared.lifecycle import never_raises
 from ctdeface_shared.metrics.dependencies import Dependencies, error_codes, new_registry
 from ctdeface_shared.metrics.endpoint import Address, exported
 from ctdeface_shared.metrics.probe import Check, Probe
 from ctdeface_shared.settings.service import ServiceConfig
 from ctdeface_worker.report.model import CaseReport
 from ctdeface_worker.segmentation.base import Segmenter
-from ctdeface_worker.service.consumer import WorkerSlot
-from ctdeface_worker.service.observer import Observer, Outcome, both
+from ctdeface_worker.service.events import JobEvent, Outcome, Progress
 from ctdeface_worker.verification.margins import margin_of
 
 MODEL_SECONDS = 60.0
-"""Between two looks at the model, whose files can be large."""
+"""Interval between two checks of the model, whose files can be large."""
 SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 REMOVED = (0.5, 0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999, 1.0)
 MARGINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 STAGES = ("read", "select", "load", "segment", "write", "verify", "preview")
 OTHER = "other"
-"""Label of whatever is none of the known ones, so that no label can grow."""
+"""Label of every unknown value, so that the number of series cannot grow."""
 FACE_REMOVED = "facial_skin_removed"
 
 
 class Child(Protocol):
-    """What is asked of a warm child."""
+    """The figures of a warm child."""
 
     @property
     def restarts(self) -> int:
-        """How often its process had to be started again."""
+        """Number of times that its process was started again."""
 
     @property
     def peak_bytes(self) -> int:
-        """Most memory that one of its processes held."""
+        """Largest memory that one of its processes held."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # a registry tells collectors apart by identity
 class Children(Collector):
-    """The warm children of all slots, by slot; looked at when Prometheus asks."""
+    """The warm children by slot, read on every scrape."""
 
     of_slot: dict[str, Child] = field(default_factory=dict)
 
     def collect(self) -> Iterable[Metric]:
-        """Ask each child."""
-        there = dict(self.of_slot)
-        text = "Processes that had to be started again, because a case crashed, hung or held too much memory."
+        """Read each child."""
+        children = dict(self.of_slot)
         restarts = CounterMetricFamily(
             "ctdeface_worker_child_restarts",
-            text,
-            value=sum(child.restarts for child in there.values()),
+            "Processes that had to be started again, because a case crashed, hung or held too much "
+            "memory.",
+            value=sum(child.restarts for child in children.values()),
         )
-        text = "Most memory that the process of a slot has held since the worker was started."
-        peak = GaugeMetricFamily("ctdeface_worker_child_peak_memory_bytes", text, labels=["slot"])
-        for slot, child in there.items():
+        peak = GaugeMetricFamily(
+            "ctdeface_worker_child_peak_memory_bytes",
+            "Most memory that the process of a slot has held since the worker was started.",
+            labels=["slot"],
+        )
+        for slot, child in children.items():
             peak.add_metric([slot], child.peak_bytes)
         return [restarts, peak]
 
 
-class WorkerMetrics:
-    """Counts what a worker does."""
+class _Family:
+    """Creates metrics of one registry, each with all its labels at 0."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        """Register every metric, each with all its labels at 0."""
-        self._codes = error_codes()
-        codes = sorted({*self._codes, OTHER})
-        self.children = Children()
-        registry.register(self.children)
+        self._registry = registry
 
-        def counter(name: str, text: str, label: str = "", values: Iterable[str] = ()) -> Counter:
-            made = Counter(
-                f"ctdeface_worker_{name}", text, [label] if label else [], registry=registry
-            )
-            for value in values:
-                made.labels(value)
-            return made
+    def counter(self, name: str, text: str) -> Counter:
+        return Counter(f"ctdeface_worker_{name}", text, registry=self._registry)
 
-        def histogram(
-            name: str, text: str, buckets: tuple[float, ...], label: str = ""
-        ) -> Histogram:
-            return Histogram(
-                f"ctdeface_worker_{name}",
-                text,
-                [label] if label else [],
-                buckets=buckets,
-                registry=registry,
-            )
+    def counter_by(self, label: str, values: Iterable[str], name: str, text: str) -> Counter:
+        made = Counter(f"ctdeface_worker_{name}", text, [label], registry=self._registry)
+        for value in values:
+            made.labels(value)
+        return made
 
-        self._jobs = counter(
-            "jobs", "Deliveries that came to their end, by what became of them.", "outcome", Outcome
+    def histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], label: str = ""
+    ) -> Histogram:
+        labels = [label] if label else []
+        return Histogram(
+            f"ctdeface_worker_{name}", text, labels, buckets=buckets, registry=self._registry
         )
-        self._refusals = counter(
-            "refusals", "Refused cases, by the code of the reason.", "code", codes
+
+    def gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"ctdeface_worker_{name}", text, registry=self._registry)
+
+    def info(self, name: str, text: str) -> Info:
+        return Info(f"ctdeface_worker_{name}", text, registry=self._registry)
+
+
+class _JobCounters:
+    """Counters of deliveries, attempts and audit entries."""
+
+    def __init__(self, make: _Family, codes: Iterable[str]) -> None:
+        codes = sorted({*codes, OTHER})
+        self.jobs = make.counter_by(
+            "outcome", Outcome, "jobs", "Deliveries that came to their end, by what became of them."
         )
-        self._attempts = counter("attempts", "Attempts that began.")
-        self._failures = counter(
-            "attempt_failures", "Attempts that failed, by the code of the error.", "code", codes
+        self.refusals = make.counter_by(
+            "code", codes, "refusals", "Refused cases, by the code of the reason."
         )
-        self._late = counter(
+        self.attempts = make.counter("attempts", "Attempts that began.")
+        self.failures = make.counter_by(
+            "code",
+            codes,
+            "attempt_failures",
+            "Attempts that failed, by the code of the error.",
+        )
+        self.late = make.counter(
             "late_settlements",
             "Deliveries that the queue had given to somebody else before they were settled.",
         )
-        text = (
-            "Entries about ended cases that were written to the audit log, by how the case ended."
+        self.audit_entries = make.counter_by(
+            "end",
+            End,
+            "audit_entries",
+            "Entries about ended cases that were written to the audit log, by how the case ended.",
         )
-        self._entries = counter("audit_entries", text, "end", End)
-        self._bytes = counter("input_bytes", "Bytes of the cases that were released or refused.")
-        self._voxels = counter("voxels", "Voxels of their volumes.")
-        self._job_seconds = histogram(
+        self.in_progress = make.gauge("jobs_in_progress", "Deliveries that are being worked on.")
+        self.released_at = make.gauge(
+            "last_release_timestamp_seconds",
+            "When a case was released last, by this process; 0 when none was.",
+        )
+
+
+class _CaseFigures:
+    """Sizes, times and margins of the cases that were released or refused."""
+
+    def __init__(self, make: _Family) -> None:
+        self.bytes = make.counter(
+            "input_bytes", "Bytes of the cases that were released or refused."
+        )
+        self.voxels = make.counter("voxels", "Voxels of their volumes.")
+        self.job_seconds = make.histogram(
             "job_seconds",
             "Time from taking a job to its end, of cases that were released or refused.",
             SECONDS,
         )
-        self._stage_seconds = histogram(
+        self.stage_seconds = make.histogram(
             "stage_seconds", "Time of a case in each stage.", SECONDS, "stage"
         )
-        self._removed = histogram(
+        self.removed = make.histogram(
             "face_removed_ratio",
             "Share of the facial skin in view that is gone, per series.",
             REMOVED,
         )
-        text = "How far on the good side of its bound each check of the gate was, per series, 0 to 1; 0: at the bound or refused."
-        self._margins = histogram("gate_margin_ratio", text, MARGINS, "check")
-        self._busy = Gauge(
-            "ctdeface_worker_jobs_in_progress",
-            "Deliveries that are being worked on.",
-            registry=registry,
-        )
-        text = "When a case was released last, by this process; 0 when none was."
-        self._released_at = Gauge(
-            "ctdeface_worker_last_release_timestamp_seconds", text, registry=registry
-        )
-        self._model = Info(
-            "ctdeface_worker_model",
-            "Segmenter and digest of its model, or of its rules; always 1.",
-            registry=registry,
+        self.margins = make.histogram(
+            "gate_margin_ratio",
+            "How far on the good side of its bound each check of the gate was, per series, 0 to 1; "
+            "0: at the bound or refused.",
+            MARGINS,
+            "check",
         )
         for stage in STAGES:
-            self._stage_seconds.labels(stage)
+            self.stage_seconds.labels(stage)
+
+    def observe(self, report: CaseReport, seconds: float) -> None:
+        """Observe one case.
+
+        Args:
+            report: of the case.
+            seconds: from taking the job to its end.
+        """
+        series = report.result.series
+        self.job_seconds.observe(seconds)
+        self.bytes.inc(report.manifest.bytes)
+        self.voxels.inc(sum(one.voxels for one in series))
+        for stage, stage_seconds in report.result.seconds.items():
+            self.stage_seconds.labels(stage if stage in STAGES else OTHER).observe(stage_seconds)
+        for check in (check for one in series for check in one.checks):
+            margin = margin_of(check)
+            if margin is not None:
+                # A sum that falls would be read as a restart, so negative margins count as 0.
+                self.margins.labels(check.name).observe(max(margin, 0.0))
+            if check.name == FACE_REMOVED and check.figure is not None:
+                self.removed.observe(check.figure)
+
+
+class WorkerMetrics:
+    """Counts the jobs of a worker; a hook of its slots."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register every metric, each with all its labels at 0."""
+        make = _Family(registry)
+        self._codes = error_codes()
+        self._counters = _JobCounters(make, self._codes)
+        self._figures = _CaseFigures(make)
+        self._model = make.info(
+            "model", "Segmenter and digest of its model, or of its rules; always 1."
+        )
+        self.children = Children()
+        registry.register(self.children)
 
     def show_model(self, segmenter: Segmenter) -> None:
-        """Show what makes the masks."""
+        """Show the segmenter and the digest of its model."""
         self._model.info({"segmenter": segmenter.name, "digest": segmenter.digest})
 
-    def observer(self) -> Observer:
-        """Return the callbacks for the slots; none of them raises."""
-        return Observer(
-            taken=never_raises(lambda _: self._busy.inc()),
-            attempted=never_raises(lambda _job_id, _number: self._attempts.inc()),
-            failed=never_raises(self._failed),
-            ended=never_raises(self._ended),
-            late=never_raises(self._late.inc),
-        )
+    def __call__(self, event: JobEvent) -> None:
+        """Count one event of a job."""
+        match event.kind:
+            case Progress.RECEIVED:
+                self._counters.in_progress.inc()
+            case Progress.ATTEMPT_BEGUN:
+                self._counters.attempts.inc()
+            case Progress.ATTEMPT_FAILED:
+                self._counters.failures.labels(self._known(event.code)).inc()
+            case Progress.SETTLED:
+                self._count_settled(event)
+            case Progress.STAGE_BEGUN:
+                pass
 
-    @property
-    def attested(self) -> Callable[[End], None]:
-        """The callback for entries in the audit log; it never raises."""
-        return never_raises(lambda end: self._entries.labels(end).inc())
-
-    def attended(self, make_station: Callable[[], WorkerSlot]) -> WorkerSlot:
-        """Make a slot whose doings are counted here."""
-        worker_slot_ = make_station()
-        self.children.of_slot[worker_slot_.name] = worker_slot_.resources.child
-        return replace(worker_slot_, observer=both(self.observer(), worker_slot_.observer))
+    def count_audit_entry(self, end: End) -> None:
+        """Count an entry in the audit log."""
+        self._counters.audit_entries.labels(end).inc()
 
     def _known(self, code: str) -> str:
         return code if code in self._codes else OTHER
 
-    def _failed(self, code: str) -> None:
-        self._failures.labels(self._known(code)).inc()
-
-    def _ended(self, outcome: Outcome, report: CaseReport | None, seconds: float) -> None:
-        self._busy.dec()
-        self._jobs.labels(outcome).inc()
-        if report is None or outcome not in {Outcome.RELEASED, Outcome.REFUSED}:
-            return
-        if outcome is Outcome.RELEASED:
-            self._released_at.set(time())
-        else:
-            self._refusals.labels(self._known(report.result.code)).inc()
-        self._job_seconds.observe(seconds)
-        self._bytes.inc(report.manifest.bytes)
-        self._voxels.inc(sum(series.voxels for series in report.result.series))
-        for stage, spent in report.result.seconds.items():
-            self._stage_seconds.labels(stage if stage in STAGES else OTHER).observe(spent)
-        for check in (check for series in report.result.series for check in series.checks):
-            margin = margin_of(check)
-            if margin is not None:
-                self._margins.labels(check.name).observe(
-                    max(margin, 0.0)
-                )  # a sum that falls would be read as a restart
-            if check.name == FACE_REMOVED and check.figure is not None:
-                self._removed.observe(check.figure)
+    def _count_settled(self, event: JobEvent) -> None:
+        counters, report = self._counters, event.report
+        counters.in_progress.dec()
+        counters.jobs.labels(event.outcome).inc()
+        if event.late:
+            counters.late.inc()
+        if event.outcome is Outcome.RELEASED:
+            counters.released_at.set(time())
+        if event.outcome is Outcome.REFUSED and report is not None:
+            counters.refusals.labels(self._known(report.result.code)).inc()
+        if event.outcome in {Outcome.RELEASED, Outcome.REFUSED} and report is not None:
+            self._figures.observe(report, event.seconds)
 
 
 @contextmanager
 def exported_metrics(
     service: ServiceConfig, port: int | None, find: Callable[[], Segmenter]
 ) -> Iterator[WorkerMetrics]:
-    """Count and tell for the time of the block.
+    """Serve the metrics of a worker for the time of the block.
 
     Args:
-        site: the service.
-        port: where to serve; None is the setting, 0 serves nothing.
-        find: gives what finds the face unless a job says otherwise, as it is installed now.
+        service: the service.
+        port: where to serve; None for the setting, 0 for not at all.
+        find: returns the default segmenter as it is installed now.
 
     Raises:
-        ConfigurationError: there is no such segmenter, the port is taken, or the address is none of
-            this machine.
+        ConfigurationError: the segmenter is not installed, the port is in use, or the address does
+            not belong to this machine.
     """
     settings = service.settings.metrics
     registry = new_registry()
     metrics = WorkerMetrics(registry)
     metrics.show_model(find())
-    surroundings = Dependencies(service, registry, counts_messages=False)
-    checks = {**surroundings.checks(), "model": model_check(find)}
+    dependencies = Dependencies(service, registry, counts_messages=False)
+    checks = {**dependencies.checks(), "model": model_check(find)}
     address = Address.of(settings, settings.work_port if port is None else port)
-    with exported(address, registry, Probe(checks, close=surroundings.close)):
+    with exported(address, registry, Probe(checks, close=dependencies.close)):
         yield metrics
 
 
 def model_check(find: Callable[[], Segmenter], *, period_seconds: float = MODEL_SECONDS) -> Check:
-    """Make the check that the model is there, and the same as when the worker began: its children hold that one."""
+    """Return the check that the model is the one the children have loaded."""
     digest = find().digest
-    checked_at, said = monotonic(), ""
+    checked_at, problem = monotonic(), ""
 
     def check() -> str | None:
-        nonlocal checked_at, said
+        nonlocal checked_at, problem
         if monotonic() - checked_at >= period_seconds:
             checked_at = monotonic()
-            try:
-                said = (
-                    ""
-                    if find().digest == digest
-                    else "the model was replaced since the worker began: restart the worker"
-                )
-            except (ConfigurationError, OSError):
-                said = "the model is gone: install it again"
-        return said or None
+            problem = _problem_of_model(find, digest)
+        return problem or None
 
     return check
+
+
+def _problem_of_model(find: Callable[[], Segmenter], digest: str) -> str:
+    try:
+        if find().digest == digest:
+            return ""
+    except (ConfigurationError, OSError):
+        return "the model is gone: install it again"
+    return "the model was replaced since the worker began: restart the worker"

@@ -1,0 +1,90 @@
+"""Originals and audit entries at the end of each case of the service."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ctdeface_shared.jobs.options import Originals
+from ctdeface_shared.settings.loading import Settings
+from ctdeface_shared.storage import atomic
+from ctdeface_shared.storage.spool import ServiceSpool
+from ctdeface_worker.case.run import CaseResources, Child
+from ctdeface_worker.publishing.audit_entry import UNSEEN
+from ctdeface_worker.publishing.originals import archive
+from ctdeface_worker.publishing.outbox import OutputRules
+from ctdeface_worker.publishing.quarantine import refuse
+from ctdeface_worker.report.model import CaseReport, State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseEnds:
+    """The last steps of a case; each can be repeated after a crash.
+
+    Attributes:
+        spool: folders of the service.
+        originals: what happens to dropped files.
+        stale_seconds: age after which an untouched lock counts as abandoned.
+        attest: writes an entry about the end of a case to the audit log.
+    """
+
+    spool: ServiceSpool
+    originals: Originals
+    stale_seconds: float
+    attest: Callable[[CaseReport], None] = lambda _: None
+
+    def before_done(self, report: CaseReport) -> bool:
+        """Handle the originals of a visible case and write its audit entry.
+
+        Returns:
+            Whether originals are still in the inbox because they could not be moved.
+
+        Raises:
+            StorageUnavailable: the audit entry could not be written.
+            OSError: storage failed.
+        """
+        left = archive(self.spool, report, self.originals)
+        self.attest(report)
+        return left
+
+    def archive_repeated(self, report: CaseReport) -> bool:
+        """Handle the originals of a repeated drop of a released case; return True.
+
+        Raises:
+            StorageUnavailable: storage failed.
+        """
+        with atomic.storage_errors():
+            archive(self.spool, report, self.originals)
+        return True
+
+    def refuse(self, report: CaseReport) -> CaseReport:
+        """Quarantine a refused case, or archive the originals of a superseded one.
+
+        Returns:
+            The report that stands; see `quarantine.refuse`.
+
+        Raises:
+            StorageUnavailable: the end cannot be recorded now.
+            OSError: storage failed.
+        """
+        if report.state is State.REFUSED:
+            report = refuse(self.spool, report, self.originals, stale_seconds=self.stale_seconds)
+        else:
+            # Nothing was released, so superseded originals are never deleted.
+            keeps = self.originals is not Originals.DELETE
+            archive(self.spool, report, self.originals if keeps else Originals.ARCHIVE)
+        if report.state in UNSEEN:
+            self.attest(report)
+        return report
+
+
+def case_resources(
+    ends: CaseEnds, settings: Settings, child: Child, rules: OutputRules
+) -> CaseResources:
+    """Return what the cases of the service are run with."""
+    return CaseResources(
+        spool=ends.spool,
+        rules=rules,
+        settings=settings,
+        child=child,
+        refuse=ends.refuse,
+        is_complete=ends.archive_repeated,
+    )
