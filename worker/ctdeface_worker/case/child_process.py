@@ -154,7 +154,7 @@ class WarmChild(Generic[Task, Outcome]):
         self._connection = self._process = None
 
     def _kill(self) -> None:
-        """Kill the child, whatever it is doing."""
+        """Kill the child, even in the middle of a task."""
         if self._connection is not None:
             self._connection.close()
         if self._process is not None:

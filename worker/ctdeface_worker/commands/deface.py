@@ -1,15 +1,22 @@
-"""Remove the faces from a folder of head CT cases and write the same DICOM, defaced, to another folder.
+"""Remove the faces from a folder of head CT cases.
 
-Each first-level folder of IN is a case; DICOM lying directly in IN makes IN one case. IN is never
-changed. OUT holds released cases only, each complete from the moment it is visible; reports lie in
-OUT.ctdeface. A second run skips what is already released.
+The same DICOM, defaced, is written to another folder. Each first-level folder of IN is a case;
+DICOM directly in IN makes IN one case. IN is never changed. OUT holds released cases only, each
+complete from the moment it is visible; reports are in OUT.ctdeface. A second run skips cases that
+are released already; with other options it replaces their output and keeps the earlier one in
+OUT.ctdeface/archive.
 """
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ctdeface_shared.exit_codes import COMMON_EXIT_CODES, EXIT_OK, EXIT_REFUSED
+from ctdeface_shared.exit_codes import (
+    COMMON_EXIT_CODES,
+    EXIT_OK,
+    EXIT_PARTIAL,
+    EXIT_REFUSED,
+)
 
 if TYPE_CHECKING:
     from ctdeface_shared.settings.loading import Settings
@@ -24,11 +31,12 @@ EXIT_CODES = {
     **COMMON_EXIT_CODES,
     EXIT_OK: "every case is released",
     EXIT_REFUSED: "at least one case was refused (its report says why), or storage failed",
+    EXIT_PARTIAL: "every case is released, but at least one only in part",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options; their defaults are the settings'."""
+    """Add the options; their defaults come from the settings."""
     parser.add_argument(
         "-i",
         "--in",
@@ -47,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="OUT",
-        help="where released cases go",
+        help="folder for released cases",
     )
     parser.add_argument(
         "--nifti-root-out",
@@ -60,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--work-root",
         type=Path,
         metavar="DIR",
-        help="where intermediates go (default: in the state root)",
+        help="folder for intermediates (default: in the state root)",
     )
     parser.add_argument(
         "--keep-work",
@@ -71,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--state-root",
         type=Path,
         metavar="DIR",
-        help="where reports, staging and work lie (default: OUT.ctdeface)",
+        help="folder for reports, staging and work (default: OUT.ctdeface)",
     )
     parser.add_argument(
         "--case-depth",
@@ -84,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--jobs",
         type=_positive,
         metavar="N",
-        help="cases worked on at the same time, each in a process of its own",
+        help="number of cases at the same time, each in its own process",
     )
     parser.add_argument(
         "--redo", action="store_true", help="repeat cases that are already released"
@@ -93,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_choices(parser: argparse.ArgumentParser) -> None:
-    """Declare the options that change what comes out."""
+    """Add the options that change the output."""
     parser.add_argument(
         "--profile",
         choices=("soft-tissue", "bulky"),
@@ -113,7 +121,7 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on-series-failure",
         choices=("quarantine", "withhold"),
-        help="quarantine (default) the whole case, or withhold the series only",
+        help="quarantine (default) the whole case, or withhold the series and release the rest",
     )
 
 
@@ -123,7 +131,10 @@ def run(namespace: argparse.Namespace) -> int:
 
 
 def deface_folder(namespace: argparse.Namespace, root_in: Path, root_out: Path) -> int:
-    """Deface every case of a folder and return the exit code; the options may come from `deface` or from `demo`."""
+    """Deface every case of a folder and return the exit code.
+
+    The options come from `deface` or from `demo`.
+    """
     from ctdeface_shared.settings.loading import load
     from ctdeface_worker.batch.run import BatchPlan, run_batch
 

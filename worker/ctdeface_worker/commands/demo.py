@@ -1,4 +1,7 @@
-"""Make a synthetic head CT case and deface it, to see what ctdeface does without any data of your own."""
+"""Make a synthetic head CT case and deface it.
+
+It shows what ctdeface does without any data of your own.
+"""
 
 import argparse
 import sys
@@ -6,7 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_shared.exit_codes import COMMON_EXIT_CODES, EXIT_OK, EXIT_REFUSED
+from ctdeface_shared.exit_codes import (
+    COMMON_EXIT_CODES,
+    EXIT_OK,
+    EXIT_PARTIAL,
+    EXIT_REFUSED,
+)
 from ctdeface_worker.commands import deface
 
 EXAMPLES = """\
@@ -20,11 +28,12 @@ EXIT_CODES = {
     **COMMON_EXIT_CODES,
     EXIT_OK: "the synthetic case is made, and released unless it was only dropped",
     EXIT_REFUSED: "the case was refused (its report says why)",
+    EXIT_PARTIAL: "the case is released only in part",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare where the demo goes, and the options of `deface` that change the result."""
+    """Add the folders of the demo and the options of `deface` for the output."""
     parser.add_argument(
         "--folder",
         type=Path,
@@ -42,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(namespace: argparse.Namespace) -> int:
-    """Write the synthetic case unless it is there, and deface it like any other folder."""
+    """Write the synthetic case unless it exists, and deface it."""
     scans = namespace.drop or namespace.folder / "scans"
     case = scans / f"synthetic-head-{namespace.seed}"
     try:
@@ -58,7 +67,7 @@ def run(namespace: argparse.Namespace) -> int:
 
 
 def _write(case: Path, seed: int) -> None:
-    """Write the case aside and show it at once, unless it is there."""
+    """Write the case so that it appears atomically, unless it exists."""
     from ctdeface_worker.phantom import dicom, head
 
     if case.exists():

@@ -1,8 +1,9 @@
-"""Take jobs from the queue, deface their cases and put them into the outbox, until stopped.
+"""Take jobs from the queue and deface their cases until stopped.
 
-Every case is worked on in a warm child process, so that a crash, a hang or a lack of memory costs
-one attempt and nothing else. On SIGTERM or Ctrl-C the worker finishes the case at hand within the
-grace period or hands it back; a second signal ends it at once, and nothing is lost.
+Released cases go to the outbox. Every case runs in a warm child process, so that a crash, a hang or
+a lack of memory costs one attempt and nothing else. On SIGTERM or Ctrl-C the worker finishes its
+case within the grace period or hands it back; a second signal ends it immediately, and nothing is
+lost.
 """
 
 import argparse
@@ -23,13 +24,13 @@ EXIT_CODES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options; their defaults are the settings'."""
+    """Add the options; their defaults come from the settings."""
     add_place(parser)
     parser.add_argument(
         "--processes",
         type=positive,
         metavar="N",
-        help="cases worked on at the same time (default: work.jobs)",
+        help="number of cases at the same time (default: work.jobs)",
     )
     parser.add_argument(
         "--threads",
