@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-work",
         action="store_true",
-        help="keep intermediates, the undefaced <SeriesUID>_0000.nii.gz among them, in the work root",
+        help="keep intermediates in the work root, also the undefaced <SeriesUID>_0000.nii.gz",
     )
     parser.add_argument(
         "--state-root",

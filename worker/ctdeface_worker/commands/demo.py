@@ -19,10 +19,10 @@ from ctdeface_worker.commands import deface
 
 EXAMPLES = """\
 examples:
-  ctdeface demo                     writes ./demo/scans, ./demo/defaced and the report in ./demo/defaced.ctdeface
+  ctdeface demo                     writes scans, defaced and defaced.ctdeface (report) in ./demo
   ctdeface demo --folder /tmp/try   the same elsewhere
-  ctdeface demo --drop spool/inbox  only drop the synthetic case where `ctdeface up` looks for cases
-  ctdeface demo --profile bulky     any option of `ctdeface deface` about the face mask works here as well
+  ctdeface demo --drop spool/inbox  only drop the synthetic case into the inbox of `ctdeface up`
+  ctdeface demo --profile bulky     options of `ctdeface deface` for the output work here as well
 """
 EXIT_CODES = {
     **COMMON_EXIT_CODES,

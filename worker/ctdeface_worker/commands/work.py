@@ -13,8 +13,8 @@ from ctdeface_shared.exit_codes import EXIT_OK, EXIT_REFUSED, USAGE_EXIT_CODES
 
 EXAMPLES = """\
 examples:
-  ctdeface work --spool /srv/ctdeface                          the queue embedded in the spool's state folder
-  ctdeface work --broker amqp://queue.example --processes 4    RabbitMQ; the same on as many machines as you like
+  ctdeface work --spool /srv/ctdeface                        queue embedded in the state folder
+  ctdeface work --broker amqp://queue.example --processes 4  RabbitMQ; the same on every machine
 """
 EXIT_CODES = {
     **USAGE_EXIT_CODES,
