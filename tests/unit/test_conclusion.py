@@ -8,7 +8,8 @@ import pytest
 from ctdeface_shared.errors import MissingSlices, VerificationFailed
 from ctdeface_shared.jobs.options import OnSeriesFailure
 from ctdeface_worker.dicom.reader import CaseFile, CaseFiles, FileKind, read_case
-from ctdeface_worker.dicom.selection import FileFate, select
+from ctdeface_worker.dicom.selection import FileFate, Selection, select
+from ctdeface_worker.dicom.series_label import SeriesLabel
 from ctdeface_worker.imaging.domain import (
     DifferenceKind,
     ExpectedDifference,
@@ -18,9 +19,9 @@ from ctdeface_worker.imaging.domain import (
     Placement,
     Series,
 )
-from ctdeface_worker.pipeline.outcome import SeriesOutcome, conclude, refuse
+from ctdeface_worker.pipeline.outcome import SeriesOutcome, conclude_case, refuse_case
 from ctdeface_worker.pipeline.result import CaseResult, SeriesResult
-from ctdeface_worker.pipeline.verify import ProvenInstance
+from ctdeface_worker.pipeline.verify import VerifiedInstance
 from tests.support.ct_files import put, stack
 
 QUARANTINE, WITHHOLD = OnSeriesFailure.QUARANTINE, OnSeriesFailure.WITHHOLD
@@ -29,7 +30,7 @@ FACE = ExpectedDifference(
 )
 
 
-def attempt(uid: str, fate: Fate, code: str = "", reason: str = "") -> SeriesOutcome:
+def outcome_of(uid: str, fate: Fate, code: str = "", reason: str = "") -> SeriesOutcome:
     """Return a series of one instance, file `uid`, with its fate."""
     instance = Instance(
         file=uid,
@@ -44,29 +45,29 @@ def attempt(uid: str, fate: Fate, code: str = "", reason: str = "") -> SeriesOut
         ),
         pixels=PixelFormat(rows=1, columns=1, bits_stored=16, signed=False, slope=1, intercept=0),
     )
-    proven = ProvenInstance(
+    verified = VerifiedInstance(
         file=uid, sha256="out", differences=(FACE,), broken_signatures=("(FFFA,FFFA)",)
     )
     return SeriesOutcome(
         series=Series(series_instance_uid=uid, instances=(instance,)),
         result=SeriesResult(series=uid, fate=fate, code=code, reason=reason, slices=1),
-        written=(proven,) if fate is Fate.RELEASED else (),
+        written=(verified,) if fate is Fate.RELEASED else (),
     )
 
 
 def released(uid: str = "good") -> SeriesOutcome:
     """Return a series that may be released."""
-    return attempt(uid, Fate.RELEASED)
+    return outcome_of(uid, Fate.RELEASED)
 
 
 def failed(uid: str = "bad") -> SeriesOutcome:
     """Return a series that failed."""
-    return attempt(uid, Fate.FAILED, "VerificationFailed", "skin is left")
+    return outcome_of(uid, Fate.FAILED, "VerificationFailed", "skin is left")
 
 
 def withheld(uid: str = "crown") -> SeriesOutcome:
     """Return a series without a face in view."""
-    return attempt(uid, Fate.WITHHELD, "FaceNotFound", "no face is in view")
+    return outcome_of(uid, Fate.WITHHELD, "FaceNotFound", "no face is in view")
 
 
 def other(file: str, fate: Fate, code: str, series: str | None = None) -> FileFate:
@@ -79,6 +80,7 @@ def other(file: str, fate: Fate, code: str, series: str | None = None) -> FileFa
 SCOUT = other("scout", Fate.WITHHELD, "Localizer", "9")
 TEXT = other("notes.txt", Fate.WITHHELD, "NotDicom")
 BROKEN = other("broken", Fate.FAILED, "UnreadableInstance")
+LABELS = {"8": SeriesLabel(number=4, description="Brain Bone 5.0", kind="CT AXIAL")}
 BROKEN_IN_SERIES = other("broken", Fate.FAILED, "UnreadableInstance", "8")
 
 
@@ -90,7 +92,8 @@ def concluded(
         [*(one.series.instances[0].file for one in attempts), *(one.file for one in others)]
     )
     files = tuple(CaseFile(name=name, size=7, sha256="in", kind=FileKind.DICOM) for name in names)
-    return conclude(CaseFiles(root=Path(), files=files), others, attempts, rule)
+    selected = Selection(series=(), others=tuple(others), labels=LABELS)
+    return conclude_case(CaseFiles(root=Path(), files=files), selected, attempts, rule)
 
 
 @pytest.mark.parametrize(
@@ -145,20 +148,56 @@ def test_every_file_keeps_its_own_fate_in_a_released_case() -> None:
 
 
 def test_a_refused_case_shows_no_file_as_released() -> None:
-    """What could have been released is withheld with its case; the reason names the file that failed."""
+    """Releasable files are withheld with their case; the reason says how to release them."""
     result = concluded([released(), failed()], [], QUARANTINE)
     assert [(file.fate, file.code, file.output_sha256) for file in result.files] == [
         (Fate.FAILED, "VerificationFailed", ""),
         (Fate.WITHHELD, "VerificationFailed", ""),
     ]
     assert {one.fate for one in result.series} == {Fate.FAILED, Fate.WITHHELD}
-    assert result.reason == "bad: skin is left"
+    assert result.reason == (
+        "series bad: skin is left. 1 of 2 series passed; to release them, repeat with "
+        "--on-series-failure withhold"
+    )
+    assert [one.is_held_back for one in result.series] == [True, False]
+
+
+def test_every_series_has_a_row_and_a_refusal_lists_several_reasons() -> None:
+    """Also a series without a volume: with number, description and kind, and named by them."""
+    result = concluded([released(), failed()], [BROKEN_IN_SERIES, SCOUT], QUARANTINE)
+    assert [(one.series, one.number, one.description, one.kind) for one in result.series[2:]] == [
+        ("8", 4, "Brain Bone 5.0", "CT AXIAL"),
+        ("9", None, "", ""),
+    ]
+    assert result.reason.startswith(
+        'series bad: skin is left; series 4 "Brain Bone 5.0" (8): broken: UnreadableInstance it is'
+    )
+
+
+def test_a_file_of_no_known_series_holds_the_case_back_first() -> None:
+    """No option would release the others, so none is suggested."""
+    result = concluded([released(), failed()], [BROKEN], QUARANTINE)
+    assert result.reason == "broken: UnreadableInstance it is; series bad: skin is left"
+
+
+def test_the_result_counts_what_is_released() -> None:
+    """A case without one of its series is released in part."""
+    whole = concluded([released()], [SCOUT, TEXT], QUARANTINE)
+    part = concluded([released(), failed()], [SCOUT], WITHHOLD)
+    assert [(one.is_partial, one.released_files, len(one.files)) for one in (whole, part)] == [
+        (False, 1, 3),
+        (True, 1, 3),
+    ]
+    assert (part.released_series, part.failed_series) == (("good",), ("bad",))
 
 
 def test_a_case_with_nothing_to_release_says_why() -> None:
     """The reasons of its series and DICOM files, each once; text beside the images is no reason."""
     reason = concluded([withheld(), withheld("crown 2")], [SCOUT, TEXT], QUARANTINE).reason
-    assert reason == "no series can be released: no face is in view; Localizer it is"
+    assert (
+        reason
+        == "no series can be released: 2 series: no face is in view; series 9: Localizer it is"
+    )
 
 
 def test_a_file_without_a_fate_is_no_case_to_conclude() -> None:
@@ -166,14 +205,19 @@ def test_a_file_without_a_fate_is_no_case_to_conclude() -> None:
     files = tuple(
         CaseFile(name=name, size=7, sha256="in", kind=FileKind.DICOM) for name in ("good", "lost")
     )
-    with pytest.raises(VerificationFailed, match="not every file"):
-        conclude(CaseFiles(root=Path(), files=files), [], [released()], QUARANTINE)
+    with pytest.raises(VerificationFailed, match="lost has no fate"):
+        conclude_case(
+            CaseFiles(root=Path(), files=files),
+            Selection(series=(), others=()),
+            [released()],
+            QUARANTINE,
+        )
 
 
 def test_a_case_refused_as_a_whole_still_accounts_for_every_file() -> None:
     """Two patients, or no DICOM at all: all files share the case's code."""
     files = tuple(CaseFile(name=name, size=7, sha256="in", kind=FileKind.DICOM) for name in "ab")
-    result = refuse(CaseFiles(root=Path(), files=files), MissingSlices("a slice is missing"))
+    result = refuse_case(CaseFiles(root=Path(), files=files), MissingSlices("a slice is missing"))
     assert (result.released, result.code, result.reason) == (
         False,
         "MissingSlices",

@@ -9,7 +9,7 @@ from ctdeface_shared.errors import VerificationFailed
 from ctdeface_shared.jobs.options import Profile
 from ctdeface_worker.imaging.canonical import Canonical
 from ctdeface_worker.imaging.domain import BoolArray, FloatArray, Geometry, HuArray, Volume
-from ctdeface_worker.pipeline.verify import Proof
+from ctdeface_worker.pipeline.verify import Verification
 from ctdeface_worker.verification.border import check_upper_border
 from ctdeface_worker.verification.check import Check, at_least, at_most, fine_percent, percent
 from ctdeface_worker.verification.gate import verify_volume
@@ -160,7 +160,7 @@ def test_a_refusal_names_every_failed_check_in_a_sentence_of_its_own() -> None:
     volume = small_head().volume
     checks = check_skin(replace(PROVEN, removed=half(left=False)), bone_stays=True)
     with pytest.raises(VerificationFailed) as refusal:
-        Proof(checks=checks, after=volume, written=()).raise_unless_passed()
+        Verification(checks=checks, after=volume, written=()).raise_unless_passed()
     assert str(refusal.value) == ". ".join(check.message for check in checks if not check.passed)
     assert str(refusal.value).startswith("50.00 % of the facial skin in view is gone; at least 98")
 

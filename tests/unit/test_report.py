@@ -14,7 +14,7 @@ from ctdeface_shared.jobs.options import DefaceOptions
 from ctdeface_worker.case.child_process import WorkerTimedOut
 from ctdeface_worker.imaging.domain import DifferenceKind, ExpectedDifference, Fate
 from ctdeface_worker.pipeline.result import CaseResult, FileResult, SeriesResult
-from ctdeface_worker.report.html import render
+from ctdeface_worker.report.html import file_groups, render
 from ctdeface_worker.report.model import (
     SCHEMA_VERSION,
     CaseReport,
@@ -73,6 +73,7 @@ def complete() -> CaseReport:
         spacing_mm=(3.0, 1.0, 1.0),
         orientation="verified",
         mask_ml=412.0,
+        tissue_ml=303.0,
         fill_hu=-1000.0,
         checks=checks,
     )
@@ -203,20 +204,107 @@ def test_what_is_no_report_is_a_value_error(content: bytes) -> None:
 
 def test_the_page_says_first_what_happened_and_why() -> None:
     """The outcome and its reason stand above everything else, for each state."""
-    assert re.search(r"<b>Refused: WorkerTimedOut\.</b> no result within", render(refused(), {}))
-    told = {
+    assert re.search(r"<b>Refused: WorkerTimedOut\.</b> No result within", render(refused(), {}))
+    verdicts = {
         state: re.search(
             r'<div class="outcome.*?<b>(\w+)', render(complete().at(state), {}), re.DOTALL
         )
-        for state in State
+        for state in set(State) - {State.REFUSED}
     }
-    assert {state: found[1] for state, found in told.items() if found} == {
-        State.REFUSED: "Released",  # cannot be: a refused job has a refused result
+    assert {state: found[1] for state, found in verdicts.items() if found} == {
         State.PREPARED: "Prepared",
         State.PUBLISHED: "Released",
         State.DONE: "Released",
         State.SUPERSEDED: "Superseded",
     }
+
+
+def test_the_page_of_a_refusal_says_what_to_do_next() -> None:
+    """Per code, in the box of the verdict, before any table."""
+    page = render(refused(), {})
+    assert page.index("What to do next") < page.index("raise <code>work.job_timeout</code>")
+    assert page.index("raise <code>work.job_timeout</code>") < page.index("<h2>")
+    assert "What to do next" not in render(complete().at(State.DONE), {})
+
+
+def test_pictures_stand_above_the_tables() -> None:
+    """A person looks before reading."""
+    page = render(complete().at(State.DONE), {"1.2": b"\x89PNG"})
+    assert page.index("data:image/png") < page.index("<table>")
+
+
+def partial() -> CaseReport:
+    """Return the report of a case that was released without one of its series."""
+    whole = complete()
+    failed_series = SeriesResult(
+        series="3.4",
+        number=4,
+        description="Brain Bone 5.0",
+        kind="CT AXIAL",
+        fate=Fate.FAILED,
+        code="MissingSlices",
+        reason="slices are missing",
+        slices=20,
+    )
+    bad = [
+        FileResult(
+            file=f"4/{number}.dcm",
+            size=9,
+            sha256="d" * 64,
+            fate=Fate.FAILED,
+            code="MissingSlices",
+            reason="slices are missing",
+            series="3.4",
+        )
+        for number in range(20)
+    ]
+    result = replace(
+        whole.result,
+        series=(*whole.result.series, failed_series),
+        files=(*whole.result.files, *bad),
+    )
+    return replace(whole, state=State.DONE, result=result)
+
+
+def test_a_partial_release_does_not_look_whole() -> None:
+    """Page and one-line summary give files out of files and the number of failed series."""
+    report = partial()
+    assert (report.outcome, report.parts) == (
+        "released in part",
+        "1 of 22 files; 1 series failed",
+    )
+    page = render(report, {})
+    assert "<b>Released in part.</b>" in page
+    assert "1 of 22 files are in the output" in page
+    assert "--on-series-failure withhold" in page
+    assert complete().at(State.DONE).outcome == "released"
+    assert refused().outcome == "refused"
+
+
+def test_the_page_names_series_as_workstations_do() -> None:
+    """By number and description; the UID stands below."""
+    page = render(partial(), {})
+    assert re.search(r">4</td><td>Brain Bone 5\.0<.*?3\.4.*?>CT AXIAL<", page, re.DOTALL)
+
+
+def test_files_are_folded_into_groups_of_one_reason() -> None:
+    """Twenty files that fail for one reason need one sentence, not twenty."""
+    groups = file_groups(partial().result)
+    assert [(len(group.files), group.fate) for group in groups] == [
+        (1, Fate.RELEASED),
+        (1, Fate.WITHHELD),
+        (20, Fate.FAILED),
+    ]
+    page = render(partial(), {})
+    assert page.count("slices are missing") == 2  # row of the series, title of the group
+    assert "20 files failed, series 4 &#34;Brain Bone 5.0&#34; (3.4): slices are missing" in page
+
+
+def test_tissue_is_counted_apart_from_air() -> None:
+    """A mask reaches into the air before the face, which nobody would call removed."""
+    page = render(complete().at(State.DONE), {})
+    assert "303 ml" in page
+    assert "mask with air: 412 ml" in page
 
 
 def test_the_page_says_that_removed_ears_are_not_verified() -> None:

@@ -103,7 +103,7 @@ def _table(runs: Sequence[CaseRun]) -> Table:
         table.add_row(
             escape(printable(report.case)),
             _outcome(run),
-            f"{len(report.result.released_series)} of {len(report.result.series)}",
+            _series(report),
             _files(report),
             "" if _is_skipped(run) else f"{_seconds(report):.1f}",
             escape(printable(_why(run))),
@@ -150,6 +150,12 @@ def _files(report: CaseReport) -> str:
     """Return the number of released files and of all files."""
     released = len(report.outputs) if report.is_published else 0
     return f"{released} of {len(report.result.files) or report.manifest.files}"
+
+
+def _series(report: CaseReport) -> str:
+    """Return the number of released series and of those that were to be released."""
+    released = len(report.result.released_series)
+    return f"{released} of {released + len(report.result.failed_series)}"
 
 
 def _seconds(report: CaseReport) -> float:

@@ -1,1 +1,1 @@
-"""One case from its folder to staged, verified output."""
+"""Deface one case, from its folder to staged and verified output."""

@@ -1,4 +1,7 @@
-"""Replaces the face by air: the fill value and the edited stored words (DESIGN section 9 and section 8, rule 5)."""
+"""Replace the face by air: choose the fill value and edit the stored words.
+
+Padding voxels (PixelPaddingValue, DICOM PS3.3 C.7.5.1.1.2) are never changed or used as fill.
+"""
 
 import numpy as np
 
@@ -15,8 +18,8 @@ _SAMPLES = 2_000_000
 def fill_value_hu(volume: Volume, rule: FillRule) -> float:
     """Choose the fill value in HU, never above -800 HU.
 
-    `air` is the median of the valid voxels between -1100 and -900 HU, else -1000; `p10` the 10th
-    percentile of the valid voxels. Large volumes are sampled evenly.
+    `air` is the median of the valid voxels between -1100 and -900 HU, or -1000 without such voxels.
+    `p10` is the 10th percentile of the valid voxels. Large volumes are sampled evenly.
     """
     if rule.kind is FillKind.FIXED and rule.hu is not None:
         return float(min(rule.hu, HIGHEST_FILL_HU))
@@ -31,17 +34,18 @@ def fill_value_hu(volume: Volume, rule: FillRule) -> float:
 
 
 def fill_stored(loaded: LoadedSeries, mask: FaceMask, fill_hu: float) -> tuple[WordArray, ...]:
-    """Return each instance's words with the face filled; an instance without face keeps the very same array.
+    """Return the words of each instance with the face filled.
 
-    Padding voxels are never changed.
+    An instance without face keeps the identical array.
 
     Raises:
-        InconsistentGeometry: the mask is not one of this volume.
+        InconsistentGeometry: the mask has another shape than the volume.
         UnsupportedObject: the stored integers of an instance cannot hold air.
     """
     if mask.face.shape != loaded.volume.geometry.shape:
         raise InconsistentGeometry(
-            f"a mask of shape {mask.face.shape} does not fit a volume of shape {loaded.volume.geometry.shape}"
+            f"the mask has the shape {mask.face.shape}; the shape of the volume, "
+            f"{loaded.volume.geometry.shape}, is required"
         )
     return tuple(
         _filled(words, mask.face[k], instance.pixels, fill_hu)
@@ -52,7 +56,7 @@ def fill_stored(loaded: LoadedSeries, mask: FaceMask, fill_hu: float) -> tuple[W
 
 
 def fill_stored_value(pixels: PixelFormat, fill_hu: float) -> int:
-    """Return the stored integer of the fill: rounded, within bits_stored, and never one that means padding."""
+    """Return the fill as a stored integer within bits_stored that is not padding."""
     low, high = pixels.stored_range
     value = int(np.clip(np.rint((fill_hu - pixels.intercept) / pixels.slope), low, high))
     if pixels.padding is None or not pixels.padding[0] <= value <= pixels.padding[1]:
@@ -63,17 +67,17 @@ def fill_stored_value(pixels: PixelFormat, fill_hu: float) -> int:
 
 
 def defaced_volume(loaded: LoadedSeries, mask: FaceMask, fill_hu: float) -> Volume:
-    """Return the volume as the written instances will hold it, rounding of each instance's stored integers included."""
+    """Return the volume that the written instances hold, rounding included."""
     hu = loaded.volume.hu.copy()
     changed: BoolArray = mask.face & loaded.volume.valid
-    seen: set[int] = set()
+    done: set[int] = set()
     for k, instance in zip(loaded.slice_of, loaded.series.instances, strict=True):
-        if k not in seen:
+        if k not in done:
             value = fill_stored_value(instance.pixels, fill_hu)
             hu[k][changed[k]] = np.float32(value) * np.float32(instance.pixels.slope) + np.float32(
                 instance.pixels.intercept
             )
-            seen.add(k)
+            done.add(k)
     return Volume(hu=hu, valid=loaded.volume.valid, geometry=loaded.volume.geometry)
 
 
@@ -82,8 +86,10 @@ def _filled(words: WordArray, face: BoolArray, pixels: PixelFormat, fill_hu: flo
     if not where.any():
         return words
     value = fill_stored_value(pixels, fill_hu)
-    if value * pixels.slope + pixels.intercept > HIGHEST_FILL_HU:
+    darkest_hu = value * pixels.slope + pixels.intercept
+    if darkest_hu > HIGHEST_FILL_HU:
         raise UnsupportedObject(
-            f"the stored integers reach no lower than {value * pixels.slope + pixels.intercept:.0f} HU, so they cannot hold air"
+            f"the stored integers reach no lower than {darkest_hu:.0f} HU; at most "
+            f"{HIGHEST_FILL_HU} HU is required, to hold air: export the series with its full range"
         )
     return with_stored_value(words, value, where, pixels)

@@ -1,59 +1,80 @@
-"""From the fates of series and files to the outcome of the case: pure rules (DESIGN section 8, rule 2)."""
+"""Decide the outcome of a case from the fates of its series and files.
 
+The rules are pure. A case is released when at least one series is released and none failed, or when
+failed series may be withheld.
+"""
+
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ctdeface_shared.errors import NothingToRelease, PermanentError, VerificationFailed
 from ctdeface_shared.jobs.options import OnSeriesFailure
 from ctdeface_worker.dicom.reader import CaseFiles
-from ctdeface_worker.dicom.selection import FileFate
+from ctdeface_worker.dicom.selection import FileFate, Selection
+from ctdeface_worker.dicom.series_label import NO_LABEL
 from ctdeface_worker.imaging.domain import Fate, Series
 from ctdeface_worker.pipeline.result import CaseResult, FileResult, SeriesResult
-from ctdeface_worker.pipeline.verify import ProvenInstance
+from ctdeface_worker.pipeline.verify import VerifiedInstance
+
+_MOST_REASONS = 3
+"""Reasons that a refusal spells out; the report lists all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesOutcome:
-    """A series, what became of it, and its proven files when it may be released."""
+    """A volume, its result, and its verified files when it may be released."""
 
     series: Series
     result: SeriesResult
-    written: tuple[ProvenInstance, ...] = ()
+    written: tuple[VerifiedInstance, ...] = ()
 
 
-def conclude(
+def conclude_case(
     case: CaseFiles,
-    others: Iterable[FileFate],
-    attempts: Sequence[SeriesOutcome],
+    selected: Selection,
+    outcomes: Sequence[SeriesOutcome],
     on_series_failure: OnSeriesFailure,
 ) -> CaseResult:
     """Give every file its fate and decide whether the case is released.
 
-    Released = at least one series released and none failed, unless failed series are to be
-    withheld. A damaged file whose series is not known holds back the case in any event: it could be
-    a slice of any series.
+    A damaged file of an unknown series always holds back the case: it could be a slice of any
+    series.
+
+    Args:
+        case: all files.
+        selected: fates of the files outside the volumes, and labels of all series.
+        outcomes: one for each volume.
+        on_series_failure: whether a failed series holds back the others.
+
+    Raises:
+        VerificationFailed: a file of the case has no fate.
     """
-    fates = {fate.file: fate for fate in others}
-    files = {file.file: file for file in (*_of_others(case, fates), *_of_series(case, attempts))}
-    if files.keys() != {file.name for file in case.files}:
-        raise VerificationFailed("not every file of the case has its fate")
-    listed = tuple(files[file.name] for file in case.files)
-    series = tuple(attempt.result for attempt in attempts)
-    refusal = _refusal(series, listed, on_series_failure)
+    fates = {fate.file: fate for fate in selected.others}
+    results = (*_files_outside_volumes(case, fates), *_files_of_volumes(case, outcomes))
+    by_name = {file.file: file for file in results}
+    if by_name.keys() != {file.name for file in case.files}:
+        missing = sorted({file.name for file in case.files} ^ by_name.keys())
+        raise VerificationFailed(
+            f"{missing[0]} has no fate, or is not in the case; each file needs exactly one"
+        )
+    files = tuple(by_name[file.name] for file in case.files)
+    series = (*(outcome.result for outcome in outcomes), *_series_outside_volumes(selected))
+    refusal = _refusal(series, files, on_series_failure)
     if refusal is None:
-        return CaseResult(released=True, series=series, files=listed)
+        return CaseResult(released=True, series=series, files=files)
     code, reason = refusal
     return CaseResult(
         released=False,
         code=code,
         reason=reason,
         series=tuple(one.held_back(code) for one in series),
-        files=tuple(file.held_back(code) for file in listed),
+        files=tuple(file.held_back(code) for file in files),
     )
 
 
-def refuse(case: CaseFiles, error: PermanentError) -> CaseResult:
-    """Refuse a whole case before any series was made out."""
+def refuse_case(case: CaseFiles, error: PermanentError) -> CaseResult:
+    """Refuse a whole case before its series are known."""
     files = tuple(
         FileResult(
             file=file.name,
@@ -68,7 +89,7 @@ def refuse(case: CaseFiles, error: PermanentError) -> CaseResult:
     return CaseResult(released=False, code=error.code, reason=str(error), files=files)
 
 
-def _of_others(case: CaseFiles, fates: Mapping[str, FileFate]) -> Iterator[FileResult]:
+def _files_outside_volumes(case: CaseFiles, fates: Mapping[str, FileFate]) -> Iterator[FileResult]:
     for file in case.files:
         fate = fates.get(file.name)
         if fate is not None:
@@ -83,45 +104,103 @@ def _of_others(case: CaseFiles, fates: Mapping[str, FileFate]) -> Iterator[FileR
             )
 
 
-def _of_series(case: CaseFiles, attempts: Iterable[SeriesOutcome]) -> Iterator[FileResult]:
+def _files_of_volumes(case: CaseFiles, outcomes: Iterable[SeriesOutcome]) -> Iterator[FileResult]:
     sizes = {file.name: file.size for file in case.files}
-    for attempt in attempts:
-        proven = {instance.file: instance for instance in attempt.written}
-        for instance in attempt.series.instances:
-            output = proven.get(instance.file)
+    for outcome in outcomes:
+        written = {instance.file: instance for instance in outcome.written}
+        for instance in outcome.series.instances:
+            output = written.get(instance.file)
             yield FileResult(
                 file=instance.file,
                 size=sizes[instance.file],
                 sha256=instance.sha256,
-                fate=attempt.result.fate,
-                code=attempt.result.code,
-                reason=attempt.result.reason,
-                series=attempt.result.series,
+                fate=outcome.result.fate,
+                code=outcome.result.code,
+                reason=outcome.result.reason,
+                series=outcome.result.series,
                 output_sha256=output.sha256 if output else "",
                 differences=output.differences if output else (),
                 broken_signatures=output.broken_signatures if output else (),
             )
 
 
+def _series_outside_volumes(selected: Selection) -> Iterator[SeriesResult]:
+    """Yield one result for each series and code whose files make no volume."""
+    groups: dict[tuple[str, str], list[FileFate]] = defaultdict(list)
+    for fate in selected.others:
+        if fate.series_instance_uid:
+            groups[fate.series_instance_uid, fate.code].append(fate)
+    for (uid, code), fates in sorted(groups.items()):
+        causes = [fate for fate in fates if not fate.follows] or fates
+        yield SeriesResult(
+            series=uid,
+            fate=causes[0].fate,
+            code=code,
+            reason=_joined(_reasons(causes)),
+            slices=len(fates),
+        ).labeled(selected.labels.get(uid, NO_LABEL))
+
+
+def _reasons(fates: Iterable[FileFate]) -> list[str]:
+    """Return each reason once; the reason of a single failed file names the file."""
+    files: dict[str, list[FileFate]] = defaultdict(list)
+    for fate in fates:
+        files[fate.reason].append(fate)
+    return [
+        _named(alike[0].file, reason)
+        if len(alike) == 1 and alike[0].fate is Fate.FAILED
+        else reason
+        for reason, alike in files.items()
+    ]
+
+
 def _refusal(
-    series: Sequence[SeriesResult], files: Sequence[FileResult], on_series_failure: OnSeriesFailure
+    series: Sequence[SeriesResult],
+    files: Sequence[FileResult],
+    on_series_failure: OnSeriesFailure,
 ) -> tuple[str, str] | None:
-    """Code and reason of what holds the case back, or None; a file that cannot be read is told before what follows from its absence."""
-    failures = [file for file in files if file.fate is Fate.FAILED]
-    quarantine = on_series_failure is OnSeriesFailure.QUARANTINE
-    failed = next(
-        (file for file in failures if not file.series),
-        failures[0] if failures and quarantine else None,
-    )
-    if failed is not None:
-        return (
-            failed.code,
-            failed.reason if failed.file in failed.reason else f"{failed.file}: {failed.reason}",
-        )
-    if any(one.fate is Fate.RELEASED for one in series):
+    """Return code and reason of the refusal, None for a released case.
+
+    An unreadable file comes first, because the errors of the series may follow from it.
+    """
+    unassigned = [file for file in files if file.fate is Fate.FAILED and not file.series]
+    failed = [one for one in series if one.fate is Fate.FAILED]
+    released = [one for one in series if one.fate is Fate.RELEASED]
+    may_withhold = not failed or on_series_failure is OnSeriesFailure.WITHHOLD
+    if released and not unassigned and may_withhold:
         return None
-    if failures:
-        return failures[0].code, failures[0].reason
-    given = [*(one.reason for one in series), *(file.reason for file in files if file.series)]
-    reasons = dict.fromkeys(given or ["the case holds no CT volume"])
-    return NothingToRelease.code, f"no series can be released: {'; '.join(reasons)}"
+    reasons = [_named(file.file, file.reason) for file in unassigned]
+    reasons += [f"{one.title}: {one.reason}" for one in failed]
+    if not reasons:
+        return NothingToRelease.code, _nothing_to_release(series)
+    rest = ""
+    if released and not unassigned:
+        rest = (
+            f". {len(released)} of {len(series)} series passed; to release them, repeat with "
+            "--on-series-failure withhold"
+        )
+    code = unassigned[0].code if unassigned else failed[0].code
+    return code, _joined(reasons) + rest
+
+
+def _named(file: str, reason: str) -> str:
+    return reason if file in reason else f"{file}: {reason}"
+
+
+def _nothing_to_release(series: Iterable[SeriesResult]) -> str:
+    """Return the reason of a case without any series to release."""
+    groups: dict[str, list[SeriesResult]] = defaultdict(list)
+    for one in series:
+        groups[one.reason].append(one)
+    reasons = [
+        f"{alike[0].title if len(alike) == 1 else f'{len(alike)} series'}: {reason}"
+        for reason, alike in groups.items()
+    ]
+    return f"no series can be released: {_joined(reasons or ['the case holds no CT volume'])}"
+
+
+def _joined(reasons: Iterable[str]) -> str:
+    """Join the first reasons and count the others."""
+    listed = list(reasons)
+    more = len(listed) - _MOST_REASONS
+    return "; ".join(listed[:_MOST_REASONS]) + (f"; and {more} more" if more > 0 else "")

@@ -1,6 +1,6 @@
-"""One case from its folder to a staged, proven output: read, select, load, segment, fill, write, prove.
+"""Deface one case: read, select, load, segment, fill, write, verify.
 
-Nothing here is visible to users: the caller publishes the staged folder, or throws it away.
+The output is staged, not visible: the caller publishes or removes it.
 """
 
 from collections.abc import Callable
@@ -20,24 +20,31 @@ from ctdeface_shared.jobs.options import HeaderPolicy
 from ctdeface_shared.storage import atomic
 from ctdeface_worker.dicom import annotation, reader, selection, writer
 from ctdeface_worker.dicom import volume as volumes
+from ctdeface_worker.dicom.series_label import NO_LABEL, SeriesLabel
 from ctdeface_worker.imaging import nifti
-from ctdeface_worker.imaging.domain import FaceMask, Fate, Series, Volume
+from ctdeface_worker.imaging.domain import BoolArray, FaceMask, Fate, Geometry, Series, Volume
+from ctdeface_worker.imaging.hounsfield import SKIN_HU
 from ctdeface_worker.pipeline import fill, withhold
-from ctdeface_worker.pipeline.outcome import SeriesOutcome, conclude, refuse
+from ctdeface_worker.pipeline.outcome import SeriesOutcome, conclude_case, refuse_case
 from ctdeface_worker.pipeline.preview import write_preview
 from ctdeface_worker.pipeline.result import CaseResult, SeriesResult
 from ctdeface_worker.pipeline.stages import Stages
 from ctdeface_worker.pipeline.task import CaseTask
-from ctdeface_worker.pipeline.verify import Places, prove
+from ctdeface_worker.pipeline.verify import CaseFolders, verify_written
 from ctdeface_worker.segmentation.base import Segmenter
 
-_NOT_TO_RELEASE = (FaceNotFound, UnsupportedObject, UnsupportedTransferSyntax, WithheldOnRequest)
-"""What a series is withheld for; anything else means that it failed."""
+_WITHHOLDING_ERRORS = (
+    FaceNotFound,
+    UnsupportedObject,
+    UnsupportedTransferSyntax,
+    WithheldOnRequest,
+)
+"""Errors that withhold a series; any other error makes it fail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Run:
-    """What every series of the case is worked on with."""
+class _CaseRun:
+    """Inputs that all series of the case share."""
 
     task: CaseTask
     segmenter: Segmenter
@@ -46,10 +53,14 @@ class _Run:
 
 
 def deface_case(task: CaseTask, segmenter: Segmenter, notify: Callable[[str], None]) -> CaseResult:
-    """Deface every CT volume of a case into the staged folder and prove it; `notify` hears each stage.
+    """Deface and verify every CT volume of a case.
 
-    A case that cannot be released comes back as a result with its code and reason, not as an
-    exception.
+    A refused case is returned as a result with code and reason, not raised as an error.
+
+    Args:
+        task: the case and the folders to write to.
+        segmenter: makes the face masks.
+        notify: called with the name of each stage that begins.
 
     Raises:
         TransientError: storage or memory failed; another attempt may succeed.
@@ -60,14 +71,17 @@ def deface_case(task: CaseTask, segmenter: Segmenter, notify: Callable[[str], No
             case = reader.read_case(task.source)
         try:
             with stages.stage("select"):
-                chosen = withhold.leave_out(selection.select(case), task.options.withhold)
+                everything = selection.select(case)
+                selected = withhold.withhold_excluded(everything, task.options.withhold)
         except PermanentError as error:
-            return refuse(case, error).with_run(segmenter, stages)
-        run = _Run(
-            task=task, segmenter=segmenter, headers=_headers(task, chosen.series), stages=stages
-        )
-        attempts = [_attempt(series, run) for series in chosen.series]
-        result = conclude(case, chosen.others, attempts, task.options.on_series_failure)
+            return refuse_case(case, error).with_run(segmenter, stages)
+        headers = _headers(task, selected.series)
+        run = _CaseRun(task=task, segmenter=segmenter, headers=headers, stages=stages)
+        outcomes = [
+            _deface_series(series, selected.labels.get(series.series_instance_uid, NO_LABEL), run)
+            for series in selected.series
+        ]
+        result = conclude_case(case, selected, outcomes, task.options.on_series_failure)
         return result.with_run(segmenter, stages)
 
 
@@ -79,58 +93,74 @@ def _headers(task: CaseTask, series: tuple[Series, ...]) -> writer.Headers:
     )
 
 
-def _attempt(series: Series, run: _Run) -> SeriesOutcome:
-    """Deface one series; whatever goes wrong takes its files out of the staged folder again."""
-    facts = SeriesResult(series=series.name, fate=Fate.FAILED, slices=len(series.instances))
+def _deface_series(series: Series, label: SeriesLabel, run: _CaseRun) -> SeriesOutcome:
+    """Deface one series; an error removes its files from the staged folder."""
+    task, options, stages = run.task, run.task.options, run.stages
+    result = SeriesResult(
+        series=series.name, fate=Fate.FAILED, slices=len(series.instances)
+    ).labeled(label)
     try:
-        withhold.check(series, run.task.options.withhold)
-        with run.stages.stage("load"):
+        withhold.raise_if_excluded(series, options.withhold)
+        with stages.stage("load"):
             loaded = volumes.load(series)
-        shape = loaded.volume.geometry.shape
-        facts = replace(
-            facts, slices=shape[0], voxels=prod(shape), spacing_mm=loaded.volume.geometry.spacing_mm
-        )
-        with run.stages.stage("segment"):
-            mask = run.segmenter.segment(
-                loaded.volume, profile=run.task.options.profile, ears=run.task.options.ears
-            )
-        fill_hu = fill.fill_value_hu(loaded.volume, run.task.options.fill)
-        facts = replace(
-            facts, orientation=mask.orientation, mask_ml=_milliliters(mask), fill_hu=fill_hu
-        )
-        with run.stages.stage("write"):
-            written = writer.write_series(
-                loaded, fill.fill_stored(loaded, mask, fill_hu), run.task.staged, run.headers
-            )
-        with run.stages.stage("verify"):
-            places = Places(source=run.task.source, staged=run.task.staged)
-            proof = prove(loaded, mask, written, places, run.task.options)
-        facts = replace(facts, checks=proof.checks)
-        proof.raise_unless_passed()
-        with run.stages.stage("preview"):
-            _pictures(facts, loaded.volume, proof.after, mask, run.task)
+        volume = loaded.volume
+        result = _with_volume(result, volume.geometry)
+        with stages.stage("segment"):
+            mask = run.segmenter.segment(volume, profile=options.profile, ears=options.ears)
+        fill_hu = fill.fill_value_hu(volume, options.fill)
+        result = _with_mask(result, volume, mask, fill_hu)
+        with stages.stage("write"):
+            filled = fill.fill_stored(loaded, mask, fill_hu)
+            written = writer.write_series(loaded, filled, task.staged, run.headers)
+        with stages.stage("verify"):
+            folders = CaseFolders(source=task.source, staged=task.staged)
+            verification = verify_written(loaded, mask, written, folders, options)
+        result = replace(result, checks=verification.checks)
+        verification.raise_unless_passed()
+        with stages.stage("preview"):
+            _write_pictures(result, volume, verification.after, mask, task)
     except PermanentError as error:
         for instance in series.instances:
-            (run.task.staged / instance.file).unlink(missing_ok=True)
-        fate = Fate.WITHHELD if isinstance(error, _NOT_TO_RELEASE) else Fate.FAILED
-        return SeriesOutcome(series=series, result=facts.refused(fate, error))
-    return SeriesOutcome(
-        series=series, result=replace(facts, fate=Fate.RELEASED), written=proof.written
+            (task.staged / instance.file).unlink(missing_ok=True)
+        fate = Fate.WITHHELD if isinstance(error, _WITHHOLDING_ERRORS) else Fate.FAILED
+        return SeriesOutcome(series=series, result=result.refused(fate, error))
+    released = replace(result, fate=Fate.RELEASED)
+    return SeriesOutcome(series=series, result=released, written=verification.written)
+
+
+def _with_volume(result: SeriesResult, geometry: Geometry) -> SeriesResult:
+    return replace(
+        result,
+        slices=geometry.shape[0],
+        voxels=prod(geometry.shape),
+        spacing_mm=geometry.spacing_mm,
     )
 
 
-def _milliliters(mask: FaceMask) -> float:
-    return float(np.count_nonzero(mask.face) * np.prod(mask.geometry.spacing_mm) / 1000)
+def _with_mask(
+    result: SeriesResult, volume: Volume, mask: FaceMask, fill_hu: float
+) -> SeriesResult:
+    tissue = mask.face & volume.valid & (volume.hu > SKIN_HU)
+    return replace(
+        result,
+        orientation=mask.orientation,
+        mask_ml=_milliliters(mask.face, volume.geometry),
+        tissue_ml=_milliliters(tissue, volume.geometry),
+        fill_hu=fill_hu,
+    )
 
 
-def _pictures(
-    facts: SeriesResult, before: Volume, after: Volume, mask: FaceMask, task: CaseTask
+def _milliliters(voxels: BoolArray, geometry: Geometry) -> float:
+    return float(np.count_nonzero(voxels) * np.prod(geometry.spacing_mm) / 1000)
+
+
+def _write_pictures(
+    result: SeriesResult, before: Volume, after: Volume, mask: FaceMask, task: CaseTask
 ) -> None:
-    """Write the *after* preview and the NIfTI files that were asked for into the work folder."""
-    name = facts.series
-    write_preview(
-        after, task.work / "preview" / f"{name}.png", title=f"Job {task.job_id} · {facts.in_short}"
-    )
+    """Write the preview of the output and the requested NIfTI files to the work folder."""
+    name = result.series
+    title = f"Job {task.job_id} · {result.figures}"
+    write_preview(after, task.work / "preview" / f"{name}.png", title=title)
     if task.write_nifti:
         nifti.write_nifti(after, task.work / "nifti" / f"{name}_defaced.nii.gz")
     if task.keep_work:

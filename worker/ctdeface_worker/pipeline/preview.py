@@ -1,4 +1,4 @@
-"""The *after* preview: a picture of the defaced volume, so that a person can see what leaves. It never shows the input."""
+"""Draw the preview of a defaced volume; it never shows the input."""
 
 from collections.abc import Iterator
 from io import BytesIO
@@ -16,13 +16,13 @@ from ctdeface_worker.imaging.hounsfield import OUTSIDE_HU, SKIN_HU, SOFT_TISSUE_
 
 VIEWS_DEGREES = (0.0, 45.0, 90.0)
 HISTOGRAM_HU = (-1200, 2000, 20)
-"""Lowest, highest and width of the bins."""
+"""Lowest and highest HU and the width of the bins."""
 SIZE = (1200, 900)
 _INK, _PAPER, _BARS = (28, 35, 48), (255, 255, 255), (74, 111, 165)
 _ACROSS, _MARGIN, _CAPTION = 6, 16, 18
 
 Tile = tuple[str, Image.Image, tuple[int, int, int, int]]
-"""Caption, picture and the box (left, top, right, bottom) that it is fitted into."""
+"""Caption, picture and its box (left, top, right, bottom)."""
 
 
 def write_preview(after: Volume, path: Path, *, title: str = "Defaced volume") -> None:
@@ -62,7 +62,7 @@ def write_picture(brightness: NDArray[np.uint8], path: Path) -> None:
 
 
 def _tiles(canonical: Canonical, hu: HuArray) -> Iterator[Tile]:
-    """Yield everything that the sheet shows: one row of renders, then slices beside a sagittal cut and the histogram."""
+    """Yield the tiles of the sheet: renders, axial slices, sagittal slice, histogram."""
     for number, yaw in enumerate(VIEWS_DEGREES):
         shaded = (255 * surface(canonical, yaw)[::-1]).astype(np.uint8)
         yield (
@@ -83,7 +83,11 @@ def _tiles(canonical: Canonical, hu: HuArray) -> Iterator[Tile]:
 
 
 def surface(canonical: Canonical, yaw_degrees: float) -> FloatArray:
-    """Shade the air-skin surface seen from the front turned by a yaw: brightness 0 to 1, index (z, across)."""
+    """Render the air-skin surface, seen from the front and turned by a yaw.
+
+    Returns:
+        Brightness from 0 to 1, index (z, across).
+    """
     hu = canonical.hu
     if yaw_degrees % 90:
         hu = ndimage.rotate(
@@ -105,7 +109,10 @@ def surface(canonical: Canonical, yaw_degrees: float) -> FloatArray:
 
 
 def _first_crossing(hu: HuArray) -> tuple[BoolArray, FloatArray]:
-    """Return per ray from the front whether it meets skin, and where, in parts of a voxel."""
+    """Return for each ray from the front whether and at which depth it meets skin.
+
+    The depth is in voxels, interpolated linearly.
+    """
     solid = hu > SKIN_HU
     hit = np.asarray(solid.any(axis=1), dtype=bool)
     at = solid.argmax(axis=1)[:, None, :]
@@ -118,7 +125,7 @@ def _first_crossing(hu: HuArray) -> tuple[BoolArray, FloatArray]:
 
 
 def _cell(row: int, column: int, wide: int) -> tuple[int, int, int, int]:
-    """Box of a tile on the grid of the sheet; the first row is higher."""
+    """Return the box of a tile; the first row is higher."""
     tops = (44, 384, 636, SIZE[1])
     width = (SIZE[0] - _MARGIN) // _ACROSS
     left = _MARGIN + column * width
@@ -131,7 +138,7 @@ def _windowed(hu: HuArray) -> Image.Image:
 
 
 def _histogram(hu: HuArray) -> Image.Image:
-    """Draw the logarithmic histogram, with a mark at every 500 HU."""
+    """Draw the logarithmic histogram with a mark at every 500 HU."""
     low, high, width = HISTOGRAM_HU
     counts, _ = np.histogram(
         hu[:: max(hu.size // 500_000, 1)], bins=np.arange(low, high + 1, width)
@@ -155,7 +162,7 @@ def _histogram(hu: HuArray) -> Image.Image:
 
 
 def _body(canonical: Canonical) -> Canonical:
-    """Crop to what is denser than skin, with a margin."""
+    """Crop to voxels denser than air, with a margin."""
     body = canonical.hu > SKIN_HU
     if not body.any():
         return canonical
@@ -173,6 +180,6 @@ def _body(canonical: Canonical) -> Canonical:
 
 
 def _middle(canonical: Canonical) -> int:
-    """Column through the middle of what is denser than skin."""
+    """Return the column in the middle of the voxels denser than air."""
     columns = np.flatnonzero((canonical.hu > SKIN_HU).any(axis=(0, 1)))
     return int(columns[[0, -1]].mean()) if columns.size else canonical.hu.shape[2] // 2

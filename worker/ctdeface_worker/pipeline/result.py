@@ -1,16 +1,17 @@
-"""What became of a case: plain values that the pipeline returns and reports are made from."""
+"""Results of a case: plain values that the pipeline returns and reports are made from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
 from ctdeface_shared.errors import PermanentError
+from ctdeface_worker.dicom.series_label import SeriesLabel
 from ctdeface_worker.imaging.domain import ExpectedDifference, Fate
 from ctdeface_worker.pipeline.stages import StageRun, Stages
 from ctdeface_worker.segmentation.base import Segmenter
 from ctdeface_worker.verification.check import Check
 
-_WITH_ITS_CASE = "could be released, but its case was refused"
+_HELD_BACK = "passed its checks; withheld because the case was refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,7 @@ class FileResult:
         reason: the same for a person.
         series: name of the series it belongs to, empty where none.
         output_sha256: of the released file, else empty.
-        differences: what differs from the input on purpose.
+        differences: intended differences from the input.
         broken_signatures: digital signatures in it that no longer verify.
     """
 
@@ -42,41 +43,46 @@ class FileResult:
     broken_signatures: tuple[str, ...] = ()
 
     def held_back(self, code: str) -> Self:
-        """Return the same file when its case is refused: what could have been released is withheld with it."""
-        return (
-            self
-            if self.fate is not Fate.RELEASED
-            else replace(
-                self,
-                fate=Fate.WITHHELD,
-                code=code,
-                reason=_WITH_ITS_CASE,
-                output_sha256="",
-                differences=(),
-                broken_signatures=(),
-            )
+        """Return the file as part of a refused case: withheld instead of released."""
+        if self.fate is not Fate.RELEASED:
+            return self
+        return replace(
+            self,
+            fate=Fate.WITHHELD,
+            code=code,
+            reason=_HELD_BACK,
+            output_sha256="",
+            differences=(),
+            broken_signatures=(),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesResult:
-    """One series with its fate and the proof.
+    """One series with its fate and the checks of the gate.
 
     Attributes:
         series: SeriesInstanceUID, with the part's number where one series holds several stacks.
+        number: SeriesNumber, None when absent.
+        description: SeriesDescription, empty when absent.
+        kind: such as "CT AXIAL", or the SOP class of objects other than CT.
         fate: released, withheld or failed.
         code: why it is not released; empty when released.
         reason: the same for a person.
-        slices: number of slices.
+        slices: number of slices; of files, where they do not make a volume.
         voxels: of the volume, 0 when it was not loaded.
         spacing_mm: (slice, row, column).
-        orientation: "verified", "not verifiable", or "" when it did not come to that.
-        mask_ml: volume of the face mask, 0 when it did not come to that.
-        fill_hu: fill value, None when it did not come to that.
-        checks: what the gate found.
+        orientation: "verified", "not verifiable", or "" when it was not examined.
+        mask_ml: volume of the face mask, air included; 0 when there is none.
+        tissue_ml: volume of the tissue in the mask, without air; 0 when there is none.
+        fill_hu: fill value, None when nothing was filled.
+        checks: all checks of the gate.
     """
 
     series: str
+    number: int | None = None
+    description: str = ""
+    kind: str = ""
     fate: Fate
     code: str = ""
     reason: str = ""
@@ -85,12 +91,27 @@ class SeriesResult:
     spacing_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
     orientation: str = ""
     mask_ml: float = 0.0
+    tissue_ml: float = 0.0
     fill_hu: float | None = None
     checks: tuple[Check, ...] = ()
 
     @property
-    def in_short(self) -> str:
-        """What was removed, in figures; no name."""
+    def title(self) -> str:
+        """Name for a person: number, description and UID, as far as they are known."""
+        number = "" if self.number is None else f" {self.number}"
+        description = f' "{self.description}"' if self.description else ""
+        if not number and not description:
+            return f"series {self.series}"
+        return f"series{number}{description} ({self.series})"
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether only the refusal of its case withholds it."""
+        return self.fate is Fate.WITHHELD and self.reason == _HELD_BACK
+
+    @property
+    def figures(self) -> str:
+        """Figures of the removal in one line, without names."""
         share = next(
             (
                 check.figure
@@ -100,34 +121,37 @@ class SeriesResult:
             None,
         )
         skin = "" if share is None else f", {share:.2%} of the facial skin gone"
-        return f"{self.slices} slices, mask of {self.mask_ml:.0f} ml{skin}"
+        removed = f"{self.tissue_ml:.0f} ml of tissue removed (mask of {self.mask_ml:.0f} ml)"
+        return f"{self.slices} slices, {removed}{skin}"
+
+    def labeled(self, label: SeriesLabel) -> Self:
+        """Return the result with number, description and kind of the series."""
+        return replace(self, number=label.number, description=label.description, kind=label.kind)
 
     def refused(self, fate: Fate, error: PermanentError) -> Self:
-        """Return the same series, not released because of an error."""
+        """Return the result of the same series when an error ended its processing."""
         return replace(self, fate=fate, code=error.code, reason=str(error))
 
     def held_back(self, code: str) -> Self:
-        """Return the same series when its case is refused: what could have been released is withheld with it."""
-        return (
-            self
-            if self.fate is not Fate.RELEASED
-            else replace(self, fate=Fate.WITHHELD, code=code, reason=_WITH_ITS_CASE)
-        )
+        """Return the series as part of a refused case: withheld instead of released."""
+        if self.fate is not Fate.RELEASED:
+            return self
+        return replace(self, fate=Fate.WITHHELD, code=code, reason=_HELD_BACK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseResult:
-    """A case with everything a person may want to know about it.
+    """Outcome of a case with all its series and files.
 
     Attributes:
         released: True when the staged output may be published.
         code: why not; empty when released.
         reason: the same for a person.
-        series: every volume of the case.
+        series: every series of the case; first those that were defaced or tried.
         files: every file of the case.
         seconds: per stage.
         timeline: every run of a stage, in the order of their ends.
-        segmenter: name of what made the masks.
+        segmenter: name of the segmenter that made the masks.
         model_digest: SHA-256 of the model or of the rules.
         model_origin: "built-in" rules, "shipped" with this package, "verified" by a digest given at
             installation, or "unverified".
@@ -149,12 +173,28 @@ class CaseResult:
         """Names of the series that are released."""
         return tuple(one.series for one in self.series if one.fate is Fate.RELEASED)
 
+    @property
+    def failed_series(self) -> tuple[str, ...]:
+        """Names of the series that failed."""
+        return tuple(one.series for one in self.series if one.fate is Fate.FAILED)
+
+    @property
+    def released_files(self) -> int:
+        """Number of released files."""
+        return sum(file.fate is Fate.RELEASED for file in self.files)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the case is released without a series that failed."""
+        return self.released and any(file.fate is Fate.FAILED for file in self.files)
+
     def with_run(self, segmenter: Segmenter, stages: Stages) -> Self:
-        """Add what made the masks and how long each stage took."""
-        made = replace(
+        """Return the result with the segmenter and the times of all stages."""
+        return replace(
             self,
             segmenter=segmenter.name,
             model_digest=segmenter.digest,
             model_origin=segmenter.origin,
+            seconds=dict(stages.seconds),
+            timeline=tuple(stages.runs),
         )
-        return replace(made, seconds=dict(stages.seconds), timeline=tuple(stages.runs))

@@ -1,4 +1,4 @@
-"""Seconds per stage of a case, and a word to whoever watches when a stage begins."""
+"""Time the stages of a case and report when each begins."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ class StageRun:
     Attributes:
         stage: its name.
         begun_at: seconds since the epoch.
-        seconds: how long it took.
+        seconds: duration.
     """
 
     stage: str
@@ -23,17 +23,17 @@ class StageRun:
 
 
 class Stages:
-    """Adds up the seconds of each stage; a stage may come several times, once per series."""
+    """Timer of stages; a stage may run several times, once per series."""
 
     def __init__(self, notify: Callable[[str], None]) -> None:
-        """Begin with no stage; `notify` hears the name of each stage when it starts."""
+        """Call `notify` with the name of each stage that begins."""
         self._notify = notify
         self.seconds: dict[str, float] = defaultdict(float)
         self.runs: list[StageRun] = []
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time the block as a stage."""
+        """Time the block as a run of the stage."""
         self._notify(name)
         begun, begun_at = perf_counter(), time()
         try:

@@ -1,4 +1,4 @@
-"""What the parent asks of the child: one case to deface. Light, because both sides load it."""
+"""Task that the parent process sends to its child; imports stay light for both."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,17 +8,17 @@ from ctdeface_shared.jobs.options import DefaceOptions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseTask:
-    """What to do with one case.
+    """One case to deface.
 
     Attributes:
         source: the case's folder; only read.
         staged: empty folder for the defaced DICOM.
         work: folder for the preview, NIfTI files and intermediates.
-        options: what the user asked for.
-        job_id: stands in the preview, so that a picture can be told from another.
-        uid_key: secret behind new UIDs, for `headers: annotate`.
-        write_nifti: whether defaced NIfTI files are wanted.
-        keep_work: whether the undefaced input and the mask are kept as NIfTI as well.
+        options: options of the job.
+        job_id: printed in the preview, to identify the picture.
+        uid_key: secret key of new UIDs, for `headers: annotate`.
+        write_nifti: whether to write defaced NIfTI files.
+        keep_work: whether to keep the undefaced input and the mask as NIfTI.
     """
 
     source: Path

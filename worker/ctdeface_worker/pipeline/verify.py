@@ -1,4 +1,4 @@
-"""Proves a written series: reads its files back and puts them before the gate."""
+"""Verify a written series: read its files back and run the gate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from ctdeface_worker.verification.check import Check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProvenInstance:
-    """A written file whose content is proven.
+class VerifiedInstance:
+    """A written file with verified content.
 
     Attributes:
         file: posix path relative to the case.
@@ -34,8 +34,8 @@ class ProvenInstance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
-    """What the gate found.
+class Verification:
+    """Checks of the gate on one written series.
 
     Attributes:
         checks: every check, passed or not.
@@ -45,47 +45,53 @@ class Proof:
 
     checks: tuple[Check, ...]
     after: Volume
-    written: tuple[ProvenInstance, ...]
+    written: tuple[VerifiedInstance, ...]
 
     def raise_unless_passed(self) -> None:
         """Refuse the series unless every check passed.
 
         Raises:
-            VerificationFailed: names what failed.
+            VerificationFailed: the message lists the failed checks.
         """
         failed = [check.message or check.name for check in self.checks if not check.passed]
         if failed or not self.checks:
-            raise VerificationFailed(". ".join(failed) or "nothing was checked")
+            raise VerificationFailed(". ".join(failed) or "no check was made; all are required")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
-    """Where the input and the written files of a case lie."""
+class CaseFolders:
+    """Folders of the input and of the written files of a case."""
 
     source: Path
     staged: Path
 
 
-def prove(
+def verify_written(
     loaded: LoadedSeries,
     mask: FaceMask,
     written: Sequence[WrittenInstance],
-    places: Places,
+    folders: CaseFolders,
     options: DefaceOptions,
-) -> Proof:
-    """Read the written files back and let the gate compare them with the input.
+) -> Verification:
+    """Read the written files back and compare them with the input.
+
+    Args:
+        loaded: the input series.
+        mask: voxels that were to be filled.
+        written: the written files with their expected differences.
+        folders: where both are.
+        options: profile and fill rule of the job.
 
     Raises:
-        VerificationFailed: the written files do not even read back as the same series.
+        VerificationFailed: the written files cannot be read back as the same series.
     """
-    after, digests = _read_back(loaded, places.staged, [one.file for one in written])
+    after, digests = _read_back(loaded, folders.staged, [one.file for one in written])
     fill_hu = fill.fill_value_hu(loaded.volume, options.fill)
-    problems = [
-        problem
-        for instance, one in zip(loaded.series.instances, written, strict=True)
-        for problem in instances.compare_files(
-            places.source / instance.file,
-            places.staged / one.file,
+    problems: list[str] = []
+    for instance, one in zip(loaded.series.instances, written, strict=True):
+        found = instances.compare_files(
+            folders.source / instance.file,
+            folders.staged / one.file,
             instances.ExpectedPixels(
                 face=mask.face[one.slice_number],
                 fill_stored=fill.fill_stored_value(instance.pixels, fill_hu),
@@ -93,19 +99,11 @@ def prove(
             ),
             one.differences,
         )
-    ]
-    files = Check(
-        name="files_differ_as_expected_only",
-        passed=not problems,
-        figure=float(len(problems)),
-        bound=0.0,
-        message=f"{len(written)} files hold the expected differences and no others"
-        if not problems
-        else "; ".join(problems[:3]),
-    )
+        is_copy = digests[one.file] == instance.sha256
+        problems += (_of_input(problem) if is_copy else problem for problem in found)
     checks = gate.verify_volume(loaded.volume, after, mask.face, profile=options.profile)
-    proven = tuple(
-        ProvenInstance(
+    verified = tuple(
+        VerifiedInstance(
             file=one.file,
             sha256=digests[one.file],
             differences=one.differences,
@@ -113,26 +111,50 @@ def prove(
         )
         for one in written
     )
-    return Proof(checks=(files, *checks), after=after, written=proven)
+    return Verification(
+        checks=(_files_check(len(written), problems), *checks), after=after, written=verified
+    )
+
+
+def _files_check(count: int, problems: Sequence[str]) -> Check:
+    message = f"{count} files hold the expected differences and no others"
+    if problems:
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        message = "; ".join(problems[:3]) + more
+    return Check(
+        name="files_differ_as_expected_only",
+        passed=not problems,
+        figure=float(len(problems)),
+        bound=0.0,
+        message=message,
+    )
+
+
+def _of_input(problem: str) -> str:
+    """Describe a problem in a file that was copied unchanged as a defect of the input."""
+    return f"the input has a defect that no output may have: {problem}; export the file again"
 
 
 def _read_back(
     loaded: LoadedSeries, staged: Path, names: list[str]
 ) -> tuple[Volume, dict[str, str]]:
-    """Select and load the written files as if they were a case of their own; the same slices must come out in the same order.
+    """Select and load the written files like a case of their own.
 
     Returns:
-        The volume and the SHA-256 of each file; the files' bytes are not kept, which a long series
-        would feel.
+        The volume and the SHA-256 of each file. The bytes are not kept, to save memory.
+
+    Raises:
+        VerificationFailed: the files are not the same series with the same order of slices.
     """
+    expected = [one.file for one in loaded.series.instances]
     try:
         series = selection.select(reader.read_files(staged, names)).series
-        if len(series) == 1 and [one.file for one in series[0].instances] == [
-            one.file for one in loaded.series.instances
-        ]:
-            return volumes.load(series[0]).volume, {
-                instance.file: instance.sha256 for instance in series[0].instances
-            }
+        if [[one.file for one in found.instances] for found in series] == [expected]:
+            digests = {instance.file: instance.sha256 for instance in series[0].instances}
+            return volumes.load(series[0]).volume, digests
     except PermanentError as error:
         raise VerificationFailed(f"the written files cannot be read back: {error}") from error
-    raise VerificationFailed("the written files do not read back as the same series")
+    raise VerificationFailed(
+        f"the written files read back as {len(series)} series or in another order; one series of "
+        f"{len(expected)} slices in the order of the input is required"
+    )

@@ -1,4 +1,4 @@
-"""Series that whoever ordered the job wants to be left out: they are withheld, whatever could have become of them."""
+"""Withhold the series that the options of a job exclude."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -7,41 +7,48 @@ from ctdeface_shared.errors import UnknownSeries, WithheldOnRequest
 from ctdeface_worker.dicom.selection import FileFate, Selection
 from ctdeface_worker.imaging.domain import Fate, Series
 
-_REASON = "was to be left out"
+_REASON = "left out on request (--withhold)"
 
 
-def check(series: Series, withhold: Collection[str]) -> None:
-    """Do nothing for a series that may be worked on.
+def raise_if_excluded(series: Series, withhold: Collection[str]) -> None:
+    """Raise for a series that is to be withheld.
+
+    Args:
+        series: a volume of the case.
+        withhold: SeriesInstanceUIDs, or names of single stacks as in reports.
 
     Raises:
-        WithheldOnRequest: it shall be left out, by its SeriesInstanceUID or, where that holds
-            several stacks, by its name.
+        WithheldOnRequest: the series is excluded.
     """
     if series.series_instance_uid in withhold or series.name in withhold:
         raise WithheldOnRequest(_REASON)
 
 
-def leave_out(chosen: Selection, withhold: Collection[str]) -> Selection:
-    """Withhold the files of such series that have their fate already, so that a damaged one no longer holds back the case.
+def withhold_excluded(selected: Selection, withhold: Collection[str]) -> Selection:
+    """Withhold the files of excluded series that are not volumes.
+
+    A damaged file of such a series then no longer holds back the case.
 
     Raises:
-        UnknownSeries: one of the series is not in the case.
+        UnknownSeries: an excluded series is not in the case.
     """
-    there = {name for series in chosen.series for name in (series.series_instance_uid, series.name)}
-    there |= {fate.series_instance_uid for fate in chosen.others if fate.series_instance_uid}
-    missing = sorted(set(withhold) - there)
+    known = {fate.series_instance_uid for fate in selected.others}
+    for series in selected.series:
+        known |= {series.series_instance_uid, series.name}
+    missing = sorted(uid for uid in withhold if uid not in known)
     if missing:
         raise UnknownSeries(
-            f"the series {missing[0]} that was to be left out is not in the case: nothing is released"
+            f"the series {missing[0]} is to be left out and is not in the case; every series of "
+            "--withhold must be in it: correct the UID"
         )
-    return replace(
-        chosen,
-        others=tuple(
-            _left_out(fate) if fate.series_instance_uid in withhold else fate
-            for fate in chosen.others
-        ),
+    others = tuple(
+        _withheld(fate) if fate.series_instance_uid in withhold else fate
+        for fate in selected.others
     )
+    return replace(selected, others=others)
 
 
-def _left_out(fate: FileFate) -> FileFate:
-    return replace(fate, fate=Fate.WITHHELD, code=WithheldOnRequest.code, reason=_REASON)
+def _withheld(fate: FileFate) -> FileFate:
+    return replace(
+        fate, fate=Fate.WITHHELD, code=WithheldOnRequest.code, reason=_REASON, follows=False
+    )

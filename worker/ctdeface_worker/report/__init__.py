@@ -1,1 +1,1 @@
-"""What a person and a program can read about a case: report.json and report.html."""
+"""Report each job: report.json for programs, report.html and index.html for people."""

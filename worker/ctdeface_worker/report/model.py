@@ -1,4 +1,4 @@
-"""The report of one job: its content, its JSON and the JSON Schema of that."""
+"""Report of one job, with its JSON and its JSON Schema."""
 
 import json
 from dataclasses import asdict, dataclass, field, replace
@@ -15,7 +15,6 @@ from ctdeface_shared.errors import CtDefaceError
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.options import DefaceOptions
 from ctdeface_shared.jobs.states import JobState
-from ctdeface_worker.imaging.domain import Fate
 from ctdeface_worker.pipeline.result import CaseResult
 
 SCHEMA_VERSION = 1
@@ -32,7 +31,7 @@ _LIBRARIES = (
 
 
 class State(StrEnum):
-    """How far a job came; the journal of its publication (DESIGN section 7)."""
+    """Progress of a job, which is also the journal of its publication."""
 
     REFUSED = JobState.REFUSED.value
     PREPARED = JobState.PREPARED.value
@@ -43,25 +42,25 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseReport:
-    """All that is known about one job.
+    """Complete record of one job.
 
     Attributes:
-        job_id: the same drop with the same options has the same.
-        case: its name, relative to the root; may identify a patient.
-        generation: raised by every replay.
-        state: how far the job came.
+        job_id: equal for the same drop with the same options.
+        case: name of the case, relative to the root; may identify a patient.
+        generation: 0, raised by every replay.
+        state: progress of the job.
         created_at: UTC, ISO 8601.
-        manifest: what the case consisted of when the job began.
-        options: what was asked for.
+        manifest: size and digest of the case when the job began.
+        options: options of the job.
         result: every series and file with its fate, the checks and the seconds per stage.
         staged: name of the staging folder, until the job is done.
-        versions: of this program, of Python and of the libraries that touched the pixels.
+        versions: of this program, of Python and of the imaging libraries.
         inputs_digest: SHA-256 over the case's name, and names and contents of all its files; empty
-            when it was broken off before.
-        outputs_digest: the same of the released files; empty when there are none.
-        originals_left: the dropped files are still in the inbox, because the service may not move
-            them.
-        schema_version: of this document.
+            if the job ended before they were read.
+        outputs_digest: the same over the released files; empty when there are none.
+        originals_left: whether the dropped files are still in the inbox, because the service may
+            not move them.
+        schema_version: version of this document.
     """
 
     job_id: str
@@ -86,47 +85,53 @@ class CaseReport:
 
     @property
     def is_published(self) -> bool:
-        """Whether the job's output came to be visible."""
+        """Whether the output of the job is visible."""
         return self.state in {State.PUBLISHED, State.DONE}
 
     @property
     def is_partial(self) -> bool:
-        """Return whether the case was released without its failed series or files."""
-        fates = {one.fate for one in self.result.series} | {one.fate for one in self.result.files}
-        return self.is_published and Fate.FAILED in fates
+        """Whether the case was released without its failed series or files."""
+        return self.is_published and self.result.is_partial
 
     @property
     def parts(self) -> str:
-        """The extent of a partial release, such as `33 of 188 files; 3 series failed`."""
-        failed_series = sum(one.fate is Fate.FAILED for one in self.result.series)
-        files = f"{len(self.outputs)} of {len(self.result.files)} files"
-        return f"{files}; {failed_series} series failed" if failed_series else files
+        """Extent of a partial release, such as `33 of 188 files; 3 series failed`."""
+        failed = len(self.result.failed_series)
+        files = f"{self.result.released_files} of {len(self.result.files)} files"
+        return f"{files}; {failed} series failed" if failed else files
+
+    @property
+    def outcome(self) -> str:
+        """Outcome in words: "released", "released in part", "refused", or the state."""
+        if not self.is_published:
+            return self.state.value
+        return "released in part" if self.is_partial else "released"
 
     def at(self, state: State) -> Self:
-        """Return the same report one state further."""
+        """Return the same report in another state."""
         return replace(self, state=state)
 
     def to_json(self) -> bytes:
-        """Write as indented JSON; bytes in names of files that are no UTF-8 appear as escapes."""
+        """Return indented JSON; bytes of file names that are not UTF-8 appear as escapes."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode(
             "utf-8", "backslashreplace"
         )
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:
-        """Read what `to_json` wrote.
+        """Parse the output of `to_json`.
 
         Raises:
-            ValueError: it is no report of this schema version.
+            ValueError: it is not a report of this schema version.
         """
         return cls.from_plain(json.loads(content))
 
     @classmethod
     def from_plain(cls, content: object) -> Self:
-        """Read what `to_json` wrote, parsed.
+        """Build a report from decoded JSON.
 
         Raises:
-            ValueError: it is no report of this schema version.
+            ValueError: it is not a report of this schema version.
         """
         report: Self = TypeAdapter(cls).validate_python(content)
         if report.schema_version != SCHEMA_VERSION:
@@ -139,7 +144,7 @@ class CaseReport:
 def describe(
     job_id: str, case: str, manifest: Manifest, options: DefaceOptions, result: CaseResult
 ) -> CaseReport:
-    """Make the report of a job that has just been worked on."""
+    """Return the report of a job that has just been processed."""
     released = {file.file: file.output_sha256 for file in result.files if file.output_sha256}
     return CaseReport(
         job_id=job_id,
@@ -158,12 +163,12 @@ def describe(
 
 
 def failed(error: CtDefaceError) -> CaseResult:
-    """Return the result of a case whose processing broke off; none of its files has a fate yet."""
+    """Return the result of a case whose processing an error ended, without fates of files."""
     return CaseResult(released=False, code=error.code, reason=str(error))
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of report.json; the committed copy is tested to be equal."""
+    """Return the JSON Schema of report.json; a test compares the committed copy."""
     schema = TypeAdapter(CaseReport).json_schema(mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
