@@ -102,8 +102,8 @@ def _decompress(data: bytes, pixels: PixelFormat, syntax: str) -> WordArray:
                 encapsulate(frames),
                 raw=True,
                 decoding_plugin=_PLUGINS.get(UID(syntax), "gdcm"),
-                correct_unused_bits=False,  # a picture hidden in them must stay visible
-                **_image_keywords(pixels),
+                # A picture hidden in the unused bits must stay visible to `check_pixels`.
+                **{**_image_keywords(pixels), "correct_unused_bits": False},
             )
     except (RuntimeError, ValueError, NotImplementedError) as error:
         raise UnreadableInstance(
