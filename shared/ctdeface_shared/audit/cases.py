@@ -195,7 +195,7 @@ def _hold_outbox(
         for path in _files(outbox, but=frozenset(outbox / case for case in cases))
     )
     findings.problems.extend(
-        f"{name} lies in the outbox, and no report says where it comes from" for name in strangers
+        f"{name} is in the outbox, and no report says where it comes from" for name in strangers
     )
 
 
@@ -214,7 +214,7 @@ def _hold_case(
     newest = max(told, key=lambda one: one.submitted_at)
     if fitting:
         findings.problems.append(
-            f"{case}: an earlier output lies in the place of the one that replaced it"
+            f"{case}: an earlier output is in the place of the one that replaced it"
         )
     elif newest.outputs != found:
         findings.problems.extend(f"{case}: {what}" for what in _differences(newest.outputs, found))
@@ -222,7 +222,7 @@ def _hold_case(
     # the next one goes on with it
     else:
         findings.problems.append(
-            f"{case} lies in the outbox, and no entry says that it was released"
+            f"{case} is in the outbox, and no entry says that it was released"
         )
 
 

@@ -65,7 +65,7 @@ class Dependencies:
         self._broker: Broker | None = None
         self._free = Gauge(
             "ctdeface_disk_free_bytes",
-            "Free space where a part of the spool lies.",
+            "Free space on the file system of a part of the spool.",
             ["place"],
             registry=registry,
         )

@@ -76,7 +76,7 @@ def _change_output_and_report(spool: Spool) -> None:
 
 
 FILES = ("1.dcm", "sub/2.dcm")
-STRANGE = "lies in the outbox, and no report says where it comes from"
+STRANGE = "is in the outbox, and no report says where it comes from"
 TAMPERINGS: dict[str, tuple[Callable[[Spool], None], list[str]]] = {
     "a file is altered": (_alter, ["a: 1.dcm was altered"]),
     "a file is added": (_add, ["a: extra.dcm was added"]),
@@ -85,17 +85,17 @@ TAMPERINGS: dict[str, tuple[Callable[[Spool], None], list[str]]] = {
     "a case is brought in": (
         _bring_a_case_in,
         [
-            f"smuggled/{name} lies in the outbox, and no report says where it comes from"
+            f"smuggled/{name} is in the outbox, and no report says where it comes from"
             for name in ("1.dcm", "sub/2.dcm")
         ],
     ),
     "an earlier output is put back": (
         _roll_back,
-        ["c: an earlier output lies in the place of the one that replaced it"],
+        ["c: an earlier output is in the place of the one that replaced it"],
     ),
     "an earlier output is put back and the later report removed": (
         _roll_back_with_the_report,
-        ["c: an earlier output lies in the place of the one that replaced it"],
+        ["c: an earlier output is in the place of the one that replaced it"],
     ),
     "a report is changed": (
         _change_a_report,
@@ -112,7 +112,7 @@ TAMPERINGS: dict[str, tuple[Callable[[Spool], None], list[str]]] = {
         _change_output_and_report,
         [
             "a, job one: its report is not the one that was entered",
-            "a lies in the outbox, and no entry says that it was released",
+            "a is in the outbox, and no entry says that it was released",
         ],
     ),
 }
@@ -156,7 +156,7 @@ def test_a_case_whose_publication_was_broken_off_is_found(
             publish(spool, report, staged, rules_with(log, spool), step=kill_after("published"))
     assert verify(capsys) == (
         EXIT_REFUSED,
-        ["d lies in the outbox, and no entry says that it was released"],
+        ["d is in the outbox, and no entry says that it was released"],
     )
     main(["audit", "verify", "--out", "out", "--public-key", "audit.key.pub"])
     assert "note: d, job three has not ended: published" in capsys.readouterr().out
