@@ -1,4 +1,4 @@
-"""The documented command makes a network that learns, stops, goes on, and runs in stock nnU-Net."""
+"""`ctdeface train` makes a network that learns, resumes, and runs in stock nnU-Net."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ ENOUGH = 0.7
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small training in two sittings."""
+    """A small training in two runs."""
     root = tmp_path_factory.mktemp("training") / "work"
     for stop in (["--stop-after", "1"], []):
         done = train(root, *stop)
@@ -49,14 +49,14 @@ def train(root: Path, *more: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def losses(root: Path) -> list[float]:
-    """The training losses that nnU-Net logged, over all sittings."""
+    """Return the training losses that nnU-Net logged, over all runs."""
     logs = sorted(root.glob("results/*/*/fold_0/training_log_*.txt"))
     return [
         float(value) for log in logs for value in re.findall(r"train_loss (\S+)", log.read_text())
     ]
 
 
-def test_the_loss_falls_over_two_sittings(trained: Path) -> None:
+def test_the_loss_falls_over_two_runs(trained: Path) -> None:
     """Each epoch is trained once, and the last loss is far below the first."""
     found = losses(trained)
     assert len(found) == EPOCHS
@@ -65,7 +65,7 @@ def test_the_loss_falls_over_two_sittings(trained: Path) -> None:
 
 
 def test_stock_nnunet_runs_the_model_and_it_has_learned_its_phantoms(trained: Path) -> None:
-    """NnUNetPredictor loads the folder, which names the stock trainer; after 280 batches it is above 0.8 on its phantoms (Dice)."""
+    """Stock nnUNetPredictor loads the folder; a hundred batches reach a Dice above 0.7."""
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
@@ -90,7 +90,7 @@ def test_stock_nnunet_runs_the_model_and_it_has_learned_its_phantoms(trained: Pa
 
 
 def test_the_exported_checkpoint_holds_plain_values_only(trained: Path) -> None:
-    """It loads without executing pickled code, and nothing in it tells of the machine."""
+    """It loads without executing pickled code and does not name the machine."""
     import torch
 
     checkpoint = torch.load(trained / "model/fold_0/checkpoint_final.pth", weights_only=True)
@@ -99,7 +99,7 @@ def test_the_exported_checkpoint_holds_plain_values_only(trained: Path) -> None:
 
 
 def test_safetensors_hold_the_same_weights_once(trained: Path) -> None:
-    """Every tensor of the checkpoint is in the file, under its own name or the one that the metadata says."""
+    """The file has each tensor of the checkpoint, by its name or by that in the metadata."""
     import torch
 
     weights = torch.load(trained / "model/fold_0/checkpoint_final.pth", weights_only=True)[
@@ -121,7 +121,7 @@ def test_safetensors_hold_the_same_weights_once(trained: Path) -> None:
     )
 
 
-def test_the_record_says_what_the_model_was_made_from(trained: Path) -> None:
+def test_the_record_lists_what_the_model_was_made_from(trained: Path) -> None:
     """Recipe, seeds, digests of data and of weights."""
     record = json.loads((trained / "model/training.json").read_text())
     assert record["epochs"] == EPOCHS
@@ -132,20 +132,21 @@ def test_the_record_says_what_the_model_was_made_from(trained: Path) -> None:
 
 
 def test_a_training_begins_with_the_weights_of_another(trained: Path, tmp_path: Path) -> None:
-    """Its first epoch is about as good as the last of those, and the record names them by their digest."""
+    """Its first epoch is about as good as their last, and the record has their digest."""
+    root = tmp_path / "work"
+    for part in ("raw", "preprocessed"):
+        shutil.copytree(trained / part, root / part)
     weights = trained / "model/fold_0/weights.safetensors"
-    done = train(
-        tmp_path / "work", "--begin-with", weights, "--learning-rate", "0.001", "--stop-after", "1"
-    )
+    done = train(root, "--begin-with", weights, "--learning-rate", "0.001", "--stop-after", "1")
     assert done.returncode == 0, done.stdout + done.stderr
-    (first,) = losses(tmp_path / "work")
+    (first,) = losses(root)
     assert first < losses(trained)[0] - 0.3
-    record = json.loads((tmp_path / "work/model/training.json").read_text())
+    record = json.loads((root / "model/training.json").read_text())
     assert record["recipe"]["began_with"] == hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
-def test_a_wider_network_begins_with_the_answers_of_the_narrow_one() -> None:
-    """Alike but for rounding at every depth; and a step of training moves its new channels as well."""
+def test_a_wider_network_begins_with_the_output_of_the_narrow_one() -> None:
+    """Outputs are equal but for rounding, and training changes the new channels as well."""
     import torch
 
     from ctdeface_worker.training.widen import widened
@@ -172,12 +173,12 @@ def test_only_wider_networks_with_the_same_stages_take_weights(features: tuple[i
     from ctdeface_worker.training.widen import widened
 
     known, other = (network_of(tiny_plans(Size(features=each))) for each in ((4, 6, 8), features))
-    with pytest.raises(ValueError, match=r"other layers|is no wider"):
+    with pytest.raises(ValueError, match=r"different layers|is not wider"):
         widened(known.state_dict(), other.state_dict())
 
 
 def test_augmentation_leaves_hu_and_stretches_heads_along_each_axis() -> None:
-    """Tissue of one HU keeps it, but for noise and borders; a cube becomes a box of three different edges."""
+    """Tissue keeps its HU, but for noise and borders; a cube becomes a box."""
     import torch
 
     from ctdeface_worker.training.trainer import FaceTrainer
@@ -199,49 +200,45 @@ def test_augmentation_leaves_hu_and_stretches_heads_along_each_axis() -> None:
     assert max(map(max, edges)) > 26
 
 
-def test_weights_that_fit_no_such_network_are_refused_in_words(tmp_path: Path) -> None:
-    """The shipped network is larger; a file may be missing. Nothing is made before that is known."""
+def test_weights_that_do_not_fit_the_network_are_refused(tmp_path: Path) -> None:
+    """Weights of a larger network, or a missing file, are refused before data are made."""
     larger = train(tmp_path / "work", "--begin-with", SHIPPED_FOLDER / OUR_WEIGHTS)
     missing = train(tmp_path / "work", "--begin-with", tmp_path / "no.safetensors")
     assert (larger.returncode, missing.returncode) == (78, 78)
-    assert "do not fit this network" in larger.stderr
-    assert "no.safetensors cannot be read" in missing.stderr
+    assert "do not fit this network" in " ".join(larger.stderr.split())
+    assert "cannot read the weights" in missing.stderr
     assert not (tmp_path / "work").exists()
 
 
-def test_another_sitting_keeps_to_the_recipe(trained: Path) -> None:
-    """What would make the record untrue is named, and nothing is trained or exported."""
+def test_a_later_run_must_use_the_same_recipe(trained: Path) -> None:
+    """The error names the options that differ, and nothing is trained or exported."""
     before = (trained / "model/training.json").read_bytes()
     weights = trained / "model/fold_0/weights.safetensors"
     refused = train(trained, "--begin-with", weights, "--learning-rate", "0.001")
     assert refused.returncode == 78
-    assert "other began_with, learning_rate" in " ".join(refused.stderr.split())
+    assert "differs in began_with, learning_rate" in " ".join(refused.stderr.split())
     assert (trained / "model/training.json").read_bytes() == before
 
 
-def test_a_finished_training_that_is_made_longer_goes_on_in_sittings(
-    trained: Path, tmp_path: Path
-) -> None:
-    """Each sitting begins where the one before ended, and exports what it reached, also behind a line of the list that was cut off."""
-    root = tmp_path / "work"
-    for part in ("raw", "preprocessed"):
-        shutil.copytree(trained / part, root / part)
+def test_a_finished_training_with_more_epochs_resumes(trained: Path, tmp_path: Path) -> None:
+    """Each run resumes where the last ended and exports, even after a truncated list of cases."""
+    root = shutil.copytree(trained, tmp_path / "work")
     with (root / "raw/Dataset601_Face/cases.jsonl").open("a", encoding="utf-8") as stream:
         stream.write('{"name": "phant')
     reached = []
-    for epochs, stop in (("1", []), ("3", ["--stop-after", "1"]), ("3", [])):
-        done = train(root, "--epochs", epochs, "--iterations", "2", *stop)
+    for stop in (["--stop-after", "1"], []):
+        done = train(root, "--epochs", str(EPOCHS + 2), *stop)
         assert done.returncode == 0, done.stdout + done.stderr
         record = json.loads((root / "model/training.json").read_text())
         reached.append(record["epochs"])
         assert len(record["cases"]) == PHANTOMS
-    assert reached == [1, 2, 3]
-    assert len(losses(root)) == 3
+    assert reached == [EPOCHS + 1, EPOCHS + 2]
+    assert len(losses(root)) == EPOCHS + 2
     assert not list(root.glob("results/*/*/fold_0/*.part"))
 
 
 def test_layers_compute_in_bfloat16_and_weights_stay_float32() -> None:
-    """Whether or not this CPU is fast at it."""
+    """This does not depend on whether the CPU supports bfloat16."""
     import torch
 
     from ctdeface_worker.training.trainer import in_bfloat16
@@ -258,19 +255,19 @@ def test_layers_compute_in_bfloat16_and_weights_stay_float32() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "said"),
+    ("options", "code", "message"),
     [
-        (["--phantoms", "0"], 78, "too little to learn from"),
-        (["--phantoms", "1"], 78, "too little to learn from"),
+        (["--phantoms", "0"], 78, "at least two"),
+        (["--phantoms", "1"], 78, "at least two"),
         (["--volumes", "damaged", "--phantoms", "2"], 78, "damaged.nii.gz cannot be read as NIfTI"),
         (["--device", "cuda"], 78, "no CUDA device"),
-        (["--seed", "0"], 2, "from 1 on"),
+        (["--seed", "0"], 2, "at least 1"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_in_words(
-    tmp_path: Path, options: list[str], code: int, said: str
+def test_impossible_trainings_are_refused(
+    tmp_path: Path, options: list[str], code: int, message: str
 ) -> None:
-    """Not with a traceback, and before hours are spent."""
+    """The command reports the reason without a traceback, before it spends hours."""
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "damaged.nii.gz").write_bytes(b"no image")
     command: list[str | Path] = [CTDEFACE, "train", "work", "--small", *options]
@@ -282,13 +279,13 @@ def test_what_cannot_be_trained_is_refused_in_words(
         cwd=tmp_path,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
     )
-    assert said in " ".join(done.stderr.split())
+    assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert done.returncode == code
 
 
-def test_training_without_data_is_refused_in_words(tmp_path: Path) -> None:
-    """A folder of volumes that is not there is named, with exit code 78."""
+def test_training_without_data_is_refused(tmp_path: Path) -> None:
+    """The error names the missing folder of volumes; the exit code is 78."""
     command: list[str | Path] = [
         CTDEFACE,
         "train",
@@ -298,5 +295,5 @@ def test_training_without_data_is_refused_in_words(tmp_path: Path) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 78
-    assert "no folder of volumes" in done.stderr
+    assert "is not a folder" in " ".join(done.stderr.split())
     assert not (tmp_path / "work").exists()
