@@ -88,7 +88,7 @@ def test_the_measure_of_the_tests_shares_nothing_with_what_it_measures() -> None
     strangers = (
         "ctdeface_worker.segmentation",
         "ctdeface_worker.verification",
-        "tests.support.trial",
+        "tests.support.volume_results",
     )
     assert not [
         file.name

@@ -23,7 +23,7 @@ from ctdeface_shared.broker import open_broker
 from ctdeface_shared.broker.target import BrokerTarget, url_of
 from tests.benchmarks.brokers import rates
 from tests.integration.rabbitmq_node import running_node, server_binary
-from tests.support.service.fleet import LocalService, found_site
+from tests.support.service.local_service import LocalService, configured_service
 from tests.support.service.spools import drop, job_for
 
 QUIET_SECONDS = 1.0
@@ -34,7 +34,9 @@ CTDEFACE = Path(sys.executable).with_name("ctdeface")
 def watching(folder: Path, mode: str) -> Iterator[LocalService]:
     """A real watcher over a fresh spool with the embedded queue; no worker is started."""
     settings = {"mode": mode, "quiet_period": QUIET_SECONDS, "rescan_interval": QUIET_SECONDS}
-    local_service = LocalService(folder=folder, service=found_site(folder, None, watch=settings))
+    local_service = LocalService(
+        folder=folder, service=configured_service(folder, None, watch=settings)
+    )
     local_service.service.prepare()
     command = [str(CTDEFACE), "watch", "--config", str(folder / "ctdeface.toml")]
     with (
@@ -69,7 +71,7 @@ def latencies(folder: Path, mode: str, drops: int) -> list[float]:
 
 def seconds_for(folder: Path, workers: int, cases: int, rounds: int) -> float:
     """Seconds that so many workers take for the cases, each worker having worked before."""
-    local_service = LocalService(folder=folder, service=found_site(folder, None))
+    local_service = LocalService(folder=folder, service=configured_service(folder, None))
     local_service.service.prepare()
     try:
         local_service.start("--processes", str(workers))

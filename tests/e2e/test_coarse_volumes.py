@@ -11,7 +11,7 @@ from pathlib import Path
 from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
 from tests.support.measure.heads import HEADS
 from tests.support.measure.volumes import load, names
-from tests.support.trial import try_volume
+from tests.support.volume_results import deface_volume
 
 EVENLY, SAMPLE = 12, int(os.environ.get("CTDEFACE_TEST_VOLUMES", "6"))
 REFUSED = {"pt_131", "pt_201"}
@@ -27,7 +27,7 @@ def test_a_sample_of_coarse_volumes_is_released_without_facial_skin_and_with_the
     sample = coarse[:: len(coarse) // EVENLY][:EVENLY][every - 1 :: every]
     segmenter = GeometricSegmenter()
     trials = [
-        try_volume(name, load(real_data, name), segmenter, views=("front",)) for name in sample
+        deface_volume(name, load(real_data, name), segmenter, views=("front",)) for name in sample
     ]
     released = [trial for trial in trials if trial.released]
     shares = [trial.removed for trial in released if trial.removed is not None]

@@ -14,7 +14,7 @@ from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
 from ctdeface_worker.verification.cavity import find_cavity
 from ctdeface_worker.verification.gate import verify_volume
 from tests.support.cases import small_head
-from tests.support.trial import defaced
+from tests.support.volume_results import defaced
 
 SWAPPED = [order for order in permutations(range(3)) if order != (0, 1, 2)]
 

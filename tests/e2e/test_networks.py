@@ -31,7 +31,7 @@ from tests.support.networks import (
     write_plans,
 )
 from tests.support.runs import OPTIONS, run_case
-from tests.support.trial import try_volume
+from tests.support.volume_results import deface_volume
 
 
 def model_of(folder: Path) -> Model:
@@ -173,7 +173,7 @@ def test_a_poor_network_by_itself_is_refused_by_the_gate(phantom: Phantom, poor:
     """The gate knows nothing of networks and sees that bone is taken."""
     from ctdeface_worker.segmentation.nnunet.segmenter import NnunetSegmenter
 
-    trial = try_volume("poor", phantom.volume, NnunetSegmenter("nnunet:poor", poor))
+    trial = deface_volume("poor", phantom.volume, NnunetSegmenter("nnunet:poor", poor))
     assert trial.code == "VerificationFailed"
     assert "of the removed tissue is bone" in trial.reason
 
@@ -187,7 +187,7 @@ def test_a_network_that_knows_no_chin_is_refused_by_the_gate(
     upper, levels = phantom.face.copy(), np.flatnonzero(phantom.face.any(axis=(1, 2)))
     upper[: levels[levels.size // 3]] = False
     model = model_of(fitted_model(tmp_path, phantom.volume, upper))
-    trial = try_volume("no chin", phantom.volume, NnunetSegmenter("nnunet:test", model))
+    trial = deface_volume("no chin", phantom.volume, NnunetSegmenter("nnunet:test", model))
     assert trial.code == "VerificationFailed"
     assert "of the facial skin in view is gone" in trial.reason
 
@@ -212,7 +212,7 @@ def test_the_same_network_with_geometry_over_it_is_repaired_and_released(
 
 def test_in_thick_slices_the_skin_between_them_is_gone_as_well() -> None:
     """The shipped network leaves gray bone in slices of 5.4 mm, which rays meet as skin."""
-    trial = try_volume(
+    trial = deface_volume(
         "thick", scene(6072, unseen=True, clinical=True).volume, segmenter_named("network")
     )
     assert (trial.code, trial.reason) == ("", "")

@@ -15,7 +15,7 @@ from tests.support.measure.covers import TISSUE_HU, draped, hung, under_cover
 from tests.support.measure.heads import HEADS
 from tests.support.measure.volumes import load
 from tests.support.measure.wrong_masks import coarser, moved_to, wrong_masks
-from tests.support.trial import defaced
+from tests.support.volume_results import defaced
 
 ALL = slice(None)
 PARTS = {

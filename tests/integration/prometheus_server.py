@@ -21,7 +21,7 @@ from tests.support.service.scrapes import HOST, free_port, get
 
 SHIPPED = Path(__file__).parents[2] / "deploy/prometheus"
 EVERY = "1s"
-PATIENCE_SECONDS = 60.0  # on a machine that is busy otherwise
+DEADLINE_SECONDS = 60.0  # on a machine that is busy otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class Prometheus:
 
     def until(self, holds: Callable[[set[str]], bool]) -> None:
         """Wait until something holds of the firing alerts."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + DEADLINE_SECONDS
         while not holds(self.firing()):
             assert time.monotonic() < deadline, self.firing()
             time.sleep(0.2)
@@ -121,7 +121,7 @@ def running_prometheus(folder: Path, targets: Mapping[str, Sequence[int]]) -> It
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([binary, *options], stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + DEADLINE_SECONDS
         while not server.is_ready():
             assert time.monotonic() < deadline, (folder / "log").read_text(encoding="utf-8")
             time.sleep(0.1)

@@ -24,7 +24,7 @@ from ctdeface_shared.jobs.options import DefaceOptions
 
 DELAY_SECONDS = 0.4
 LEASE_SECONDS = 1.0
-PATIENCE_SECONDS = 60.0  # on a machine that is busy otherwise
+DEADLINE_SECONDS = 60.0  # on a machine that is busy otherwise
 NOTHING_SECONDS = 0.2
 CONSUMER = """
 import sys
@@ -118,7 +118,7 @@ def job(name: str) -> DefaceJob:
 
 def received(broker: Broker) -> Delivery:
     """The next delivery, which must come."""
-    delivery = broker.receive(PATIENCE_SECONDS)
+    delivery = broker.receive(DEADLINE_SECONDS)
     assert delivery is not None
     return delivery
 
@@ -130,7 +130,7 @@ def case_of(delivery: Delivery) -> str:
 
 def wait_for(holds: Callable[[], bool]) -> None:
     """Wait until something holds that a queue may do a moment later."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + DEADLINE_SECONDS
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -22,7 +22,7 @@ from tests.support.service.scrapes import Series, by_label, free_port, scrape, v
 from tests.support.service.spools import drop, ends
 
 FEW, MANY = 10, int(os.environ.get("CTDEFACE_TEST_CASES", "120"))
-PATIENCE_SECONDS = 120.0 + 2 * MANY  # on a machine that is busy otherwise
+DEADLINE_SECONDS = 120.0 + 2 * MANY  # on a machine that is busy otherwise
 PLANS = (
     "refuse",
     "raise MissingSlices",
@@ -65,7 +65,7 @@ class Service:
                 ServiceSpool.under(self.spool.work / "prepared"), f"case {number:04d}", plan
             )
             prepared.rename(self.spool.inbox / prepared.name)
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + DEADLINE_SECONDS
         while not self._is_over():
             assert time.monotonic() < deadline, ends(self.spool)
             time.sleep(0.3)
@@ -99,7 +99,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
     }
     commands: tuple[list[str | Path], ...] = (
         [COMMAND, "watch"],
-        [sys.executable, "-m", "tests.support.service.telling", "--processes", "2"],
+        [sys.executable, "-m", "tests.support.service.reporting_worker", "--processes", "2"],
     )
     with (tmp_path / "log").open("wb") as log:
         processes = [
@@ -112,10 +112,10 @@ def service(tmp_path: Path) -> Iterator[Service]:
         process.wait(60)
 
 
-@pytest.mark.timeout(PATIENCE_SECONDS * 2)
+@pytest.mark.timeout(DEADLINE_SECONDS * 2)
 def test_there_are_as_many_series_after_many_cases_as_after_ten(service: Service) -> None:
     """The same ones, with other figures; of each kind of end there were some among the first ten."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + DEADLINE_SECONDS
     while not all(service.scraped().values()):
         assert time.monotonic() < deadline
         time.sleep(0.2)

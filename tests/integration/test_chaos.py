@@ -25,7 +25,7 @@ from tests.integration.rabbitmq_node import RabbitNode, running_node
 from tests.support.cases import write_small_cases
 from tests.support.service import chaos
 from tests.support.service.spools import drop, reports
-from tests.support.service.standin import turned
+from tests.support.service.stand_in_pipeline import reversed_bytes
 from tests.support.service.watcher import wait_for
 
 FULL = os.environ.get("CTDEFACE_TEST_CHAOS") == "full"
@@ -104,7 +104,7 @@ def environment(queue: Queue) -> dict[str, str]:
 
 def members(
     spool: ServiceSpool, queue: Queue, worker: Callable[[Path], tuple[str, ...]], workers: int
-) -> list[chaos.Member]:
+) -> list[chaos.ServiceProcess]:
     """One watcher and the workers."""
     root = spool.inbox.parent
     commands = {"watcher": chaos.watcher(root)} | {
@@ -112,7 +112,7 @@ def members(
     }
     surroundings = environment(queue)
     return [
-        chaos.Member(name, command, root.parent / f"{name}.log", surroundings)
+        chaos.ServiceProcess(name, command, root.parent / f"{name}.log", surroundings)
         for name, command in commands.items()
     ]
 
@@ -150,7 +150,7 @@ def assert_nothing_is_left(spool: ServiceSpool, queue: Queue) -> None:
     assert (depth.ready, depth.delayed, depth.dead) == (0, 0, 0)
 
 
-def logs(of: Sequence[chaos.Member]) -> str:
+def logs(of: Sequence[chaos.ServiceProcess]) -> str:
     """The last that each process said, for a failure."""
     return "\n".join(
         f"--- {member.name}\n{member.log.read_text()[-2000:]}"
@@ -174,12 +174,12 @@ def test_every_case_comes_to_exactly_one_end_whatever_is_killed(
         case: chaos.contents(drop(prepared, case, plan, files=3)) for case, plan in plans.items()
     }
     expected = {
-        case: {name: turned(content) for name, content in inputs[case].items()}
+        case: {name: reversed_bytes(content) for name, content in inputs[case].items()}
         for case, plan in plans.items()
         if plan != "refuse"
     }
-    lookout = chaos.Lookout(spool.outbox, lambda case, files: expected.get(case) == files)
-    crowd = members(spool, queue, chaos.stand_in_worker, workers=3)
+    monitor = chaos.OutboxMonitor(spool.outbox, lambda case, files: expected.get(case) == files)
+    processes = members(spool, queue, chaos.stand_in_worker, workers=3)
     plan = chaos.Plan(
         drops=[partial((prepared.inbox / case).rename, spool.inbox / case) for case in plans],
         kills=KILLS,
@@ -189,15 +189,17 @@ def test_every_case_comes_to_exactly_one_end_whatever_is_killed(
     )
     print(f"seed {SEED}, {CASES} cases, at least {KILLS} kills")
     begun = time.monotonic()
-    with lookout:
-        killed = chaos.rage(plan, crowd, queue.restart, partial(is_over, spool, queue, CASES))
+    with monitor:
+        killed = chaos.kill_at_random(
+            plan, processes, queue.restart, partial(is_over, spool, queue, CASES)
+        )
     print(
-        f"{dict(killed)} killed in {time.monotonic() - begun:.0f} s, {lookout.looks} looks at the outbox"
+        f"{dict(killed)} killed in {time.monotonic() - begun:.0f} s, {monitor.looks} looks at the outbox"
     )
 
     assert killed.total() >= KILLS
-    assert lookout.wrong == [], logs(crowd)
-    assert chaos.names(spool.outbox) == expected.keys(), logs(crowd)
+    assert monitor.wrong == [], logs(processes)
+    assert chaos.names(spool.outbox) == expected.keys(), logs(processes)
     assert chaos.names(spool.quarantine) == plans.keys() - expected.keys()
     for case, files in inputs.items():
         assert len(reports(spool, case)) == 1
@@ -222,8 +224,8 @@ def test_the_real_pipeline_gives_the_same_files_whatever_is_killed(
         write_small_cases(scans, 1)
     expected = undisturbed(scans, tmp_path / "undisturbed")
     cases = sorted(chaos.names(scans))
-    lookout = chaos.Lookout(spool.outbox, lambda case, files: expected.get(case) == files)
-    crowd = members(spool, queue, chaos.real_worker, workers=2 if FULL else 1)
+    monitor = chaos.OutboxMonitor(spool.outbox, lambda case, files: expected.get(case) == files)
+    processes = members(spool, queue, chaos.real_worker, workers=2 if FULL else 1)
     plan = chaos.Plan(
         drops=[partial((scans / case).rename, spool.inbox / case) for case in cases],
         kills=REAL_KILLS,
@@ -231,12 +233,14 @@ def test_the_real_pipeline_gives_the_same_files_whatever_is_killed(
         settle_seconds=1200,
         chance=random.Random(SEED),
     )
-    with lookout:
-        killed = chaos.rage(plan, crowd, queue.restart, partial(is_over, spool, queue, len(cases)))
-    print(f"seed {SEED}: {dict(killed)} killed, {lookout.looks} looks at the outbox")
+    with monitor:
+        killed = chaos.kill_at_random(
+            plan, processes, queue.restart, partial(is_over, spool, queue, len(cases))
+        )
+    print(f"seed {SEED}: {dict(killed)} killed, {monitor.looks} looks at the outbox")
 
-    assert lookout.wrong == [], logs(crowd)
-    assert chaos.names(spool.outbox) == expected.keys(), logs(crowd)
+    assert monitor.wrong == [], logs(processes)
+    assert chaos.names(spool.outbox) == expected.keys(), logs(processes)
     assert chaos.names(spool.quarantine) == set(cases) - expected.keys()
     assert_nothing_is_left(spool, queue)
 
@@ -250,10 +254,10 @@ def test_a_lookout_that_died_is_no_proof(tmp_path: Path) -> None:
         raise PermissionError
 
     with (
-        pytest.raises(AssertionError, match="the lookout died"),
-        chaos.Lookout(tmp_path, fails) as lookout,
+        pytest.raises(AssertionError, match="the monitor died"),
+        chaos.OutboxMonitor(tmp_path, fails) as monitor,
     ):
-        wait_for(lambda: lookout.looks > 0)
+        wait_for(lambda: monitor.looks > 0)
 
 
 def undisturbed(scans: Path, out: Path) -> Mapping[str, chaos.Contents]:

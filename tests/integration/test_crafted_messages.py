@@ -9,7 +9,7 @@ import pytest
 
 from ctdeface_shared.jobs.messages import encode_job
 from tests.integration.test_brokers import put_raw
-from tests.support.service.fleet import LocalService, found_site
+from tests.support.service.local_service import LocalService, configured_service
 from tests.support.service.spools import Ends, drop, ends, job_for, reports
 
 
@@ -18,7 +18,9 @@ def local_service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lo
     """Workers that are yet to be started, on a fresh queue of each kind; a stranger's case lies beside their folder."""
     drop_outside(tmp_path)
     url = None if request.param == "sqlite" else request.getfixturevalue("clean_rabbitmq").url
-    made = LocalService(folder=tmp_path / "service", service=found_site(tmp_path / "service", url))
+    made = LocalService(
+        folder=tmp_path / "service", service=configured_service(tmp_path / "service", url)
+    )
     made.service.prepare()
     yield made
     made.stop()

@@ -112,7 +112,10 @@ def test_a_task_that_needs_too_much_memory_is_ended(child: WarmChild[str, int]) 
     """The limit is seen while the task runs, and the next task works."""
     with pytest.raises(OutOfMemory, match="memory_limit_gb"):
         child.run(
-            "greedy", on_stage=lambda _: None, timeout_seconds=MINUTE, memory_limit_bytes=400_000_000
+            "greedy",
+            on_stage=lambda _: None,
+            timeout_seconds=MINUTE,
+            memory_limit_bytes=400_000_000,
         )
     assert (
         child.run(
@@ -133,7 +136,10 @@ def test_a_child_knows_how_often_it_was_started_again_and_what_memory_it_held(
             ask(child, "die")
     with pytest.raises(OutOfMemory):
         child.run(
-            "greedy", on_stage=lambda _: None, timeout_seconds=MINUTE, memory_limit_bytes=400_000_000
+            "greedy",
+            on_stage=lambda _: None,
+            timeout_seconds=MINUTE,
+            memory_limit_bytes=400_000_000,
         )
     assert child.restarts == 2
     assert child.peak_bytes > 400_000_000

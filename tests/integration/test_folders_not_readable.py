@@ -14,14 +14,14 @@ from ctdeface_shared.commands.main import main
 from ctdeface_shared.exit_codes import EXIT_CONFIGURATION, EXIT_OK
 from ctdeface_shared.settings.service import ServiceConfig
 from tests.support.service.audited import make_batch, spool_in
-from tests.support.service.bound import BOUND
 from tests.support.service.chaos import COMMAND, ROOT
-from tests.support.service.fleet import found_site
+from tests.support.service.local_service import configured_service
+from tests.support.service.unprivileged import UNPRIVILEGED
 from tests.support.service.watcher import fill, wait_for
 
 SHUT = ("locked", "ward/half/series", "ward/shut")
 """A folder above cases, a folder in a case, and a case."""
-PATIENCE_SECONDS = 60.0
+DEADLINE_SECONDS = 60.0
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def watching(service: ServiceConfig, config: Path, log: Path) -> Iterator[None]:
     """Run the watcher, bound by the modes of files, for the time of the block."""
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [*BOUND, COMMAND, "watch", "--config", config], cwd=ROOT, stderr=stream
+            [*UNPRIVILEGED, COMMAND, "watch", "--config", config], cwd=ROOT, stderr=stream
         )
     try:
         yield
@@ -43,9 +43,9 @@ def watching(service: ServiceConfig, config: Path, log: Path) -> Iterator[None]:
 
 def bound(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     """Run a command, bound by the modes of files."""
-    command: list[str | Path] = [*BOUND, COMMAND, *arguments]
+    command: list[str | Path] = [*UNPRIVILEGED, COMMAND, *arguments]
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS
     )
 
 
@@ -61,7 +61,7 @@ def test_folders_of_the_inbox_that_cannot_be_read_are_told_and_the_others_are_ta
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`ctdeface status` names each with the reason, above a case, in one or one itself, and counts it as waiting; the log names none."""
-    service = found_site(
+    service = configured_service(
         tmp_path, None, watch={"quiet_period": 0.5, "rescan_interval": 0.5, "case_depth": 2}
     )
     service.prepare()
@@ -84,13 +84,13 @@ def test_folders_of_the_inbox_that_cannot_be_read_are_told_and_the_others_are_ta
             lambda: (
                 published(service) == 1 and sorted(told()) == ["locked", "ward/half", "ward/shut"]
             ),
-            PATIENCE_SECONDS,
+            DEADLINE_SECONDS,
         )
         seen = json.loads(bound("status", "--config", config, "--json").stdout)
         assert (seen["waiting"], seen["is_idle"]) == (len(SHUT) + 1, False)
         for name in SHUT:
             (service.spool.inbox / name).chmod(0o700)
-        wait_for(lambda: published(service) == 4 and told() == [], PATIENCE_SECONDS)
+        wait_for(lambda: published(service) == 4 and told() == [], DEADLINE_SECONDS)
     said = log.read_text(encoding="utf-8")
     assert said.count('"event": "case_unusable"') == 3
     assert not [name for name in SHUT if name in said]

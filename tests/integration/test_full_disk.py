@@ -15,7 +15,7 @@ from ctdeface_shared.errors import BrokerUnavailable, ConfigurationError
 from ctdeface_worker.report.model import State
 from ctdeface_worker.service.consumer import RECEIVE_SECONDS
 from tests.integration.small_disk import fill_up, small_disk
-from tests.support.service.fleet import LocalService, found_site
+from tests.support.service.local_service import LocalService, configured_service
 from tests.support.service.spools import Ends, drop, ends, job_for, reports
 
 CTDEFACE = Path(sys.executable).with_name("ctdeface")
@@ -36,7 +36,7 @@ def disks() -> Iterator[ExitStack]:
 
 def fleet_in(folder: Path, stack: ExitStack) -> LocalService:
     """Workers that try again soon and for long."""
-    service = found_site(
+    service = configured_service(
         folder, None, work={"max_attempts": 100}, spool={"state_dir": str(folder / "state")}
     )
     local_service = LocalService(folder=folder, service=service)
@@ -65,7 +65,7 @@ def test_a_job_waits_while_the_disk_is_full_and_is_released_afterwards(
     local_service.start()
     local_service.until(
         lambda: all(
-            local_service.said("job_settled", job.job_id).count("Retry") >= 2 for job in jobs
+            local_service.logged("job_settled", job.job_id).count("Retry") >= 2 for job in jobs
         )
     )
     assert ends(local_service.spool) == Ends(inbox=["case 0", "case 1"], outbox=[], quarantine=[])
@@ -104,14 +104,14 @@ def test_a_full_state_folder_refuses_new_jobs_and_loses_none(
     first, second = job_for(local_service.spool, "a"), job_for(local_service.spool, "b")
     local_service.publish(first)
     local_service.start()
-    local_service.until(lambda: local_service.said("stage_begun", first.job_id) != [])
+    local_service.until(lambda: local_service.logged("stage_begun", first.job_id) != [])
     with closing(open_broker(local_service.service.queue)) as sender:
         filler = fill_up(disk)
         with pytest.raises(BrokerUnavailable, match="full"):
             sender.publish(second)
         local_service.until(
             lambda: (
-                "TooLate" in local_service.said("job_settled", first.job_id)
+                "TooLate" in local_service.logged("job_settled", first.job_id)
                 and local_service.log.count("queue_not_reachable") >= 1
             )
         )
@@ -123,8 +123,8 @@ def test_a_full_state_folder_refuses_new_jobs_and_loses_none(
     local_service.until(local_service.is_idle)
     assert ends(local_service.spool) == Ends(inbox=[], outbox=["a", "b"], quarantine=[])
     assert (
-        local_service.said("attempt_begun", first.job_id),
-        local_service.said("job_settled", first.job_id),
+        local_service.logged("attempt_begun", first.job_id),
+        local_service.logged("job_settled", first.job_id),
     ) == (
         [1],
         ["TooLate", "Ack"],
@@ -142,7 +142,7 @@ def test_a_spool_on_several_file_systems_is_refused_at_the_start(
             ConfigurationError,
             match=rf"spool/{part} .*lie on different file systems|spool/{part} lie on different",
         ):
-            found_site(tmp_path / part, None).prepare()
+            configured_service(tmp_path / part, None).prepare()
     command = [str(CTDEFACE), "work", "--spool", str(tmp_path / "staging" / "spool")]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (ended.returncode, ended.stderr.count("\n")) == (78, 1)
@@ -164,14 +164,14 @@ def test_two_mounts_of_one_file_system_are_refused_at_the_start(
             ConfigurationError,
             match=rf"spool/{part} .*lie on different file systems|spool/{part} lie on different",
         ):
-            found_site(disk / part, None).prepare()
+            configured_service(disk / part, None).prepare()
         assert not list((disk / part).rglob(".*"))
 
 
 def test_a_disk_below_the_limit_keeps_jobs_in_the_queue(tmp_path: Path, disks: ExitStack) -> None:
     """With less than `min_free_gb` free nothing is begun and no attempt is lost; with enough it goes on."""
     disk = disks.enter_context(small_disk(tmp_path / "spool", MEGABYTES))
-    service = found_site(
+    service = configured_service(
         tmp_path,
         None,
         output={"min_free_gb": MEGABYTES / 2000},
@@ -186,10 +186,13 @@ def test_a_disk_below_the_limit_keeps_jobs_in_the_queue(tmp_path: Path, disks: E
     local_service.publish(job)
     local_service.start()
     local_service.until(lambda: "paused_for_disk_space" in local_service.log)
-    assert local_service.said("attempt_begun", job.job_id) == []
+    assert local_service.logged("attempt_begun", job.job_id) == []
     filler.unlink()
     local_service.until(local_service.is_idle)
-    assert (ends(local_service.spool).outbox, local_service.said("attempt_begun", job.job_id)) == (
+    assert (
+        ends(local_service.spool).outbox,
+        local_service.logged("attempt_begun", job.job_id),
+    ) == (
         ["a"],
         [1],
     )

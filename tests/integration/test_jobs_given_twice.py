@@ -25,7 +25,7 @@ from ctdeface_worker.report.model import CaseReport, State, failed
 from ctdeface_worker.service.attempts import JobInProgress
 from ctdeface_worker.service.consumer import Conclusion, WorkerSlot, handle
 from tests.integration.test_brokers import received
-from tests.support.service.fleet import LocalService, found_site
+from tests.support.service.local_service import LocalService, configured_service
 from tests.support.service.slots import make_slot
 from tests.support.service.spools import Ends, drop, ends, job_for, reports
 
@@ -35,7 +35,7 @@ def local_service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lo
     """Workers that are yet to be started and leave dropped files where they are, on a fresh queue of each kind."""
     url = None if request.param == "sqlite" else request.getfixturevalue("clean_rabbitmq").url
     made = LocalService(
-        folder=tmp_path, service=found_site(tmp_path, url, spool={"originals": "keep"})
+        folder=tmp_path, service=configured_service(tmp_path, url, spool={"originals": "keep"})
     )
     made.service.prepare()
     yield made
@@ -60,17 +60,17 @@ def test_a_job_whose_worker_froze_is_given_to_another_and_shown_once(
     job = job_for(local_service.spool, "a")
     first = local_service.start()
     local_service.publish(job)
-    local_service.until(lambda: local_service.said("stage_begun", job.job_id) != [])
+    local_service.until(lambda: local_service.logged("stage_begun", job.job_id) != [])
     freeze(first)
     local_service.start()
-    local_service.until(lambda: "Retry" in local_service.said("job_settled", job.job_id))
+    local_service.until(lambda: "Retry" in local_service.logged("job_settled", job.job_id))
     thaw(first)
-    local_service.until(lambda: "Ack" in local_service.said("job_settled", job.job_id))
-    settled = local_service.said("job_settled", job.job_id)
+    local_service.until(lambda: "Ack" in local_service.logged("job_settled", job.job_id))
+    settled = local_service.logged("job_settled", job.job_id)
     assert (
         settled.count("TooLate"),
         settled[-1],
-        local_service.said("attempt_begun", job.job_id),
+        local_service.logged("attempt_begun", job.job_id),
     ) == (
         1,
         "Ack",
@@ -93,14 +93,14 @@ def test_an_older_job_that_ends_after_a_newer_one_of_another_worker_changes_noth
     )
     first = local_service.start()
     local_service.publish(older)
-    local_service.until(lambda: local_service.said("stage_begun", older.job_id) != [])
+    local_service.until(lambda: local_service.logged("stage_begun", older.job_id) != [])
     freeze(first)
     local_service.publish(newer)
     local_service.start()
-    local_service.until(lambda: "Ack" in local_service.said("job_settled", newer.job_id))
+    local_service.until(lambda: "Ack" in local_service.logged("job_settled", newer.job_id))
     shown = (local_service.spool.outbox / "a").stat().st_ino
     thaw(first)
-    local_service.until(lambda: "Ack" in local_service.said("job_settled", older.job_id))
+    local_service.until(lambda: "Ack" in local_service.logged("job_settled", older.job_id))
     states = {report.job_id: report.state for report in reports(local_service.spool, "a")}
     assert states == {older.job_id: State.SUPERSEDED, newer.job_id: State.DONE}
     assert (local_service.spool.outbox / "a").stat().st_ino == shown

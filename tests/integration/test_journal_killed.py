@@ -10,9 +10,9 @@ from ctdeface_shared.commands.main import main
 from ctdeface_shared.exit_codes import EXIT_OK
 from ctdeface_worker.report.model import State
 from tests.integration.test_publishing import OVER_AN_EARLIER_OUTPUT
-from tests.support.service.fleet import LocalService, found_site
+from tests.support.service.local_service import LocalService, configured_service
 from tests.support.service.spools import Ends, drop, ends, job_for, reports
-from tests.support.service.standin import turned
+from tests.support.service.stand_in_pipeline import reversed_bytes
 
 CASES = [f"case {number}" for number in range(3)]
 """Fewer than there are steps: most die again when their publication is resumed."""
@@ -25,7 +25,7 @@ def local_service(
     """Workers that are yet to be started, on a fresh queue of a kind."""
     url = None if kind == "sqlite" else request.getfixturevalue("clean_rabbitmq").url
     made = LocalService(
-        folder=tmp_path, service=found_site(tmp_path, url, work={"max_attempts": 9})
+        folder=tmp_path, service=configured_service(tmp_path, url, work={"max_attempts": 9})
     )
     made.service.prepare()
     yield made
@@ -46,8 +46,8 @@ def publish_all(local_service: LocalService, cases: list[str], plan: str) -> dic
 def content(name: str, plan: str) -> dict[str, bytes]:
     """What a case is released as."""
     return {
-        "plan.txt": turned(f"{plan}\n{name}\n".encode()),
-        "0.dcm": turned(f"{name} 0".encode() * 100),
+        "plan.txt": reversed_bytes(f"{plan}\n{name}\n".encode()),
+        "0.dcm": reversed_bytes(f"{name} 0".encode() * 100),
     }
 
 

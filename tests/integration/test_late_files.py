@@ -13,7 +13,7 @@ from ctdeface_worker.report.model import CaseReport, State
 from ctdeface_worker.service.consumer import WorkerSlot, handle
 from tests.support.service.slots import SlotOptions, make_slot
 from tests.support.service.spools import drop, reports
-from tests.support.service.standin import turned
+from tests.support.service.stand_in_pipeline import reversed_bytes
 from tests.support.service.watcher import RunningWatcher, wait_for
 
 
@@ -68,7 +68,7 @@ def test_a_late_slice_leads_to_a_second_job_over_the_whole_case(
         drop_late(watcher, "a")
         work(worker)
     assert set(released(watcher, "a")) == {"0.dcm", "plan.txt", "late.dcm"}
-    assert released(watcher, "a")["plan.txt"] == turned(plan)
+    assert released(watcher, "a")["plan.txt"] == reversed_bytes(plan)
     first, second = sorted(reports(watcher.spool, "a"), key=lambda report: report.created_at)
     assert (first.manifest.files, second.manifest.files, second.state) == (2, 3, State.DONE)
     if originals is Originals.ARCHIVE:
@@ -125,7 +125,8 @@ def test_a_second_patient_under_the_same_folder_and_file_names_is_a_job_of_its_o
         hidden = drop(watcher.spool, ".a")
         hidden.rename(watcher.spool.inbox / "a")
         other = {
-            path.name: turned(path.read_bytes()) for path in (watcher.spool.inbox / "a").iterdir()
+            path.name: reversed_bytes(path.read_bytes())
+            for path in (watcher.spool.inbox / "a").iterdir()
         }
         work(worker)
     assert released(watcher, "a") == other

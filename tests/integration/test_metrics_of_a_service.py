@@ -103,7 +103,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     worker: list[str | Path] = [
         sys.executable,
         "-m",
-        "tests.support.service.crew",
+        "tests.support.service.stand_in_worker",
         "--config",
         file,
         "--processes",

@@ -11,8 +11,8 @@ from ctdeface_shared.settings.service import find_service
 from ctdeface_worker.service.consumer import serve
 from ctdeface_worker.service.events import JobEvent, Progress
 from ctdeface_worker.service.process import worker_slot
-from tests.support.service.crew import pipeline
 from tests.support.service.spools import Ends, drop, ends, job_for
+from tests.support.service.stand_in_worker import pipeline
 
 
 def test_jobs_end_as_they_do_when_every_count_of_them_fails(

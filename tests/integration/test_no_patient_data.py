@@ -10,14 +10,14 @@ from stat import S_IMODE
 import pytest
 
 from tests.integration.rabbitmq_node import RabbitNode, running_node
-from tests.support.service.marked_run import (
+from tests.support.service.identifying_runs import (
     PLANS,
-    Ran,
+    ServiceRun,
     run_batch,
     run_failing_stand_in,
     run_real_pipeline,
 )
-from tests.support.service.marks import (
+from tests.support.service.identifying_text import (
     CASES,
     EVERYTHING,
     FOLDER,
@@ -34,7 +34,7 @@ PAGE = (Path(__file__).parents[2] / "docs/trust/where-names-are.md").read_text(e
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def real(tmp_path_factory: pytest.TempPathFactory) -> ServiceRun:
     """The service with the real pipeline, when it has ended."""
     return run_real_pipeline(tmp_path_factory.mktemp("real"))
 
@@ -47,12 +47,12 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitNode]:
 
 
 @pytest.fixture(scope="module")
-def failing(tmp_path_factory: pytest.TempPathFactory, node: RabbitNode) -> Ran:
+def failing(tmp_path_factory: pytest.TempPathFactory, node: RabbitNode) -> ServiceRun:
     """The service with the stand-in, when it has ended."""
     return run_failing_stand_in(tmp_path_factory.mktemp("failing"), node.url)
 
 
-def codes(ran: Ran) -> Mapping[str, str]:
+def codes(ran: ServiceRun) -> Mapping[str, str]:
     """Return what the reports say about each case."""
     there = ends(ran.service.spool)
     return {
@@ -62,7 +62,7 @@ def codes(ran: Ran) -> Mapping[str, str]:
     }
 
 
-def logs(ran: Ran) -> Iterator[tuple[str, bytes]]:
+def logs(ran: ServiceRun) -> Iterator[tuple[str, bytes]]:
     """Yield every log of a run."""
     yield from contents([ran.log])
     if (ran.service.state_dir / "logs").exists():
@@ -76,7 +76,7 @@ def logs_of_server(node: RabbitNode) -> Sequence[bytes]:
     ]
 
 
-def test_the_real_pipeline_met_every_kind_of_case(real: Ran) -> None:
+def test_the_real_pipeline_met_every_kind_of_case(real: ServiceRun) -> None:
     """Each case ends as it should, and released files keep their marks."""
     assert codes(real) == {name: code for name, (code, _) in CASES.items()} | {
         FOLDER: "UnsafeArchive"
@@ -85,7 +85,7 @@ def test_the_real_pipeline_met_every_kind_of_case(real: Ran) -> None:
     assert set(found_in(released)) == set(EVERYTHING)
 
 
-def test_the_stand_in_failed_with_every_error(failing: Ran) -> None:
+def test_the_stand_in_failed_with_every_error(failing: ServiceRun) -> None:
     """Every code of a refusal, a hanging stage, a crash, a kill, bugs, and dead letters occur."""
     wanted = {f"{FOLDER} {plan}": code for plan, code in PLANS.items()}
     assert codes(failing) in (wanted, wanted | {f"{FOLDER} release": "LateFiles"})
@@ -94,7 +94,7 @@ def test_the_stand_in_failed_with_every_error(failing: Ran) -> None:
 @pytest.mark.parametrize("run", ["real", "failing"])
 def test_logs_hold_no_mark(run: str, request: pytest.FixtureRequest) -> None:
     """Neither lines nor tracebacks nor what libraries say; and there are plenty of them."""
-    ran: Ran = request.getfixturevalue(run)
+    ran: ServiceRun = request.getfixturevalue(run)
     written = dict(logs(ran))
     written_text = b"".join(written.values())
     assert (
@@ -120,7 +120,7 @@ def test_the_log_of_the_queue_server_holds_no_mark(node: RabbitNode) -> None:
 @pytest.mark.parametrize("run", ["real", "failing"])
 def test_pages_events_and_audit_log_hold_no_mark(run: str, request: pytest.FixtureRequest) -> None:
     """Metrics, readiness, events, audit chains and attempt logs."""
-    ran: Ran = request.getfixturevalue(run)
+    ran: ServiceRun = request.getfixturevalue(run)
     spool = ran.service.spool
     assert any("ctdeface_worker_jobs_total" in page for page in ran.pages)
     assert found_in("".join(ran.pages).encode()) == []
@@ -143,7 +143,7 @@ def test_state_and_queue_hold_names_of_cases_and_nothing_of_their_headers(
     run: str, request: pytest.FixtureRequest
 ) -> None:
     """`watcher.json`, ledger and queue name cases, and only the owner can read them."""
-    ran: Ran = request.getfixturevalue(run)
+    ran: ServiceRun = request.getfixturevalue(run)
     state = [path for path in ran.service.state_dir.iterdir() if path.is_file()]
     everything = b"".join(path.read_bytes() for path in state)
     assert found_in(everything, NAMES)
@@ -156,14 +156,14 @@ def test_state_and_queue_hold_names_of_cases_and_nothing_of_their_headers(
     assert {S_IMODE(folder.stat().st_mode) for folder in private} == {0o700}
 
 
-def test_reports_hold_names_and_uids_and_nothing_else_of_the_headers(real: Ran) -> None:
+def test_reports_hold_names_and_uids_and_nothing_else_of_the_headers(real: ServiceRun) -> None:
     """Names of cases and files, and UIDs, but no patient."""
     reports = b"".join(content for _, content in contents([real.service.spool.reports]))
     assert set(found_in(reports)) == {*NAMES, *UIDS}
 
 
 def test_the_page_says_where_names_and_numbers_are(
-    real: Ran, failing: Ran, node: RabbitNode
+    real: ServiceRun, failing: ServiceRun, node: RabbitNode
 ) -> None:
     """Its table is what is found, row by row."""
     spool, state = real.service.spool, real.service.state_dir
@@ -199,7 +199,7 @@ def test_the_page_says_where_names_and_numbers_are(
 
 
 def test_the_batch_command_logs_no_mark_and_names_cases_to_its_user(
-    real: Ran, tmp_path: Path
+    real: ServiceRun, tmp_path: Path
 ) -> None:
     """Log lines hold no mark; lines for a person name case and file, but no header."""
     done = run_batch(tmp_path, real.log.parent / "batch")

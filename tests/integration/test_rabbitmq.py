@@ -26,15 +26,15 @@ from ctdeface_shared.errors import BrokerUnavailable, ConfigurationError
 from ctdeface_shared.jobs.messages import CaseEvent, EventKind, EventMessage, decode_job
 from tests.integration.rabbitmq_node import RabbitNode, forget_everything, running_node
 from tests.integration.test_brokers import (
+    DEADLINE_SECONDS,
     DELAY_SECONDS,
-    PATIENCE_SECONDS,
     case_of,
     job,
     received,
     wait_for,
 )
 from tests.support.service.event_subscriber import EventSubscriber
-from tests.support.service.fleet import LocalService, found_site
+from tests.support.service.local_service import LocalService, configured_service
 from tests.support.service.spools import Ends, drop, ends, job_for, reports
 
 ROOT = Path(__file__).parents[2]
@@ -134,7 +134,7 @@ def reaches(broker: RabbitBroker) -> bool:
 
 def received_again(broker: RabbitBroker) -> Delivery:
     """The next delivery, however often the connection must be made anew."""
-    deadline = time.monotonic() + 3 * PATIENCE_SECONDS
+    deadline = time.monotonic() + 3 * DEADLINE_SECONDS
     while time.monotonic() < deadline:
         try:
             if delivery := broker.receive(1.0):
@@ -151,7 +151,7 @@ def test_a_job_longer_than_the_ack_timeout_is_not_lost(strict_target: BrokerTarg
     first = received(worker)
     started = time.monotonic()
     while worker.tend(0.2):
-        assert time.monotonic() - started < ACK_TIMEOUT_SECONDS + PATIENCE_SECONDS
+        assert time.monotonic() - started < ACK_TIMEOUT_SECONDS + DEADLINE_SECONDS
     assert time.monotonic() - started >= ACK_TIMEOUT_SECONDS * 0.9
     assert not worker.settle(first, Ack())
     again = received(worker)
@@ -191,7 +191,7 @@ def test_a_job_that_is_never_settled_ends_as_a_dead_letter_of_the_broker(
 ) -> None:
     """Past the delivery limit the broker itself buries a job, with its own reason."""
     link = Link(target)
-    link.channel(PATIENCE_SECONDS)
+    link.channel(DEADLINE_SECONDS)
     worker = RabbitBroker(target)
     worker.publish(job("a"))
     limit = queue_arguments(JOBS, target)["x-delivery-limit"]
@@ -245,7 +245,7 @@ def test_the_documented_consumer_hears_of_released_cases_only(target: BrokerTarg
 def is_declared(target: BrokerTarget, queue: str) -> bool:
     """Whether a queue is there."""
     link = Link(target)
-    link.connect(PATIENCE_SECONDS)
+    link.connect(DEADLINE_SECONDS)
     try:
         with link.fresh_channel() as channel:
             channel.queue_declare(queue, passive=True)
@@ -316,7 +316,7 @@ def publishes(broker: RabbitBroker, name: str) -> bool:
 def test_another_declaration_is_explained(target: BrokerTarget) -> None:
     """A queue of that name with other arguments stops the start with a sentence that names queue and argument."""
     link = Link(target)
-    link.connect(PATIENCE_SECONDS)
+    link.connect(DEADLINE_SECONDS)
     arguments = queue_arguments(JOBS, target) | {"x-delivery-limit": 5}
     with link.fresh_channel() as channel:
         channel.queue_declare(JOBS, durable=True, arguments=arguments)
@@ -354,7 +354,7 @@ def test_a_wrong_login_is_a_configuration_error(rabbitmq: RabbitNode, url: str) 
     """A password or virtual host that the server does not know stops the start, and the password is not repeated."""
     broker = RabbitBroker(BrokerTarget(url=url.format(port=rabbitmq.port)))
     with pytest.raises(ConfigurationError, match="refuses the login") as met:
-        broker.receive(PATIENCE_SECONDS)
+        broker.receive(DEADLINE_SECONDS)
     assert "wrong" not in str(met.value).replace("wrong:", "")
 
 
@@ -390,7 +390,7 @@ def test_a_worker_busy_for_longer_than_heartbeat_and_ack_timeout_publishes_once(
         "retry_delays": list(strict_target.retry_delays),
     }
     local_service = LocalService(
-        folder=tmp_path, service=found_site(tmp_path, strict.url, broker=broker_settings)
+        folder=tmp_path, service=configured_service(tmp_path, strict.url, broker=broker_settings)
     )
     local_service.service.prepare()
     subscriber = EventSubscriber(replace(strict_target, heartbeat_seconds=60))
@@ -402,15 +402,15 @@ def test_a_worker_busy_for_longer_than_heartbeat_and_ack_timeout_publishes_once(
         local_service.start()
         local_service.until(
             lambda: (
-                "Ack" in local_service.said("job_settled", wanted.job_id)
+                "Ack" in local_service.logged("job_settled", wanted.job_id)
                 and local_service.is_idle()
             )
         )
-        settled = local_service.said("job_settled", wanted.job_id)
+        settled = local_service.logged("job_settled", wanted.job_id)
         assert (
             settled.count("TooLate"),
             settled.count("Ack"),
-            local_service.said("attempt_begun", wanted.job_id),
+            local_service.logged("attempt_begun", wanted.job_id),
         ) == (1, 1, [1])
         assert ends(local_service.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
         assert (
@@ -419,7 +419,7 @@ def test_a_worker_busy_for_longer_than_heartbeat_and_ack_timeout_publishes_once(
             == 1
         )
         assert not (local_service.spool.archive / "outputs").exists()
-        event = subscriber.next_event(PATIENCE_SECONDS)
+        event = subscriber.next_event(DEADLINE_SECONDS)
         assert event is not None
         assert (event.kind, event.job_id) == (EventKind.RELEASED, wanted.job_id)
     finally:

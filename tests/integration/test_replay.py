@@ -33,7 +33,7 @@ from ctdeface_worker.service.consumer import handle
 from tests.integration.test_worker_service import is_empty
 from tests.support.service.slots import SlotOptions, make_slot
 from tests.support.service.spools import Ends, drop, ends, job_for, reports
-from tests.support.service.standin import prepare, turned
+from tests.support.service.stand_in_pipeline import prepare, reversed_bytes
 
 BULKY = ReplayOptions(profile=Profile.BULKY)
 STEPS = ("ordered", "put back", "published", "quarantine marked")
@@ -120,7 +120,7 @@ def test_a_refused_case_that_is_replayed_with_another_option_ends_in_the_outbox_
     assert answer_of_the_watcher(service.spool, "a") is IntakeResult.KNOWN
     service.work()
     assert ends(service.spool) == Ends(inbox=[], outbox=["a"], quarantine=["a"])
-    assert (service.spool.outbox / "a" / "0.dcm").read_bytes() == turned(content)
+    assert (service.spool.outbox / "a" / "0.dcm").read_bytes() == reversed_bytes(content)
     assert (
         service.spool.archive / "originals" / "a" / order.job.job_id / "0.dcm"
     ).read_bytes() == content

@@ -12,7 +12,7 @@ from ctdeface_shared.commands.main import main
 from ctdeface_shared.status.spool_status import SpoolScanner
 from ctdeface_shared.status.watcher_state import WATCHER_STATE, read_watcher_state
 from ctdeface_worker.report.model import State
-from tests.support.service.fleet import ROOT, LocalService, found_site
+from tests.support.service.local_service import ROOT, LocalService, configured_service
 from tests.support.service.spools import Ends, drop, ends, reports
 
 QUIET_SECONDS = 0.3
@@ -22,7 +22,7 @@ QUIET_SECONDS = 0.3
 def service(tmp_path: Path) -> Iterator[LocalService]:
     """A watcher, and a worker with a stand-in for the pipeline, over the embedded queue."""
     watch = {"quiet_period": QUIET_SECONDS, "rescan_interval": QUIET_SECONDS}
-    service_config = found_site(
+    service_config = configured_service(
         tmp_path, None, watch=watch, metrics={"watch_port": 0, "work_port": 0}
     )
     service_config.prepare()

@@ -23,7 +23,7 @@ from ctdeface_shared.storage.spool import ServiceSpool
 from tests.integration.rabbitmq_node import running_node
 from tests.integration.test_chaos import prepare_server
 from tests.support.cases import remove_a_slice, write_small_case
-from tests.support.service.chaos import COMMAND, Member, leftovers
+from tests.support.service.chaos import COMMAND, ServiceProcess, leftovers
 from tests.support.service.processes import KIB_PER_MB, Line, at_rest, line_through, series_of
 from tests.support.service.scrapes import free_port
 from tests.support.service.soak import Service, copies, processes, settings, soak
@@ -186,7 +186,9 @@ def of_up(name: str, folder: Path, cases: Mapping[str, Path]) -> Service:
         "--threads",
         "1",
     )
-    member = Member("up", command, folder / "up.log", {**settings(None, KEEP_SECONDS), **own})
+    member = ServiceProcess(
+        "up", command, folder / "up.log", {**settings(None, KEEP_SECONDS), **own}
+    )
     ports = {"watcher": watch_port, "worker 1": first, "worker 2": second}
     return Service(
         name=name,
@@ -198,7 +200,7 @@ def of_up(name: str, folder: Path, cases: Mapping[str, Path]) -> Service:
     )
 
 
-def _kill(member: Member) -> None:
+def _kill(member: ServiceProcess) -> None:
     if member.process is not None:
         member.process.kill()
         member.process.wait()

@@ -18,7 +18,12 @@ from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.settings.service import find_service
 from tests.integration.test_brokers import Opened, job, received, target_of
 from tests.support.service.collector import Collector, Received, collecting
-from tests.support.service.fleet import DELAY_SECONDS, ROOT, LocalService, found_site
+from tests.support.service.local_service import (
+    DELAY_SECONDS,
+    ROOT,
+    LocalService,
+    configured_service,
+)
 from tests.support.service.spools import Ends, drop, ends, job_for
 
 CTDEFACE = Path(sys.executable).with_name("ctdeface")
@@ -49,7 +54,7 @@ def local_service(tmp_path: Path, url: str | None, collector: Collector) -> Iter
         "watch": {"quiet_period": 0.3, "rescan_interval": 0.5},
         "work": {"job_timeout": 20, "max_attempts": 2, "grace_period": 20},
     }
-    service = found_site(tmp_path, url, **tables)
+    service = configured_service(tmp_path, url, **tables)
     service.prepare()
     made = LocalService(folder=tmp_path, service=service)
     yield made
@@ -187,7 +192,9 @@ def test_a_collector_that_is_not_there_costs_nothing_but_its_spans(tmp_path: Pat
         "metrics": {"watch_port": 0, "work_port": 0},
         "traces": {"endpoint": "http://127.0.0.1:9/v1/traces"},
     }
-    local_service = LocalService(folder=tmp_path, service=found_site(tmp_path, None, **tables))
+    local_service = LocalService(
+        folder=tmp_path, service=configured_service(tmp_path, None, **tables)
+    )
     local_service.service.prepare()
     drop(local_service.spool, "a")
     broker = open_broker(local_service.service.queue)

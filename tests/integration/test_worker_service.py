@@ -22,7 +22,7 @@ from ctdeface_worker.report.model import CaseReport, State
 from ctdeface_worker.service.consumer import WorkerSlot, handle, serve
 from tests.support.service.slots import RULE, SlotOptions, make_slot, with_before_done
 from tests.support.service.spools import Ends, drop, ends, job_for, reports
-from tests.support.service.standin import turned
+from tests.support.service.stand_in_pipeline import reversed_bytes
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_released_case_lies_in_the_outbox_its_originals_in_the_archive_and_an_
     publish(slot, job)
     work_until(slot, lambda: bool(queue_of(slot).queue.announced))
     assert ends(slot.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
-    assert (slot.spool.outbox / "a" / "0.dcm").read_bytes() == turned(content)
+    assert (slot.spool.outbox / "a" / "0.dcm").read_bytes() == reversed_bytes(content)
     assert (slot.spool.archive / "originals" / "a" / job.job_id / "0.dcm").read_bytes() == content
     (event,) = queue_of(slot).queue.announced
     assert (event.kind, event.job_id) == (EventKind.RELEASED, job.job_id)

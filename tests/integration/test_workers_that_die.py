@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_brokers import put_raw
-from tests.support.service.fleet import LocalService, found_site
+from tests.support.service.local_service import LocalService, configured_service
 from tests.support.service.spools import Ends, drop, ends, job_for, reports
 
 BAD = {
@@ -21,7 +21,9 @@ BAD = {
 def local_service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LocalService]:
     """Workers that are yet to be started, on a fresh queue of each kind."""
     url = None if request.param == "sqlite" else request.getfixturevalue("clean_rabbitmq").url
-    made = LocalService(folder=tmp_path, service=found_site(tmp_path, url, work={"job_timeout": 4}))
+    made = LocalService(
+        folder=tmp_path, service=configured_service(tmp_path, url, work={"job_timeout": 4})
+    )
     made.service.prepare()
     yield made
     made.stop()

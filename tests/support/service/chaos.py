@@ -1,9 +1,8 @@
-"""Kills everything at random while cases are dropped, and sees whether each case still comes to exactly one end.
+"""Kill processes of a service at random while cases are dropped.
 
-Watcher, three workers and the queue's server are processes; any of them gets SIGKILL and is started
-again. A thread looks at the outbox all the time. The workers' pipeline is a stand-in
-(`tests.support.service.standin`) unless the real one is asked for; everything else is what users
-run.
+Watcher, three workers and the queue's server are processes; each may get SIGKILL and is started
+again. A thread monitors the outbox: each case must have exactly one outcome and never be partial.
+The pipeline is `tests.support.service.stand_in_pipeline` unless the real one is requested.
 """
 
 import os
@@ -27,35 +26,35 @@ Contents = Mapping[str, bytes]
 
 
 def watcher(spool: Path) -> tuple[str, ...]:
-    """The watcher as users start it."""
+    """Return the command line of a watcher."""
     return (str(COMMAND), "watch", "--spool", str(spool))
 
 
 def real_worker(spool: Path) -> tuple[str, ...]:
-    """A worker as users start it."""
+    """Return the command line of a worker."""
     return (str(COMMAND), "work", "--spool", str(spool), "--processes", "1")
 
 
 def stand_in_worker(spool: Path) -> tuple[str, ...]:
-    """A worker with the stand-in for a pipeline."""
-    return (sys.executable, "-m", "tests.support.service.worker", "--spool", str(spool))
+    """Return the command line of a worker with the stand-in pipeline."""
+    return (sys.executable, "-m", "tests.support.service.stand_in_worker", "--spool", str(spool))
 
 
 BEGINNING_SECONDS = 12.0
-"""So long a process may take, on a busy machine, until it has cleared what a killed one left and listens to signals."""
+"""A process on a busy machine needs this long to clean up after a killed one and handle signals."""
 
 
 @dataclass(slots=True)
-class Member:
-    """A process that is killed and started again.
+class ServiceProcess:
+    """A process that may be killed and started again.
 
     Attributes:
-        name: for the account.
-        command: what runs.
-        log: where it writes.
-        environment: what it sees.
-        process: that runs or ran last.
-        started: when, by the clock that only goes forward.
+        name: in the messages of the test.
+        command: its command line.
+        log: receives its output.
+        environment: its environment variables.
+        process: the current or last one.
+        started: time of its start, by the monotonic clock.
     """
 
     name: str
@@ -66,7 +65,7 @@ class Member:
     started: float = 0.0
 
     def start(self) -> None:
-        """Start it unless it runs."""
+        """Start it unless it is running."""
         if self.process is None or self.process.poll() is not None:
             self.started = time.monotonic()
             with self.log.open("ab") as log:
@@ -81,14 +80,14 @@ class Member:
                 )
 
     def kill(self, *, group: bool) -> None:
-        """Send SIGKILL to it alone or to its children as well, and start it again."""
+        """Send SIGKILL to it, or to its process group, and start it again."""
         if self.process is not None and self.process.poll() is None:
             (os.killpg if group else os.kill)(self.process.pid, signal.SIGKILL)
             self.process.wait()
         self.start()
 
     def end(self) -> int:
-        """Ask it to end and return its exit code."""
+        """Send SIGTERM and return the exit code."""
         if self.process is None:
             return 0
         self.process.terminate()
@@ -96,12 +95,12 @@ class Member:
 
 
 @dataclass(slots=True)
-class Lookout:
-    """Looks at the outbox all the time, and remembers what should never be seen.
+class OutboxMonitor:
+    """Checks the outbox continually, and records every wrong folder.
 
     Attributes:
-        outbox: where to look.
-        is_right: whether a folder of this name may hold these files.
+        outbox: the folder.
+        is_right: returns True if a folder of this name may contain these files.
     """
 
     outbox: Path
@@ -114,20 +113,20 @@ class Lookout:
     _is_done: bool = False
 
     def __enter__(self) -> Self:
-        """Begin to look."""
+        """Start the thread."""
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Look a last time at every case, and stop.
+        """Stop the thread and check every case once more.
 
         Raises:
-            AssertionError: nobody looked any more, because the thread had died.
+            AssertionError: the thread died before.
         """
         self._stop.set()
         self._thread.join()
-        assert self._is_done, "the lookout died before it was stopped"
+        assert self._is_done, "the monitor died before it was stopped"
         self.right.clear()
         self._look_once()
 
@@ -146,7 +145,7 @@ class Lookout:
 
 
 def contents(folder: Path) -> Contents:
-    """Every file below a folder."""
+    """Return every file below a folder."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -156,14 +155,14 @@ def contents(folder: Path) -> Contents:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to happen.
+    """How cases are dropped and processes killed.
 
     Attributes:
         drops: each puts one case into the inbox.
-        kills: how many, at least.
+        kills: the smallest number of kills.
         pause_seconds: shortest and longest pause between two kills.
-        settle_seconds: how long everything may take to come to its end after the last kill.
-        chance: where randomness comes from.
+        settle_seconds: time until every case is complete after the last kill.
+        chance: the source of random numbers.
     """
 
     drops: Sequence[Callable[[], object]]
@@ -173,21 +172,21 @@ class Plan:
     chance: random.Random
 
 
-def rage(
+def kill_at_random(
     plan: Plan,
-    members: Sequence[Member],
+    processes: Sequence[ServiceProcess],
     restart_server: Callable[[], None] | None,
     is_over: Callable[[], bool],
 ) -> Counter[str]:
-    """Drop cases and kill members until both are done, wait until everything has come to its end, and stop all; return the kills.
+    """Drop cases and kill processes, wait for every outcome, and count the kills.
 
     Raises:
-        TimeoutError: something did not come to its end.
+        TimeoutError: a case did not complete, or a process did not end normally.
     """
-    for member in members:
-        member.start()
+    for process in processes:
+        process.start()
     left, killed = list(plan.drops), Counter[str]()
-    targets = [member.name for member in members] + ["server"] * (restart_server is not None)
+    targets = [process.name for process in processes] + ["server"] * (restart_server is not None)
     try:
         while left or killed.total() < plan.kills:
             share = max(round(len(plan.drops) / max(plan.kills, 1)), 1)
@@ -195,7 +194,7 @@ def rage(
                 drop()
             del left[:share]
             time.sleep(plan.chance.uniform(*plan.pause_seconds))
-            # everyone gets his turn, in random order
+            # one of those that were killed least
             name = plan.chance.choice(
                 [
                     target
@@ -206,34 +205,37 @@ def rage(
             if name == "server" and restart_server is not None:
                 restart_server()
             else:
-                next(member for member in members if member.name == name).kill(
+                next(process for process in processes if process.name == name).kill(
                     group=bool(killed.total() % 2)
                 )
             killed[name] += 1
         deadline = time.monotonic() + plan.settle_seconds
         while not is_over():
             if time.monotonic() > deadline:
-                raise TimeoutError("the cases did not come to their end")
-            for member in members:
-                member.start()
+                raise TimeoutError("not every case was completed in time")
+            for process in processes:
+                process.start()
             time.sleep(0.2)
         time.sleep(
-            max(*(member.started + BEGINNING_SECONDS - time.monotonic() for member in members), 0.0)
+            max(
+                *(process.started + BEGINNING_SECONDS - time.monotonic() for process in processes),
+                0.0,
+            )
         )
     finally:
-        codes = {member.name: member.end() for member in members}
+        codes = {process.name: process.end() for process in processes}
     if any(codes.values()):
-        raise TimeoutError(f"not every process ended as asked: {codes}")
+        raise TimeoutError(f"not every process ended with 0: {codes}")
     return killed
 
 
 def names(folder: Path) -> set[str]:
-    """What lies in a folder."""
+    """Return the names of the entries of a folder."""
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def leftovers(spool: ServiceSpool) -> list[Path]:
-    """What should be gone when all is over."""
+    """Return the temporary files and folders that remain."""
     return [
         path for folder in (spool.staging, spool.work, spool.locks) for path in folder.iterdir()
     ]

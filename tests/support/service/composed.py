@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
 CTDEFACE = Path(sys.executable).with_name("ctdeface")
-STAND_IN = (sys.executable, "-m", "tests.support.service.telling")
+STAND_IN = (sys.executable, "-m", "tests.support.service.reporting_worker")
 """Takes the place of `ctdeface work`."""
 
 

@@ -15,7 +15,7 @@ from ctdeface_worker.publishing.outbox import OutputRules
 from ctdeface_worker.report.model import CaseReport
 from ctdeface_worker.service.case_ends import CaseEnds, case_resources
 from ctdeface_worker.service.consumer import WorkerSlot
-from tests.support.service.standin import prepare
+from tests.support.service.stand_in_pipeline import prepare
 
 RULE = RetryRule(max_attempts=2, delays_seconds=(0.05,))
 STALE_SECONDS = 4000.0

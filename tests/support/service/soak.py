@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ctdeface_shared.storage.spool import ServiceSpool
-from tests.support.service.chaos import COMMAND, Member
+from tests.support.service.chaos import COMMAND, ServiceProcess
 from tests.support.service.processes import Holdings, children_of, command_of, family, held_by
 from tests.support.service.scrapes import by_label, get, scrape, value
 
@@ -70,7 +70,7 @@ class Service:
 
     name: str
     spool: ServiceSpool
-    members: Sequence[Member]
+    members: Sequence[ServiceProcess]
     ports: Mapping[str, int]
     drops: Callable[[int], object]
     every_seconds: float
@@ -225,7 +225,7 @@ def _until(holds: Callable[[], bool], seconds: float, what: str) -> None:
 
 def processes(
     root: Path, ports: Mapping[str, int], environment: Mapping[str, str], stand_in: bool
-) -> Iterator[Member]:
+) -> Iterator[ServiceProcess]:
     """Yield a watcher and two workers, each a process, over a spool."""
     for name, port in ports.items():
         command: tuple[str, ...] = (
@@ -241,9 +241,15 @@ def processes(
         if name == "watcher":
             command = (str(COMMAND), "watch", "--spool", str(root))
         elif stand_in:
-            command = (sys.executable, "-m", "tests.support.service.worker", "--spool", str(root))
+            command = (
+                sys.executable,
+                "-m",
+                "tests.support.service.stand_in_worker",
+                "--spool",
+                str(root),
+            )
         own = {f"CTDEFACE_METRICS__{one}_PORT": str(port) for one in ("WATCH", "WORK")}
-        yield Member(name, command, root.parent / f"{name}.log", {**environment, **own})
+        yield ServiceProcess(name, command, root.parent / f"{name}.log", {**environment, **own})
 
 
 def settings(url: str | None, keep_seconds: float) -> Mapping[str, str]:

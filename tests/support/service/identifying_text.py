@@ -1,4 +1,7 @@
-"""Cases whose headers, folders and files are full of marks, and the search for those marks in whatever a service writes."""
+"""Cases with identifying text everywhere, and the search for it in what a service writes.
+
+A mark is a string that occurs nowhere else, such as an invented surname.
+"""
 
 import base64
 import json
@@ -30,17 +33,20 @@ HEADERS: Mapping[str, str] = {
     "free text": "QZTEXTQZ",
     "broken": "QZBROKENQZ",
 }
-"""Values of headers; none may be anywhere but in DICOM files and what is made of them."""
+"""Header values; only DICOM files and their defaced copies may contain them."""
 FOLDER, FILE, UIDS = "QZFOLDERQZ", "QZFILEQZ", "918273645546372819"
 NAMES: Mapping[str, str] = {"folder": FOLDER, "file": FILE}
-"""Names that a case has in the inbox."""
+"""Names of a case in the inbox."""
 EVERYTHING: Mapping[str, str] = {**HEADERS, **NAMES, "uid": UIDS}
 ROOT = f"1.2.826.0.1.{UIDS}"
 BROKEN = HEADERS["broken"].encode()
 
 
 def forms(mark: str) -> frozenset[bytes]:
-    """Return how a mark may be written, in small letters: in three encodings, and escaped for JSON, Python and URLs."""
+    """Return the spellings of a mark, in lower case.
+
+    Three encodings, and escapes of JSON, Python and URLs.
+    """
     plain = {mark.encode(), mark.encode("utf-16-le"), mark.encode("latin-1", "replace")}
     quoted = {
         json.dumps(mark)[1:-1],
@@ -52,14 +58,14 @@ def forms(mark: str) -> frozenset[bytes]:
 
 
 def packed(mark: str) -> Iterator[bytes]:
-    """Yield the part of a mark's base64 that does not depend on what stands around it, for each of the three offsets."""
+    """Yield the part of a mark's base64 that its neighbors do not change, per offset."""
     for before in range(3):
         content = bytes(before) + mark.encode()
         yield base64.b64encode(content)[4 if before else 0 : -4 if len(content) % 3 else None]
 
 
 def found_in(content: bytes, marks: Mapping[str, str] = EVERYTHING) -> Sequence[str]:
-    """Return which marks some content holds, whatever the case of its letters."""
+    """Return the names of the marks in some content, in upper or lower case."""
     small = content.lower()
     return [
         name
@@ -70,7 +76,7 @@ def found_in(content: bytes, marks: Mapping[str, str] = EVERYTHING) -> Sequence[
 
 
 def contents(places: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
-    """Yield path and content of every file, and the path as content of its own; SQLite's files beside a database included."""
+    """Yield each path with its own name, and each file with its content."""
     for place in places:
         for path in (place, *place.rglob("*")) if place.is_dir() else (place,):
             yield (
@@ -82,7 +88,7 @@ def contents(places: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
 
 
 def mark_headers(case: Path) -> None:
-    """Put marks into every file of a case: patient, institution, free text and all UIDs."""
+    """Put marks into patient, institution, free text and all UIDs of a case."""
     for file in case.glob("*.dcm"):
         dataset = pydicom.dcmread(file)
         dataset.PatientName = f"{HEADERS['name']}^{HEADERS['foreign name']}"
@@ -106,7 +112,7 @@ def mark_headers(case: Path) -> None:
 
 
 def _break_headers(case: Path) -> None:
-    """Put in values about which a library might complain, with the value in its mouth."""
+    """Put in invalid values, which a library might quote in a warning."""
     for file in case.glob("*.dcm"):
         dataset = pydicom.dcmread(file)
         for number, kind in ((0x00101030, "DS"), (0x00200013, "IS"), (0x00080020, "DA")):
@@ -129,7 +135,7 @@ def _only(case: Path, keep: Path) -> None:
 
 
 def _repeat(case: Path) -> None:
-    """Lay another image at the place of one."""
+    """Add another image at the position of one."""
     dataset = pydicom.dcmread(middle_slice(case))
     dataset.SOPInstanceUID += ".1"
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
@@ -158,11 +164,11 @@ CASES: Mapping[str, tuple[str, Callable[[Path], object]]] = {
         "text": ("NotDicom", _only_text),
     }.items()
 }
-"""For the real pipeline: name of the folder -> the code that it gets, empty for a release, and what is done to a marked case for that."""
+"""Folder name -> the expected code (empty for a release) and the change of the case."""
 
 
 def write_marked_cases(folder: Path) -> None:
-    """Write them all into a folder."""
+    """Write all cases into a folder."""
     template = folder / ".template"
     write_small_case(template)
     mark_headers(template)

@@ -1,10 +1,15 @@
-"""A stand-in for the pipeline, for tests of queue and publishing: no imaging, but real files, real crashes and real memory.
+"""A pipeline without imaging, for tests of queue and publishing.
 
-The first line of a case's `plan.txt` says what shall become of it: a key of `MISHAPS`, `refuse`,
-`needs bulky` (refused with any other profile), `busy N` (N rounds of arithmetic, then released),
-`raise CODE` (that error of ours, or of Python's, with all that the plan holds in its words; `raise
-once CODE` fails the first attempt only), or anything else to be released. A released file is the
-input with its bytes turned around.
+Files, crashes and memory are real. The first line of `plan.txt` in a case decides its outcome:
+
+- a key of `FAULTS`;
+- `refuse`, or `needs bulky` (refused with any other profile);
+- `busy N`: N rounds of arithmetic, then a release;
+- `raise CODE`: that error of ctdeface or Python, with the whole plan in its message; `raise once
+  CODE` fails the first attempt only;
+- anything else: a release.
+
+A released file is the input with its bytes in reverse order.
 """
 
 import builtins
@@ -33,7 +38,7 @@ def _full_disk(_: CaseTask) -> None:
 
 
 def _is_first(task: CaseTask) -> bool:
-    """Whether this case was not seen before."""
+    """Return True on the first attempt of this case."""
     mark = task.work.parent / f".seen-{task.source.name}"
     seen = mark.exists()
     mark.touch()
@@ -45,10 +50,10 @@ def _crash_once(task: CaseTask) -> None:
         os._exit(3)
 
 
-def _raise(task: CaseTask, words: str) -> None:
-    """Fail as asked, with words that quote what no log may hold."""
-    code = words.removeprefix("once ")
-    if code != words and not _is_first(task):
+def _raise(task: CaseTask, plan: str) -> None:
+    """Raise the error of a plan, with text that no log may contain."""
+    code = plan.removeprefix("once ")
+    if code != plan and not _is_first(task):
         return
     kind: type[Exception] = getattr(errors, code, None) or getattr(builtins, code)
     raise kind(f"{task.source}: {(task.source / 'plan.txt').read_text(encoding='utf-8')}")
@@ -59,7 +64,7 @@ def _kill_parent(_: CaseTask) -> None:
     time.sleep(600)
 
 
-MISHAPS: Mapping[str, Callable[[CaseTask], None]] = {
+FAULTS: Mapping[str, Callable[[CaseTask], None]] = {
     "bug": _bug,
     "crash": lambda _: os._exit(3),
     "once crash": _crash_once,
@@ -75,17 +80,17 @@ MISHAPS: Mapping[str, Callable[[CaseTask], None]] = {
 
 
 def prepare() -> Run[CaseTask, CaseResult]:
-    """Make a child that follows the plan of each case."""
+    """Return the stand-in pipeline."""
     return follow
 
 
 def follow(task: CaseTask, on_stage: OnStage) -> CaseResult:
-    """Do what the case's plan says."""
+    """Follow the plan of a case."""
     on_stage("segment")
     plan = (task.source / "plan.txt").read_text(encoding="utf-8").splitlines()[0]
-    mishap = MISHAPS.get(plan)
-    if mishap is not None:
-        mishap(task)
+    fault = FAULTS.get(plan)
+    if fault is not None:
+        fault(task)
     if plan.startswith("raise "):
         _raise(task, plan.removeprefix("raise "))
     if plan.startswith("busy "):
@@ -100,12 +105,12 @@ def follow(task: CaseTask, on_stage: OnStage) -> CaseResult:
     for file in _files(task, Fate.RELEASED):
         place = task.staged / file.file
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(turned((task.source / file.file).read_bytes()))
+        place.write_bytes(reversed_bytes((task.source / file.file).read_bytes()))
     return CaseResult(released=True, files=_files(task, Fate.RELEASED))
 
 
-def turned(content: bytes) -> bytes:
-    """Return what a file is released as."""
+def reversed_bytes(content: bytes) -> bytes:
+    """Return the content that a file is released with."""
     return content[::-1]
 
 
@@ -122,5 +127,7 @@ def _file(path: Path, root: Path, fate: Fate) -> FileResult:
         size=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
         fate=fate,
-        output_sha256=hashlib.sha256(turned(content)).hexdigest() if fate is Fate.RELEASED else "",
+        output_sha256=hashlib.sha256(reversed_bytes(content)).hexdigest()
+        if fate is Fate.RELEASED
+        else "",
     )

@@ -1,9 +1,10 @@
-"""A worker of `fleet`, with the stand-in for the pipeline and, if asked for, an early end; all else is real.
+"""Start real workers with the stand-in pipeline, and crash them on request.
 
-    python -m tests.support.service.crew --config FILE [--processes N] [--die-at STEP …]
+    python -m tests.support.service.stand_in_worker --config FILE [--processes N] [--die-at STEP …]
+    python -m tests.support.service.stand_in_worker --spool FOLDER
 
-With `--die-at` other workers serve before it, one after the other; each kills itself, as SIGKILL
-does, when its step of a publication is done.
+For each STEP of `--die-at`, one more worker runs first and gets SIGKILL after that step of a
+publication.
 """
 
 import argparse
@@ -17,22 +18,23 @@ from threading import Event
 from ctdeface_worker.case.child_process import Run
 from ctdeface_worker.pipeline.result import CaseResult
 from ctdeface_worker.pipeline.task import CaseTask
-from tests.support.service import standin
+from tests.support.service import stand_in_pipeline
 
 
 def pipeline(_segmenter: str) -> Run[CaseTask, CaseResult]:
-    """Make a child that follows the plan of each case."""
-    return standin.prepare()
+    """Return the stand-in pipeline."""
+    return stand_in_pipeline.prepare()
 
 
 def die_at(config: Path, last_step: str) -> None:
-    """Wait for a worker of one slot, a process of its own, that dies when a step of a publication is done."""
-    pid = os.fork()  # a copy of this process, which has one thread yet: much faster than a start
+    """Run a worker in its own process until it dies after a step of a publication."""
+    # This process still has one thread, so a fork is safe and much faster than a new interpreter.
+    pid = os.fork()
     if pid == 0:
         _serve_until(config, last_step)
     _, status = os.waitpid(pid, 0)
     if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
-        raise RuntimeError(f"the worker that was to die at {last_step!r} ended otherwise")
+        raise RuntimeError(f"the worker did not die by SIGKILL after the step {last_step!r}")
 
 
 def _serve_until(config: Path, last_step: str) -> None:
@@ -41,7 +43,7 @@ def _serve_until(config: Path, last_step: str) -> None:
     from ctdeface_worker.service.consumer import serve
     from ctdeface_worker.service.process import worker_slot
 
-    def die(step: str) -> None:
+    def die_after(step: str) -> None:
         if step == last_step:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -51,7 +53,7 @@ def _serve_until(config: Path, last_step: str) -> None:
         service.spool, service.settings.audit, stale_seconds=service.settings.work.job_timeout
     ) as log:
         slot = worker_slot(service, "slot-0", Event(), pipeline, log)
-        serve(replace(slot, resources=replace(slot.resources, step=die)))
+        serve(replace(slot, resources=replace(slot.resources, step=die_after)))
 
 
 def main() -> int:
@@ -61,14 +63,15 @@ def main() -> int:
     from ctdeface_shared.errors import ConfigurationError
     from ctdeface_shared.exit_codes import EXIT_CONFIGURATION
     from ctdeface_shared.settings.service import find_service
-    from ctdeface_worker.service.process import (
-        run_workers,
-    )  # what the child needs not stands here: it loads this module as well
+
+    # The child process imports this module too and does not need the following one.
+    from ctdeface_worker.service.process import run_workers
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--spool", type=Path)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--die-at", nargs="*", default=[])
     chosen = parser.parse_args()
@@ -76,7 +79,8 @@ def main() -> int:
     try:
         for step in chosen.die_at:
             die_at(chosen.config, step)
-        return run_workers(find_service(chosen.config), chosen.processes, 1, pipeline)
+        service = find_service(chosen.config, chosen.spool)
+        return run_workers(service, chosen.processes, 1, pipeline)
     except ConfigurationError as error:
         return complain(str(error), EXIT_CONFIGURATION)
 

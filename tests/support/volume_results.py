@@ -1,4 +1,4 @@
-"""One volume through segmenter, fill and gate, and the tests' measure of what came out."""
+"""Deface one volume in memory, verify it, and measure it by the tests' own rays."""
 
 import time
 from collections.abc import Iterable
@@ -18,13 +18,13 @@ from tests.support.measure.skin import VIEWS, facial_skin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """What became of one volume.
+class VolumeResult:
+    """The result of one volume.
 
     Attributes:
         name: which volume.
-        code: empty when released, else why not.
-        reason: the same for a person.
+        code: of the refusal; empty if the volume was released.
+        reason: the messages of the failed checks.
         counted: rays of the tests' measure; 0 where no face was found to measure.
         removed: share of facial skin that is gone, None where not measured.
         bright: share of rays not counted for brightness, None where not measured.
@@ -51,27 +51,27 @@ class Trial:
 
     @property
     def released(self) -> bool:
-        """Whether the gate let it pass."""
+        """True if every check of the gate passed."""
         return not self.code
 
 
 def defaced(volume: Volume, mask: FaceMask) -> Volume:
-    """Fill the mask with the volume's own air; padding stays."""
+    """Fill the mask with air as in the volume; keep the padding."""
     hu = volume.hu.copy()
     hu[mask.face & volume.valid] = fill_value_hu(volume, FillRule())
     return Volume(hu=hu, valid=volume.valid, geometry=volume.geometry)
 
 
-def try_volume(
+def deface_volume(
     name: str, volume: Volume, segmenter: Segmenter, views: Iterable[str] = tuple(VIEWS)
-) -> Trial:
-    """Deface one volume in memory, put it before the gate, and measure it from some views where a face is in view."""
+) -> VolumeResult:
+    """Deface a volume in memory, verify it, and measure the views of a face."""
     profile = Profile.SOFT_TISSUE
     begun = time.perf_counter()
     try:
         mask = segmenter.segment(volume, profile=profile, ears=False)
     except PermanentError as error:
-        return Trial(
+        return VolumeResult(
             name=name,
             code=error.code,
             reason=str(error),
@@ -86,7 +86,7 @@ def try_volume(
     window = HEADS.get(name) or window_by_nose(volume)
     skin = facial_skin(volume, after, window, views) if window and not failures else None
     measured = skin is not None and skin.counted > 0
-    return Trial(
+    return VolumeResult(
         name=name,
         code=VerificationFailed("").code if failures else "",
         reason="; ".join(failures),

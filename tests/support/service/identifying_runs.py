@@ -1,7 +1,8 @@
-"""A run over cases full of marks: `ctdeface up` on a terminal with the real pipeline, then watcher and worker with the stand-in for it.
+"""Runs of a service on cases with identifying text.
 
-The stand-in fails with every error there is, each quoting the case and its marks in its words,
-crashes and is killed; messages are crafted.
+`run_real_pipeline` runs `ctdeface up` on a terminal. `run_failing_stand_in` runs a watcher and a
+worker with the stand-in pipeline, which raises every error with the marks in its message, crashes
+and is killed; some messages are malformed.
 """
 
 import json
@@ -24,12 +25,18 @@ from ctdeface_shared.settings.service import ServiceConfig
 from tests.integration.test_brokers import put_raw
 from tests.support.service.chaos import COMMAND, ROOT
 from tests.support.service.event_subscriber import EventSubscriber
-from tests.support.service.fleet import found_site
-from tests.support.service.marks import CASES, EVERYTHING, FILE, FOLDER, write_marked_cases
+from tests.support.service.identifying_text import (
+    CASES,
+    EVERYTHING,
+    FILE,
+    FOLDER,
+    write_marked_cases,
+)
+from tests.support.service.local_service import configured_service
 from tests.support.service.scrapes import free_port, get
 from tests.support.service.spools import drop, ends, job_for
 
-PATIENCE_SECONDS = 240.0  # on a machine that is busy otherwise
+DEADLINE_SECONDS = 240.0  # the machine may be busy
 FOR_BATCH = (f"{FOLDER} cut", f"{FOLDER} mixed", f"{FOLDER} text")
 BY_MESSAGE = frozenset({"InvalidMessage", "UnknownVersion", "EscapingPath"})
 _KINDS = [
@@ -58,26 +65,26 @@ PLANS = (
         "release": "",
     }
 )
-"""What the stand-in does -> the code of the report, empty for a release; what takes longest begins first."""
+"""Plan -> the code of the report, empty for a release; the slowest plans come first."""
 SETTINGS: Mapping[str, Mapping[str, object]] = {
     "watch": {"quiet_period": 0.4, "rescan_interval": 0.5},
     "work": {"job_timeout": 120, "max_attempts": 2, "grace_period": 0},
 }
-IMPATIENT: Mapping[str, object] = {**SETTINGS["work"], "job_timeout": 20}
+SHORT_TIMEOUT: Mapping[str, object] = {**SETTINGS["work"], "job_timeout": 20}
 
 
 @dataclass(slots=True, kw_only=True)
-class Ran:
-    """What a run leaves.
+class ServiceRun:
+    """Everything that a run leaves behind.
 
     Attributes:
-        site: where it ran.
-        log: what its processes wrote on standard error.
-        pages: what they served, each time they were asked.
-        queued: what the files of the embedded queue held at each of these moments.
-        events: the events of the queue as they travel.
-        ports: where they serve.
-        listener: hears the events; None where they are read later.
+        service: its settings.
+        log: standard error of its processes.
+        ports: of the metrics endpoints.
+        subscriber: receives the events; None where they are read later.
+        pages: every response of the endpoints.
+        queued: contents of the embedded queue's files at the same moments.
+        events: the events as they are encoded in the queue.
     """
 
     service: ServiceConfig
@@ -88,8 +95,8 @@ class Ran:
     queued: set[bytes] = field(default_factory=set)
     events: list[bytes] = field(default_factory=list)
 
-    def ask(self) -> None:
-        """Ask for every page, and hear what is told meanwhile."""
+    def poll(self) -> None:
+        """Request every page, and receive the events so far."""
         self.pages |= {
             get(port, page)[1]
             for port in self.ports
@@ -102,30 +109,30 @@ class Ran:
             self.events.append(event)
 
     def until(self, holds: Callable[[], bool]) -> None:
-        """Ask for the pages until something holds.
+        """Poll until a condition holds.
 
         Raises:
-            TimeoutError: it never did.
+            TimeoutError: it did not hold in time.
         """
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + DEADLINE_SECONDS
         while not holds():
-            self.ask()
+            self.poll()
             if time.monotonic() > deadline:
                 raise TimeoutError(
                     ends(self.service.spool), self.log.read_text(encoding="utf-8")[-3000:]
                 )
             time.sleep(0.3)
-        self.ask()
+        self.poll()
 
 
-def ended(ran: Ran) -> tuple[int, int]:
-    """Return how many cases have ended, and how many files and folders lie in the inbox."""
+def ended(ran: ServiceRun) -> tuple[int, int]:
+    """Return the number of completed cases and the number of entries in the inbox."""
     there = ends(ran.service.spool)
     return len(there.outbox) + len(there.quarantine), len(there.inbox)
 
 
 def environment(watch_port: int, work_port: int) -> dict[str, str]:
-    """Return the environment of processes that serve their pages."""
+    """Return the environment of processes that serve metrics."""
     return {
         **os.environ,
         "CTDEFACE_METRICS__WATCH_PORT": str(watch_port),
@@ -135,9 +142,9 @@ def environment(watch_port: int, work_port: int) -> dict[str, str]:
 
 @contextmanager
 def running(
-    commands: Sequence[Sequence[str | Path]], ran: Ran, stdout: int | None = None
+    commands: Sequence[Sequence[str | Path]], ran: ServiceRun, stdout: int | None = None
 ) -> Iterator[None]:
-    """Run processes for the time of the block, and stop them as an operator does."""
+    """Run processes during the block, and stop them by SIGTERM."""
     with ran.log.open("ab") as log:
         processes = [
             subprocess.Popen(
@@ -162,11 +169,11 @@ def running(
             process.wait()
 
 
-def run_real_pipeline(folder: Path) -> Ran:
-    """Drop the marked cases, a damaged zip file and a stray file into a service on a terminal, whose logs lie in the state folder."""
-    service = found_site(folder, None, **SETTINGS)
+def run_real_pipeline(folder: Path) -> ServiceRun:
+    """Drop marked cases, a damaged zip file and a loose file into `ctdeface up`."""
+    service = configured_service(folder, None, **SETTINGS)
     service.prepare()
-    ran = Ran(service=service, log=folder / "stderr.log", ports=(free_port(), free_port()))
+    ran = ServiceRun(service=service, log=folder / "stderr.log", ports=(free_port(), free_port()))
     write_marked_cases(folder / "cases")
     for name in FOR_BATCH:
         shutil.copytree(folder / "cases" / name, folder / "batch" / name)
@@ -198,18 +205,18 @@ def run_real_pipeline(folder: Path) -> Ran:
 
 
 def _read(terminal: int, shown: list[bytes]) -> None:
-    with suppress(OSError):  # the other side is closed
+    with suppress(OSError):  # the other end was closed
         while content := os.read(terminal, 65_536):
             shown.append(content)
 
 
-def run_failing_stand_in(folder: Path, url: str) -> Ran:
-    """Drop a case for every error, with crafted messages before and late files after them."""
-    service = found_site(
-        folder, url, watch=SETTINGS["watch"], work=IMPATIENT, spool={"originals": "delete"}
+def run_failing_stand_in(folder: Path, url: str) -> ServiceRun:
+    """Drop a case for every error; before them malformed messages, after them late files."""
+    service = configured_service(
+        folder, url, watch=SETTINGS["watch"], work=SHORT_TIMEOUT, spool={"originals": "delete"}
     )
     service.prepare()
-    ran = Ran(service=service, log=folder / "stderr.log", ports=(free_port(), free_port()))
+    ran = ServiceRun(service=service, log=folder / "stderr.log", ports=(free_port(), free_port()))
     template = drop(service.spool, FOLDER)
     valid = json.loads(encode_job(job_for(service.spool, FOLDER)))
     (template / "plan.txt").unlink()
@@ -222,12 +229,12 @@ def run_failing_stand_in(folder: Path, url: str) -> Ran:
     )
     put_raw(service.queue, *crafted)
     ran.subscriber = EventSubscriber(service.queue)
-    ran.ask()
+    ran.poll()
     config = folder / "ctdeface.toml"
     worker = (
         sys.executable,
         "-m",
-        "tests.support.service.crew",
+        "tests.support.service.stand_in_worker",
         "--config",
         config,
         "--processes",
@@ -258,5 +265,5 @@ def run_batch(folder: Path, cases: Path) -> subprocess.CompletedProcess[str]:
     """Deface a folder of marked cases with the batch command."""
     command: list[str | Path] = [COMMAND, "deface", "-i", cases, "-o", folder / "out"]
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+        command, capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS
     )

@@ -1,4 +1,4 @@
-"""Worker processes over one spool and one queue, started again whenever they die, as a supervisor does it."""
+"""Worker processes on one spool and queue, restarted when they die."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from tests.support.service.spools import ends
 
 ROOT = Path(__file__).parents[3]
 DELAY_SECONDS = 0.4
-PATIENCE_SECONDS = 120.0  # on a machine that is busy otherwise
+DEADLINE_SECONDS = 120.0  # the machine may be busy
 DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "output": {"min_free_gb": 0},
     "work": {"job_timeout": 20, "max_attempts": 2, "grace_period": 0},
@@ -25,13 +25,15 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
 }
 
 
-def found_site(folder: Path, url: str | None, **changes: Mapping[str, object]) -> ServiceConfig:
-    """Write a settings file for a service in a folder and read it.
+def configured_service(
+    folder: Path, url: str | None, **changes: Mapping[str, object]
+) -> ServiceConfig:
+    """Write the settings file of a service into a folder, and read it.
 
     Args:
         folder: gets `ctdeface.toml` and the spool.
         url: of the queue; None for the embedded one.
-        changes: tables of the settings with what differs from `DEFAULTS`.
+        changes: tables of settings that differ from `DEFAULTS`.
     """
     tables = {
         name: dict(DEFAULTS.get(name, {})) | dict(changes.get(name, {}))
@@ -51,12 +53,12 @@ def found_site(folder: Path, url: str | None, **changes: Mapping[str, object]) -
 
 @dataclass(slots=True, kw_only=True)
 class LocalService:
-    """Workers of one site.
+    """Workers of one service.
 
     Attributes:
-        folder: where the settings file lies; the workers' logs come there.
-        site: what the settings say.
-        restarts: how often a worker had died.
+        folder: contains the settings file and the logs of the workers.
+        service: the settings.
+        restarts: number of workers that were started again.
     """
 
     folder: Path
@@ -66,12 +68,12 @@ class LocalService:
 
     @property
     def spool(self) -> ServiceSpool:
-        """The spool of the site."""
+        """The spool of the service."""
         return self.service.spool
 
     @property
     def log(self) -> str:
-        """What all workers said."""
+        """The log of all workers."""
         return (self.folder / "workers.log").read_text(encoding="utf-8")
 
     def start(self, *arguments: str) -> "subprocess.Popen[bytes]":
@@ -79,7 +81,7 @@ class LocalService:
         command = [
             sys.executable,
             "-m",
-            "tests.support.service.crew",
+            "tests.support.service.stand_in_worker",
             "--config",
             str(self.folder / "ctdeface.toml"),
             *arguments,
@@ -89,16 +91,13 @@ class LocalService:
         self._workers.append(worker)
         return worker
 
-    def until(self, holds: Callable[[], bool], *, requeue: bool = True) -> None:
-        """Wait for something, and start every worker again that dies meanwhile."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Wait for a condition; restart workers that die meanwhile."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
         while not holds():
             assert time.monotonic() < deadline, self.log[-4000:]
             time.sleep(0.05)
-            dead = (
-                [worker for worker in self._workers if worker.poll() is not None] if requeue else []
-            )
-            for worker in dead:
+            for worker in [worker for worker in self._workers if worker.poll() is not None]:
                 self._workers.remove(worker)
                 self.restarts += 1
                 self.start()
@@ -111,7 +110,7 @@ class LocalService:
         broker.close()
 
     def depth(self) -> Depth:
-        """Count what lies in the queue."""
+        """Count the messages in the queue."""
         broker = open_broker(self.service.queue)
         found = broker.depth()
         broker.close()
@@ -125,12 +124,12 @@ class LocalService:
         return found
 
     def is_idle(self) -> bool:
-        """Whether no case is left in the inbox and no job in the queue."""
+        """Return True if inbox and queue are empty."""
         depth = self.depth()
         return not (ends(self.spool).inbox or depth.ready or depth.delayed or depth.held)
 
-    def said(self, event: str, job_id: str) -> list[str | int]:
-        """What the log lines of an event about a job say: how a delivery was settled, or which attempt it is."""
+    def logged(self, event: str, job_id: str) -> list[str | int]:
+        """Return the settlement codes or attempt numbers logged for an event of a job."""
         lines = [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
         found = [line for line in lines if line["event"] == event and line.get("job_id") == job_id]
         return [line.get("code", line.get("attempt")) for line in found]

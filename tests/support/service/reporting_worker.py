@@ -1,7 +1,9 @@
-"""`python -m tests.support.service.telling --processes N`: a worker with the stand-in for a pipeline that also tells stages, series and checks.
+"""Start workers whose stand-in pipeline also reports stages, series and checks.
 
-Settings come from the environment. All else is real; the figures are made up, so that every metric
-of a worker has something to show.
+    python -m tests.support.service.reporting_worker --processes N
+
+Settings come from the environment. The figures are invented, so that every metric of a worker has
+a value; everything else is real.
 """
 
 import argparse
@@ -13,7 +15,7 @@ from ctdeface_worker.imaging.domain import Fate
 from ctdeface_worker.pipeline.result import CaseResult, SeriesResult
 from ctdeface_worker.pipeline.task import CaseTask
 from ctdeface_worker.verification.check import Check
-from tests.support.service import standin
+from tests.support.service import stand_in_pipeline
 
 SECONDS = {
     "read": 0.2,
@@ -31,13 +33,13 @@ CHECKS = (
 
 
 def pipeline(_segmenter: str) -> Run[CaseTask, CaseResult]:
-    """Make a child that follows the plan of each case and tells more about it."""
+    """Return the stand-in pipeline with invented figures."""
     return follow
 
 
 def follow(task: CaseTask, on_stage: OnStage) -> CaseResult:
-    """Do what the case's plan says."""
-    done = standin.follow(task, on_stage)
+    """Follow the plan of a case and add a series, checks and seconds."""
+    done = stand_in_pipeline.follow(task, on_stage)
     series = SeriesResult(
         series="1.2.3", fate=Fate.RELEASED, slices=1, voxels=512 * 512, checks=CHECKS
     )
@@ -48,9 +50,9 @@ def main() -> int:
     """Work until stopped."""
     from ctdeface_shared import logs
     from ctdeface_shared.settings.service import find_service
-    from ctdeface_worker.service.process import (
-        run_workers,
-    )  # what the child needs not stands here: it loads this module as well
+
+    # The child process imports this module too and does not need the following one.
+    from ctdeface_worker.service.process import run_workers
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, default=1)
