@@ -17,12 +17,14 @@ def test_attempts_are_counted_unless_they_were_handed_back(tmp_path: Path) -> No
     assert attempt_log.read(folder) == Attempts(count=1, is_open=False)
 
 
-def test_a_failed_attempt_is_recorded_with_its_code_until_the_next_one_begins(
+def test_a_failed_attempt_is_recorded_with_its_code(
     tmp_path: Path,
 ) -> None:
     """Between two attempts the job is still open, and a person can see why it is repeated."""
     attempt_log.begin(tmp_path)
     attempt_log.fail(tmp_path, "OutOfMemory")
-    assert attempt_log.read(tmp_path) == Attempts(count=1, is_open=True, code="OutOfMemory")
+    assert attempt_log.read(tmp_path) == Attempts(
+        count=1, is_open=True, has_failed=True, code="OutOfMemory"
+    )
     attempt_log.begin(tmp_path)
-    assert attempt_log.read(tmp_path) == Attempts(count=2, is_open=True)
+    assert attempt_log.read(tmp_path) == Attempts(count=2, is_open=True, code="OutOfMemory")

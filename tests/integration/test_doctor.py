@@ -161,7 +161,7 @@ def test_networks_are_looked_for_in_the_folder_of_the_settings(
     monkeypatch.setenv("CTDEFACE_DEFACE__SEGMENTER", "nnunet:mine")
     monkeypatch.setenv("CTDEFACE_MODELS__FOLDER", str(tmp_path / "networks"))
     _, told = examined(root, capsys)
-    assert f"no model 'mine' is installed in {tmp_path / 'networks'}" in told["worker"][0]
+    assert f"the model 'mine' is not installed in {tmp_path / 'networks'}" in told["worker"][0]
 
 
 def test_a_segmenter_that_is_not_there_is_a_problem(

@@ -19,7 +19,7 @@ from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.messages import decode_job, encode_job
 from ctdeface_shared.jobs.options import DefaceOptions, FillRule, Originals, Profile
 from ctdeface_shared.replay.case import NotReplayed, Replay, replay_case
-from ctdeface_shared.replay.dead_letters import Requeued, revive_all
+from ctdeface_shared.replay.dead_letters import Requeued, requeue_dead_letters
 from ctdeface_shared.replay.request import ReplayOptions
 from ctdeface_shared.status.spool_status import SpoolScanner
 from ctdeface_shared.storage.spool import ServiceSpool
@@ -87,7 +87,7 @@ def replay_with(service: Service, choices: ReplayOptions = BULKY) -> Replay:
     return Replay(
         spool=service.spool,
         publish=service.broker.publish,
-        choices=choices,
+        changes=choices,
         defaults=DefaceOptions(),
     )
 
@@ -200,7 +200,7 @@ def test_other_files_in_the_inbox_under_the_same_name_are_left_alone(service: Se
     refused(service)
     other = drop(service.spool, "a", "release", files=5)
     before = Manifest.scan(other)
-    with pytest.raises(NotReplayed, match="other files lie in the inbox"):
+    with pytest.raises(NotReplayed, match="the inbox holds other files"):
         replay_case(replay_with(service), "a")
     assert Manifest.scan(other) == before
     assert list((service.spool.quarantine / "a").glob("*/originals/0.dcm"))
@@ -266,9 +266,12 @@ def test_what_cannot_be_replayed_says_why_and_changes_nothing(
             copy.rename(service.spool.work / "elsewhere")
     if missing == "not begun":
         drop(service.spool, "a")
-    with pytest.raises(
-        NotReplayed, match="on its way" if missing != "originals deleted" else "drop the case again"
-    ):
+    reasons = {
+        "never dropped": "no case and no job of this name is known",
+        "originals deleted": "drop the case again",
+        "not begun": "on its way",
+    }
+    with pytest.raises(NotReplayed, match=reasons[missing]):
         replay_case(replay_with(service), "a")
     assert is_empty(service.broker)
 
@@ -283,7 +286,7 @@ def test_late_files_in_the_quarantine_are_not_taken_for_a_case(service: Service)
         error=LateFiles("came late"),
     )
     refuse(service.spool, late, folder)
-    with pytest.raises(NotReplayed, match="drop the whole case again"):
+    with pytest.raises(NotReplayed, match="drop the complete case again"):
         replay_case(replay_with(service), "a")
     assert ends(service.spool) == Ends(inbox=[], outbox=[], quarantine=["a"])
     assert is_empty(service.broker)
@@ -297,7 +300,7 @@ def test_a_replay_keeps_off_a_job_that_a_worker_is_just_bringing_to_its_end(
     (report,) = reports(service.spool, "a")
     with (
         attempts.claimed(service.spool.locks, report.job_id),
-        pytest.raises(NotReplayed, match="a worker or another replay is at it"),
+        pytest.raises(NotReplayed, match="a worker or another replay is processing it"),
     ):
         replay_case(replay_with(service), "a")
     assert is_empty(service.broker)
@@ -315,7 +318,7 @@ def test_looking_only_changes_nothing(service: Service) -> None:
     """The order is shown as it would be."""
     refused(service)
     before = sorted(path for path in service.spool.inbox.parent.rglob("*"))
-    order = replay_case(replace(replay_with(service), only_look=True), "a")
+    order = replay_case(replace(replay_with(service), dry_run=True), "a")
     assert (order.published, order.job.generation, order.job.options.profile) == (
         False,
         1,
@@ -335,7 +338,7 @@ def bury(service: Service, body: bytes) -> None:
 
 def requeue(replay: Replay, service: Service) -> list[Requeued]:
     """Replay all dead letters."""
-    return list(revive_all(replay, service.broker))
+    return list(requeue_dead_letters(replay, service.broker))
 
 
 def test_dead_letters_become_jobs_again_and_what_is_none_is_left(service: Service) -> None:
@@ -373,7 +376,7 @@ def test_a_dead_letter_whose_replay_was_killed_is_replayed_by_the_same_job(
         requeue(replace(replay_with(service), step=die), service)
     (revived,) = requeue(replay_with(service), service)
     assert [path.parent.name for path in service.spool.reports.glob("a/*/order.json")] == [
-        revived.order.job.job_id if revived.order else ""
+        revived.request.job.job_id if revived.request else ""
     ]
     service.work()
     assert ends(service.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
@@ -417,11 +420,11 @@ def test_root_makes_no_folders_in_the_service_of_another_user(
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["nobody"], 1, "nobody: left: "),
-        (["../a"], 1, "../a: left: the case name does not stay inside its folder"),
+        (["nobody"], 1, "nobody: not replayed: no case and no job of this name is known"),
+        (["../a"], 1, "../a: not replayed: the case name does not stay inside its folder"),
         (["--dead"], 0, "nothing to replay"),
-        (["a", "--code", "FaceNotFound"], 78, "--code goes with --all"),
-        (["--all", "--withhold", "1.2"], 78, "--withhold goes with one case"),
+        (["a", "--code", "FaceNotFound"], 78, "--code needs --all"),
+        (["--all", "--withhold", "1.2"], 78, "--withhold needs one CASE"),
         (["a", "--fill", "bright"], 78, "fill must be air"),
     ],
 )
@@ -436,3 +439,24 @@ def test_the_command_says_what_is_wrong(
     assert main(["replay", *arguments, "--spool", str(spool.inbox.parent)]) == code
     printed = capsys.readouterr()
     assert said in printed.out + printed.err
+
+
+def test_a_misspelled_case_is_answered_with_the_names_that_are_close(service: Service) -> None:
+    """The advice for a lost queue would be dangerous here, and is not given."""
+    drop(service.spool, "a-case")
+    with pytest.raises(NotReplayed, match=r"did you mean a-case\?") as caught:
+        replay_case(replay_with(service), "a-csae")
+    assert "--anyway" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [("Verification", "did you mean VerificationFailed?"), ("xyz", "ctdeface status shows")],
+)
+def test_an_unknown_code_ends_with_the_code_that_was_meant(
+    service: Service, capsys: pytest.CaptureFixture[str], code: str, hint: str
+) -> None:
+    """A misspelled code is not the same as nothing to do."""
+    place = ["--spool", str(service.spool.inbox.parent)]
+    assert main(["replay", *place, "--all", "--code", code]) == 2
+    assert hint in capsys.readouterr().err

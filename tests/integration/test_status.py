@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,10 +12,12 @@ import pytest
 from ctdeface_shared.broker.settlement import Reject
 from ctdeface_shared.broker.sqlite import SqliteBroker
 from ctdeface_shared.commands.main import main
+from ctdeface_shared.jobs import attempt_log
 from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.settings.service import find_service
-from ctdeface_shared.status.service_status import describe, take_overview
+from ctdeface_shared.status.service_status import service_status, status_lines
 from ctdeface_shared.status.watcher_state import WATCHER_STATE, WatcherState, write_watcher_state
+from ctdeface_shared.storage.locks import MISSED_HEARTBEATS_SECONDS, WATCHER_LOCK, locked
 from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_worker.case.child_process import WorkerCrashed
 from ctdeface_worker.publishing.journal import record
@@ -50,6 +54,13 @@ def refuse(spool: ServiceSpool, name: str) -> CaseReport:
     return report
 
 
+@contextmanager
+def running_watcher(spool: ServiceSpool) -> Iterator[None]:
+    """Hold the lock that a running watcher holds."""
+    with locked(spool.locks, WATCHER_LOCK, stale_seconds=MISSED_HEARTBEATS_SECONDS):
+        yield
+
+
 def said(spool: ServiceSpool, capsys: pytest.CaptureFixture[str], *more: str) -> str:
     """What the command prints; it always ends with 0."""
     assert main(["status", "--spool", str(spool.inbox.parent), *more]) == 0
@@ -67,10 +78,8 @@ def test_counts_refused_cases_with_reasons_and_the_queue_are_shown(
     text = said(spool, capsys)
     queue.close()
     assert "waiting         1, the oldest for " in text
-    assert (
-        "refused         1: 1 WorkerCrashed\n  bad  WorkerCrashed: the process ended with signal 9\n"
-        in text
-    )
+    assert "refused         1: 1 WorkerCrashed\n  bad  " in text
+    assert "  WorkerCrashed: the process ended with signal 9\n    see " in text
     assert "queue           1 ready, 0 held, 0 delayed, 0 dead\n" in text
     assert "GB free at outbox" in text
 
@@ -87,7 +96,7 @@ def test_the_same_is_there_for_programs(
         {"WorkerCrashed": 1},
     )
     assert plain["refused_cases"][0]["case"] == "bad"
-    assert plain["queue"]["silent"] == "not made yet on this machine"
+    assert plain["queue"]["silent"] == "not created yet on this machine"
 
 
 def test_a_queue_that_is_not_reachable_is_a_line_and_no_failure(
@@ -125,7 +134,7 @@ def test_a_user_who_may_not_look_is_told_so(
     with without_privileges():
         assert main([*command, "--spool", str(root)]) == 78
     root.chmod(0o700)
-    assert "run it as the user of the service" in capsys.readouterr().err
+    assert "run this as the user of the service" in capsys.readouterr().err
 
 
 def test_what_the_watcher_saw_is_told(spool: ServiceSpool) -> None:
@@ -142,14 +151,16 @@ def test_what_the_watcher_saw_is_told(spool: ServiceSpool) -> None:
         oldest_open_at=looked.timestamp() - 60,
     )
     write_watcher_state(service.state_dir / WATCHER_STATE, state)
-    shown = describe(take_overview(service, looked.timestamp() + 7200))
-    assert "watcher         looked 2 h 0 min ago, 3 jobs open, the oldest for 2 h 1 min" in shown
+    shown = status_lines(service_status(service, looked.timestamp() + 7200))
+    assert (
+        "watcher         not running; scanned 2 h 0 min ago, 3 jobs open, the oldest for 2 h 1 min"
+    ) in shown
     assert [line for line in shown if line.startswith("warning")] == [
-        "warning: the watcher has not looked for 2 h 0 min: is it running?",
-        "warning: the watcher publishes nothing now: disk",
-        "warning: loose.dcm lie in the inbox and are no cases",
-        "warning: slow never became complete and are left alone",
-        "warning: bad.zip (the zip file is encrypted) cannot be used",
+        "warning: no watcher is running: start ctdeface up or ctdeface watch",
+        "warning: the watcher publishes nothing now: disk: less than output.min_free_gb is free: make space",
+        "warning: loose.dcm is loose in the inbox: put the files of a case into a folder",
+        "warning: slow is not complete after watch.max_wait: finish or remove the copy",
+        "warning: bad.zip cannot be used: the zip file is encrypted",
     ]
 
 
@@ -161,15 +172,83 @@ def test_a_watcher_that_looks_gives_no_warning(spool: ServiceSpool) -> None:
         service.state_dir / WATCHER_STATE,
         WatcherState(looked_at=datetime.now(UTC).isoformat(), waiting=("a",)),
     )
-    assert take_overview(service, time.time()).warnings == ()
+    with running_watcher(spool):
+        assert service_status(service, time.time()).warnings == ()
 
 
 def test_cases_that_wait_long_without_a_watcher_are_told(spool: ServiceSpool) -> None:
     """Somebody forgot to start it, or it runs elsewhere."""
     service = find_service(None, spool.inbox.parent)
     drop(spool, "a")
-    (warning,) = take_overview(service, time.time() + 600).warnings
-    assert "is ctdeface watch running?" in warning
+    (warning,) = service_status(service, time.time() + 600).warnings
+    assert "no watcher is running: start ctdeface up" in warning
+
+
+def test_a_watcher_that_stops_is_reported_immediately(spool: ServiceSpool) -> None:
+    """Its lock is gone with it; nobody waits until it has missed some scans."""
+    service = find_service(None, spool.inbox.parent)
+    write_watcher_state(
+        service.state_dir / WATCHER_STATE, WatcherState(looked_at=datetime.now(UTC).isoformat())
+    )
+    (warning,) = service_status(service, time.time()).warnings
+    assert warning == "no watcher is running: start ctdeface up or ctdeface watch"
+
+
+def test_a_watcher_that_hangs_is_reported(spool: ServiceSpool) -> None:
+    """It holds its lock and does not scan."""
+    service = find_service(None, spool.inbox.parent)
+    looked = datetime(2026, 11, 21, 8, tzinfo=UTC)
+    write_watcher_state(
+        service.state_dir / WATCHER_STATE, WatcherState(looked_at=looked.isoformat())
+    )
+    with running_watcher(spool):
+        (warning,) = service_status(service, looked.timestamp() + 7200).warnings
+    assert warning.startswith("the watcher has not scanned for 2 h 0 min, at most ")
+
+
+def test_a_refused_case_is_shown_with_its_time_its_report_and_its_quarantine(
+    spool: ServiceSpool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A person need not search for what to open."""
+    report = refuse(spool, "bad")
+    folder = spool.quarantine / "bad" / report.job_id
+    text = said(spool, capsys)
+    assert f"    see {folder / 'report.html'}\n" in text
+    (plain,) = json.loads(said(spool, capsys, "--json"))["refused_cases"]
+    assert (plain["quarantine"], plain["report"]) == (str(folder), str(folder / "report.html"))
+    ended = datetime.fromtimestamp(plain["ended_at"]).astimezone()
+    assert f"  bad  {ended:%Y-%m-%d %H:%M}  WorkerCrashed: " in text
+    (folder / "report.html").unlink()  # as for drops that the watcher refuses
+    assert f"    see {folder / 'report.json'}\n" in said(spool, capsys)
+
+
+def test_a_retry_is_shown_with_its_attempt_and_cause(
+    spool: ServiceSpool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """First between two attempts, then during the second one."""
+    drop(spool, "a")
+    folder = spool.reports / "a" / job_for(spool, "a").job_id
+    attempt_log.begin(folder)
+    assert "attempt" not in said(spool, capsys)
+    attempt_log.fail(folder, "OutOfMemory")
+    assert "  a  attempt 1 failed with OutOfMemory and will be repeated\n" in said(spool, capsys)
+    attempt_log.begin(folder)
+    assert "  a  attempt 2; the one before failed with OutOfMemory\n" in said(spool, capsys)
+
+
+def test_an_empty_folder_does_not_wait_in_text_or_json(
+    spool: ServiceSpool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is reported with what to do, although the watcher still looks at it."""
+    (spool.inbox / "empty").mkdir()
+    service = find_service(None, spool.inbox.parent)
+    write_watcher_state(
+        service.state_dir / WATCHER_STATE,
+        WatcherState(looked_at=datetime.now(UTC).isoformat(), waiting=("empty",)),
+    )
+    plain = json.loads(said(spool, capsys, "--json"))
+    assert (plain["waiting"], plain["watcher"]["waiting"], plain["empty"]) == (0, [], ["empty"])
+    assert "warning: empty holds no file: copy a case into it, or remove it" in said(spool, capsys)
 
 
 def test_dead_letters_are_told(spool: ServiceSpool) -> None:
@@ -182,15 +261,15 @@ def test_dead_letters_are_told(spool: ServiceSpool) -> None:
     assert delivery is not None
     queue.settle(delivery, Reject("UnexpectedError"))
     queue.close()
-    (warning,) = take_overview(service, time.time()).warnings
+    (warning,) = service_status(service, time.time()).warnings
     assert "ctdeface replay --dead --dry-run" in warning
 
 
 def test_a_full_disk_is_told(spool: ServiceSpool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured against the setting that stops the service."""
     monkeypatch.setenv("CTDEFACE_OUTPUT__MIN_FREE_GB", "1e9")
-    (warning,) = take_overview(find_service(None, spool.inbox.parent), time.time()).warnings
-    assert "nothing new is begun" in warning
+    (warning,) = service_status(find_service(None, spool.inbox.parent), time.time()).warnings
+    assert "no new case is begun" in warning
 
 
 def test_names_that_would_move_the_cursor_are_spelled_out(

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from ctdeface_shared.broker.sqlite import SqliteBroker
 from ctdeface_shared.settings.service import find_service
-from ctdeface_shared.storage.locks import OWNER_FILE
-from ctdeface_watcher.process import LOCK
+from ctdeface_shared.storage.locks import OWNER_FILE, WATCHER_LOCK
 from tests.support.service.watcher import fill, wait_for
 
 COMMAND = Path(sys.executable).parent / "ctdeface"
@@ -27,7 +26,7 @@ def test_a_watcher_that_lost_its_lock_publishes_nothing_until_it_has_it_again(
 ) -> None:
     """The lock in other hands is left alone; when it is gone, the same process goes on."""
     service = find_service(None, tmp_path / "spool")
-    owner, log = service.spool.locks / LOCK / OWNER_FILE, tmp_path / "log"
+    owner, log = service.spool.locks / WATCHER_LOCK / OWNER_FILE, tmp_path / "log"
     with (
         log.open("wb") as said,
         subprocess.Popen(

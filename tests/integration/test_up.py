@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -10,9 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared.jobs.history import JobReader
-from ctdeface_shared.local_service.run import LocalService, ended_jobs, programs, shorten
+from ctdeface_shared.errors import ConfigurationError
+from ctdeface_shared.jobs.history import JobReader, JobRecord
+from ctdeface_shared.jobs.states import JobState
+from ctdeface_shared.local_service.display import Snapshot, closing_line, end_line, screen_lines
+from ctdeface_shared.local_service.run import (
+    LocalService,
+    ended_jobs,
+    programs,
+    run_local_service,
+    shorten,
+)
 from ctdeface_shared.settings.service import find_service
+from ctdeface_shared.status.disks import DiskSpace
+from ctdeface_shared.status.service_status import disk_warnings, inbox_warnings
+from ctdeface_shared.status.spool_status import Refused, SpoolStatus
+from ctdeface_shared.status.watcher_state import WatcherState
 from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_worker.report.model import State
 from tests.support.cases import write_small_cases
@@ -142,6 +156,70 @@ def test_whatever_ends_the_supervisor_ends_all_of_it(
     assert len(processes_of(spool)) == 2
     killed.kill()
     wait_for(lambda: not processes_of(spool))
+
+
+def test_a_second_service_with_the_same_ports_says_how_to_choose_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts nothing, and names a setting, because `up` has no option for ports."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        monkeypatch.setenv("CTDEFACE_METRICS__WATCH_PORT", str(port))
+        service = find_service(None, tmp_path / "spool")
+        with pytest.raises(ConfigurationError, match=rf"port {port} .* set metrics.watch_port"):
+            run_local_service(LocalService(service=service))
+    assert not (tmp_path / "spool").exists()
+
+
+def test_the_screen_shows_why_nothing_is_begun(tmp_path: Path) -> None:
+    """The disk guard and a paused watcher are warnings below the numbers."""
+    spool = ServiceSpool.under(tmp_path)
+    status = SpoolStatus(at=0.0, refused=(refused_zip(tmp_path),))
+    paused = WatcherState(looked_at="2026-11-28T09:00:00+00:00", paused="disk")
+    disks = (DiskSpace(place="outbox", free_gb=0.5),)
+    warnings = (*inbox_warnings(status, paused), *disk_warnings(disks, 2.0))
+    lines = screen_lines(Snapshot(spool=status, warnings=warnings), spool)
+    assert "warning: the watcher publishes nothing now: disk" in "\n".join(lines)
+    assert (
+        "warning: only 0.5 GB are free at outbox, less than output.min_free_gb (2): "
+        "no new case is begun, make space"
+    ) in lines
+    assert "refused         1: 1 UnsafeArchive" in lines
+    assert not [line for line in lines if "more" in line]
+
+
+def refused_zip(folder: Path) -> Refused:
+    """A zip file that the watcher refused."""
+    return Refused(
+        case="bad",
+        job_id="1",
+        code="UnsafeArchive",
+        reason="the zip file is damaged",
+        ended_at=0.0,
+        quarantine=str(folder),
+        report=str(folder / "report.json"),
+    )
+
+
+def test_the_line_of_a_refused_case_names_a_report_that_exists(tmp_path: Path) -> None:
+    """Drops that the watcher refuses have no page."""
+    spool = ServiceSpool.under(tmp_path)
+    job = JobRecord(case="bad", job_id="1", state=JobState.REFUSED, code="UnsafeArchive")
+    folder = spool.quarantine / "bad" / "1"
+    folder.mkdir(parents=True)
+    assert end_line(job, spool).endswith(f"see {folder / 'report.json'}")
+    (folder / "report.html").touch()
+    assert end_line(job, spool).endswith(f"see {folder / 'report.html'}")
+
+
+def test_the_closing_line_says_what_continues() -> None:
+    """Ctrl-C loses nothing, and says so."""
+    waiting = SpoolStatus(at=0.0, waiting=("a", "b"), released=3)
+    assert closing_line(waiting) == (
+        "stopped: 3 released, 0 refused; 2 waiting and 0 in flight continue when ctdeface up is "
+        "started again"
+    )
+    assert closing_line(SpoolStatus(at=0.0, released=3)) == "stopped: 3 released, 0 refused"
 
 
 def test_what_must_be_put_right_is_said_and_ends_with_78(spool: ServiceSpool) -> None:

@@ -14,7 +14,12 @@ from ctdeface_shared.lifecycle import stop_on_signals
 from ctdeface_shared.settings.sections import WatchMode
 from ctdeface_shared.settings.service import ServiceConfig
 from ctdeface_shared.status.watcher_state import WATCHER_STATE
-from ctdeface_shared.storage.locks import MISSED_HEARTBEATS_SECONDS, locked, sweep
+from ctdeface_shared.storage.locks import (
+    MISSED_HEARTBEATS_SECONDS,
+    WATCHER_LOCK,
+    locked,
+    sweep,
+)
 from ctdeface_shared.tracing.start import traced
 from ctdeface_watcher.context import WatcherContext
 from ctdeface_watcher.inbox.events import wakeups
@@ -26,7 +31,6 @@ from ctdeface_watcher.metrics import exported_metrics
 from ctdeface_watcher.observer import NO_OBSERVER, Observer
 from ctdeface_watcher.service import watch
 
-LOCK = "watcher"
 TURN_SECONDS = 1.0
 """How often a second watcher, which waits for its turn, sees whether it shall stop instead."""
 
@@ -75,7 +79,7 @@ def _wait_for_turn(
             return held.enter_context(
                 locked(
                     service.spool.locks,
-                    LOCK,
+                    WATCHER_LOCK,
                     stale_seconds=MISSED_HEARTBEATS_SECONDS,
                     patience_seconds=TURN_SECONDS,
                 )

@@ -1,17 +1,17 @@
-"""Shows every setting in effect and where it came from: environment, file or default. Secrets are masked."""
+"""Show every setting in effect and where it came from: environment, file or default.
+
+Secrets are masked.
+"""
 
 import argparse
-
-from rich.console import Console
-from rich.table import Table
 
 from ctdeface_shared.exit_codes import COMMON_EXIT_CODES, EXIT_CONFIGURATION, EXIT_OK
 
 EXAMPLES = """\
 examples:
-  ctdeface config                               what is in effect here
+  ctdeface config                               the settings in effect here
   ctdeface config --config site.toml            check a settings file
-  CTDEFACE_DEFACE__EARS=true ctdeface config    the environment comes before the file
+  CTDEFACE_DEFACE__EARS=true ctdeface config    the environment overrides the file
 """
 EXIT_CODES = {
     **COMMON_EXIT_CODES,
@@ -21,7 +21,7 @@ EXIT_CODES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Take no options beyond those of every command."""
+    """Declare no options beyond those of every command."""
     del parser
 
 
@@ -31,6 +31,9 @@ def run(namespace: argparse.Namespace) -> int:
     Raises:
         ConfigurationError: the settings are not valid.
     """
+    from rich.console import Console
+    from rich.table import Table
+
     from ctdeface_shared.settings.loading import load
 
     loaded = load(namespace.config)
@@ -40,6 +43,5 @@ def run(namespace: argparse.Namespace) -> int:
         for name in key.split("."):
             value = getattr(value, name)
         table.add_row(key, "none" if value is None else str(value), origin)
-    console = Console(soft_wrap=True, markup=False, highlight=False)
-    console.print(table)
-    return 0
+    Console(soft_wrap=True, markup=False, highlight=False).print(table)
+    return EXIT_OK

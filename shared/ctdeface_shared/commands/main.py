@@ -1,8 +1,8 @@
 """The `ctdeface` command: find a sub-command by name and load only that one.
 
-A sub-command is an entry point of the group `ctdeface.commands` in pyproject.toml. It names a module
-with `add_arguments(parser)`, `run(namespace) -> int` and `EXIT_CODES`. The docstring of the module is
-its help text; an `EXAMPLES` string is shown below the options.
+A sub-command is an entry point of the group `ctdeface.commands` in pyproject.toml. It names a
+module with `add_arguments(parser)`, `run(namespace) -> int` and `EXIT_CODES`. The docstring of the
+module is its help text; an `EXAMPLES` string is shown below the options.
 """
 
 import argparse

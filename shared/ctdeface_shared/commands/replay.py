@@ -1,8 +1,8 @@
-"""Do cases again: refused ones from the quarantine, released ones from the archive, or what the queue gave up.
+"""Repeat cases: refused ones from the quarantine, released ones from the archive, or dead letters.
 
-The originals go back into the inbox, and a job of a higher generation is put into the queue. It
-keeps the options of the job that it repeats but for those given here. The report of the earlier job
-stays. Interrupted, it goes on when it is run again.
+The originals go back to the inbox, and a job of a higher generation is put into the queue. It keeps
+the options of the earlier job except those given here. The report of the earlier job stays. An
+interrupted replay continues when it is run again.
 """
 
 import argparse
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctdeface_shared.commands.arguments import add_place
-from ctdeface_shared.exit_codes import COMMON_EXIT_CODES, EXIT_OK, EXIT_REFUSED
+from ctdeface_shared.exit_codes import COMMON_EXIT_CODES, EXIT_OK, EXIT_REFUSED, EXIT_USAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ctdeface_shared.broker.protocols import Broker
     from ctdeface_shared.jobs.replay_requests import ReplayRequest
@@ -23,15 +23,16 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 examples:
-  ctdeface replay case-0001 --profile bulky                            one case, with another profile
-  ctdeface replay --all --code VerificationFailed --segmenter geometric   every case that was refused for this
-  ctdeface replay case-0001 --withhold 1.2.840.1.5                     without a series that holds it back
-  ctdeface replay --dead                                               what the queue gave up
+  ctdeface replay case-0001 --profile bulky             one case, with another profile
+  ctdeface replay --all --code VerificationFailed       every case that was refused for this reason
+  ctdeface replay case-0001 --withhold 1.2.840.1.5      without a series that holds it back
+  ctdeface replay --dead                                every dead letter of the queue
 """
 EXIT_CODES = {
     **COMMON_EXIT_CODES,
-    EXIT_OK: "every case that was asked for is replayed",
-    EXIT_REFUSED: "a case could not be replayed (its line says why), or queue or storage failed",
+    EXIT_OK: "every requested case is replayed",
+    EXIT_REFUSED: "a case was not replayed (its line says why), or queue or storage failed",
+    EXIT_USAGE: "the command line was not understood, or no such code exists",
 }
 
 
@@ -43,13 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "case", nargs="?", metavar="CASE", help="name of the case, relative to the inbox"
     )
     which.add_argument(
-        "--all", action="store_true", help="every refused case, with --code those refused for this"
+        "--all", action="store_true", help="every refused case, or those with the given --code"
     )
     which.add_argument("--dead", action="store_true", help="every dead letter of the queue")
     parser.add_argument(
         "--code",
         metavar="CODE",
-        help="with --all: only cases refused for this, such as VerificationFailed",
+        help="with --all: only cases refused with this code, such as VerificationFailed",
     )
     parser.add_argument("--profile", choices=("soft-tissue", "bulky"), help="another profile")
     parser.add_argument("--segmenter", metavar="NAME", help="another segmenter")
@@ -60,55 +61,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--withhold",
         action="append",
         metavar="SERIES",
-        help="leave this SeriesInstanceUID out; repeat it for more",
+        help="leave out the series with this SeriesInstanceUID; can be repeated",
     )
     parser.add_argument(
         "--anyway",
         action="store_true",
-        help="also while a job of the case is on its way: the queue was lost",
+        help="replay also while a job of the case seems to be on its way, after a lost queue",
     )
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    parser.add_argument("--dry-run", action="store_true", help="only report what would be replayed")
 
 
 def run(namespace: argparse.Namespace) -> int:
-    """Replay what was asked for; 1 when something had to be left.
+    """Replay the requested cases and return the exit code.
 
     Raises:
-        ConfigurationError: the options do not fit each other, or there is no such spool.
+        ConfigurationError: the options contradict each other, or there is no such spool.
     """
     from ctdeface_shared.broker import open_broker
-    from ctdeface_shared.errors import ConfigurationError
+    from ctdeface_shared.commands.main import complain
     from ctdeface_shared.settings.service import find_service
 
-    wrong = _what_is_wrong(namespace)
-    if wrong:
-        raise ConfigurationError(wrong)
+    _require_fitting_options(namespace)
+    unknown = _unknown_code(namespace.code) if namespace.code else ""
+    if unknown:
+        return complain(unknown, EXIT_USAGE)
     service = find_service(namespace.config, namespace.spool, namespace.broker)
-    if not service.spool.reports.is_dir():
-        raise ConfigurationError(
-            f"there is no service at {service.spool.reports.parent}: give its folder with --spool"
-        )
-    check_user(service.spool.reports)
-    choices = _choices(namespace)
+    service.require_spool()
+    require_service_user(service.spool.reports)
+    changes = _changes(namespace)
     service.prepare()
     broker = open_broker(service.queue)
     try:
-        return _replay(namespace, service, broker, choices)
+        return _replay(namespace, service, broker, changes)
     finally:
         broker.close()
 
 
-def check_user(reports: Path) -> None:
-    """Keep root from making folders that the service's own user could not write: its jobs would be tried without end.
+def require_service_user(reports: Path) -> None:
+    """Keep root from creating folders that the service's user cannot write.
 
-    Shares that give every file to one user are no such case, so a file is made to see whose it is.
+    A probe file shows who owns what root creates, because a share may give all files to one user.
 
     Args:
-        reports: the service's folder of reports; whom it belongs to, the service runs as.
+        reports: folder of reports, which belongs to the service's user.
 
     Raises:
-        ConfigurationError: what is made there belongs to root, and the folder to somebody else.
-        StorageUnavailable: nothing can be made there, such as on a full disk.
+        ConfigurationError: new files belong to root, and the folder to another user.
+        StorageUnavailable: no file can be created there, as on a full disk.
     """
     from tempfile import NamedTemporaryFile
 
@@ -116,23 +115,47 @@ def check_user(reports: Path) -> None:
     from ctdeface_shared.storage import atomic
 
     owner = reports.stat().st_uid
-    with atomic.storage_errors(), NamedTemporaryFile(dir=reports, prefix=".") as made:
-        maker = Path(made.name).stat().st_uid
-    if maker == 0 and owner != 0:
+    with atomic.storage_errors(), NamedTemporaryFile(dir=reports, prefix=".") as probe:
+        creator = Path(probe.name).stat().st_uid
+    if creator == 0 and owner != 0:
         raise ConfigurationError(
-            f"the service's user {owner} could not write what root makes here: run it as that user, with sudo -u '#{owner}'"
+            f"root's files could not be written by the service's user {owner}: "
+            f"run this as that user, with sudo -u '#{owner}'"
         )
 
 
-def _what_is_wrong(namespace: argparse.Namespace) -> str:
+def _require_fitting_options(namespace: argparse.Namespace) -> None:
+    from ctdeface_shared.errors import ConfigurationError
+
     if namespace.code and not namespace.all:
-        return "--code goes with --all"
+        raise ConfigurationError("--code needs --all")
     if namespace.withhold and not namespace.case:
-        return "--withhold goes with one case: a series lies in one case only"
-    return ""
+        raise ConfigurationError("--withhold needs one CASE, because a series is in one case only")
 
 
-def _choices(namespace: argparse.Namespace) -> "ReplayOptions":
+def _unknown_code(code: str) -> str:
+    """Return an error if no case can be refused with a code, else an empty text."""
+    from difflib import get_close_matches
+
+    from ctdeface_shared.errors import PermanentError, TransientError
+    from ctdeface_shared.jobs.remedies import REMEDIES
+
+    known = {*REMEDIES, *_codes_below(PermanentError), *_codes_below(TransientError)}
+    if code in known:
+        return ""
+    near = [one for one in sorted(known) if one.lower().startswith(code.lower())]
+    near = near or get_close_matches(code, sorted(known), n=1)
+    hint = f"did you mean {near[0]}?" if near else "ctdeface status shows the codes"
+    return f"{code} is not a code of a refusal: {hint}"
+
+
+def _codes_below(kind: "type[Exception]") -> "Iterator[str]":
+    for one in kind.__subclasses__():
+        yield one.__name__
+        yield from _codes_below(one)
+
+
+def _changes(namespace: argparse.Namespace) -> "ReplayOptions":
     from ctdeface_shared.errors import ConfigurationError
     from ctdeface_shared.jobs.options import FillRule, Profile
     from ctdeface_shared.replay.request import ReplayOptions
@@ -141,9 +164,11 @@ def _choices(namespace: argparse.Namespace) -> "ReplayOptions":
         fill = FillRule.parse(namespace.fill) if namespace.fill else None
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
-    profile = Profile(namespace.profile) if namespace.profile else None
     return ReplayOptions(
-        profile=profile, segmenter=namespace.segmenter, fill=fill, withhold=namespace.withhold
+        profile=Profile(namespace.profile) if namespace.profile else None,
+        segmenter=namespace.segmenter,
+        fill=fill,
+        withhold=namespace.withhold,
     )
 
 
@@ -151,55 +176,55 @@ def _replay(
     namespace: argparse.Namespace,
     service: "ServiceConfig",
     broker: "Broker",
-    choices: "ReplayOptions",
+    changes: "ReplayOptions",
 ) -> int:
-    from rich.console import Console
-
-    from ctdeface_shared.console import printable
+    from ctdeface_shared.console import print_line
     from ctdeface_shared.replay.case import Replay
 
     replay = Replay(
         spool=service.spool,
         publish=broker.publish,
-        choices=choices,
+        changes=changes,
         defaults=service.settings.deface.options(),
-        only_look=namespace.dry_run,
+        dry_run=namespace.dry_run,
         anyway=namespace.anyway,
     )
-    console = Console(soft_wrap=True, markup=False, highlight=False)
-    left = done = 0
-    for case, order, reason in (
-        _dead(replay, broker) if namespace.dead else _cases(namespace, service, replay)
-    ):
-        console.print(
-            printable(
-                f"{case}: left: {reason}"
-                if order is None
-                else f"{case}: {_in_words(order, only_look=namespace.dry_run)}"
-            )
-        )
-        left += order is None
-        done += order is not None
-    if not left and not done:
-        console.print("nothing to replay")
-    return 1 if left else 0
+    if namespace.dead:
+        results = _requeue_dead_letters(replay, broker)
+    else:
+        results = _replay_cases(replay, _cases(namespace, service))
+    failed = replayed = 0
+    for case, request, reason in results:
+        if request is None:
+            failed += 1
+            print_line(f"{case}: not replayed: {reason}", indent=4)
+        else:
+            replayed += 1
+            print_line(f"{case}: {_description(request, dry_run=namespace.dry_run)}", indent=4)
+    if not failed and not replayed:
+        print_line("nothing to replay")
+    return EXIT_REFUSED if failed else EXIT_OK
 
 
-def _cases(
-    namespace: argparse.Namespace, service: "ServiceConfig", replay: "Replay"
-) -> "Iterator[tuple[str, ReplayRequest | None, str]]":
+def _cases(namespace: argparse.Namespace, service: "ServiceConfig") -> list[str]:
+    """Return the names of the requested cases, oldest refusal first."""
     from time import time
 
-    from ctdeface_shared.errors import EscapingPath, InvalidMessage
-    from ctdeface_shared.replay.case import NotReplayed, replay_case
     from ctdeface_shared.status.spool_status import SpoolScanner
 
-    cases = [namespace.case]
-    if namespace.all:
-        seen = SpoolScanner(service.spool, case_depth=service.settings.watch.case_depth).look(
-            time()
-        )
-        cases = [one.case for one in reversed(seen.refused) if namespace.code in {None, one.code}]
+    if not namespace.all:
+        return [namespace.case]
+    scanner = SpoolScanner(service.spool, case_depth=service.settings.watch.case_depth)
+    refused = reversed(scanner.look(time()).refused)
+    return [one.case for one in refused if namespace.code in {None, one.code}]
+
+
+def _replay_cases(
+    replay: "Replay", cases: "Iterable[str]"
+) -> "Iterator[tuple[str, ReplayRequest | None, str]]":
+    from ctdeface_shared.errors import EscapingPath, InvalidMessage
+    from ctdeface_shared.replay.case import NotReplayed, replay_case
+
     for case in cases:
         try:
             yield case, replay_case(replay, case), ""
@@ -207,17 +232,18 @@ def _cases(
             yield case, None, str(error)
 
 
-def _dead(replay: "Replay", broker: "Broker") -> "Iterator[tuple[str, ReplayRequest | None, str]]":
-    from ctdeface_shared.replay.dead_letters import revive_all
+def _requeue_dead_letters(
+    replay: "Replay", broker: "Broker"
+) -> "Iterator[tuple[str, ReplayRequest | None, str]]":
+    from ctdeface_shared.replay.dead_letters import requeue_dead_letters
 
-    for revived in revive_all(replay, broker):
-        yield (
-            revived.case or f"dead letter {revived.letter.tag} ({revived.letter.code})",
-            revived.order,
-            revived.reason,
-        )
+    for one in requeue_dead_letters(replay, broker):
+        name = one.case or f"dead letter {one.letter.tag} ({one.letter.code})"
+        yield name, one.request, one.reason
 
 
-def _in_words(order: "ReplayRequest", *, only_look: bool) -> str:
-    options = ", ".join(f"{name} {value}" for name, value in order.job.options.as_plain().items())
-    return f"{'would be replayed' if only_look else 'replayed'} as job {order.job.job_id}, generation {order.job.generation} ({options})"
+def _description(request: "ReplayRequest", *, dry_run: bool) -> str:
+    job = request.job
+    options = ", ".join(f"{name} {value}" for name, value in job.options.as_plain().items())
+    verb = "would be replayed" if dry_run else "replayed"
+    return f"{verb} as job {job.job_id}, generation {job.generation} ({options})"

@@ -1,7 +1,7 @@
-"""Show where the cases are: waiting, in flight, released and refused with their reasons; also queue, watcher and free disk.
+"""Show which cases are waiting, in flight, released and refused, and why.
 
-Nothing is changed. A queue that cannot be reached is a line of the answer, not a failure. Cases are
-shown by name, as in the spool.
+The state of queue, watcher and disks follows. Nothing is changed. A queue that cannot be reached is
+reported, and the command goes on. Cases are shown by name, as in the spool.
 """
 
 import argparse
@@ -11,60 +11,50 @@ from ctdeface_shared.exit_codes import COMMON_EXIT_CODES, EXIT_OK
 
 EXAMPLES = """\
 examples:
-  ctdeface status --spool /srv/ctdeface             where everything stands
+  ctdeface status --spool /srv/ctdeface             the present state
   ctdeface status --spool /srv/ctdeface --json      the same for a program
-  watch -n 10 ctdeface status --limit 20            again and again
+  watch -n 10 ctdeface status --limit 20            repeated every ten seconds
 """
-EXIT_CODES = {
-    **COMMON_EXIT_CODES,
-    EXIT_OK: "the status was shown",
-}
+EXIT_CODES = {**COMMON_EXIT_CODES, EXIT_OK: "the status was shown"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_place(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--limit",
         type=positive,
         default=10,
         metavar="N",
-        help="show so many refused cases, newest first (default: 10)",
+        help="show at most N refused cases, newest first (default: 10)",
     )
 
 
 def run(namespace: argparse.Namespace) -> int:
-    """Print how the service stands.
+    """Print the status of the service.
 
     Raises:
         ConfigurationError: there is no such spool, or it cannot be read.
     """
-    import json
     from time import time
 
-    from rich.console import Console
-
-    from ctdeface_shared.console import printable
+    from ctdeface_shared.console import print_json, print_line
     from ctdeface_shared.errors import ConfigurationError
     from ctdeface_shared.settings.service import find_service
-    from ctdeface_shared.status.service_status import describe, take_overview
+    from ctdeface_shared.status.service_status import service_status, status_lines
 
     service = find_service(namespace.config, namespace.spool, namespace.broker)
-    if not service.spool.reports.is_dir():
-        raise ConfigurationError(
-            f"there is no service at {service.spool.reports.parent}: give its folder with --spool"
-        )
+    service.require_spool()
     try:
-        seen = take_overview(service, time())
+        status = service_status(service, time())
     except OSError as error:
         raise ConfigurationError(
             f"{error.filename or service.spool.reports.parent} cannot be read: {error.strerror}"
         ) from error
-    console = Console(soft_wrap=True, markup=False, highlight=False)
     if namespace.json:
-        console.print(json.dumps(seen.as_plain()))
+        print_json(status.as_plain())
     else:
-        for line in describe(seen, namespace.limit):
-            console.print(printable(line))
-    return 0
+        for line in status_lines(status, namespace.limit):
+            print_line(line, indent=4 if line.startswith(" ") else 16)
+    return EXIT_OK

@@ -2,16 +2,16 @@
 
 import grp
 import os
-import socket
 from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
 from ctdeface_shared.doctor.finding import Finding, ok, problem, warning
-from ctdeface_shared.doctor.storage import nearest_existing
-from ctdeface_shared.settings.sections import OFF, WatchMode
+from ctdeface_shared.metrics.ports import is_free, metrics_ports
+from ctdeface_shared.settings.sections import WatchMode
 from ctdeface_shared.settings.service import ServiceConfig
+from ctdeface_shared.status.disks import nearest_existing
 from ctdeface_shared.storage.case_folders import parent_folders
 from ctdeface_shared.storage.file_systems import NETWORK_KINDS, kind_of
 
@@ -68,15 +68,8 @@ def _cores(service: ServiceConfig) -> Finding:
 def _ports(service: ServiceConfig) -> Iterator[Finding]:
     """Check the metrics ports of one watcher and of the workers that `up` starts."""
     section = service.settings.metrics
-    first = section.work_port
-    wanted = [("metrics.watch_port", section.watch_port)]
-    wanted += [
-        ("metrics.work_port", first + number) for number in range(service.settings.work.jobs)
-    ]
-    ports = [
-        (key, port) for key, port in wanted if port != OFF and (first or key.endswith("watch_port"))
-    ]
-    taken = [(key, port) for key, port in ports if not _is_free(section.host, port)]
+    ports = tuple(metrics_ports(section, service.settings.work.jobs))
+    taken = [(key, port) for key, port in ports if not is_free(section.host, port)]
     for key, port in taken:
         yield warning(
             "ports",
@@ -86,19 +79,6 @@ def _ports(service: ServiceConfig) -> Iterator[Finding]:
     if not taken:
         shown = ", ".join(str(port) for _, port in ports)
         yield ok("ports", f"{shown} free at {section.host}" if ports else "metrics are turned off")
-
-
-def _is_free(host: str, port: int) -> bool:
-    """Return whether a server could listen at a port, as far as this user may try."""
-    try:
-        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        for family, kind, protocol, _, address in addresses:
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
-    except (OSError, OverflowError):
-        return False
-    return True
 
 
 def _umask() -> Finding:

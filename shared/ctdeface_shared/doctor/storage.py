@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from itertools import combinations
@@ -12,11 +11,11 @@ from ctdeface_shared.doctor.finding import Finding, ok, problem, warning
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.settings.service import ServiceConfig
-from ctdeface_shared.status.spool_status import duration
+from ctdeface_shared.status.disks import disk_space, nearest_existing
+from ctdeface_shared.status.text import duration
 from ctdeface_shared.storage.file_systems import require_local
 from ctdeface_shared.storage.spool import can_rename
 
-_GIGABYTE = 1e9
 SKEW_WARNING_SECONDS, SKEW_PROBLEM_SECONDS = 5.0, 60.0
 """Locks and leases of other machines are judged by file times, so clocks must agree."""
 COMFORTABLE = 3.0
@@ -44,13 +43,6 @@ def storage_findings(service: ServiceConfig) -> Iterator[Finding]:
     yield _state_disk(service)
     yield from _clock(service)
     yield from _free_space(service)
-
-
-def nearest_existing(folder: Path) -> Path:
-    """Return the folder, or its nearest parent that exists."""
-    while not folder.is_dir() and folder != folder.parent:
-        folder = folder.parent
-    return folder
 
 
 def _writable(service: ServiceConfig, folders: Mapping[str, Path]) -> Iterator[Finding]:
@@ -132,8 +124,7 @@ def _nested(folders: Mapping[str, Path]) -> Iterator[Finding]:
             nested = True
             yield problem(
                 "layout",
-                f"{one} and {other} are nested ({here}, {there}): "
-                "give each a folder of its own",
+                f"{one} and {other} are nested ({here}, {there}): give each a folder of its own",
             )
     if not nested:
         yield ok("layout", "no folder is inside another")
@@ -182,19 +173,12 @@ def judge_clock(before: float, written: float, after: float) -> Finding:
 
 def _free_space(service: ServiceConfig) -> Iterator[Finding]:
     least = service.settings.output.min_free_gb
-    places = {
-        "outbox": service.spool.outbox,
-        "work": service.spool.work,
-        "state": service.state_dir,
-    }
-    by_device = {_device(folder): (name, folder) for name, folder in reversed(places.items())}
-    for name, folder in reversed(by_device.values()):
-        free = shutil.disk_usage(nearest_existing(folder)).free / _GIGABYTE
-        text = f"{free:.1f} GB free at {name}"
-        bound = f"output.min_free_gb ({least:g})"
-        if free < least:
+    bound = f"output.min_free_gb ({least:g})"
+    for disk in disk_space(service):
+        text = f"{disk.free_gb:.1f} GB free at {disk.place}"
+        if disk.free_gb < least:
             yield problem("space", f"{text}, less than {bound}: no new case is begun, make space")
-        elif free < COMFORTABLE * least:
+        elif disk.free_gb < COMFORTABLE * least:
             yield warning("space", f"{text}, close to {bound}: make space soon")
         else:
             yield ok("space", text)

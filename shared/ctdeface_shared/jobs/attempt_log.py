@@ -24,11 +24,13 @@ class Attempts:
     Attributes:
         count: attempts that began and were not handed back.
         is_open: whether the last one was not handed back; also true between two attempts.
-        code: why the last attempt failed; empty while it runs, or if its worker died.
+        has_failed: whether the last one failed and will be repeated.
+        code: why the latest failed attempt failed; empty if none did, or its worker died.
     """
 
     count: int = 0
     is_open: bool = False
+    has_failed: bool = False
     code: str = ""
 
 
@@ -42,12 +44,14 @@ def read(folder: Path) -> Attempts:
         lines = (folder / ATTEMPTS).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return Attempts()
-    failures = [line.partition(f" {_FAILED} ")[2] for line in lines]
-    last = next((line for line in reversed(lines) if f" {_FAILED} " not in line), "")
+    marker = f" {_FAILED} "
+    failures = [line.partition(marker)[2] for line in lines if marker in line]
+    others = [line for line in lines if marker not in line]
     return Attempts(
         count=sum(line.endswith(_BEGUN) for line in lines)
         - sum(line.endswith(_HANDED_BACK) for line in lines),
-        is_open=last.endswith(_BEGUN),
+        is_open=bool(others) and others[-1].endswith(_BEGUN),
+        has_failed=bool(lines) and marker in lines[-1],
         code=failures[-1] if failures else "",
     )
 

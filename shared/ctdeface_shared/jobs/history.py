@@ -56,7 +56,8 @@ class JobRecord:
             system.
         is_begun: whether an attempt began that has neither ended in a report nor been handed back.
         attempts: number of attempts that were not handed back.
-        attempt_code: why the last attempt failed, if it will be repeated; else empty.
+        attempt_failed: whether the last attempt failed and will be repeated.
+        attempt_code: why the latest failed attempt failed; empty if none did.
     """
 
     case: str
@@ -71,6 +72,7 @@ class JobRecord:
     reported_at: float = 0.0
     is_begun: bool = False
     attempts: int = 0
+    attempt_failed: bool = False
     attempt_code: str = ""
 
     @property
@@ -157,7 +159,11 @@ class JobReader:
         attempts = attempt_log.read(folder)
         is_begun = attempts.is_open and stamps[ATTEMPTS][1] > reported_ns
         return replace(
-            record, is_begun=is_begun, attempts=attempts.count, attempt_code=attempts.code
+            record,
+            is_begun=is_begun,
+            attempts=attempts.count,
+            attempt_failed=attempts.has_failed,
+            attempt_code=attempts.code,
         )
 
 

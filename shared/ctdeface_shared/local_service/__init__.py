@@ -1,1 +1,1 @@
-"""The service on one machine: watcher and workers as supervised processes."""
+"""The whole service as processes on one machine."""

@@ -1,4 +1,4 @@
-"""Keeps a few processes running: starts them, restarts what dies with growing pauses, and ends them together."""
+"""Start processes, restart them after growing pauses, and end them together."""
 
 import signal
 import subprocess
@@ -15,27 +15,27 @@ from ctdeface_shared.exit_codes import EXIT_CONFIGURATION
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
 STEADY_SECONDS = 60.0
-"""A process that ran this long has recovered: its next restart is quick again."""
+"""After this time a process counts as recovered, and its next restart is quick again."""
 
 
 class Stop(Protocol):
-    """An event to wait for."""
+    """The part of an event that the supervisor needs."""
 
     def wait(self, timeout: float) -> bool:
-        """Wait and return whether it is set."""
+        """Wait, and return whether the event is set."""
 
     def is_set(self) -> bool:
-        """Whether it is set."""
+        """Return whether the event is set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A process that shall run.
+    """A program to keep running.
 
     Attributes:
-        name: for a person.
-        command: program and arguments; its standard input ends when the supervisor does.
-        log: file that takes its standard error; None leaves it the supervisor's.
+        name: name on the screen and in errors.
+        command: program and arguments; its standard input ends when the supervisor ends.
+        log: file for its standard error; None to share the supervisor's.
     """
 
     name: str
@@ -48,11 +48,11 @@ class Running:
     """A program's process, or the pause before its next start.
 
     Attributes:
-        program: what runs.
+        program: the program.
         process: None during a pause.
         since: when the process or the pause began, monotonic seconds.
-        pause: how long the present or next pause is.
-        restarts: how often it had to be started again.
+        pause: length of the present or next pause in seconds.
+        restarts: number of restarts.
     """
 
     program: Program
@@ -70,18 +70,18 @@ def supervise(
     grace_seconds: float,
     tick: Callable[[Sequence[Running]], None],
 ) -> int:
-    """Run the programs until stopped, and return how many restarts there were.
+    """Run the programs until stopped, and return the number of restarts.
 
     Args:
-        programs: what to run.
-        stop: ends everything: SIGTERM first, SIGKILL after the grace.
-        environment: of all processes.
-        grace_seconds: how long they have to end by themselves.
-        tick: called twice a second with what is running.
+        programs: the programs.
+        stop: ends all processes, with SIGTERM first and SIGKILL after the grace period.
+        environment: environment of all processes.
+        grace_seconds: time for the processes to end by themselves.
+        tick: called twice a second with the processes.
 
     Raises:
-        ConfigurationError: a program ended because something must be put right first (exit 78); its
-            own words are on standard error.
+        ConfigurationError: a program ended with exit code 78, because something must be corrected
+            first; its own message is on standard error.
     """
     running = [
         _start(Running(program=program, process=None, since=monotonic()), environment)
@@ -89,7 +89,7 @@ def supervise(
     ]
     try:
         while not stop.wait(0.5):
-            running = [_care_for(each, environment) for each in running]
+            running = [_restarted(each, environment) for each in running]
             tick(running)
         return sum(each.restarts for each in running)
     finally:
@@ -98,39 +98,34 @@ def supervise(
 
 def _start(each: Running, environment: Mapping[str, str]) -> Running:
     with nullcontext(None) if each.program.log is None else each.program.log.open("ab") as log:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603  the arguments are this program's own
             each.program.command,
             stdin=subprocess.PIPE,
             stderr=log,
             env=dict(environment),
-            # Ctrl-C of the terminal reaches the supervisor only, which then asks each process to
-            # end
+            # Ctrl-C in the terminal reaches only the supervisor, which then stops each process
             start_new_session=True,
         )
     return replace(each, process=process, since=monotonic())
 
 
-def _care_for(each: Running, environment: Mapping[str, str]) -> Running:
-    """Notice a death, and start again when the pause is over."""
+def _restarted(each: Running, environment: Mapping[str, str]) -> Running:
+    """Detect that a process has ended, and restart it after the pause."""
     now = monotonic()
     if each.process is None:
-        return (
-            _start(replace(each, restarts=each.restarts + 1), environment)
-            if now - each.since >= each.pause
-            else each
-        )
+        if now - each.since < each.pause:
+            return each
+        return _start(replace(each, restarts=each.restarts + 1), environment)
     code = each.process.poll()
     if code is None:
         return each
-    _let_go(each.process)
+    _close_stdin(each.process)
     if code == EXIT_CONFIGURATION:
-        raise ConfigurationError(f"{each.program.name} cannot run until that is put right")
+        raise ConfigurationError(f"{each.program.name} cannot run until that is corrected")
     steady = now - each.since >= STEADY_SECONDS
-    pause = (
-        FIRST_PAUSE_SECONDS
-        if steady or each.restarts == 0
-        else min(each.pause * 2, LONGEST_PAUSE_SECONDS)
-    )
+    pause = min(each.pause * 2, LONGEST_PAUSE_SECONDS)
+    if steady or each.restarts == 0:
+        pause = FIRST_PAUSE_SECONDS
     return replace(each, process=None, since=now, pause=pause)
 
 
@@ -144,10 +139,10 @@ def _end(processes: Sequence["subprocess.Popen[bytes]"], grace_seconds: float) -
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        _let_go(process)
+        _close_stdin(process)
 
 
-def _let_go(process: "subprocess.Popen[bytes]") -> None:
-    """Close our end of a process's standard input."""
+def _close_stdin(process: "subprocess.Popen[bytes]") -> None:
+    """Close this side of a process's standard input."""
     if process.stdin is not None:
         process.stdin.close()

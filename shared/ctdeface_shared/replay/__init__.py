@@ -1,1 +1,1 @@
-"""Replaying cases and requeuing dead letters."""
+"""Replays of cases and dead letters."""

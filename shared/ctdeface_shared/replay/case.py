@@ -1,17 +1,18 @@
-"""Does a case again: its originals go back into the inbox and a job of a higher generation is published.
+"""Replay a case: return its originals to the inbox and publish a job of a higher generation.
 
-order written → originals in the inbox → published → quarantine marked → order marked. Each step can
-be repeated: whoever runs the same replay again after a crash goes on with the order that lies
-there. Nothing is overwritten, and what lies in the archive stays there.
+request written → originals in the inbox → published → quarantine marked → request marked. Each step
+can be repeated, so the same replay continues after a crash with the request that it finds. Nothing
+is overwritten, and archived originals stay in the archive.
 """
 
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from pathlib import Path
 
 from ctdeface_shared.errors import CtDefaceError, StorageUnavailable
@@ -33,48 +34,48 @@ from ctdeface_shared.storage.locks import MISSED_HEARTBEATS_SECONDS, claim_name,
 from ctdeface_shared.storage.spool import ServiceSpool, case_path
 
 REPLAYED = "replayed.json"
-"""In the quarantine, beside the report of a job that was replayed."""
+"""Marks a replayed job in the quarantine, beside its report."""
 PATIENCE_SECONDS = 5.0
 Records = Sequence[JobRecord]
 
 
 class NotReplayed(CtDefaceError):
-    """A case that cannot be replayed as things are; nothing was changed."""
+    """A case cannot be replayed in its present state; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """What is needed to do cases again.
+    """Dependencies and options of replays.
 
     Attributes:
-        spool: where they lie.
+        spool: folders of the service.
         publish: puts a job into the queue.
-        choices: what shall be different.
-        defaults: options of a case that has no readable report.
-        now: the present time, UTC.
-        only_look: change nothing, only say what would be done.
-        anyway: also where a job of the case has begun and not ended.
-        step: hears the name of each step that is done (tests stop there).
+        changes: options that differ from the earlier job.
+        defaults: options of a case without a readable report.
+        now: returns the present time, UTC.
+        dry_run: whether to change nothing.
+        anyway: whether to replay also while a job of the case has begun and not ended.
+        step: called with the name of each completed step (tests stop there).
     """
 
     spool: ServiceSpool
     publish: Callable[[DefaceJob], None]
-    choices: ReplayOptions
+    changes: ReplayOptions
     defaults: DefaceOptions
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    only_look: bool = False
+    dry_run: bool = False
     anyway: bool = False
     step: Callable[[str], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where the originals of a case are.
+    """The originals of a case.
 
     Attributes:
-        folder: there.
-        manifest: what they consist of.
-        is_archived: whether they must stay where they are, and a copy goes into the inbox.
+        folder: folder that holds them.
+        manifest: their fingerprint.
+        is_archived: whether they must stay there, so that a copy goes into the inbox.
     """
 
     folder: Path
@@ -83,23 +84,25 @@ class Source:
 
 
 def replay_case(replay: Replay, case: str) -> ReplayRequest:
-    """Replay the newest job of a case, or go on with a replay that was interrupted.
+    """Replay the newest job of a case, or continue an interrupted replay.
 
     Returns:
-        The order; `published` is False where `only_look` kept it from being carried out.
+        The request; `published` is False after a dry run.
 
     Raises:
-        NotReplayed: the case is not there, is being worked on, or other files lie in the inbox
-            under its name.
-        BrokerUnavailable: the queue did not confirm; run it again.
-        StorageUnavailable: storage failed; run it again.
+        NotReplayed: the case is unknown or being processed, or the inbox holds other files under
+            its name.
+        BrokerUnavailable: the queue did not confirm; the replay can be repeated.
+        StorageUnavailable: storage failed; the replay can be repeated.
     """
-    with _alone(replay.spool, lock_name(f"replay {case}")), atomic.storage_errors():
+    with _exclusive(replay.spool, lock_name(f"replay {case}")), atomic.storage_errors():
         records = JobReader(replay.spool.reports).of_case(case)
         latest = max(
             (one for one in records if one.state), key=lambda one: one.age_key, default=None
         )
-        with _alone(
+        if not records and not os.path.lexists(case_path(replay.spool.inbox, case)):
+            raise NotReplayed(_unknown(replay.spool, case))
+        with _exclusive(
             replay.spool, claim_name(latest.job_id) if latest else lock_name(f"new {case}")
         ):
             return _replay(replay, case, records, latest)
@@ -108,40 +111,42 @@ def replay_case(replay: Replay, case: str) -> ReplayRequest:
 def _replay(replay: Replay, case: str, records: Records, latest: JobRecord | None) -> ReplayRequest:
     if latest and latest.code in DROP_REFUSALS:
         raise NotReplayed(
-            f"what was dropped last under its name was refused as {latest.code} and is no whole case: drop the whole case again"
+            f"its last drop was refused as {latest.code} and is not a complete case: "
+            "drop the complete case again"
         )
-    there = read_order(replay.spool, case, latest.job_id) if latest else None
-    if latest and there and not (latest.ended and there.published) and _is_same(replay, there):
-        if (
-            latest.ended
-        ):  # published, worked on and ended since, but the replay was killed before it marked that
-            return there if replay.only_look else _mark(replay, there)
-        source = find_source(replay.spool, case, there.replays, there.job.manifest.digest)
-        if source.manifest == there.job.manifest:
-            return there if replay.only_look else carry_out(replay, there, source)
-    replaced = there if latest and latest.state is JobState.ORDERED else None
-    _check_ended(replay, records, latest, replaced)
-    order, source = _new_order(replay, case, records, replaced)
-    if replay.only_look:
-        return order
-    write_order(replay.spool, order)
+    earlier = read_order(replay.spool, case, latest.job_id) if latest else None
+    if latest and earlier and _is_unfinished(replay, latest, earlier):
+        if latest.ended:  # the replay was killed after its job was published
+            return earlier if replay.dry_run else _mark(replay, earlier)
+        source = find_source(replay.spool, case, earlier.replays, earlier.job.manifest.digest)
+        if source.manifest == earlier.job.manifest:
+            return earlier if replay.dry_run else carry_out(replay, earlier, source)
+    replaced = earlier if latest and latest.state is JobState.ORDERED else None
+    _require_ended(replay, records, latest, replaced)
+    request, source = _new_request(replay, case, records, replaced)
+    if replay.dry_run:
+        return request
+    write_order(replay.spool, request)
     replay.step("ordered")
     if replaced:
         drop_order(replay.spool, replaced)
-    return carry_out(replay, order, source)
+    return carry_out(replay, request, source)
 
 
-def carry_out(replay: Replay, order: ReplayRequest, source: Source) -> ReplayRequest:
-    """Do what an order says, from wherever it was left."""
-    _put_back(replay.spool, order, source)
+def carry_out(replay: Replay, request: ReplayRequest, source: Source) -> ReplayRequest:
+    """Carry out a request from the step that it had reached."""
+    _put_back(replay.spool, request, source)
     replay.step("put back")
-    replay.publish(order.job)
+    replay.publish(request.job)
     replay.step("published")
-    return _mark(replay, order)
+    return _mark(replay, request)
 
 
 def next_job(records: Records, job: DefaceJob) -> DefaceJob:
-    """Return a job as the newest of its case: of a higher generation, and submitted after all others whatever the clocks say."""
+    """Return a job as the newest of its case.
+
+    Its generation is higher and its submission later than all others, whatever the clocks say.
+    """
     generation = max([job.generation, *(one.generation for one in records)]) + 1
     last = max((one.created_at for one in records if one.created_at), default="")
     submitted = (
@@ -158,10 +163,16 @@ def next_job(records: Records, job: DefaceJob) -> DefaceJob:
 
 
 def find_source(spool: ServiceSpool, case: str, replayed: str, digest: str) -> Source:
-    """Find the originals of a job: in the inbox, the quarantine or the archive.
+    """Find the originals of a job in inbox, quarantine or archive.
+
+    Args:
+        spool: folders of the service.
+        case: name of the case.
+        replayed: id of the job whose originals are wanted; empty if none had begun.
+        digest: digest of their manifest; empty if unknown.
 
     Raises:
-        NotReplayed: they are gone, or other files lie in the inbox under their name.
+        NotReplayed: they are gone, or the inbox holds other files under their name.
     """
     inbox = case_path(spool.inbox, case)
     places = (
@@ -177,20 +188,25 @@ def find_source(spool: ServiceSpool, case: str, replayed: str, digest: str) -> S
         if found:
             return found[0]
         raise NotReplayed(
-            "its originals are neither in the inbox nor in quarantine or archive: drop the case again"
+            "its originals are neither in inbox, quarantine nor archive: drop the case again"
         )
     if inbox.is_dir() and not inbox.is_symlink():
         present = Manifest.scan(inbox)
         if not digest or present.digest in {digest, *(source.manifest.digest for source in found)}:
             return Source(folder=inbox, manifest=present)
     raise NotReplayed(
-        "other files lie in the inbox under its name: wait until their job has ended, or move them away"
+        "the inbox holds other files under its name: wait until their job has ended, "
+        "or move them away"
     )
 
 
 @contextmanager
-def _alone(spool: ServiceSpool, name: str) -> Iterator[None]:
-    """Keep other replays away from a case, and wait for the worker that is just putting its originals away: it claims its job alike."""
+def _exclusive(spool: ServiceSpool, name: str) -> Iterator[None]:
+    """Hold a lock against other replays, or against the worker that holds the same claim.
+
+    Raises:
+        NotReplayed: a worker or another replay holds it.
+    """
     with ExitStack() as stack:
         try:
             stack.enter_context(
@@ -203,35 +219,53 @@ def _alone(spool: ServiceSpool, name: str) -> Iterator[None]:
             )
         except StorageUnavailable:
             raise NotReplayed(
-                "a worker or another replay is at it: try again when that has ended"
+                "a worker or another replay is processing it: try again when that has ended"
             ) from None
         yield
 
 
-def _check_ended(
+def _unknown(spool: ServiceSpool, case: str) -> str:
+    """Return that a case is unknown, with similar names if there are any."""
+    known = {one.case for one in JobReader(spool.reports).read()}
+    with suppress(OSError):
+        known |= {entry.name for entry in spool.inbox.iterdir() if entry.is_dir()}
+    near = get_close_matches(case, sorted(known), n=3)
+    hint = f"did you mean {', '.join(near)}?" if near else "ctdeface status shows the cases"
+    return f"no case and no job of this name is known: {hint}"
+
+
+def _require_ended(
     replay: Replay, records: Records, latest: JobRecord | None, replaced: ReplayRequest | None
 ) -> None:
-    """A second job on its way would find its originals put away by the first.
+    """Check that no other job of the case will move its originals.
 
     Raises:
-        NotReplayed: a job of the case is on its way.
+        NotReplayed: a job of the case is queued or being processed.
     """
-    waiting = latest is None or (
+    if replay.anyway:
+        return
+    if latest is None and not any(one.is_begun for one in records):
+        raise NotReplayed(
+            "it is on its way: it is in the inbox, and no job of it has begun yet; "
+            "if the queue was lost, add --anyway"
+        )
+    queued = latest is None or (
         latest.state is JobState.ORDERED and (replaced is None or replaced.published)
     )
-    begun = any(one.is_begun or one.is_publishing for one in records)
-    if not replay.anyway and (waiting or begun):
+    if queued or any(one.is_begun or one.is_publishing for one in records):
         raise NotReplayed(
-            "a job of it is on its way and has not ended; when the queue was lost, add --anyway"
+            "a job of it is on its way and has not ended: wait for it; "
+            "if the queue was lost, add --anyway"
         )
 
 
-def _is_same(replay: Replay, order: ReplayRequest) -> bool:
-    """Whether an order is what is asked for now."""
-    return replay.choices.over(order.job.options) == order.job.options
+def _is_unfinished(replay: Replay, latest: JobRecord, request: ReplayRequest) -> bool:
+    """Return whether an interrupted replay asked for the same options as this one."""
+    finished = latest.ended and request.published
+    return not finished and replay.changes.over(request.job.options) == request.job.options
 
 
-def _new_order(
+def _new_request(
     replay: Replay, case: str, records: Records, replaced: ReplayRequest | None
 ) -> tuple[ReplayRequest, Source]:
     reported = max(
@@ -242,7 +276,7 @@ def _new_order(
     replays = reported.job_id if reported else replaced.replays if replaced else ""
     digest = replaced.job.manifest.digest if replaced else reported.digest if reported else ""
     source = find_source(replay.spool, case, replays, digest)
-    options = replay.choices.over(_options(replay, case, replays))
+    options = replay.changes.over(_options(replay, case, replays))
     job = DefaceJob(
         job_id="", case=case, manifest=source.manifest, submitted_at=replay.now(), options=options
     )
@@ -263,8 +297,8 @@ def _options(replay: Replay, case: str, replays: str) -> DefaceOptions:
     return replay.defaults
 
 
-def _put_back(spool: ServiceSpool, order: ReplayRequest, source: Source) -> None:
-    inbox = case_path(spool.inbox, order.job.case)
+def _put_back(spool: ServiceSpool, request: ReplayRequest, source: Source) -> None:
+    inbox = case_path(spool.inbox, request.job.case)
     if source.folder == inbox:
         return
     inbox.parent.mkdir(parents=True, exist_ok=True)
@@ -273,29 +307,28 @@ def _put_back(spool: ServiceSpool, order: ReplayRequest, source: Source) -> None
         atomic.sync_folder(source.folder.parent)
         atomic.sync_folder(inbox.parent)
         return
-    hidden = inbox.with_name(f".{order.job.job_id}.replay")
-    shutil.rmtree(hidden, ignore_errors=True)  # what a crash left behind
+    hidden = inbox.with_name(f".{request.job.job_id}.replay")
+    shutil.rmtree(hidden, ignore_errors=True)  # left by a crash
     try:
         shutil.copytree(source.folder, hidden, symlinks=True)
-        if Manifest.scan(hidden) != order.job.manifest:
-            raise StorageUnavailable("the archived originals could not be copied as they are")
+        if Manifest.scan(hidden) != request.job.manifest:
+            raise StorageUnavailable("the copy of the archived originals differs from them")
         hidden.rename(inbox)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
     atomic.sync_folder(inbox.parent)
 
 
-def _mark(replay: Replay, order: ReplayRequest) -> ReplayRequest:
-    entry = case_path(replay.spool.quarantine, order.job.case) / order.replays
-    if order.replays and entry.is_dir():
+def _mark(replay: Replay, request: ReplayRequest) -> ReplayRequest:
+    entry = case_path(replay.spool.quarantine, request.job.case) / request.replays
+    if request.replays and entry.is_dir():
         content = {
-            "replayed_as": order.job.job_id,
-            "at": order.job.submitted_at.isoformat(timespec="seconds"),
+            "replayed_as": request.job.job_id,
+            "at": request.job.submitted_at.isoformat(timespec="seconds"),
         }
         atomic.write_file(entry / REPLAYED, json.dumps(content, indent=1).encode())
     replay.step("quarantine marked")
-    done = replace(
-        order, published=True
-    )  # last: as long as it is missing, the same replay goes on instead of beginning another
+    # last: until then the same replay continues instead of beginning another one
+    done = replace(request, published=True)
     write_order(replay.spool, done)
     return done

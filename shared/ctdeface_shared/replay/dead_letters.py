@@ -1,6 +1,6 @@
-"""Does again what the queue gave up: dead letters whose case still lies in the inbox go back as jobs of a higher generation."""
+"""Requeue dead letters whose case is still in the inbox, as jobs of a higher generation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ctdeface_shared.broker.protocols import Broker, DeadLetter
@@ -17,29 +17,29 @@ MOST_LETTERS = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requeued:
-    """What became of a dead letter.
+    """The result for one dead letter.
 
     Attributes:
-        letter: as it was.
-        case: its name; empty where the message cannot be read.
-        order: the replay; None where the letter was left.
-        reason: why it was left.
+        letter: the dead letter.
+        case: name of the case; empty if the message cannot be read.
+        request: the replay; None if the letter stays.
+        reason: why it stays.
     """
 
     letter: DeadLetter
     case: str = ""
-    order: ReplayRequest | None = None
+    request: ReplayRequest | None = None
     reason: str = ""
 
 
-def revive_all(replay: Replay, broker: Broker) -> Iterator[Requeued]:
-    """Replay every dead letter that can be, one by one, and say of the others why they were left.
+def requeue_dead_letters(replay: Replay, broker: Broker) -> Iterator[Requeued]:
+    """Requeue every dead letter that can be processed again, one by one.
 
     Raises:
-        BrokerUnavailable: the queue cannot be reached; run it again.
-        StorageUnavailable: storage failed; run it again.
+        BrokerUnavailable: the queue cannot be reached; this can be repeated.
+        StorageUnavailable: storage failed; this can be repeated.
     """
-    for letter in _all(broker):
+    for letter in broker.dead_letters(MOST_LETTERS):
         try:
             job = decode_job(letter.body)
         except PermanentError as error:
@@ -48,50 +48,47 @@ def revive_all(replay: Replay, broker: Broker) -> Iterator[Requeued]:
         reason = _why_not(replay, job)
         if reason:
             yield Requeued(letter=letter, case=job.case, reason=reason)
-            continue
-        order = _order(replay, job)
-        if not replay.only_look:
-            write_order(replay.spool, order)
-            replay.step("ordered")
-            if not broker.requeue(letter.tag, encode_job(order.job)):
-                yield Requeued(
-                    letter=letter, case=job.case, reason="somebody else took it out meanwhile"
-                )
-                continue
-            replay.step("revived")
-            order = replace(order, published=True)
-            write_order(replay.spool, order)
-        yield Requeued(letter=letter, case=job.case, order=order)
+        else:
+            yield _requeue(replay, broker, letter, job)
 
 
-def _all(broker: Broker) -> Sequence[DeadLetter]:
-    return broker.dead_letters(MOST_LETTERS)
+def _requeue(replay: Replay, broker: Broker, letter: DeadLetter, job: DefaceJob) -> Requeued:
+    request = _request(replay, job)
+    if not replay.dry_run:
+        write_order(replay.spool, request)
+        replay.step("ordered")
+        if not broker.requeue(letter.tag, encode_job(request.job)):
+            reason = "another process has taken it out of the queue meanwhile"
+            return Requeued(letter=letter, case=job.case, reason=reason)
+        replay.step("requeued")
+        request = replace(request, published=True)
+        write_order(replay.spool, request)
+    return Requeued(letter=letter, case=job.case, request=request)
 
 
 def _why_not(replay: Replay, job: DefaceJob) -> str:
-    """Say why a job that was given up is not to be done again; empty when it is."""
+    """Return why a job cannot be processed again, or an empty text."""
     folder = case_path(replay.spool.inbox, job.case)
     if folder.is_symlink() or not folder.is_dir():
         return "its case is no longer in the inbox"
     if Manifest.scan(folder).digest != job.manifest.digest:
-        return "its case has changed since: the watcher makes a job of it"
+        return "its case has changed since: the watcher makes a new job of it"
     for record in JobReader(replay.spool.reports).of_case(job.case):
         if record.job_id == job.job_id and record.ended:
             return f"it has ended meanwhile ({record.state})"
     return ""
 
 
-def _order(replay: Replay, job: DefaceJob) -> ReplayRequest:
-    """Make the order, or take the one that an interrupted replay left."""
-    options = replay.choices.over(job.options)
-    for order in pending_orders(replay.spool, job.case):
+def _request(replay: Replay, job: DefaceJob) -> ReplayRequest:
+    """Return the request of an interrupted replay, or a new one."""
+    options = replay.changes.over(job.options)
+    for request in pending_orders(replay.spool, job.case):
         if (
-            order.replays == job.job_id
-            and order.job.options == options
-            and order.job.manifest == job.manifest
+            request.replays == job.job_id
+            and request.job.options == options
+            and request.job.manifest == job.manifest
         ):
-            return order
+            return request
     renewed = replace(job, options=options, submitted_at=max(job.submitted_at, replay.now()))
-    return ReplayRequest(
-        job=next_job(JobReader(replay.spool.reports).of_case(job.case), renewed), replays=job.job_id
-    )
+    records = JobReader(replay.spool.reports).of_case(job.case)
+    return ReplayRequest(job=next_job(records, renewed), replays=job.job_id)

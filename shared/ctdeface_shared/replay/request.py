@@ -8,13 +8,13 @@ from ctdeface_shared.jobs.options import DefaceOptions, FillRule, Profile
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayOptions:
-    """What a replay does differently; None leaves an option as it was.
+    """Changed options; None keeps an option as it was.
 
     Attributes:
         profile: what the face mask covers.
-        segmenter: what finds the face.
-        fill: the rule for the fill value.
-        withhold: series to leave out.
+        segmenter: name of the segmenter.
+        fill: rule for the fill value.
+        withhold: SeriesInstanceUIDs of the series to leave out.
     """
 
     profile: Profile | None = None
@@ -23,7 +23,7 @@ class ReplayOptions:
     withhold: Sequence[str] | None = None
 
     def over(self, options: DefaceOptions) -> DefaceOptions:
-        """Return the options that follow."""
+        """Return the options with these changes."""
         return replace(
             options,
             profile=self.profile or options.profile,

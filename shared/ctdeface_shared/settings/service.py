@@ -29,6 +29,18 @@ class ServiceConfig:
     state_dir: Path
     queue: BrokerTarget
 
+    def require_spool(self) -> None:
+        """Check that a service was started here before.
+
+        Raises:
+            ConfigurationError: the spool has no folder of reports.
+        """
+        if not self.spool.reports.is_dir():
+            raise ConfigurationError(
+                f"no service was started at {self.spool.reports.parent} yet: "
+                "give its folder with --spool"
+            )
+
     def prepare(self) -> None:
         """Create what is missing and check that everything can be moved and published at once.
 

@@ -1,8 +1,7 @@
-"""How a service stands, put together from its spool, its queue, its watcher and its disks; what cannot be asked is said, and no failure."""
+"""The status of a service: its spool, queue, watcher and disks, with warnings."""
 
-import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,21 @@ from ctdeface_shared.broker.protocols import Depth
 from ctdeface_shared.broker.target import file_of, masked, split
 from ctdeface_shared.errors import CtDefaceError
 from ctdeface_shared.settings.service import ServiceConfig
-from ctdeface_shared.status.spool_status import SpoolScanner, SpoolStatus, duration, lines
+from ctdeface_shared.status.disks import DiskSpace, disk_space
+from ctdeface_shared.status.spool_status import SpoolScanner, SpoolStatus
+from ctdeface_shared.status.text import duration, refused_lines, retry_lines, spool_lines
 from ctdeface_shared.status.watcher_state import WATCHER_STATE, WatcherState, read_watcher_state
+from ctdeface_shared.storage.locks import MISSED_HEARTBEATS_SECONDS, WATCHER_LOCK, is_held
 
-_GIGABYTE = 1e9
-LOOKS_MISSED = 3
-"""A watcher that did not look for so many rescans is not there any more."""
-SHOWN = 5
-"""Names in one warning."""
+SCANS_MISSED = 3
+"""A watcher that has not scanned for this many intervals needs a person's attention."""
+NAMES_SHOWN = 5
+"""Maximum number of names in one warning."""
+_WAYS_TO_WAIT = {
+    "disk": "less than output.min_free_gb is free: make space",
+    "unfinished jobs": "watch.max_unfinished jobs have not ended: start workers, or wait for them",
+}
+"""What `WatcherState.paused` means."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,108 +34,175 @@ class ServiceStatus:
 
     Attributes:
         root: folder of the spool.
-        survey: where the cases are.
+        spool: state of the cases.
         queue_url: without its password.
-        queue: how many jobs lie where; None when it could not be asked.
-        queue_silent: why not.
-        watcher: its last look; None when nothing is known here.
-        watcher_age_seconds: since then.
-        free_gb: by place, where less than needed may be free.
-        warnings: a sentence for each thing that a person should look at.
+        queue: number of jobs by state; None if the queue cannot be reached.
+        queue_error: why the queue cannot be reached; empty if it can.
+        watcher: the watcher's last scan; None if there is none on this machine.
+        watcher_age_seconds: time since that scan.
+        watcher_runs: whether a watcher is running, here or on another machine.
+        disks: free space by file system.
+        warnings: sentences about what needs a person's attention.
     """
 
     root: Path
-    spool_status: SpoolStatus
+    spool: SpoolStatus
     queue_url: str
     queue: Depth | None = None
-    queue_silent: str = ""
+    queue_error: str = ""
     watcher: WatcherState | None = None
     watcher_age_seconds: float = 0.0
-    free_gb: Mapping[str, float] = field(default_factory=dict)
+    watcher_runs: bool = False
+    disks: tuple[DiskSpace, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def as_plain(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return {
             "spool": str(self.root),
-            **self.spool_status.as_plain(),
+            **self.spool.as_plain(),
             "queue": {
                 "url": self.queue_url,
-                "silent": self.queue_silent or None,
+                "silent": self.queue_error or None,
                 **(asdict(self.queue) if self.queue else {}),
             },
-            "watcher": {**asdict(self.watcher), "age_seconds": round(self.watcher_age_seconds, 1)}
-            if self.watcher
-            else None,
-            "free_gb": {place: round(free, 1) for place, free in self.free_gb.items()},
+            "watcher": self._plain_watcher(),
+            "free_gb": {disk.place: round(disk.free_gb, 1) for disk in self.disks},
             "warnings": list(self.warnings),
         }
 
+    def _plain_watcher(self) -> dict[str, Any] | None:
+        if self.watcher is None:
+            return None
+        # the watcher looks at empty folders, too; they are no cases until they hold a file
+        waiting = [name for name in self.watcher.waiting if name not in self.spool.empty]
+        return {
+            **asdict(self.watcher),
+            "waiting": waiting,
+            "age_seconds": round(self.watcher_age_seconds, 1),
+            "runs": self.watcher_runs,
+        }
 
-def take_overview(service: ServiceConfig, now: float) -> ServiceStatus:
-    """Look at everything once; nothing is changed or made.
+
+def service_status(service: ServiceConfig, now: float) -> ServiceStatus:
+    """Examine a service; nothing is changed or created.
 
     Args:
-        site: which service.
+        service: the service.
         now: seconds since the epoch.
 
     Raises:
         OSError: the spool cannot be read.
     """
     watch = service.settings.watch
-    queue, silent = _ask_queue(service)
+    queue, queue_error = _queue_depth(service)
     watcher = read_watcher_state(service.state_dir / WATCHER_STATE)
     age = max(now - datetime.fromisoformat(watcher.looked_at).timestamp(), 0.0) if watcher else 0.0
-    seen = ServiceStatus(
+    scanner = SpoolScanner(service.spool, case_depth=watch.case_depth, ignore=watch.ignore)
+    status = ServiceStatus(
         root=service.spool.reports.parent,
-        spool_status=SpoolScanner(
-            service.spool, case_depth=watch.case_depth, ignore=watch.ignore
-        ).look(now),
+        spool=scanner.look(now),
         queue_url=masked(service.queue.url),
         queue=queue,
-        queue_silent=silent,
+        queue_error=queue_error,
         watcher=watcher,
         watcher_age_seconds=age,
-        free_gb={
-            name: shutil.disk_usage(there).free / _GIGABYTE for name, there in _places(service)
-        },
+        watcher_runs=is_held(service.spool.locks / WATCHER_LOCK, MISSED_HEARTBEATS_SECONDS),
+        disks=disk_space(service),
     )
-    least, patience = service.settings.output.min_free_gb, LOOKS_MISSED * watch.rescan_interval
-    warnings = (*_about_queue(seen), *_about_watcher(seen, patience), *_about_disks(seen, least))
-    return replace(seen, warnings=warnings)
+    warnings = (
+        *_queue_warnings(status),
+        *_watcher_warnings(status, SCANS_MISSED * watch.rescan_interval),
+        *inbox_warnings(status.spool, watcher),
+        *disk_warnings(status.disks, service.settings.output.min_free_gb),
+    )
+    return replace(status, warnings=warnings)
 
 
-def describe(status: ServiceStatus, limit: int = 10) -> tuple[str, ...]:
-    """Describe it for a person, one thing per line; of the refused cases the newest so many."""
-    queue, watcher = status.queue, status.watcher
-    held = "" if queue is None or queue.held is None else f"{queue.held} held, "
-    depth = (
-        f"{queue.ready} ready, {held}{queue.delayed} delayed, {queue.dead} dead"
-        if queue
-        else status.queue_silent
-    )
-    last = (
-        f"looked {duration(status.watcher_age_seconds)} ago"
-        if watcher
-        else "no look is noted here: it runs elsewhere, or never ran"
-    )
-    opened = f", {watcher.open_jobs} jobs open" if watcher else ""
-    if watcher and watcher.oldest_open_at is not None:
-        opened += f", the oldest for {duration(max(status.spool_status.at - watcher.oldest_open_at, 0.0))}"
-    free = ", ".join(f"{value:.1f} GB free at {place}" for place, value in status.free_gb.items())
+def status_lines(status: ServiceStatus, limit: int = 10) -> tuple[str, ...]:
+    """Return a status as lines for a person, with the newest refused cases.
+
+    Args:
+        status: the status.
+        limit: maximum number of refused cases.
+    """
+    waiting, in_flight, released, refused = spool_lines(status.spool)
+    free = ", ".join(f"{disk.free_gb:.1f} GB free at {disk.place}" for disk in status.disks)
     return (
         f"spool           {status.root}",
-        *lines(status.spool_status, limit),
-        f"queue           {depth}",
-        f"watcher         {last}{opened}",
+        waiting,
+        in_flight,
+        *retry_lines(status.spool),
+        released,
+        refused,
+        *refused_lines(status.spool, limit),
+        f"queue           {_queue_text(status)}",
+        f"watcher         {_watcher_text(status)}",
         f"disk            {free}",
         *(f"warning: {warning}" for warning in status.warnings),
     )
 
 
-def _ask_queue(service: ServiceConfig) -> tuple[Depth | None, str]:
+def inbox_warnings(spool: SpoolStatus, watcher: WatcherState | None) -> Iterator[str]:
+    """Yield what a person should do about the content of the inbox."""
+    if watcher and watcher.paused:
+        meaning = _WAYS_TO_WAIT.get(watcher.paused)
+        reason = f"{watcher.paused}: {meaning}" if meaning else watcher.paused
+        yield f"the watcher publishes nothing now: {reason}"
+    if spool.empty:
+        yield _about(spool.empty, "no file: copy a case into it, or remove it", "holds")
+    if watcher is None:
+        return
+    if watcher.strays:
+        yield _about(
+            watcher.strays, "loose in the inbox: put the files of a case into a folder", "is"
+        )
+    if watcher.never_settled:
+        names = tuple(watcher.never_settled)
+        text = "not complete after watch.max_wait: finish or remove the copy"
+        yield _about(names, text, "is")
+    for name, reason in list(watcher.unusable.items())[:NAMES_SHOWN]:
+        yield f"{name} cannot be used: {reason}"
+
+
+def disk_warnings(disks: tuple[DiskSpace, ...], least_gb: float) -> Iterator[str]:
+    """Yield a warning for each file system with less than the required free space."""
+    for disk in disks:
+        if disk.free_gb < least_gb:
+            yield (
+                f"only {disk.free_gb:.1f} GB are free at {disk.place}, less than "
+                f"output.min_free_gb ({least_gb:g}): no new case is begun, make space"
+            )
+
+
+def _about(names: tuple[str, ...], text: str, verb: str) -> str:
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    plural = {"is": "are", "holds": "hold"}[verb]
+    return f"{', '.join(names[:NAMES_SHOWN])}{more} {verb if len(names) == 1 else plural} {text}"
+
+
+def _queue_text(status: ServiceStatus) -> str:
+    queue = status.queue
+    if queue is None:
+        return status.queue_error
+    held = "" if queue.held is None else f"{queue.held} held, "
+    return f"{queue.ready} ready, {held}{queue.delayed} delayed, {queue.dead} dead"
+
+
+def _watcher_text(status: ServiceStatus) -> str:
+    watcher = status.watcher
+    if watcher is None:
+        return "runs on another machine" if status.watcher_runs else "not running"
+    text = f"scanned {duration(status.watcher_age_seconds)} ago, {watcher.open_jobs} jobs open"
+    if watcher.oldest_open_at is not None:
+        text += f", the oldest for {duration(max(status.spool.at - watcher.oldest_open_at, 0.0))}"
+    return text if status.watcher_runs else f"not running; {text}"
+
+
+def _queue_depth(service: ServiceConfig) -> tuple[Depth | None, str]:
+    """Return the depth of the queue, or None and the reason."""
     if split(service.queue.url).scheme == "sqlite" and not file_of(service.queue.url).exists():
-        return None, "not made yet on this machine"
+        return None, "not created yet on this machine"
     try:
         broker = open_broker(service.queue)
         try:
@@ -140,45 +213,21 @@ def _ask_queue(service: ServiceConfig) -> tuple[Depth | None, str]:
         return None, f"not reachable: {error}"
 
 
-def _places(service: ServiceConfig) -> Iterator[tuple[str, Path]]:
-    """Yield places that exist, one for each file system."""
-    devices: set[int] = set()
-    for name, folder in (
-        ("outbox", service.spool.outbox),
-        ("work", service.spool.work),
-        ("state", service.state_dir),
-    ):
-        if folder.is_dir() and folder.stat().st_dev not in devices:
-            devices.add(folder.stat().st_dev)
-            yield name, folder
+def _queue_warnings(status: ServiceStatus) -> Iterator[str]:
+    if status.queue and status.queue.dead:
+        yield (
+            f"the queue gave up {status.queue.dead} messages: "
+            "ctdeface replay --dead --dry-run shows them"
+        )
 
 
-def _about_queue(seen: ServiceStatus) -> Iterator[str]:
-    if seen.queue and seen.queue.dead:
-        yield f"the queue gave up {seen.queue.dead} messages: see ctdeface replay --dead --dry-run"
-
-
-def _about_watcher(seen: ServiceStatus, patience: float) -> Iterator[str]:
-    state = seen.watcher
-    if state is None:
-        if (seen.spool_status.oldest_waiting_seconds or 0.0) > patience:
-            yield "cases are waiting, and no watcher is known here: is ctdeface watch running?"
-        return
-    if seen.watcher_age_seconds > patience:
-        yield f"the watcher has not looked for {duration(seen.watcher_age_seconds)}: is it running?"
-    if state.paused:
-        yield f"the watcher publishes nothing now: {state.paused}"
-    for names, what in (
-        (state.strays, "lie in the inbox and are no cases"),
-        (tuple(state.never_settled), "never became complete and are left alone"),
-        (tuple(f"{name} ({why})" for name, why in state.unusable.items()), "cannot be used"),
-    ):
-        if names:
-            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-            yield f"{', '.join(names[:SHOWN])}{more} {what}"
-
-
-def _about_disks(seen: ServiceStatus, least_gb: float) -> Iterator[str]:
-    for place, free in seen.free_gb.items():
-        if free < least_gb:
-            yield f"only {free:.1f} GB are free at {place}, less than output.min_free_gb ({least_gb:g}): nothing new is begun"
+def _watcher_warnings(status: ServiceStatus, longest_seconds: float) -> Iterator[str]:
+    age = status.watcher_age_seconds
+    if not status.watcher_runs:
+        if status.watcher or (status.spool.oldest_waiting_seconds or 0.0) > longest_seconds:
+            yield "no watcher is running: start ctdeface up or ctdeface watch"
+    elif status.watcher and age > longest_seconds:
+        yield (
+            f"the watcher has not scanned for {duration(age)}, "
+            f"at most {duration(longest_seconds)} are expected: see its log"
+        )

@@ -1,6 +1,6 @@
-"""What the watcher saw at its last look, for whoever asks how it goes: `watcher.json` in the state folder.
+"""The watcher's last scan: `watcher.json` in the state folder.
 
-Names of cases and files stand in it as they do in the spool; it is for the owner only, like the
+It holds names of cases and files as they are in the spool, so only the owner may read it, like the
 rest of the state folder.
 """
 
@@ -19,19 +19,19 @@ DISK = "disk"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatcherState:
-    """One look of the watcher.
+    """One scan of the watcher.
 
     Attributes:
-        looked_at: when, UTC, ISO 8601.
-        cases: how many folders lie where cases lie.
+        looked_at: time of the scan, UTC, ISO 8601.
+        cases: number of case folders in the inbox.
         waiting: cases and zip files that are not complete, or wait for their turn.
-        never_settled: seconds that each case or zip file was waited for before it was left alone.
-        strays: names of loose files and links above the cases.
-        unusable: why a case cannot be published, a sentence for each.
-        paused: why nothing is published now: "unfinished jobs", "disk", or None.
-        open_jobs: published and not ended.
-        oldest_open_at: when the oldest of them was published, seconds since the epoch; None without
-            any.
+        never_settled: cases and zip files that never became complete, with the seconds waited.
+        strays: names of loose files and links above the case level.
+        unusable: cases that cannot be published, each with the reason as a sentence.
+        paused: why nothing is published now, such as "unfinished jobs" or "disk"; None if it is.
+        open_jobs: number of published jobs that have not ended.
+        oldest_open_at: when the oldest of them was published, seconds since the epoch; None if
+            there are none.
     """
 
     looked_at: str
@@ -46,7 +46,7 @@ class WatcherState:
 
 
 def write_watcher_state(path: Path, state: WatcherState) -> None:
-    """Replace the file at once; it need not outlive a power cut, so the disk is not waited for.
+    """Atomically replace the file, without an fsync: it may be lost in a power cut.
 
     Raises:
         OSError: storage failed.
@@ -59,10 +59,10 @@ def write_watcher_state(path: Path, state: WatcherState) -> None:
 
 
 def read_watcher_state(path: Path) -> WatcherState | None:
-    """Return what the watcher saw last; None when it has not looked yet, or another version wrote the file.
+    """Return the last scan, or None if there is no valid one.
 
     Raises:
-        OSError: the file is there and cannot be read.
+        OSError: the file exists and cannot be read.
     """
     try:
         return TypeAdapter(WatcherState).validate_python(json.loads(path.read_bytes()))

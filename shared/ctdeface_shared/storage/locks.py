@@ -38,6 +38,8 @@ MISSED_HEARTBEATS_SECONDS = 6 * HEARTBEAT_SECONDS
 
 If it lives after all, its work is done twice, which the publishing journal makes harmless.
 """
+WATCHER_LOCK = "watcher"
+"""Name of the lock that the active watcher of an inbox holds."""
 _PRIVATE = 0o700
 _TAKEOVER_SECONDS = 60.0
 _TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY})
@@ -137,10 +139,14 @@ def claim_name(job_id: str) -> str:
     return lock_name(f"job {job_id}")
 
 
+def is_held(lock: Path, stale_seconds: float) -> bool:
+    """Return whether a live process holds a lock."""
+    return lock.is_dir() and not is_abandoned(lock, stale_seconds)
+
+
 def is_claimed(locks: Path, job_id: str) -> bool:
     """Return whether a live worker holds a job."""
-    claim = locks / claim_name(job_id)
-    return claim.is_dir() and not is_abandoned(claim, MISSED_HEARTBEATS_SECONDS)
+    return is_held(locks / claim_name(job_id), MISSED_HEARTBEATS_SECONDS)
 
 
 def is_abandoned(folder: Path, stale_seconds: float) -> bool:

@@ -17,12 +17,8 @@ from ctdeface_shared.jobs.messages import DefaceJob
 from ctdeface_shared.jobs.options import DefaceOptions
 from ctdeface_shared.jobs.repeats import MOST_REPEATS
 from ctdeface_shared.jobs.replay_requests import ReplayRequest, write_order
-from ctdeface_shared.status.spool_status import (
-    SpoolScanner,
-    SpoolStatus,
-    duration,
-    lines,
-)
+from ctdeface_shared.status.spool_status import SpoolScanner, SpoolStatus
+from ctdeface_shared.status.text import duration, refused_lines, spool_lines
 from ctdeface_shared.storage.spool import ServiceSpool
 
 NOW = 2_000_000_000.0
@@ -35,6 +31,11 @@ def spool(tmp_path: Path) -> ServiceSpool:
     made.prepare(outbox_mode=0o750)
     made.inbox.mkdir()
     return made
+
+
+def in_flight(seen: SpoolStatus) -> tuple[str, ...]:
+    """Names of the cases in flight."""
+    return tuple(one.case for one in seen.in_flight)
 
 
 def drop(spool: ServiceSpool, case: str, content: str = "slice") -> Path:
@@ -132,7 +133,7 @@ def test_a_job_between_begin_and_end_is_in_flight(spool: ServiceSpool, state: st
     drop(spool, "a")
     tell(job(spool, "a"), state)
     seen = SpoolScanner(spool).look(NOW)
-    assert (seen.waiting, seen.in_flight) == ((), ("a",))
+    assert (seen.waiting, in_flight(seen)) == ((), ("a",))
 
 
 def test_an_attempt_that_began_is_in_flight_and_one_that_was_handed_back_waits(
@@ -141,7 +142,7 @@ def test_an_attempt_that_began_is_in_flight_and_one_that_was_handed_back_waits(
     """The log of attempts tells before there is any report."""
     drop(spool, "a")
     begin(job(spool, "a"))
-    assert SpoolScanner(spool).look(NOW).in_flight == ("a",)
+    assert in_flight(SpoolScanner(spool).look(NOW)) == ("a",)
     begin(job(spool, "a"), "handed back")
     assert SpoolScanner(spool).look(NOW).waiting == ("a",)
 
@@ -155,7 +156,7 @@ def test_an_attempt_that_began_before_the_report_is_over_and_a_later_one_is_not(
     tell(folder, "done", ago=60)
     assert SpoolScanner(spool).look(NOW).is_idle
     begin(folder, ago=30)
-    assert SpoolScanner(spool).look(NOW).in_flight == ("a",)
+    assert in_flight(SpoolScanner(spool).look(NOW)) == ("a",)
 
 
 def test_originals_that_are_kept_are_not_waiting_until_they_change(spool: ServiceSpool) -> None:
@@ -329,12 +330,14 @@ def test_the_lines_for_a_person_name_what_is_refused_and_why(spool: ServiceSpool
         tell(job(spool, case), "refused", ago=100.0 - number)
         quarantine(spool, case, job(spool, case))
     drop(spool, "a")
-    text = "\n".join(lines(SpoolScanner(spool).look(NOW), limit=2))
+    seen = SpoolScanner(spool).look(NOW)
+    text = "\n".join([*spool_lines(seen), *refused_lines(seen, limit=2)])
     assert "waiting         1, the oldest for " in text
     assert "refused         3: 3 FaceNotFound" in text
-    assert "case-2  FaceNotFound: no face" in text
+    assert "  FaceNotFound: no face\n    see " in text
+    assert text.index("  case-2  ") < text.index("  case-1  ")
     assert "case-0" not in text
-    assert "and 1 more" in text
+    assert "and 1 more: --limit 3 shows all" in text
 
 
 @pytest.mark.parametrize(

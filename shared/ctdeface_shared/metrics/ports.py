@@ -1,0 +1,33 @@
+"""Ports of the metrics endpoints on this machine."""
+
+import socket
+from collections.abc import Iterator
+
+from ctdeface_shared.settings.sections import OFF, MetricsSection
+
+
+def metrics_ports(section: MetricsSection, workers: int) -> Iterator[tuple[str, int]]:
+    """Yield the ports of one watcher and its workers, each with its settings key.
+
+    Args:
+        section: the settings of the metrics.
+        workers: number of worker processes on this machine; they use consecutive ports.
+    """
+    if section.watch_port != OFF:
+        yield "metrics.watch_port", section.watch_port
+    if section.work_port != OFF:
+        for number in range(workers):
+            yield "metrics.work_port", section.work_port + number
+
+
+def is_free(host: str, port: int) -> bool:
+    """Return whether a server could listen at a port now."""
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in addresses:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except (OSError, OverflowError):
+        return False
+    return True
