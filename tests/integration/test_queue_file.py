@@ -10,7 +10,7 @@ import pytest
 from ctdeface_shared.broker.settlement import Ack
 from ctdeface_shared.broker.sqlite import SqliteBroker
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_shared.jobs.messages import CaseEvent, EventKind, encode_job
+from ctdeface_shared.jobs.messages import CaseEvent, EventKind, decode_job, encode_job
 from tests.integration.test_brokers import job
 
 EARLIER = """
@@ -43,7 +43,7 @@ def test_a_file_of_an_earlier_version_is_taken_over(tmp_path: Path, trace: str) 
     broker = SqliteBroker(earlier_file(tmp_path, trace=trace))
     delivery = broker.receive(0)
     assert delivery is not None
-    assert delivery.body == encode_job(job("a"))
+    assert decode_job(delivery.body).case == "a"
     assert broker.settle(delivery, Ack())
     broker.announce(
         CaseEvent(kind=EventKind.RELEASED, job_id=job("a").job_id, finished_at=datetime.now(UTC))
