@@ -115,7 +115,7 @@ def test_folders_that_lie_in_each_other_are_a_problem(
     monkeypatch.setenv("CTDEFACE_SPOOL__INBOX", str(root / "outbox" / "in"))
     code, told = examined(root, capsys)
     assert code == 78
-    assert told["layout"][0].startswith("problem: inbox and outbox are nested")
+    assert told["layout"][0].startswith("problem: the folder")
 
 
 def test_a_queue_that_cannot_be_reached_is_a_problem(

@@ -269,7 +269,7 @@ def test_a_full_disk_is_told(spool: ServiceSpool, monkeypatch: pytest.MonkeyPatc
     """Measured against the setting that stops the service."""
     monkeypatch.setenv("CTDEFACE_OUTPUT__MIN_FREE_GB", "1e9")
     (warning,) = service_status(find_service(None, spool.inbox.parent), time.time()).warnings
-    assert "no new case is begun" in warning
+    assert "no new case begins" in warning
 
 
 def test_names_that_would_move_the_cursor_are_spelled_out(

@@ -23,10 +23,10 @@ from ctdeface_shared.local_service.run import (
     shorten,
 )
 from ctdeface_shared.settings.service import find_service
-from ctdeface_shared.status.disks import DiskSpace
 from ctdeface_shared.status.service_status import disk_warnings, inbox_warnings
 from ctdeface_shared.status.spool_status import Refused, SpoolStatus
 from ctdeface_shared.status.watcher_state import WatcherState
+from ctdeface_shared.storage.disk import FreeSpace
 from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_worker.report.model import State
 from tests.support.cases import write_small_cases
@@ -176,13 +176,13 @@ def test_the_screen_shows_why_nothing_is_begun(tmp_path: Path) -> None:
     spool = ServiceSpool.under(tmp_path)
     status = SpoolStatus(at=0.0, refused=(refused_zip(tmp_path),))
     paused = WatcherState(looked_at="2026-11-28T09:00:00+00:00", paused="disk")
-    disks = (DiskSpace(place="outbox", free_gb=0.5),)
-    warnings = (*inbox_warnings(status, paused), *disk_warnings(disks, 2.0))
+    disks = (FreeSpace(place="outbox", free_gb=0.5, least_gb=2.0),)
+    warnings = (*inbox_warnings(status, paused), *disk_warnings(disks))
     lines = screen_lines(Snapshot(spool=status, warnings=warnings), spool)
     assert "warning: the watcher publishes nothing now: disk" in "\n".join(lines)
     assert (
-        "warning: only 0.5 GB are free at outbox, less than output.min_free_gb (2): "
-        "no new case is begun, make space"
+        "warning: 0.5 GB are free at outbox, and output.min_free_gb requires 2: "
+        "make space; until then no new case begins"
     ) in lines
     assert "refused         1: 1 UnsafeArchive" in lines
     assert not [line for line in lines if "more" in line]

@@ -34,7 +34,7 @@ def test_the_inbox_is_no_other_folder_and_lies_in_none(
     """Released cases would be taken for new ones, or dropped ones for released."""
     with pytest.raises(
         ConfigurationError,
-        match=rf"inbox .* lies in the folder {part} |{part} .* lies in the folder inbox ",
+        match=rf"inbox .* is inside the folder {part} |{part} .* is inside the folder inbox ",
     ):
         replace(spool, inbox=getattr(spool, part) / below).require_apart(
             spool.inbox.parent / "state"
@@ -46,10 +46,10 @@ def test_no_folder_lies_in_the_inbox(spool: ServiceSpool) -> None:
     root = spool.inbox.parent
     with pytest.raises(
         ConfigurationError,
-        match=r"the folder \w+ \(.*\) lies in the folder inbox \(.*\): give each one a place of its own",
+        match=r"the folder \w+ \(.*\) is inside the folder inbox \(.*\): give each a folder of its own",
     ):
         replace(spool, inbox=root).require_apart(root.parent / "state")
-    with pytest.raises(ConfigurationError, match=r"state_dir .* lies in the folder inbox"):
+    with pytest.raises(ConfigurationError, match=r"state_dir .* is inside the folder inbox"):
         spool.require_apart(spool.inbox / "state")
 
 
@@ -59,5 +59,5 @@ def test_a_link_to_another_folder_counts_as_that_folder(
     """Whatever it is called."""
     spool.outbox.mkdir(parents=True)
     (tmp_path / "drop").symlink_to(spool.outbox)
-    with pytest.raises(ConfigurationError, match="lies in the folder"):
+    with pytest.raises(ConfigurationError, match="is inside the folder"):
         replace(spool, inbox=tmp_path / "drop").require_apart(tmp_path / "state")

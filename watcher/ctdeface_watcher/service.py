@@ -29,6 +29,7 @@ from ctdeface_shared.status.watcher_state import (
     WatcherState,
     write_watcher_state,
 )
+from ctdeface_shared.storage.disk import require_free_space
 from ctdeface_watcher.context import WatcherContext, WatchState
 from ctdeface_watcher.inbox.late_files import gather_what_was_begun
 from ctdeface_watcher.inbox.scan import Inbox, read_inbox, snapshot_of_file, take_snapshot
@@ -253,7 +254,8 @@ def _pause(context: WatcherContext, watch_state: WatchState) -> str | None:
     if context.ledger.count_open() + len(watch_state.unnoted) >= context.max_unfinished:
         return UNFINISHED_JOBS
     try:
-        context.spool.check_free_space(context.min_free_gb)
+        places = {**context.spool.disk_places, "state": context.state_file.parent}
+        require_free_space(places, context.min_free_gb)
     except StorageUnavailable:
         return DISK
     return None

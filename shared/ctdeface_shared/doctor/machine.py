@@ -11,8 +11,8 @@ from ctdeface_shared.doctor.finding import Finding, ok, problem, warning
 from ctdeface_shared.metrics.ports import is_free, metrics_ports
 from ctdeface_shared.settings.sections import WatchMode
 from ctdeface_shared.settings.service import ServiceConfig
-from ctdeface_shared.status.disks import nearest_existing
 from ctdeface_shared.storage.case_folders import parent_folders
+from ctdeface_shared.storage.disk import nearest_existing
 from ctdeface_shared.storage.file_systems import NETWORK_KINDS, kind_of
 
 CHECKS = "ctdeface.checks"

@@ -4,15 +4,14 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from itertools import combinations
 from pathlib import Path
 
 from ctdeface_shared.doctor.finding import Finding, ok, problem, warning
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.settings.service import ServiceConfig
-from ctdeface_shared.status.disks import disk_space, nearest_existing
 from ctdeface_shared.status.text import duration
+from ctdeface_shared.storage.disk import nearest_existing
 from ctdeface_shared.storage.file_systems import require_local
 from ctdeface_shared.storage.spool import can_rename
 
@@ -39,7 +38,7 @@ def storage_findings(service: ServiceConfig) -> Iterator[Finding]:
     folders["state"] = service.state_dir
     yield from _writable(service, folders)
     yield from _file_systems(service)
-    yield from _nested(folders)
+    yield from _nested(service)
     yield _state_disk(service)
     yield from _clock(service)
     yield from _free_space(service)
@@ -116,16 +115,10 @@ def _device(folder: Path) -> int:
     return nearest_existing(folder).stat().st_dev
 
 
-def _nested(folders: Mapping[str, Path]) -> Iterator[Finding]:
-    resolved = [(name, folder.resolve()) for name, folder in folders.items()]
-    nested = False
-    for (one, here), (other, there) in combinations(resolved, 2):
-        if here.is_relative_to(there) or there.is_relative_to(here):
-            nested = True
-            yield problem(
-                "layout",
-                f"{one} and {other} are nested ({here}, {there}): give each a folder of its own",
-            )
+def _nested(service: ServiceConfig) -> Iterator[Finding]:
+    nested = tuple(service.spool.nested_folders(service.state_dir))
+    for pair in nested:
+        yield problem("layout", pair.problem)
     if not nested:
         yield ok("layout", "no folder is inside another")
 
@@ -172,13 +165,12 @@ def judge_clock(before: float, written: float, after: float) -> Finding:
 
 
 def _free_space(service: ServiceConfig) -> Iterator[Finding]:
-    least = service.settings.output.min_free_gb
-    bound = f"output.min_free_gb ({least:g})"
-    for disk in disk_space(service):
-        text = f"{disk.free_gb:.1f} GB free at {disk.place}"
-        if disk.free_gb < least:
-            yield problem("space", f"{text}, less than {bound}: no new case is begun, make space")
-        elif disk.free_gb < COMFORTABLE * least:
+    for space in service.free_space():
+        text = f"{space.free_gb:.1f} GB free at {space.place}"
+        bound = f"output.min_free_gb ({space.least_gb:g})"
+        if not space.is_enough:
+            yield problem("space", space.shortage)
+        elif space.free_gb < COMFORTABLE * space.least_gb:
             yield warning("space", f"{text}, close to {bound}: make space soon")
         else:
             yield ok("space", text)

@@ -20,7 +20,6 @@ from ctdeface_shared.local_service.display import Snapshot, View, open_view
 from ctdeface_shared.local_service.supervisor import Program, Running, supervise
 from ctdeface_shared.metrics.ports import is_free, metrics_ports
 from ctdeface_shared.settings.service import ServiceConfig
-from ctdeface_shared.status.disks import disk_space
 from ctdeface_shared.status.service_status import disk_warnings, inbox_warnings
 from ctdeface_shared.status.spool_status import SpoolScanner, SpoolStatus
 from ctdeface_shared.status.watcher_state import WATCHER_STATE, read_watcher_state
@@ -129,7 +128,7 @@ class RunMonitor:
         watcher = read_watcher_state(service.state_dir / WATCHER_STATE)
         return (
             *inbox_warnings(status, watcher),
-            *disk_warnings(disk_space(service), service.settings.output.min_free_gb),
+            *disk_warnings(service.free_space()),
         )
 
 

@@ -26,6 +26,7 @@ from ctdeface_shared.errors import (
 )
 from ctdeface_shared.metrics.probe import Check
 from ctdeface_shared.settings.service import ServiceConfig
+from ctdeface_shared.storage.disk import require_free_space
 
 AT_ONCE_SECONDS = 1.0
 
@@ -92,11 +93,11 @@ class Dependencies:
                 self._free.remove(place)  # a figure from before it went away would be a wrong one
         least = self._site.settings.output.min_free_gb
         try:
-            self._site.spool.check_free_space(least)
+            require_free_space(self._site.disk_places, least)
         except StorageUnavailable:
             return f"less than {least:g} GB are free (output.min_free_gb), so nothing new is begun"
         except OSError as error:
-            return f"outbox or work folder cannot be reached: {error.strerror}"
+            return f"outbox, work or state folder cannot be reached: {error.strerror}"
         return None
 
     def inbox(self) -> str | None:

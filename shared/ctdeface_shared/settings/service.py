@@ -10,6 +10,7 @@ from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.settings.loading import Settings, load
 from ctdeface_shared.settings.sections import BrokerSection
 from ctdeface_shared.storage import atomic
+from ctdeface_shared.storage.disk import FreeSpace, measure_free_space, nearest_existing
 from ctdeface_shared.storage.spool import PRIVATE, ServiceSpool
 
 
@@ -28,6 +29,20 @@ class ServiceConfig:
     spool: ServiceSpool
     state_dir: Path
     queue: BrokerTarget
+
+    @property
+    def disk_places(self) -> dict[str, Path]:
+        """Return the folders whose free space is watched."""
+        return {**self.spool.disk_places, "state": self.state_dir}
+
+    def free_space(self) -> tuple[FreeSpace, ...]:
+        """Measure each file system that the service writes to, also before its first start.
+
+        Raises:
+            OSError: a folder cannot be examined.
+        """
+        places = {name: nearest_existing(folder) for name, folder in self.disk_places.items()}
+        return measure_free_space(places, self.settings.output.min_free_gb)
 
     def require_spool(self) -> None:
         """Check that a service was started here before.

@@ -11,10 +11,10 @@ from ctdeface_shared.broker.protocols import Depth
 from ctdeface_shared.broker.target import file_of, masked, split
 from ctdeface_shared.errors import CtDefaceError
 from ctdeface_shared.settings.service import ServiceConfig
-from ctdeface_shared.status.disks import DiskSpace, disk_space
 from ctdeface_shared.status.spool_status import SpoolScanner, SpoolStatus
 from ctdeface_shared.status.text import duration, refused_lines, retry_lines, spool_lines
 from ctdeface_shared.status.watcher_state import WATCHER_STATE, WatcherState, read_watcher_state
+from ctdeface_shared.storage.disk import FreeSpace
 from ctdeface_shared.storage.locks import MISSED_HEARTBEATS_SECONDS, WATCHER_LOCK, is_held
 
 SCANS_MISSED = 3
@@ -53,7 +53,7 @@ class ServiceStatus:
     watcher: WatcherState | None = None
     watcher_age_seconds: float = 0.0
     watcher_runs: bool = False
-    disks: tuple[DiskSpace, ...] = ()
+    disks: tuple[FreeSpace, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def as_plain(self) -> dict[str, Any]:
@@ -108,13 +108,13 @@ def service_status(service: ServiceConfig, now: float) -> ServiceStatus:
         watcher=watcher,
         watcher_age_seconds=age,
         watcher_runs=is_held(service.spool.locks / WATCHER_LOCK, MISSED_HEARTBEATS_SECONDS),
-        disks=disk_space(service),
+        disks=service.free_space(),
     )
     warnings = (
         *_queue_warnings(status),
         *_watcher_warnings(status, SCANS_MISSED * watch.rescan_interval),
         *inbox_warnings(status.spool, watcher),
-        *disk_warnings(status.disks, service.settings.output.min_free_gb),
+        *disk_warnings(status.disks),
     )
     return replace(status, warnings=warnings)
 
@@ -165,14 +165,9 @@ def inbox_warnings(spool: SpoolStatus, watcher: WatcherState | None) -> Iterator
         yield f"{name} cannot be used: {reason}"
 
 
-def disk_warnings(disks: tuple[DiskSpace, ...], least_gb: float) -> Iterator[str]:
+def disk_warnings(disks: tuple[FreeSpace, ...]) -> Iterator[str]:
     """Yield a warning for each file system with less than the required free space."""
-    for disk in disks:
-        if disk.free_gb < least_gb:
-            yield (
-                f"only {disk.free_gb:.1f} GB are free at {disk.place}, less than "
-                f"output.min_free_gb ({least_gb:g}): no new case is begun, make space"
-            )
+    return (disk.shortage for disk in disks if not disk.is_enough)
 
 
 def _about(names: tuple[str, ...], text: str, verb: str) -> str:

@@ -3,19 +3,18 @@
 import errno
 import os
 import secrets
-import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-from ctdeface_shared.errors import ConfigurationError, EscapingPath, StorageUnavailable
+from ctdeface_shared.errors import ConfigurationError, EscapingPath
 from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.storage import atomic
 
 PRIVATE = 0o700
 DROP = 0o770
 """Of an inbox that is made here: undefaced patients are nobody else's business, and the group may drop."""
-_GIGABYTE = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +43,11 @@ class Spool:
     def private(self) -> tuple[Path, ...]:
         """Folders for the owner only."""
         return (self.staging, self.work, self.reports, self.archive, self.locks, self.audit)
+
+    @property
+    def disk_places(self) -> dict[str, Path]:
+        """Return the folders whose free space decides whether a case may begin."""
+        return {"outbox": self.outbox, "work": self.work}
 
     @classmethod
     def beside(cls, outbox: Path, state_root: Path, work: Path | None = None) -> Self:
@@ -82,18 +86,26 @@ class Spool:
                     f"{folder} and {self.outbox} lie on different file systems, so cases could not be published at once"
                 )
 
-    def check_free_space(self, least_gb: float) -> None:
-        """Refuse new work on a disk that is nearly full.
 
-        Raises:
-            StorageUnavailable: less than `least_gb` is free below the outbox or the work folder.
-        """
-        for folder in (self.outbox, self.work):
-            free_gb = shutil.disk_usage(folder).free / _GIGABYTE
-            if free_gb < least_gb:
-                raise StorageUnavailable(
-                    f"only {free_gb:.1f} GB are free at {folder}, and min_free_gb is {least_gb:g}: nothing new is begun"
-                )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NestedFolders:
+    """Two folders of a service of which one is inside the other.
+
+    Attributes:
+        inner: name and path of the inner folder.
+        outer: name and path of the outer folder.
+    """
+
+    inner: tuple[str, Path]
+    outer: tuple[str, Path]
+
+    @property
+    def problem(self) -> str:
+        """Return a sentence about both, with what to do."""
+        return (
+            f"the folder {self.inner[0]} ({self.inner[1]}) is inside the folder "
+            f"{self.outer[0]} ({self.outer[1]}): give each a folder of its own"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,23 +133,31 @@ class ServiceSpool(Spool):
             self.quarantine,
         )
 
-    def require_apart(self, state_dir: Path) -> None:
-        """Check that no folder lies in another one: what passes through one would be taken for content of the other.
+    def nested_folders(self, state_dir: Path) -> Iterator[NestedFolders]:
+        """Yield each folder that is inside another one.
+
+        What passes through the inner folder would be taken for content of the outer one.
 
         Args:
-            state_dir: ledger and embedded queue; the only one that may hold others.
+            state_dir: folder of ledger and embedded queue, the only one that may hold others.
+        """
+        outer = {field.name: getattr(self, field.name).resolve() for field in fields(self)}
+        for name, folder in (outer | {"state_dir": state_dir.resolve()}).items():
+            for other, around in outer.items():
+                if name != other and folder.is_relative_to(around):
+                    yield NestedFolders(inner=(name, folder), outer=(other, around))
+
+    def require_apart(self, state_dir: Path) -> None:
+        """Check that no folder is inside another one.
+
+        Args:
+            state_dir: folder of ledger and embedded queue, the only one that may hold others.
 
         Raises:
-            ConfigurationError: one lies in another.
+            ConfigurationError: one is inside another.
         """
-        parts = {field.name: getattr(self, field.name).resolve() for field in fields(self)}
-        inner = parts | {"state_dir": state_dir.resolve()}
-        for name, folder in inner.items():
-            for other, around in parts.items():
-                if name != other and folder.is_relative_to(around):
-                    raise ConfigurationError(
-                        f"the folder {name} ({folder}) lies in the folder {other} ({around}): give each one a place of its own"
-                    )
+        for pair in self.nested_folders(state_dir):
+            raise ConfigurationError(pair.problem)
 
     def prepare_inbox(self, originals: Originals) -> None:
         """Create the inbox if it is missing and check that originals can be put away from it.

@@ -17,6 +17,7 @@ from ctdeface_shared.jobs.messages import DefaceJob
 from ctdeface_shared.jobs.options import DefaceOptions, HeaderPolicy
 from ctdeface_shared.settings.loading import Settings
 from ctdeface_shared.storage import atomic
+from ctdeface_shared.storage.disk import require_free_space
 from ctdeface_shared.storage.locks import owned_folder
 from ctdeface_shared.storage.spool import ServiceSpool, Spool, case_path
 from ctdeface_worker.case.child_process import OnStage, UnexpectedError, WarmChild
@@ -229,7 +230,7 @@ def _check(case: CaseInput, resources: CaseResources) -> None:
             "the job asks for new UIDs, and this worker has no key to make them: "
             "set CTDEFACE_UID_KEY on every worker"
         )
-    resources.spool.check_free_space(settings.output.min_free_gb)
+    require_free_space(resources.spool.disk_places, settings.output.min_free_gb)
     _require_unchanged(
         case, "the case has changed since the job was made: run again when it is complete"
     )

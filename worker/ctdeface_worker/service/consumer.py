@@ -38,6 +38,7 @@ from ctdeface_shared.errors import (
 )
 from ctdeface_shared.jobs.messages import CaseEvent, EventKind, decode_job
 from ctdeface_shared.lifecycle import boundary, notify
+from ctdeface_shared.storage.disk import require_free_space
 from ctdeface_shared.storage.spool import ServiceSpool, case_path
 from ctdeface_worker.case.child_process import UnexpectedError, WorkerCrashed
 from ctdeface_worker.case.run import (
@@ -133,7 +134,7 @@ def receive(slot: WorkerSlot) -> Delivery | None:
         ConfigurationError: the queue refuses this worker.
     """
     try:
-        slot.spool.check_free_space(slot.resources.settings.output.min_free_gb)
+        require_free_space(slot.spool.disk_places, slot.resources.settings.output.min_free_gb)
     except (StorageUnavailable, OSError):
         _log.warning("paused_for_disk_space", worker=slot.name)
         slot.broker.tend(PAUSE_SECONDS)
