@@ -82,7 +82,7 @@ def test_dead_letters_of_rabbitmq_are_replayed(
 
     done = ctdeface("replay", "--dead", "--profile", "bulky", spool=spool, url=target.url)
     assert "a: replayed as job " in done.stdout
-    assert "(InvalidMessage): left: InvalidMessage" in done.stdout
+    assert "(InvalidMessage): not replayed: InvalidMessage" in done.stdout
     assert done.returncode == 1
     wait_for(lambda: broker.depth().dead == 1)
     delivery = received(broker)
