@@ -156,7 +156,7 @@ def test_a_refused_case_shows_no_file_as_released() -> None:
     ]
     assert {one.fate for one in result.series} == {Fate.FAILED, Fate.WITHHELD}
     assert result.reason == (
-        "series bad: skin is left. 1 of 2 series passed; to release them, repeat with "
+        "series bad: skin is left. 1 other series passed; to release them, repeat with "
         "--on-series-failure withhold"
     )
     assert [one.is_held_back for one in result.series] == [True, False]

@@ -1,1 +1,1 @@
-"""Read and write DICOM; in the pipeline only this package imports pydicom."""
+"""Reading and writing of DICOM; the only package of the pipeline with pydicom."""

@@ -39,7 +39,7 @@ Change: TypeAlias = tuple[Patch, tuple[ExpectedDifference, ...]]
 
 
 def new_uids(series: Iterable[Series], key: bytes) -> dict[str, str]:
-    """Map SOP and Series Instance UIDs to new ones by a keyed hash.
+    """Map SOP and Series Instance UIDs by keyed hash.
 
     The same key gives the same UIDs in every run.
     """
@@ -55,7 +55,7 @@ def new_uids(series: Iterable[Series], key: bytes) -> dict[str, str]:
 
 
 def annotate(layout: Layout, header: pydicom.Dataset, uids: Mapping[str, str]) -> Iterator[Change]:
-    """Yield the changes that turn an instance into a derived one with new UIDs."""
+    """Yield the changes that make an instance derived."""
     yield from _identities(layout, uids)
     given = header.get("ImageType") or ["ORIGINAL", "PRIMARY", "AXIAL"]
     image_type = ["DERIVED", *([given] if isinstance(given, str) else list(given))[1:]]
@@ -110,7 +110,7 @@ def _encoded_uid(layout: Layout, element: Element, uids: list[str]) -> bytes:
 def _set(
     layout: Layout, wanted: DataElement, reason: str, characters: CharacterSets = None
 ) -> Iterator[Change]:
-    """Yield the change that gives a top-level element this value, unless it has it already."""
+    """Yield the change that sets a top-level element."""
     tag = int(wanted.tag)
     data = encoded(layout, pydicom.Dataset({wanted.tag: wanted}), characters=characters)
     element = layout.top(tag)
@@ -172,7 +172,7 @@ def _with_length(layout: Layout, patch: Patch, difference: ExpectedDifference) -
 
 
 def _group_length(layout: Layout, patch: Patch) -> tuple[ExpectedDifference, ...]:
-    """Return the change of the retired group length that counts the patched bytes, if any."""
+    """Return the change of the retired group length."""
     element = layout.top(patch.group << 16)
     return (
         (_changed(element.name, "length of its group"),)

@@ -1,4 +1,4 @@
-"""Locate every element of a data set, nested ones included, by its byte offsets.
+"""Locate all elements of a data set by byte offset.
 
 The encodings are those of DICOM PS3.5 section 7.
 """
@@ -87,13 +87,13 @@ TOP = Place()
 
 
 def tag_name(tag: int) -> str:
-    """Format a tag as the standard does, such as "(7FE0,0010)"."""
+    """Format a tag, such as "(7FE0,0010)"."""
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
 @lru_cache(maxsize=4096)
 def known_vr(tag: int) -> str:
-    """Return the value representation from the data dictionary, else "UN"."""
+    """Return the VR from the data dictionary, else "UN"."""
     try:
         return dictionary_VR(tag)
     except KeyError:
@@ -101,10 +101,10 @@ def known_vr(tag: int) -> str:
 
 
 class Walk:
-    """Parser that collects the elements of bytes in one encoding."""
+    """Parser of elements in one encoding."""
 
     def __init__(self, data: bytes, *, big: bool, implicit: bool) -> None:
-        """Prepare for one byte order and one form (implicit or explicit)."""
+        """Set byte order and form, implicit or explicit."""
         self.found: list[Element] = []
         self._data = data
         self._big = big
@@ -115,14 +115,14 @@ class Walk:
         self._long = struct.Struct(f"{order}L")
 
     def tag_at(self, at: int) -> tuple[int, int]:
-        """Return group and element number of the tag at an offset."""
+        """Return the group and element number at an offset."""
         group, number = self._tag.unpack_from(self._data, at)
         return int(group), int(number)
 
     def data_set(
         self, at: int, end: int, place: Place = TOP, *, only_group: int | None = None
     ) -> int:
-        """Collect the elements of a data set or item and return the offset behind them.
+        """Collect the elements of a data set; return its end.
 
         If a delimiter ends the item, the offset is that of the delimiter.
         """
@@ -174,7 +174,7 @@ class Walk:
         return stop
 
     def _header(self, tag: int, start: int) -> tuple[str, int, int]:
-        """Return value representation, offset of the value and its length."""
+        """Return VR, offset and length of the value."""
         if self._implicit:
             return known_vr(tag), start + 8, int(self._long.unpack_from(self._data, start + 4)[0])
         vr = self._data[start + 4 : start + 6]
@@ -188,7 +188,7 @@ class Walk:
         return name, value, length
 
     def items(self, at: int, end: int, place: Place, *, delimited: bool) -> int:
-        """Collect the items of a sequence; return the offset behind it."""
+        """Collect the items of a sequence; return its end."""
         if len(place.path) > _DEEPEST:
             raise UnreadableInstance(
                 f"sequences are nested {len(place.path)} deep; at most {_DEEPEST} is supported"
@@ -227,7 +227,7 @@ class Walk:
         raise UnreadableInstance("the encapsulated pixel data are truncated")
 
     def _hidden_items(self, value: int, end: int, place: Place) -> bool:
-        """Collect the items of a UN value if it is a sequence; return whether it is one.
+        """Collect the items of a UN value that is a sequence.
 
         Such a sequence is implicit little endian (DICOM PS3.5 section 6.2.2), or encoded like the
         file.

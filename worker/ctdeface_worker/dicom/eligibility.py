@@ -1,4 +1,4 @@
-"""Decide by an allow-list which instances can be slices of a released volume.
+"""Allow-list of instances that can be released slices.
 
 Only CT Image Storage instances (DICOM PS3.3 A.3) with rescale, position and plain 16-bit pixels
 pass. Elements that could hold another picture of the face make an instance withheld.
@@ -53,7 +53,7 @@ _NOT_VOLUMES = {
 
 
 class WithheldCode(StrEnum):
-    """Reason why a file or series is withheld although nothing failed."""
+    """Reason to withhold a file or series that did not fail."""
 
     NOT_DICOM = "NotDicom"
     DICOMDIR = "DicomDir"
@@ -100,7 +100,7 @@ class Refusal:
 
 
 def as_instance(file: CaseFile, dicom: DicomFile, policy: ElementPolicy) -> Instance | Refusal:
-    """Return a file as a possible slice, or the reason to withhold it.
+    """Return a possible slice or a reason to withhold.
 
     Raises:
         UnreadableInstance: a required header value is damaged.
@@ -188,7 +188,7 @@ def _image_type_refusal(header: pydicom.Dataset) -> Refusal | None:
 
 
 def _pixel_refusal(header: pydicom.Dataset) -> Refusal | None:
-    """Refuse pixels other than gray values in HU in the low bits of 16-bit words."""
+    """Refuse pixels other than 16-bit gray values in HU."""
     photometric = str(header.get("PhotometricInterpretation", ""))
     gray = photometric in _GRAY and header.get("SamplesPerPixel", 1) == 1
     rescale_type = str(header.get("RescaleType", "HU") or "HU").upper()
@@ -214,7 +214,7 @@ def _pixel_refusal(header: pydicom.Dataset) -> Refusal | None:
 
 
 def _opaque_refusal(dicom: DicomFile, policy: ElementPolicy) -> Refusal | None:
-    """Refuse elements that could hold another picture of the face."""
+    """Refuse elements that could hold another picture."""
     if dicom.layout.pixel_data is None:
         return Refusal(
             code=WithheldCode.NOT_A_VOLUME, reason="holds no pixel data, which a volume needs"
@@ -255,13 +255,15 @@ def could_hold_a_picture(element: Element) -> bool:
 
 
 def is_picture(element: Element) -> bool:
-    """Return whether an element is overlay data or a nested image, such as an icon."""
+    """Return whether an element is an overlay or icon."""
     overlay = _is_overlay_group(element.tag) and element.tag & 0xFFFF == 0x3000
     return overlay or (element.tag >> 16 == 0x7FE0 and bool(element.path))
 
 
 def _overlay_in_pixels(dicom: DicomFile) -> bool:
-    """Return whether an overlay is stored in the pixel data (retired, DICOM PS3.5 section 8.1.2).
+    """Return whether an overlay is stored in the pixel data.
+
+    Such overlays are retired (DICOM PS3.5 section 8.1.2).
 
     Such an overlay group has no overlay data of its own, or more than one bit allocated.
     """
@@ -328,7 +330,7 @@ def _pixel_format(header: pydicom.Dataset) -> PixelFormat | None:
 
 
 def _padding(header: pydicom.Dataset, *, signed: bool) -> tuple[int, int] | None:
-    """Return the padding range as it is stored in the 16-bit words of the pixel data.
+    """Return the padding range in stored words.
 
     The VR of the header element (US or SS) may contradict PixelRepresentation, which decides.
     """

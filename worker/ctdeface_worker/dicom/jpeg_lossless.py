@@ -15,7 +15,7 @@ SYNTAXES = {
 
 
 def encode_frame(words: bytes, pixels: PixelFormat, syntax: str) -> bytes:
-    """Return the JPEG frame of one image given as little-endian words.
+    """Encode the little-endian words of one image.
 
     Raises:
         RuntimeError: GDCM cannot encode it.

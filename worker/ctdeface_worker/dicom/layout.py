@@ -1,4 +1,4 @@
-"""Parse a DICOM file into elements with byte offsets, for edits in place.
+"""Parse a DICOM file into elements with byte offsets.
 
 pydicom does not report the offset of a nested value. This parser is strict: a wrong length, an
 unknown value representation or a repeated element makes the file unreadable (DICOM PS3.5 section
@@ -82,7 +82,7 @@ def parse(content: bytes) -> Layout:
 
 
 def looks_like_bare_data_set(content: bytes) -> bool:
-    """Return whether bytes without preamble start like a data set.
+    """Return whether bytes without preamble look like DICOM.
 
     They do if group 0002 or 0008 comes first and two elements can be parsed.
     """

@@ -1,4 +1,4 @@
-"""Replace byte ranges of a DICOM file and keep all enclosing lengths correct."""
+"""Replace byte ranges and correct the enclosing lengths."""
 
 import struct
 from collections import defaultdict
@@ -103,7 +103,10 @@ def encoded(
     meta: bool = False,
     characters: CharacterSets = None,
 ) -> bytes:
-    """Encode elements like the file; `characters` is its SpecificCharacterSet (0008,0005)."""
+    """Encode elements in the encoding of the file.
+
+    `characters` is its SpecificCharacterSet (0008,0005).
+    """
     stream = DicomIO(BytesIO())
     stream.is_implicit_VR = layout.implicit and not meta
     stream.is_little_endian = layout.little_endian or meta
@@ -113,7 +116,7 @@ def encoded(
 
 
 def fragmented_element(value: bytes) -> bytes:
-    """Encode encapsulated pixel data, which are always explicit little endian."""
+    """Encode encapsulated pixel data, always explicit little endian."""
     return (
         struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, UNDEFINED)
         + value
@@ -127,7 +130,7 @@ def native_element(value: bytes) -> bytes:
 
 
 def to_explicit_little_endian(layout: Layout) -> Patch | None:
-    """Change the transfer syntax to Explicit VR Little Endian, if the file names one."""
+    """Change the transfer syntax to Explicit VR Little Endian."""
     element = layout.top(0x00020010)
     if element is None:
         return None
@@ -141,7 +144,7 @@ def _top_group(element: Element) -> int:
 
 
 def _corrected_lengths(layout: Layout, patches: Iterable[Patch]) -> Iterator[Patch]:
-    """Yield the new lengths of enclosing sequences, items and retired group lengths."""
+    """Yield the corrected lengths around patched bytes."""
     growth: dict[int, int] = defaultdict(int)
     for patch in patches:
         if not patch.growth:

@@ -1,4 +1,4 @@
-"""Decode pixel data to stored integers and encode them, for all supported transfer syntaxes."""
+"""Decode and encode pixel data in all supported syntaxes."""
 
 import warnings
 from typing import Any, TypeAlias
@@ -58,7 +58,9 @@ _ENCODERS = {RLELossless: "gdcm", JPEG2000Lossless: "pylibjpeg", JPEGLSLossless:
 
 
 def decode(layout: Layout, pixels: PixelFormat) -> WordArray:
-    """Return the 16-bit words of the pixel data, (row, column), in native byte order.
+    """Return the 16-bit words of the pixel data.
+
+    The array is (row, column) in native byte order.
 
     Raises:
         UnreadableInstance: the pixel data are truncated, too long or damaged.
@@ -119,7 +121,7 @@ def _decompress(data: bytes, pixels: PixelFormat, syntax: str) -> WordArray:
 
 
 def encode(words: WordArray, pixels: PixelFormat, syntax: str) -> bytes | None:
-    """Return words as an encapsulated value in the same lossless syntax.
+    """Return words encapsulated in a lossless syntax.
 
     None if no encoder is available, or if the words do not decode to the same words.
     """
@@ -171,7 +173,7 @@ def padding_mask(words: WordArray, pixels: PixelFormat) -> NDArray[np.bool_]:
 
 
 def stored_values(words: WordArray, pixels: PixelFormat) -> NDArray[np.int16] | WordArray:
-    """Return the integers in the low bits_stored bits, sign extended where signed."""
+    """Return the integers in the low bits, sign extended."""
     whole: NDArray[np.int16] | WordArray = words.view(np.int16) if pixels.signed else words
     unused = WORD_BITS - pixels.bits_stored
     if not unused:
@@ -199,7 +201,7 @@ def unused_bits_are_empty(words: WordArray, pixels: PixelFormat) -> bool:
 def with_stored_value(
     words: WordArray, value: int, where: NDArray[np.bool_], pixels: PixelFormat
 ) -> WordArray:
-    """Return a copy of words with a stored value at some places.
+    """Return words with a stored value set at some pixels.
 
     Unused bits are filled like those of the image: with the sign or with zeros.
     """
@@ -216,7 +218,7 @@ def with_stored_value(
 
 
 def check_pixels(words: WordArray, pixels: PixelFormat, highest_padding_hu: float) -> None:
-    """Refuse pixels that could carry another image or hide tissue in padding.
+    """Refuse pixels that could hide an image or tissue.
 
     Raises:
         UnsupportedObject: unused bits carry information, or padding voxels could be tissue.

@@ -1,4 +1,4 @@
-"""Read every file of a case once, and account for each.
+"""Read every file of a case once.
 
 pydicom's `force=True` is never used: a file that is not clearly DICOM is not parsed as such.
 """
@@ -99,7 +99,9 @@ def read_case(root: Path) -> CaseFiles:
 
 
 def read_files(root: Path, names: Iterable[str]) -> CaseFiles:
-    """Read the named files below a folder; names are posix paths relative to it.
+    """Read the named files below a folder.
+
+    Names are posix paths relative to the folder.
 
     Raises:
         OSError: a file is missing or cannot be read.
@@ -181,7 +183,7 @@ def _identify(content: bytes, suffix: str) -> tuple[FileKind, str, DicomFile | N
 
 
 def _parse(content: bytes) -> DicomFile:
-    """Parse with pydicom and with the byte layout, which must agree about the pixel data."""
+    """Parse with two parsers, which must agree."""
     layout = parse(content)
     stream = BytesIO(content)
     try:

@@ -1,4 +1,4 @@
-"""Select the volumes of a case to deface, and give every other file its fate."""
+"""Select the volumes of a case to deface."""
 
 import warnings
 from collections import defaultdict
@@ -53,7 +53,7 @@ class FileFate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The volumes to deface and the fate of every other file.
+    """Volumes to deface and fates of other files.
 
     Attributes:
         series: volumes, ordered by SeriesInstanceUID and part.
@@ -67,7 +67,7 @@ class Selection:
 
 
 def select(files: CaseFiles, *, policy: ElementPolicy = NO_POLICY) -> Selection:
-    """Select by an allow-list: only CT images that form a volume.
+    """Select the CT images that form volumes.
 
     Raises:
         NotDicom: the case holds no DICOM.
@@ -155,7 +155,7 @@ def _fates_of_incomplete_series(
     damaged: Mapping[str, str],
     spoiled: Mapping[str, Refusal],
 ) -> list[FileFate]:
-    """Remove the series that lost an instance and return the fates of their files."""
+    """Remove series with an unusable instance; return fates."""
     fates: list[FileFate] = []
     for uid in sorted(damaged.keys() & by_series.keys()):
         error = UnreadableInstance(f"belongs to the series of {damaged[uid]}, which is damaged")
@@ -208,7 +208,7 @@ def _failed(
 
 
 def _volumes_of_series(uid: str, instances: list[Instance]) -> tuple[list[Series], list[FileFate]]:
-    """Return the volumes of a series and the fates of the instances outside them."""
+    """Return the volumes of a series and remaining fates."""
     volumes: list[tuple[Instance, ...]] = []
     fates: list[FileFate] = []
     for stack in split_into_stacks(instances):

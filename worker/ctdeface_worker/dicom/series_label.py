@@ -1,4 +1,4 @@
-"""How a person knows a series: number, description and kind of images."""
+"""Number, description and kind of a series."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -63,7 +63,10 @@ def _kind(header: pydicom.Dataset) -> str:
 
 
 def _text(header: pydicom.Dataset, keyword: str) -> str:
-    """Return a value as printable text, several values separated by backslashes."""
+    """Return a value as printable text.
+
+    Several values are separated by backslashes.
+    """
     try:
         value = header.get(keyword)
     except (ValueError, TypeError, NotImplementedError):  # pydicom, on a damaged value

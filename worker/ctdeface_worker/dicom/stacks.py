@@ -1,4 +1,4 @@
-"""Order the instances of a series into stacks of parallel slices.
+"""Order instances into stacks of parallel slices.
 
 Slices are ordered by position along the slice normal (ImagePositionPatient and
 ImageOrientationPatient, DICOM PS3.3 C.7.6.2.1.1), never by InstanceNumber or file name.
@@ -50,7 +50,7 @@ def split_into_stacks(instances: Iterable[Instance]) -> list[tuple[Instance, ...
 
 
 def order_slices(instances: Sequence[Instance]) -> tuple[Instance, ...]:
-    """Order the slices of one stack and check that they form a volume.
+    """Order the slices of a stack and check them.
 
     Raises:
         RepeatedPositions: different images have the same position.
@@ -93,7 +93,7 @@ def position_mm(placement: Placement) -> float:
 
 
 def normal(placement: Placement) -> FloatArray:
-    """Return the unit vector across the slice, LPS, shape (3,)."""
+    """Return the unit vector across the slice, LPS."""
     across = np.cross(placement.orientation[:3], placement.orientation[3:])
     return np.asarray(across / np.linalg.norm(across), dtype=np.float64)
 
@@ -113,7 +113,7 @@ def _are_parallel(one: Instance, other: Instance) -> bool:
 
 
 def _split_by_acquisition(stack: Sequence[Instance]) -> list[tuple[Instance, ...]]:
-    """Split a stack by AcquisitionNumber if only its acquisitions are volumes."""
+    """Split a stack whose acquisitions are separate volumes."""
     numbers = {instance.acquisition_number for instance in stack}
     if None in numbers or len(numbers) < 2 or _is_volume(stack):
         return [tuple(stack)]
@@ -205,7 +205,7 @@ def _check_gaps(single: Sequence[Instance]) -> None:
     if missing.size:
         i = int(missing[0])
         bound = LARGEST_GAP * usual[:, i].max() if wide[i] else _WIDENED * usual[:, i].mean()
-        more = f"; {missing.size - 1} more such gaps follow" if missing.size > 1 else ""
+        more = f" ({missing.size - 1} further gaps)" if missing.size > 1 else ""
         skips = "" if wide[i] else " and instance numbers are missing there"
         raise MissingSlices(
             f"slices are missing between {positions[i]:.2f} mm and {positions[i + 1]:.2f} mm along "
@@ -217,7 +217,7 @@ def _check_gaps(single: Sequence[Instance]) -> None:
 
 
 def _median_gaps(single: Sequence[Instance], gaps: FloatArray) -> FloatArray:
-    """Return the median gap of the blocks on both sides of each gap.
+    """Return the median gaps around each gap.
 
     A block is a run of slices of equal thickness. The result has the shape (2, gaps), in mm.
     """
@@ -239,7 +239,10 @@ def _differ_in_thickness(one: float | None, other: float | None) -> bool:
 
 
 def _check_alignment(single: Sequence[Instance]) -> None:
-    """Refuse slices that jump sideways; an even drift is gantry tilt."""
+    """Refuse slices that jump sideways.
+
+    An even drift is gantry tilt.
+    """
     placement = single[0].placement
     origins = np.array([instance.placement.position for instance in single])
     along = origins @ normal(placement)

@@ -1,4 +1,4 @@
-"""Load a series as a volume in HU together with its stored words."""
+"""Load a series as a volume in HU."""
 
 from dataclasses import dataclass
 
@@ -46,7 +46,7 @@ class LoadedSeries:
 
 
 def load(series: Series) -> LoadedSeries:
-    """Decode every instance of a series and build its volume.
+    """Decode all instances and build the volume.
 
     Raises:
         UnreadableInstance: pixel data are truncated, too long or damaged.

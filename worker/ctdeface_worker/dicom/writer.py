@@ -1,4 +1,4 @@
-"""Write defaced instances: the bytes of the input with only the listed elements changed.
+"""Write defaced instances, changing only the listed elements.
 
 Native pixel data are replaced in place. Compressed pixel data are encoded losslessly in the same
 transfer syntax, else written in Explicit VR Little Endian. Icons and overlays are blanked.
@@ -90,7 +90,7 @@ def write_series(
     destination: Path,
     headers: Headers = PRESERVE,
 ) -> tuple[WrittenInstance, ...]:
-    """Write every instance of a series below a folder, without fsync.
+    """Write every instance of a series, without fsync.
 
     Args:
         loaded: the series as read.
@@ -123,7 +123,10 @@ def write_series(
 def _write(
     instance: Instance, words: tuple[WordArray, WordArray], path: Path, headers: Headers
 ) -> Written:
-    """Write one instance; `words` are those before and after the edit."""
+    """Write one instance.
+
+    `words` are those before and after the edit.
+    """
     layout = parse(instance.content)
     changes = [
         *_pixel_changes(layout, instance, *words),
@@ -187,7 +190,7 @@ def _pixel_changes(
 
 
 def _picture_changes(layout: Layout, policy: ElementPolicy) -> Iterator[Change]:
-    """Blank icons, overlays and the elements that the policy names.
+    """Blank icons, overlays and elements of the policy.
 
     A compressed icon is removed together with its sequence.
     """

@@ -1,7 +1,7 @@
-"""One upright grid for finding anatomy: every volume resampled to LPS axes, and masks brought back to the stored voxels.
+"""Resample between stored voxels and an upright grid.
 
-Only this module turns stored stacks into patient axes and back. Voxel values of the output never
-come from here: the canonical grid is for looking, the stored slices are for editing.
+Only this module converts between stored stacks and patient axes. Anatomy is found on this grid, but
+the output is always edited in the stored slices, never resampled.
 """
 
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ from ctdeface_worker.imaging.hounsfield import OUTSIDE_HU
 GRID_MM = 2.0
 """Edge of a canonical voxel where anatomy is searched for, in mm."""
 STRAIGHT = 1e-8
-"""Directions this near to a patient axis (1 - cosine, a hundredth of a degree) are taken for it."""
+"""Directions with 1 - cosine below this (0.01 degrees) count as parallel to an axis."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Canonical:
-    """A volume on an isotropic grid whose axes are (superior, posterior, left).
+    """Volume on an isotropic grid along the patient axes.
 
     Attributes:
         hu: float32, index (z, y, x): z rises to superior, y to posterior, x to the patient's left.
@@ -51,7 +51,7 @@ class Canonical:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Grid:
-    """Where the canonical voxels lie: shape (z, y, x), LPS mm of the first one, edge."""
+    """Shape (z, y, x), LPS origin and spacing."""
 
     shape: tuple[int, int, int]
     origin_lps: FloatArray
@@ -64,12 +64,14 @@ def to_canonical(
     spacing_mm: float = GRID_MM,
     within: tuple[FloatArray, FloatArray] | None = None,
 ) -> Canonical:
-    """Resample a volume (any orientation, tilt and uneven slices included) to the canonical grid by linear interpolation.
+    """Resample a volume linearly to the canonical grid.
+
+    Any orientation, gantry tilt and uneven slices are handled.
 
     Args:
-        volume: what to resample.
+        volume: the input.
         spacing_mm: edge of a canonical voxel.
-        within: lowest and highest LPS corner in mm of the part that is wanted; None for everything.
+        within: lowest and highest LPS corner in mm of the wanted part; None for the whole volume.
     """
     hu, valid, geometry = _thin_out(volume, spacing_mm)
     low, high = _bounds_lps(geometry)
@@ -88,10 +90,10 @@ def to_canonical(
 
 
 def mask_to_canonical(mask: BoolArray, geometry: Geometry, *, spacing_mm: float) -> BoolArray:
-    """Bring a mask of stored voxels (slice, row, column) to their canonical grid, by the larger part; False outside the stack.
+    """Resample a stored mask to the canonical grid.
 
-    Padding is not asked for: at the border of a field of view a mask loses nothing to what was not
-        measured.
+    A canonical voxel is True if at least half of it is; it is False outside the stack. Padding is
+    ignored, so that a mask keeps its rim at the border of a field of view.
     """
     soft = Volume(
         hu=mask.astype(np.float32), valid=np.broadcast_to(np.True_, mask.shape), geometry=geometry
@@ -100,7 +102,7 @@ def mask_to_canonical(mask: BoolArray, geometry: Geometry, *, spacing_mm: float)
 
 
 def _is_even(geometry: Geometry) -> bool:
-    """Whether one affine describes every slice, to a fiftieth of a millimeter."""
+    """Return whether slices are even to 0.02 mm."""
     n = geometry.shape[0]
     affine = geometry.affine_lps
     fitted = affine[:3, 3] + np.arange(n)[:, None] * affine[:3, 0]
@@ -110,7 +112,10 @@ def _is_even(geometry: Geometry) -> bool:
 def _sample_even(
     hu: HuArray, valid: BoolArray, geometry: Geometry, grid: _Grid
 ) -> tuple[HuArray, BoolArray]:
-    """Sample a stack that one affine describes; images have unit spacing, so the transform maps index to index (x, y, z)."""
+    """Resample a stack that one affine describes.
+
+    Both images have unit spacing, so the transform maps index to index (x, y, z).
+    """
     inverse = np.linalg.inv(geometry.affine_lps)
     to_stored = inverse[:3, :3][::-1] * grid.spacing_mm
     offset = (inverse @ np.append(grid.origin_lps, 1.0))[:3][::-1]
@@ -119,17 +124,16 @@ def _sample_even(
     transform.SetTranslation(offset.tolist())
     rest = (grid.shape[::-1], transform)
     fixed = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), np.eye(3).ravel().tolist(), 0.0)
-    # One more voxel on every side, so that the outer half voxels are not cut off.
+    # One more voxel on every side keeps the outer half voxels.
     wider = np.pad(hu, 1, mode="edge")
-    if not valid.all():  # whatever scanners store where they did not measure mixes with nothing
+    if not valid.all():  # padding values must not mix with measured ones
         np.copyto(wider, np.float32(OUTSIDE_HU), where=~np.pad(valid, 1, mode="edge"))
     padded = sitk.GetImageFromArray(wider)
     padded.SetOrigin((-1.0, -1.0, -1.0))
     covered = sitk.GetImageFromArray(valid.astype(np.uint8))
     linear = sitk.GetArrayFromImage(sitk.Resample(padded, *rest, sitk.sitkLinear, *fixed))
-    nearest = sitk.Resample(
-        covered, *rest, sitk.sitkNearestNeighbor, *fixed
-    )  # named: a view does not keep its image alive
+    # The view below does not keep this image alive, so it needs a name.
+    nearest = sitk.Resample(covered, *rest, sitk.sitkNearestNeighbor, *fixed)
     inside: BoolArray = sitk.GetArrayViewFromImage(nearest) > 0
     return linear, inside
 
@@ -137,14 +141,15 @@ def _sample_even(
 def _sample_uneven(
     hu: HuArray, valid: BoolArray, geometry: Geometry, grid: _Grid
 ) -> tuple[HuArray, BoolArray]:
-    """Sample a stack slice gap by slice gap, one canonical plane at a time."""
+    """Resample an uneven stack plane by plane."""
     y = grid.origin_lps[1] + grid.spacing_mm * np.arange(grid.shape[1])
     x = grid.origin_lps[0] + grid.spacing_mm * np.arange(grid.shape[2])
     points_y, points_x = np.meshgrid(y, x, indexing="ij")
     out_hu: HuArray = np.full(grid.shape, OUTSIDE_HU, dtype=np.float32)
     out_valid: BoolArray = np.zeros(grid.shape, dtype=bool)
     valid_bytes = valid.astype(np.uint8)
-    hu = hu if valid.all() else np.where(valid, hu, np.float32(OUTSIDE_HU))  # as in the even case
+    if not valid.all():
+        hu = np.where(valid, hu, np.float32(OUTSIDE_HU))
     for k in range(grid.shape[0]):
         points = np.stack(
             [points_x, points_y, np.full_like(points_x, grid.origin_lps[2] + k * grid.spacing_mm)],
@@ -161,7 +166,10 @@ def _sample_uneven(
 
 
 def stored_index(geometry: Geometry, points_lps: FloatArray) -> FloatArray:
-    """Fractional (slice, row, column) of LPS points, shape (..., 3) to (..., 3); beyond the stack the end spacing continues."""
+    """Return the fractional indices of LPS points in mm.
+
+    Input and output have the shape (..., 3). Beyond the stack the end spacing continues.
+    """
     positions = geometry.slice_positions_mm
     along = points_lps @ geometry.normal_lps
     k = _extrapolated(along, positions)
@@ -176,12 +184,14 @@ def stored_index(geometry: Geometry, points_lps: FloatArray) -> FloatArray:
 
 
 def mask_to_stored(mask: BoolArray, canonical: Canonical, geometry: Geometry) -> BoolArray:
-    """Bring a canonical mask to the stored voxels of a geometry: linear interpolation, cut at one half."""
+    """Resample a canonical mask to stored voxels."""
     return field_to_stored(mask.astype(np.float32), canonical, geometry)
 
 
 def field_to_stored(soft: HuArray, canonical: Canonical, geometry: Geometry) -> BoolArray:
-    """Tell at which stored voxels a canonical field, such as a probability, is one half or more, by linear interpolation.
+    """Return stored voxels where a field reaches 0.5.
+
+    The field, such as a probability, is interpolated linearly.
 
     Args:
         soft: at each canonical voxel, 0 to 1.
@@ -205,7 +215,10 @@ def field_to_stored(soft: HuArray, canonical: Canonical, geometry: Geometry) -> 
 
 
 def on_grid(field: HuArray, source: Canonical, target: Canonical) -> HuArray:
-    """Interpolate a field linearly from one canonical grid to another; 0 where the source does not reach."""
+    """Interpolate a field linearly on another canonical grid.
+
+    It is 0 outside the source.
+    """
     out = field
     for axis in range(3):
         start = (target.origin_lps[2 - axis] - source.origin_lps[2 - axis]) / source.spacing_mm
@@ -215,7 +228,10 @@ def on_grid(field: HuArray, source: Canonical, target: Canonical) -> HuArray:
 
 
 def _axis_order(geometry: Geometry) -> tuple[int, int, int] | None:
-    """Which patient axis (0 = x) normal, row step and column step run along; None when they are oblique."""
+    """Return the patient axes of the steps, or None.
+
+    Axes (0 = x) are those of normal, row step and column step; None if they are oblique.
+    """
     steps = np.abs(np.stack([geometry.normal_lps, geometry.row_step_lps, geometry.column_step_lps]))
     steps /= np.linalg.norm(steps, axis=1, keepdims=True)
     if steps.max(axis=1).min() < 1 - STRAIGHT:
@@ -227,7 +243,7 @@ def _axis_order(geometry: Geometry) -> tuple[int, int, int] | None:
 def _sample_upright(
     soft: HuArray, canonical: Canonical, geometry: Geometry, at: tuple[int, slice, slice]
 ) -> BoolArray:
-    """Mask of one window of a stored slice along the patient axes: interpolated one axis after the other."""
+    """Return the mask in a window of an upright slice."""
     k, rows, columns = at
     normal, row, column = order = _axis_order(geometry) or (2, 1, 0)
     start = (geometry.slice_origins_lps[k] - canonical.origin_lps) / canonical.spacing_mm
@@ -246,7 +262,7 @@ def _sample_upright(
 
 
 def _between(field: HuArray, index: FloatArray) -> HuArray:
-    """Linear interpolation along the first axis; zero beyond half a voxel outside."""
+    """Interpolate linearly along the first axis, 0 outside."""
     last = field.shape[0] - 1
     low = np.clip(np.floor(index).astype(int), 0, max(last - 1, 0))
     weight = np.clip(index - low, 0, 1).astype(np.float32).reshape(-1, *(1,) * (field.ndim - 1))
@@ -259,7 +275,10 @@ def _between(field: HuArray, index: FloatArray) -> HuArray:
 def _sample_oblique(
     image: sitk.Image, canonical: Canonical, geometry: Geometry, at: tuple[int, slice, slice]
 ) -> BoolArray:
-    """Mask of one window of a stored slice; both images have unit spacing, so the transform maps index to index (x, y, z)."""
+    """Return the mask in a window of an oblique slice.
+
+    Both images have unit spacing, so the transform maps index to index (x, y, z).
+    """
     k, rows, columns = at
     corner = (
         geometry.slice_origins_lps[k]
@@ -291,14 +310,14 @@ def _sample_oblique(
 def _window(
     mask: BoolArray, canonical: Canonical, geometry: Geometry
 ) -> tuple[slice, slice, slice]:
-    """Stored (slices, rows, columns) that a canonical mask can touch."""
+    """Return the stored window that a mask can reach."""
     spans = [
         np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)
     ]
     ends = [(span[0] - 1, span[-1] + 1) for span in spans]
     corners = np.stack(np.meshgrid(ends[2], ends[1], ends[0]), axis=-1).reshape(-1, 3)
     index = stored_index(geometry, canonical.origin_lps + corners * canonical.spacing_mm)
-    # Uneven slices bend the map between corners a little: one more voxel on each side.
+    # Uneven slices bend the map between corners, so one voxel is added on each side.
     low = np.clip(np.floor(index.min(axis=0)).astype(int) - 1, 0, None)
     high = np.minimum(np.ceil(index.max(axis=0)).astype(int) + 2, geometry.shape)
     return (
@@ -309,7 +328,10 @@ def _window(
 
 
 def _extrapolated(along: FloatArray, positions: FloatArray) -> FloatArray:
-    """Fractional slice number of positions along the normal, going on with the end spacing beyond the stack."""
+    """Return the fractional slice numbers of positions.
+
+    Beyond the stack the end spacing continues.
+    """
     n = positions.size
     k = np.interp(along, positions, np.arange(n, dtype=np.float64))
     first = positions[1] - positions[0] if n > 1 else 1.0
@@ -319,7 +341,10 @@ def _extrapolated(along: FloatArray, positions: FloatArray) -> FloatArray:
 
 
 def _at(k: FloatArray, values: NDArray[np.float64]) -> FloatArray:
-    """Linear interpolation of per-slice values at fractional slice numbers, extrapolated by the end steps."""
+    """Interpolate per-slice values at fractional slice numbers.
+
+    Beyond the stack the end steps continue.
+    """
     n = values.size
     if n == 1:
         return np.full(k.shape, values[0])
@@ -328,7 +353,7 @@ def _at(k: FloatArray, values: NDArray[np.float64]) -> FloatArray:
 
 
 def _bounds_lps(geometry: Geometry) -> tuple[FloatArray, FloatArray]:
-    """Lowest and highest LPS corner of the voxels' centers, widened by half a voxel."""
+    """Return the LPS bounding box of the stack."""
     rows, columns = geometry.shape[1:]
     in_plane = [
         r * geometry.row_step_lps + c * geometry.column_step_lps
@@ -342,7 +367,10 @@ def _bounds_lps(geometry: Geometry) -> tuple[FloatArray, FloatArray]:
 
 
 def _thin_out(volume: Volume, spacing_mm: float) -> tuple[HuArray, BoolArray, Geometry]:
-    """Average whole blocks of pixels of slices much finer than the grid, so that sampling does not alias and costs less."""
+    """Average pixels that are finer than the grid.
+
+    This prevents aliasing and saves time.
+    """
     _, row_mm, column_mm = volume.geometry.spacing_mm
     by = (max(int(spacing_mm / row_mm + 1e-6), 1), max(int(spacing_mm / column_mm + 1e-6), 1))
     if by == (1, 1):

@@ -1,4 +1,7 @@
-"""The values that flow through the pipeline. Arrays are (slice, row, column) and read-only; positions are LPS in mm."""
+"""Values that flow through the pipeline.
+
+Arrays are (slice, row, column) and read-only. Positions are LPS in mm.
+"""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,7 +16,7 @@ BoolArray: TypeAlias = NDArray[np.bool_]
 
 
 class Fate(StrEnum):
-    """What becomes of a series or of one file of the case."""
+    """Fate of a series or file."""
 
     RELEASED = "released"
     WITHHELD = "withheld"
@@ -21,13 +24,13 @@ class Fate(StrEnum):
 
 
 def read_only(array: NDArray[np.generic]) -> None:
-    """Make an array immutable: values that flow are never changed in place."""
+    """Make an array immutable."""
     array.setflags(write=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
-    """Where the voxels of one stack of parallel slices lie.
+    """Voxel positions of one stack of parallel slices.
 
     The slices share orientation and pixel spacing; their origins may be unevenly spaced (mixed
     slice thickness) and may drift sideways (gantry tilt), so every slice keeps its own origin.
@@ -50,17 +53,21 @@ class Geometry:
     frame_of_reference_uid: str | None = None
 
     def __post_init__(self) -> None:
-        """Freeze the arrays and check that there is one origin per slice."""
+        """Freeze the arrays and require one origin per slice."""
         if self.slice_origins_lps.shape != (self.shape[0], 3):
             raise ValueError(
-                f"{self.shape[0]} slices but {self.slice_origins_lps.shape[0]} origins"
+                f"{self.slice_origins_lps.shape[0]} origins; one for each of the {self.shape[0]} "
+                "slices is required"
             )
         for array in (self.row_step_lps, self.column_step_lps, self.slice_origins_lps):
             read_only(array)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """Distances (slice, row, column); the slice distance is the median along the normal, 1.0 for one slice."""
+        """Distances between slices, rows and columns.
+
+        The slice distance is the median along the normal, 1.0 for a single slice.
+        """
         gaps = np.diff(self.slice_positions_mm)
         between = float(np.median(gaps)) if gaps.size else 1.0
         return (
@@ -71,18 +78,23 @@ class Geometry:
 
     @property
     def normal_lps(self) -> FloatArray:
-        """Unit vector across the slices: the cross product of column step and row step."""
+        """Unit vector along column step x row step."""
         normal = np.cross(self.column_step_lps, self.row_step_lps)
         return np.asarray(normal / np.linalg.norm(normal), dtype=np.float64)
 
     @property
     def slice_positions_mm(self) -> FloatArray:
-        """Position of each slice along the normal, rising."""
+        """Position of each slice along the normal, ascending."""
         return np.asarray(self.slice_origins_lps @ self.normal_lps, dtype=np.float64)
 
     @property
     def affine_lps(self) -> FloatArray:
-        """Best-fitting (4, 4) map from (slice, row, column, 1) to LPS mm; exact for evenly spaced stacks, tilt included."""
+        """Best-fitting affine from stored voxels to LPS mm.
+
+        The (4, 4) matrix maps (slice, row, column, 1).
+
+        It is exact for evenly spaced stacks, tilt included.
+        """
         n = self.shape[0]
         step = np.zeros(3) if n == 1 else np.polyfit(np.arange(n), self.slice_origins_lps, 1)[0]
         if n == 1:
@@ -101,10 +113,12 @@ class Geometry:
         affine_lps: FloatArray,
         frame_of_reference_uid: str | None = None,
     ) -> Self:
-        """Build an evenly spaced stack from a (4, 4) map of (slice, row, column, 1) to LPS mm.
+        """Build an evenly spaced stack from an affine.
+
+        The (4, 4) matrix maps (slice, row, column, 1) to LPS mm.
 
         Raises:
-            ValueError: the slice step runs against the normal (reverse the slices first).
+            ValueError: the slice step is opposite to the normal; reverse the slices first.
         """
         origins = affine_lps[:3, 3] + np.arange(shape[0])[:, None] * affine_lps[:3, 0]
         geometry = cls(
@@ -115,7 +129,9 @@ class Geometry:
             frame_of_reference_uid=frame_of_reference_uid,
         )
         if shape[0] > 1 and geometry.slice_positions_mm[1] <= geometry.slice_positions_mm[0]:
-            raise ValueError("slices must be ordered along column step x row step")
+            raise ValueError(
+                "the slices descend along the normal, column step x row step; they must ascend"
+            )
         return geometry
 
 
@@ -127,7 +143,7 @@ class Volume:
         hu: float32, (slice, row, column).
         valid: False where the scanner stored padding instead of a measurement (PixelPaddingValue,
             outside the field of view).
-        geometry: where the voxels lie.
+        geometry: position of the voxels.
     """
 
     hu: HuArray
@@ -138,7 +154,8 @@ class Volume:
         """Freeze the arrays and check their shapes."""
         if self.hu.shape != self.geometry.shape or self.valid.shape != self.geometry.shape:
             raise ValueError(
-                f"array shapes {self.hu.shape} and {self.valid.shape} do not fit geometry {self.geometry.shape}"
+                f"arrays of the shapes {self.hu.shape} and {self.valid.shape}; the shape of the "
+                f"geometry, {self.geometry.shape}, is required"
             )
         read_only(self.hu)
         read_only(self.valid)
@@ -146,13 +163,13 @@ class Volume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaceMask:
-    """What to remove from a volume: True = remove.
+    """Voxels to remove from a volume: True = remove.
 
     Attributes:
         face: bool, same shape as the volume, (slice, row, column).
         geometry: the volume's geometry.
-        orientation: "verified" when airway or profile agree with the headers, "not verifiable" when
-            nothing in view can tell.
+        orientation: "verified" when airway or profile agree with the headers, "not verifiable"
+            without such anatomy in view.
     """
 
     face: BoolArray
@@ -163,13 +180,14 @@ class FaceMask:
         """Freeze the mask and check its shape."""
         if self.face.shape != self.geometry.shape:
             raise ValueError(
-                f"mask shape {self.face.shape} does not fit geometry {self.geometry.shape}"
+                f"a mask of the shape {self.face.shape}; the shape of the geometry, "
+                f"{self.geometry.shape}, is required"
             )
         read_only(self.face)
 
 
 class DifferenceKind(StrEnum):
-    """What happened to an element."""
+    """Kind of a change to an element."""
 
     CHANGED = "changed"
     REMOVED = "removed"
@@ -178,12 +196,12 @@ class DifferenceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectedDifference:
-    """One element that differs between an instance and its defaced copy, on purpose.
+    """One intended difference of a defaced instance.
 
     Attributes:
         path: tags from the outside in, items counted from 0: "(7FE0,0010)",
             "(0088,0200)[0].(7FE0,0010)".
-        kind: changed (same place, other value), removed or added.
+        kind: changed, removed or added.
         reason: why, for a person.
     """
 
@@ -194,7 +212,9 @@ class ExpectedDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelFormat:
-    """How the stored integers of one instance become Hounsfield units (DICOM PS3.3 C.7.6.3 and C.8.2.1).
+    """Map from stored integers to HU.
+
+    See DICOM PS3.3 C.7.6.3 and C.8.2.1.
 
     Attributes:
         rows: (0028,0010).
@@ -225,7 +245,9 @@ class PixelFormat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where the image of one instance lies (DICOM PS3.3 C.7.6.2), LPS mm.
+    """Position of one image in LPS mm.
+
+    See DICOM PS3.3 C.7.6.2.
 
     Attributes:
         position: ImagePositionPatient (0020,0032), center of the first pixel.
@@ -249,15 +271,15 @@ class Instance:
     Attributes:
         file: posix path relative to the case's folder.
         sha256: of the whole file.
-        content: the whole file, as read once.
+        content: the whole file.
         study_instance_uid: (0020,000D).
         series_instance_uid: (0020,000E).
         sop_instance_uid: (0008,0018).
         transfer_syntax_uid: (0002,0010).
         instance_number: (0020,0013), None when absent; never used for ordering.
         acquisition_number: (0020,0012), None when absent.
-        placement: where it lies.
-        pixels: how its stored integers are to be read.
+        placement: position of the image.
+        pixels: map from stored integers to HU.
     """
 
     file: str
@@ -275,11 +297,11 @@ class Instance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """The instances of one volume: a whole DICOM series, or one stack of parallel slices of it.
+    """Instances of one volume, ordered by position.
 
     Attributes:
         series_instance_uid: (0020,000E).
-        part: 0, or the number of the stack where one DICOM series holds several.
+        part: 0, or the number of the stack if the DICOM series holds several.
         instances: ordered by position along the slice normal; instances at one position hold equal
             pixels.
     """
@@ -290,5 +312,5 @@ class Series:
 
     @property
     def name(self) -> str:
-        """SeriesInstanceUID, with the part's number where there are several."""
+        """SeriesInstanceUID, with the part's number if there are several."""
         return f"{self.series_instance_uid}-{self.part}" if self.part else self.series_instance_uid

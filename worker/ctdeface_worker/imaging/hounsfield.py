@@ -1,4 +1,4 @@
-"""Thresholds in Hounsfield units that every package but the gate shares.
+"""Thresholds in HU of all packages but the gate.
 
 The gate (`ctdeface_worker.verification`) keeps its own set, so that an error here cannot make it
 accept a wrong mask. Two thresholds for bone are kept apart because they serve different purposes:
@@ -11,7 +11,7 @@ AIR_HU = -1000.0
 AIR_RANGE_HU = (-1100.0, -900.0)
 """Voxels that count as the scan's own air, whose median is the fill value."""
 OUTSIDE_HU = -1024.0
-"""Value of resampled voxels outside the field of view; `Canonical.valid` separates them from air."""
+"""Resampled voxels outside the field of view; `Canonical.valid` separates them from air."""
 AIRWAY_HU = -400.0
 """Below this a voxel inside the head is air (airways, sinuses), partial volume included."""
 SKIN_HU = -300.0

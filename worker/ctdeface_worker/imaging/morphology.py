@@ -1,7 +1,7 @@
-"""Binary morphology of whole volumes at once: the same results as scipy's, axial section by axial section, many times faster.
+"""Fast binary morphology on axial sections of a volume.
 
-Arrays are (z, y, x). A disk is a stack of horizontal runs, so a dilation by it is a few dozen ORs
-of shifted arrays.
+Arrays are (z, y, x), and the results equal those of scipy on each section. A disk is a stack of
+horizontal runs, so dilation by a disk is a few dozen ORs of shifted arrays.
 """
 
 import math
@@ -20,12 +20,18 @@ _IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
 
 
 def dilated(mask: BoolArray, radius: int) -> BoolArray:
-    """Dilate every section by a disk of a radius in voxels (x * x + y * y <= radius * radius + 0.5)."""
+    """Dilate every section by a disk.
+
+    The radius is in voxels.
+    """
     return _dilated(mask, radius, outside=False)
 
 
 def eroded(mask: BoolArray, radius: int) -> BoolArray:
-    """Erode every section by a disk; beyond the border nothing is set."""
+    """Erode every section by a disk.
+
+    Voxels beyond the border count as set.
+    """
     return ~_dilated(~mask, radius, outside=True)
 
 
@@ -35,7 +41,10 @@ def opened(mask: BoolArray, radius: int) -> BoolArray:
 
 
 def closed(mask: BoolArray, radius: int) -> BoolArray:
-    """Dilate, then erode every section by a disk, as if the sections went on beyond their borders."""
+    """Dilate, then erode every section by a disk.
+
+    The border of the section has no effect.
+    """
     room = ((0, 0), (2 * radius, 2 * radius), (2 * radius, 2 * radius))
     return eroded(dilated(np.pad(mask, room), radius), radius)[
         :, 2 * radius : -2 * radius, 2 * radius : -2 * radius
@@ -43,7 +52,7 @@ def closed(mask: BoolArray, radius: int) -> BoolArray:
 
 
 def grown(mask: BoolArray, steps: int) -> BoolArray:
-    """Dilate in three dimensions by steps to the six neighbors."""
+    """Dilate by steps to the six neighbors."""
     out = mask.copy()
     for _ in range(steps):
         last = out.copy()
@@ -56,14 +65,20 @@ def grown(mask: BoolArray, steps: int) -> BoolArray:
 
 
 def before(mask: BoolArray) -> BoolArray:
-    """Return what a look from the front (rising y) meets before a mask; nothing on rays that miss it."""
+    """Return the voxels in front of a mask.
+
+    They have a smaller y than the mask; columns that miss the mask have none.
+    """
     first = np.where(mask.any(axis=1), mask.argmax(axis=1), 0)
-    nearer: BoolArray = np.arange(mask.shape[1])[None, :, None] < first[:, None, :]
-    return nearer
+    in_front: BoolArray = np.arange(mask.shape[1])[None, :, None] < first[:, None, :]
+    return in_front
 
 
 def holes(mask: BoolArray) -> BoolArray:
-    """Return what every section encloses by itself: unset, and not reached from the section's border."""
+    """Return the holes of every section.
+
+    These are unset voxels that are not connected to the border of the section.
+    """
     labels = sections(~mask)
     border = [labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]]
     open_ones = np.zeros(int(labels.max(initial=0)) + 1, dtype=bool)
@@ -75,7 +90,7 @@ def holes(mask: BoolArray) -> BoolArray:
 
 
 def sections(mask: BoolArray) -> LabelArray:
-    """Label the pieces of every section, each section on its own; 0 where nothing is set."""
+    """Label the components of each section; 0 is background."""
     return np.asarray(ndimage.label(mask, _IN_PLANE)[0], dtype=np.int32)
 
 
@@ -95,13 +110,13 @@ def largest_component(mask: BoolArray) -> BoolArray:
 
 
 def column(pieces: BoolArray, *, smallest: float, widest_gap: float) -> BoolArray:
-    """Keep the largest connected piece and what lies above or below it.
+    """Keep the largest component and those above or below.
 
     Args:
         pieces: (z, y, x).
-        smallest: voxels that a further piece must have.
-        widest_gap: sections that may lie between it and the largest one; seen along z, the smaller
-            of the two must be covered by half.
+        smallest: voxels that a further component must have.
+        widest_gap: sections that may separate it from the largest one; seen along z, they must
+            overlap by half of the smaller one.
     """
     labels, count = ndimage.label(pieces)
     if not count:

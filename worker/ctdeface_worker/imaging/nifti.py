@@ -1,4 +1,7 @@
-"""Volumes as NIfTI files; SimpleITK turns LPS into NIfTI's RAS, which makes this the one border where axes flip."""
+"""Read and write volumes as NIfTI.
+
+SimpleITK converts LPS to the RAS of NIfTI, so axes flip only in this module.
+"""
 
 from pathlib import Path
 
@@ -9,15 +12,15 @@ from ctdeface_shared.errors import UnreadableInstance
 from ctdeface_worker.imaging.domain import FloatArray, Geometry, Volume
 
 EXACT_MM = 0.01
-"""Closer than this a NIfTI affine counts as exact."""
+"""Largest error of an affine that counts as exact."""
 
 
 def write_nifti(volume: Volume, path: Path) -> None:
-    """Write a volume in HU as compressed NIfTI (int16 where every value is a whole number that fits, else float32).
+    """Write a volume in HU as compressed NIfTI.
 
-    A NIfTI file holds one box of evenly spaced slices at right angles. Where slices are unevenly
-    spaced or drift sideways (gantry tilt; see `is_approximate`) the voxels are the stored ones all
-    the same, and the affine is the nearest such box: positions are then approximate. The DICOM
+    Values are int16 if all of them are whole numbers that fit, else float32. A NIfTI file holds one
+    box of evenly spaced slices at right angles. For uneven or tilted slices (`is_approximate`) the
+    voxels are unchanged and the affine is the nearest box, so positions are approximate. The DICOM
     output has no such limit.
     """
     hu = volume.hu
@@ -37,15 +40,17 @@ def write_nifti(volume: Volume, path: Path) -> None:
 
 
 def read_nifti(path: Path) -> Volume:
-    """Read a NIfTI file in HU; slices are put in the order of the normal, so they may come out reversed.
+    """Read a NIfTI file in HU.
+
+    Slices come in ascending order along the normal.
 
     Raises:
-        UnreadableInstance: it is no NIfTI file, or is damaged.
+        UnreadableInstance: the file is not NIfTI, or is damaged.
     """
     try:
         image = sitk.ReadImage(path)
-    except RuntimeError as error:  # SimpleITK's only class
-        raise UnreadableInstance(f"{path.name} cannot be read as NIfTI") from error
+    except RuntimeError as error:  # the only class that SimpleITK raises
+        raise UnreadableInstance(f"{path.name} cannot be read as NIfTI; check the file") from error
     hu = sitk.GetArrayFromImage(image).astype(np.float32)
     steps = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
     affine = np.eye(4)
@@ -61,14 +66,19 @@ def read_nifti(path: Path) -> Volume:
 
 
 def is_approximate(geometry: Geometry) -> bool:
-    """Tell whether a NIfTI affine only approximates where the slices lie."""
+    """Return whether an affine only approximates the slices."""
     affine = _box_affine_lps(geometry)
     fitted = affine[:3, 3] + np.arange(geometry.shape[0])[:, None] * affine[:3, 2]
     return bool(np.abs(fitted - geometry.slice_origins_lps).max() > EXACT_MM)
 
 
 def _box_affine_lps(geometry: Geometry) -> FloatArray:
-    """Map of (column, row, slice, 1) to LPS mm whose slice axis is the normal; the middle of the stack stays where it is."""
+    """Return the affine of the nearest box.
+
+    It maps (column, row, slice, 1) to LPS mm.
+
+    Its slice axis is the normal; the middle of the stack keeps its position.
+    """
     mean_step = geometry.affine_lps[:3, 0] @ geometry.normal_lps
     affine = np.eye(4)
     affine[:3, 0] = geometry.column_step_lps

@@ -1,1 +1,1 @@
-"""Deface one case, from its folder to staged and verified output."""
+"""Deface one case to staged and verified output."""

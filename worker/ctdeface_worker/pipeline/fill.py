@@ -1,4 +1,4 @@
-"""Replace the face by air: choose the fill value and edit the stored words.
+"""Fill the face with air in the stored words.
 
 Padding voxels (PixelPaddingValue, DICOM PS3.3 C.7.5.1.1.2) are never changed or used as fill.
 """
@@ -16,7 +16,7 @@ _SAMPLES = 2_000_000
 
 
 def fill_value_hu(volume: Volume, rule: FillRule) -> float:
-    """Choose the fill value in HU, never above -800 HU.
+    """Choose the fill value, at most -800 HU.
 
     `air` is the median of the valid voxels between -1100 and -900 HU, or -1000 without such voxels.
     `p10` is the 10th percentile of the valid voxels. Large volumes are sampled evenly.
@@ -34,7 +34,7 @@ def fill_value_hu(volume: Volume, rule: FillRule) -> float:
 
 
 def fill_stored(loaded: LoadedSeries, mask: FaceMask, fill_hu: float) -> tuple[WordArray, ...]:
-    """Return the words of each instance with the face filled.
+    """Return the stored words with the face filled.
 
     An instance without face keeps the identical array.
 
@@ -56,7 +56,7 @@ def fill_stored(loaded: LoadedSeries, mask: FaceMask, fill_hu: float) -> tuple[W
 
 
 def fill_stored_value(pixels: PixelFormat, fill_hu: float) -> int:
-    """Return the fill as a stored integer within bits_stored that is not padding."""
+    """Return the fill as a stored integer, never padding."""
     low, high = pixels.stored_range
     value = int(np.clip(np.rint((fill_hu - pixels.intercept) / pixels.slope), low, high))
     if pixels.padding is None or not pixels.padding[0] <= value <= pixels.padding[1]:
@@ -67,7 +67,7 @@ def fill_stored_value(pixels: PixelFormat, fill_hu: float) -> int:
 
 
 def defaced_volume(loaded: LoadedSeries, mask: FaceMask, fill_hu: float) -> Volume:
-    """Return the volume that the written instances hold, rounding included."""
+    """Return the volume of the written instances, rounding included."""
     hu = loaded.volume.hu.copy()
     changed: BoolArray = mask.face & loaded.volume.valid
     done: set[int] = set()

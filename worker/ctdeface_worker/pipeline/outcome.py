@@ -1,4 +1,4 @@
-"""Decide the outcome of a case from the fates of its series and files.
+"""Decide the outcome of a case from all fates.
 
 The rules are pure. A case is released when at least one series is released and none failed, or when
 failed series may be withheld.
@@ -23,7 +23,7 @@ _MOST_REASONS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesOutcome:
-    """A volume, its result, and its verified files when it may be released."""
+    """A volume with its result and verified files."""
 
     series: Series
     result: SeriesResult
@@ -36,7 +36,7 @@ def conclude_case(
     outcomes: Sequence[SeriesOutcome],
     on_series_failure: OnSeriesFailure,
 ) -> CaseResult:
-    """Give every file its fate and decide whether the case is released.
+    """Give every file its fate; release or refuse.
 
     A damaged file of an unknown series always holds back the case: it could be a slice of any
     series.
@@ -125,7 +125,7 @@ def _files_of_volumes(case: CaseFiles, outcomes: Iterable[SeriesOutcome]) -> Ite
 
 
 def _series_outside_volumes(selected: Selection) -> Iterator[SeriesResult]:
-    """Yield one result for each series and code whose files make no volume."""
+    """Yield results of series that are not volumes."""
     groups: dict[tuple[str, str], list[FileFate]] = defaultdict(list)
     for fate in selected.others:
         if fate.series_instance_uid:
@@ -142,7 +142,10 @@ def _series_outside_volumes(selected: Selection) -> Iterator[SeriesResult]:
 
 
 def _reasons(fates: Iterable[FileFate]) -> list[str]:
-    """Return each reason once; the reason of a single failed file names the file."""
+    """Return each reason once.
+
+    The reason of a single failed file names the file.
+    """
     files: dict[str, list[FileFate]] = defaultdict(list)
     for fate in fates:
         files[fate.reason].append(fate)
@@ -159,7 +162,7 @@ def _refusal(
     files: Sequence[FileResult],
     on_series_failure: OnSeriesFailure,
 ) -> tuple[str, str] | None:
-    """Return code and reason of the refusal, None for a released case.
+    """Return code and reason of a refusal, else None.
 
     An unreadable file comes first, because the errors of the series may follow from it.
     """
@@ -176,7 +179,7 @@ def _refusal(
     rest = ""
     if released and not unassigned:
         rest = (
-            f". {len(released)} of {len(series)} series passed; to release them, repeat with "
+            f". {len(released)} other series passed; to release them, repeat with "
             "--on-series-failure withhold"
         )
     code = unassigned[0].code if unassigned else failed[0].code
@@ -188,7 +191,7 @@ def _named(file: str, reason: str) -> str:
 
 
 def _nothing_to_release(series: Iterable[SeriesResult]) -> str:
-    """Return the reason of a case without any series to release."""
+    """Return the reason of a case without releasable series."""
     groups: dict[str, list[SeriesResult]] = defaultdict(list)
     for one in series:
         groups[one.reason].append(one)

@@ -1,4 +1,6 @@
-"""Deface one case: read, select, load, segment, fill, write, verify.
+"""Deface one case, stage by stage.
+
+The stages are read, select, load, segment, write, verify and preview.
 
 The output is staged, not visible: the caller publishes or removes it.
 """
@@ -94,7 +96,10 @@ def _headers(task: CaseTask, series: tuple[Series, ...]) -> writer.Headers:
 
 
 def _deface_series(series: Series, label: SeriesLabel, run: _CaseRun) -> SeriesOutcome:
-    """Deface one series; an error removes its files from the staged folder."""
+    """Deface one series.
+
+    An error removes its files from the staged folder.
+    """
     task, options, stages = run.task, run.task.options, run.stages
     result = SeriesResult(
         series=series.name, fate=Fate.FAILED, slices=len(series.instances)
@@ -157,7 +162,7 @@ def _milliliters(voxels: BoolArray, geometry: Geometry) -> float:
 def _write_pictures(
     result: SeriesResult, before: Volume, after: Volume, mask: FaceMask, task: CaseTask
 ) -> None:
-    """Write the preview of the output and the requested NIfTI files to the work folder."""
+    """Write the preview and the requested NIfTI files."""
     name = result.series
     title = f"Job {task.job_id} · {result.figures}"
     write_preview(after, task.work / "preview" / f"{name}.png", title=title)

@@ -1,4 +1,7 @@
-"""Draw the preview of a defaced volume; it never shows the input."""
+"""Draw the preview of a defaced volume.
+
+It never shows the input.
+"""
 
 from collections.abc import Iterator
 from io import BytesIO
@@ -26,7 +29,9 @@ Tile = tuple[str, Image.Image, tuple[int, int, int, int]]
 
 
 def write_preview(after: Volume, path: Path, *, title: str = "Defaced volume") -> None:
-    """Write a PNG with surface renders from three sides, a grid of slices and the HU histogram.
+    """Write the preview as PNG.
+
+    It shows the surface from three sides, slices, and the histogram of HU.
 
     Raises:
         OSError: it cannot be written.
@@ -62,7 +67,7 @@ def write_picture(brightness: NDArray[np.uint8], path: Path) -> None:
 
 
 def _tiles(canonical: Canonical, hu: HuArray) -> Iterator[Tile]:
-    """Yield the tiles of the sheet: renders, axial slices, sagittal slice, histogram."""
+    """Yield the tiles of the sheet."""
     for number, yaw in enumerate(VIEWS_DEGREES):
         shaded = (255 * surface(canonical, yaw)[::-1]).astype(np.uint8)
         yield (
@@ -83,7 +88,7 @@ def _tiles(canonical: Canonical, hu: HuArray) -> Iterator[Tile]:
 
 
 def surface(canonical: Canonical, yaw_degrees: float) -> FloatArray:
-    """Render the air-skin surface, seen from the front and turned by a yaw.
+    """Render the skin from the front, turned by a yaw.
 
     Returns:
         Brightness from 0 to 1, index (z, across).
@@ -109,7 +114,9 @@ def surface(canonical: Canonical, yaw_degrees: float) -> FloatArray:
 
 
 def _first_crossing(hu: HuArray) -> tuple[BoolArray, FloatArray]:
-    """Return for each ray from the front whether and at which depth it meets skin.
+    """Return where rays from the front meet the skin.
+
+    For each ray: whether it meets skin, and the depth.
 
     The depth is in voxels, interpolated linearly.
     """
@@ -125,7 +132,10 @@ def _first_crossing(hu: HuArray) -> tuple[BoolArray, FloatArray]:
 
 
 def _cell(row: int, column: int, wide: int) -> tuple[int, int, int, int]:
-    """Return the box of a tile; the first row is higher."""
+    """Return the box of a tile.
+
+    The first row is higher.
+    """
     tops = (44, 384, 636, SIZE[1])
     width = (SIZE[0] - _MARGIN) // _ACROSS
     left = _MARGIN + column * width
@@ -138,7 +148,7 @@ def _windowed(hu: HuArray) -> Image.Image:
 
 
 def _histogram(hu: HuArray) -> Image.Image:
-    """Draw the logarithmic histogram with a mark at every 500 HU."""
+    """Draw the logarithmic histogram."""
     low, high, width = HISTOGRAM_HU
     counts, _ = np.histogram(
         hu[:: max(hu.size // 500_000, 1)], bins=np.arange(low, high + 1, width)
@@ -180,6 +190,6 @@ def _body(canonical: Canonical) -> Canonical:
 
 
 def _middle(canonical: Canonical) -> int:
-    """Return the column in the middle of the voxels denser than air."""
+    """Return the middle column of the body."""
     columns = np.flatnonzero((canonical.hu > SKIN_HU).any(axis=(0, 1)))
     return int(columns[[0, -1]].mean()) if columns.size else canonical.hu.shape[2] // 2

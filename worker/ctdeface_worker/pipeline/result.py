@@ -1,4 +1,4 @@
-"""Results of a case: plain values that the pipeline returns and reports are made from."""
+"""Results of a case, its series and files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -43,7 +43,7 @@ class FileResult:
     broken_signatures: tuple[str, ...] = ()
 
     def held_back(self, code: str) -> Self:
-        """Return the file as part of a refused case: withheld instead of released."""
+        """Return the file withheld with its refused case."""
         if self.fate is not Fate.RELEASED:
             return self
         return replace(
@@ -59,7 +59,7 @@ class FileResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesResult:
-    """One series with its fate and the checks of the gate.
+    """One series with its fate and checks.
 
     Attributes:
         series: SeriesInstanceUID, with the part's number where one series holds several stacks.
@@ -97,7 +97,7 @@ class SeriesResult:
 
     @property
     def title(self) -> str:
-        """Name for a person: number, description and UID, as far as they are known."""
+        """Number, description and UID, as far as known."""
         number = "" if self.number is None else f" {self.number}"
         description = f' "{self.description}"' if self.description else ""
         if not number and not description:
@@ -125,15 +125,15 @@ class SeriesResult:
         return f"{self.slices} slices, {removed}{skin}"
 
     def labeled(self, label: SeriesLabel) -> Self:
-        """Return the result with number, description and kind of the series."""
+        """Return the result with the label of the series."""
         return replace(self, number=label.number, description=label.description, kind=label.kind)
 
     def refused(self, fate: Fate, error: PermanentError) -> Self:
-        """Return the result of the same series when an error ended its processing."""
+        """Return the result of a series that an error ended."""
         return replace(self, fate=fate, code=error.code, reason=str(error))
 
     def held_back(self, code: str) -> Self:
-        """Return the series as part of a refused case: withheld instead of released."""
+        """Return the series withheld with its refused case."""
         if self.fate is not Fate.RELEASED:
             return self
         return replace(self, fate=Fate.WITHHELD, code=code, reason=_HELD_BACK)
@@ -141,7 +141,7 @@ class SeriesResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseResult:
-    """Outcome of a case with all its series and files.
+    """Outcome of a case with series and files.
 
     Attributes:
         released: True when the staged output may be published.
@@ -185,11 +185,11 @@ class CaseResult:
 
     @property
     def is_partial(self) -> bool:
-        """Whether the case is released without a series that failed."""
+        """Whether the case is released without failed series."""
         return self.released and any(file.fate is Fate.FAILED for file in self.files)
 
     def with_run(self, segmenter: Segmenter, stages: Stages) -> Self:
-        """Return the result with the segmenter and the times of all stages."""
+        """Return the result with segmenter and times."""
         return replace(
             self,
             segmenter=segmenter.name,

@@ -1,4 +1,4 @@
-"""Time the stages of a case and report when each begins."""
+"""Timing of the stages of a case."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -23,10 +23,10 @@ class StageRun:
 
 
 class Stages:
-    """Timer of stages; a stage may run several times, once per series."""
+    """Timer of stages, which may run once per series."""
 
     def __init__(self, notify: Callable[[str], None]) -> None:
-        """Call `notify` with the name of each stage that begins."""
+        """Call `notify` when a stage begins."""
         self._notify = notify
         self.seconds: dict[str, float] = defaultdict(float)
         self.runs: list[StageRun] = []

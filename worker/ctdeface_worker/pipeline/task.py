@@ -1,4 +1,7 @@
-"""Task that the parent process sends to its child; imports stay light for both."""
+"""Task that the parent process sends to its child.
+
+Both load this module, so its imports stay light.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path

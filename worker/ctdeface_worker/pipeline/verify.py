@@ -1,5 +1,6 @@
-"""Verify a written series: read its files back and run the gate."""
+"""Read a written series back and verify it."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseFolders:
-    """Folders of the input and of the written files of a case."""
+    """Folders of input and written files."""
 
     source: Path
     staged: Path
@@ -73,7 +74,7 @@ def verify_written(
     folders: CaseFolders,
     options: DefaceOptions,
 ) -> Verification:
-    """Read the written files back and compare them with the input.
+    """Compare the written files with the input.
 
     Args:
         loaded: the input series.
@@ -100,7 +101,7 @@ def verify_written(
             one.differences,
         )
         is_copy = digests[one.file] == instance.sha256
-        problems += (_of_input(problem) if is_copy else problem for problem in found)
+        problems += (of_input(problem) if is_copy else problem for problem in found)
     checks = gate.verify_volume(loaded.volume, after, mask.face, profile=options.profile)
     verified = tuple(
         VerifiedInstance(
@@ -112,15 +113,26 @@ def verify_written(
         for one in written
     )
     return Verification(
-        checks=(_files_check(len(written), problems), *checks), after=after, written=verified
+        checks=(files_check(len(written), problems), *checks), after=after, written=verified
     )
 
 
-def _files_check(count: int, problems: Sequence[str]) -> Check:
-    message = f"{count} files hold the expected differences and no others"
-    if problems:
-        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        message = "; ".join(problems[:3]) + more
+def files_check(count: int, problems: Sequence[str]) -> Check:
+    """Return the check that the written files have the expected differences only.
+
+    Args:
+        count: number of written files.
+        problems: "FILE: PROBLEM" each; files with the same problem are listed together.
+    """
+    files: dict[str, list[str]] = defaultdict(list)
+    for problem in problems:
+        file, _, text = problem.partition(": ")
+        files[text].append(file)
+    listed = [f"{_first_of(names)}: {text}" for text, names in files.items()]
+    more = f"; and {len(listed) - 3} more problems" if len(listed) > 3 else ""
+    message = "; ".join(listed[:3]) + more
+    if not problems:
+        message = f"{count} files hold the expected differences and no others"
     return Check(
         name="files_differ_as_expected_only",
         passed=not problems,
@@ -130,15 +142,21 @@ def _files_check(count: int, problems: Sequence[str]) -> Check:
     )
 
 
-def _of_input(problem: str) -> str:
-    """Describe a problem in a file that was copied unchanged as a defect of the input."""
-    return f"the input has a defect that no output may have: {problem}; export the file again"
+def of_input(problem: str) -> str:
+    """Describe a problem of an unchanged copy as the input's."""
+    return f"{problem}; this is a defect of the input, copied unchanged: export the file again"
+
+
+def _first_of(names: Sequence[str]) -> str:
+    """Return the first name and the number of others."""
+    others = len(names) - 1
+    return f"{names[0]} and {others} other files" if others else names[0]
 
 
 def _read_back(
     loaded: LoadedSeries, staged: Path, names: list[str]
 ) -> tuple[Volume, dict[str, str]]:
-    """Select and load the written files like a case of their own.
+    """Load the written files like a case.
 
     Returns:
         The volume and the SHA-256 of each file. The bytes are not kept, to save memory.

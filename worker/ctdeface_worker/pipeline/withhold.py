@@ -1,4 +1,4 @@
-"""Withhold the series that the options of a job exclude."""
+"""Withhold series on request."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -25,7 +25,7 @@ def raise_if_excluded(series: Series, withhold: Collection[str]) -> None:
 
 
 def withhold_excluded(selected: Selection, withhold: Collection[str]) -> Selection:
-    """Withhold the files of excluded series that are not volumes.
+    """Withhold files of excluded series without volume.
 
     A damaged file of such a series then no longer holds back the case.
 

@@ -1,1 +1,1 @@
-"""Report each job: report.json for programs, report.html and index.html for people."""
+"""Reports of jobs: report.json, report.html and index.html."""

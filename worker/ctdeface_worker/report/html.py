@@ -16,7 +16,7 @@ from ctdeface_worker.report.model import CaseReport
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileGroup:
-    """Files of one series with the same fate and reason.
+    """Files with the same series, fate and reason.
 
     Attributes:
         series: title of the series, empty for files without one.
@@ -36,7 +36,7 @@ class FileGroup:
 
 
 def render(report: CaseReport, pictures: Mapping[str, bytes]) -> str:
-    """Return the page; all text of the case is escaped.
+    """Return the page with escaped text.
 
     Args:
         report: the content.
@@ -57,13 +57,13 @@ def render(report: CaseReport, pictures: Mapping[str, bytes]) -> str:
 
 
 def remedies(result: CaseResult) -> dict[str, str]:
-    """Return what to do about the case, by code; empty if every series passed."""
+    """Return the remedies by code; empty without failures."""
     codes = [result.code, *(one.code for one in result.series if one.fate is Fate.FAILED)]
     return {code: remedy(code) for code in codes if remedy(code)}
 
 
 def file_groups(result: CaseResult) -> tuple[FileGroup, ...]:
-    """Group the files of a case by fate, reason and series."""
+    """Group files by series, fate and reason."""
     titles = {one.series: one.title for one in result.series}
     groups: dict[tuple[str, Fate, str, str], list[FileResult]] = defaultdict(list)
     for file in result.files:
@@ -105,15 +105,18 @@ def _template() -> Template:
 
 
 def code_parts(text: str) -> list[tuple[str, bool]]:
-    """Split a text at its backticks; True marks a part that is code."""
+    """Split a text at its backticks.
+
+    True marks a part that is code.
+    """
     return [(part, number % 2 == 1) for number, part in enumerate(text.split("`"))]
 
 
 def as_sentence(text: str) -> str:
-    """Return the text with a capital letter and a period."""
+    """Return the text as a sentence."""
     return capitalize_first(text) + ("" if text.endswith(".") else ".")
 
 
 def capitalize_first(text: str) -> str:
-    """Return the text with a capital first letter and the rest unchanged."""
+    """Return the text with a capital first letter."""
     return text[:1].upper() + text[1:]

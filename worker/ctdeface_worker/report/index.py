@@ -1,4 +1,4 @@
-"""Static `index.html` beside the reports: one row per job, the newest first.
+"""Static `index.html` of all jobs, beside the reports.
 
 The page is its own cache. Each row is one line with the job and its time as attributes, so adding a
 job means reading the page, replacing one line and writing the page atomically. No report is read,
@@ -27,7 +27,7 @@ from ctdeface_worker.report.model import CaseReport, State
 INDEX = "index.html"
 MOST_ROWS = 5000
 """Jobs on the page; older ones are found in the folders of their cases."""
-_PATIENCE_SECONDS = 10.0
+_LONGEST_WAIT_SECONDS = 10.0
 _ROW = re.compile(r'<tr data-job="(?P<job>[^"]*)" data-time="(?P<time>[^"]*)" data-page="(\w+)">')
 
 _HEAD = f"""<!doctype html>
@@ -39,17 +39,22 @@ _HEAD = f"""<!doctype html>
 <style>
 body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color: #1c2330; }}
 table {{ border-collapse: collapse; width: 100%; font-size: .9rem; }}
-th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #dde2ea; vertical-align: top; }}
-th {{ background: #eef1f6; position: sticky; top: 0; }} .n {{ white-space: nowrap; font-variant-numeric: tabular-nums; }}
-.refused {{ color: #b3261e; font-weight: 600; }} .part {{ color: #b26a00; font-weight: 600; }} .released {{ color: #1a7f4b; }}
+th, td {{ text-align: left; vertical-align: top; padding: .3rem .6rem; }}
+th, td {{ border-bottom: 1px solid #dde2ea; }}
+th {{ background: #eef1f6; position: sticky; top: 0; }}
+.n {{ white-space: nowrap; font-variant-numeric: tabular-nums; }}
+.refused {{ color: #b3261e; font-weight: 600; }}
+.part {{ color: #b26a00; font-weight: 600; }}
+.released {{ color: #1a7f4b; }}
 </style>
 </head>
 <body>
 <h1>Cases</h1>
 <p>The newest job comes first; the page shows up to {MOST_ROWS} jobs.</p>
 <table>
-<tr><th>Time (UTC)</th><th>Case</th><th>Outcome</th><th>Files released</th><th>Code</th><th>What to do</th><th>Job</th></tr>
-"""  # noqa: E501  markup reads best with one rule per line
+<tr><th>Time (UTC)</th><th>Case</th><th>Outcome</th><th>Files released</th>
+<th>Code</th><th>What to do</th><th>Job</th></tr>
+"""
 _FOOT = "</table>\n</body>\n</html>\n"
 
 
@@ -87,7 +92,7 @@ def update_index(spool: Spool, report: CaseReport, *, stale_seconds: float) -> N
         spool.locks,
         lock_name(INDEX),
         stale_seconds=stale_seconds,
-        patience_seconds=_PATIENCE_SECONDS,
+        patience_seconds=_LONGEST_WAIT_SECONDS,
     ):
         row = _row(spool.reports, report, _page(spool.reports, report))
         rows = [old for old in _known_rows(index) if not _is_replaced(old, row)]
@@ -95,7 +100,7 @@ def update_index(spool: Spool, report: CaseReport, *, stale_seconds: float) -> N
 
 
 def _page(reports: Path, report: CaseReport) -> Path:
-    """Return report.html of a job, or repeat.html for a repetition of a published job."""
+    """Return report.html, or repeat.html for a repetition."""
     folder = case_path(reports, report.case) / report.job_id
     repeat = folder / REPEAT
     place = repeat if repeat.exists() and not report.is_published else folder / REPORT
@@ -135,7 +140,7 @@ def _is_replaced(old: _Row, new: _Row) -> bool:
 
 
 def _rebuilt_rows(reports: Path) -> list[_Row]:
-    """Return the rows of the newest reports; unreadable reports are left out."""
+    """Return the rows of the newest readable reports."""
     rows = []
     for path in _newest_reports(reports):
         try:
@@ -186,7 +191,7 @@ def _files(report: CaseReport) -> str:
 
 
 def _codes(report: CaseReport) -> Iterator[str]:
-    """Yield the code of the case, or those of the series that failed in a partial release."""
+    """Yield the codes of the case or its failed series."""
     if report.state is State.SUPERSEDED:
         yield "Superseded"
     elif report.result.code:
@@ -197,7 +202,7 @@ def _codes(report: CaseReport) -> Iterator[str]:
 
 
 def _action(report: CaseReport) -> str:
-    """Return the first sentence of the remedy for the first code."""
+    """Return the first sentence of the remedy."""
     text = remedy(next(_codes(report), "")).replace("`", "")
     return re.split(r"(?<=\.) (?=[A-Z])", text)[0]
 

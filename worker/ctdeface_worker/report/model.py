@@ -1,4 +1,4 @@
-"""Report of one job, with its JSON and its JSON Schema."""
+"""Report of one job and its JSON Schema."""
 
 import json
 from dataclasses import asdict, dataclass, field, replace
@@ -31,7 +31,7 @@ _LIBRARIES = (
 
 
 class State(StrEnum):
-    """Progress of a job, which is also the journal of its publication."""
+    """Progress of a job and journal of its publication."""
 
     REFUSED = JobState.REFUSED.value
     PREPARED = JobState.PREPARED.value
@@ -80,7 +80,7 @@ class CaseReport:
 
     @property
     def outputs(self) -> dict[str, str]:
-        """SHA-256 of every released file, by its name in the case."""
+        """SHA-256 of each released file, by name."""
         return {file.file: file.output_sha256 for file in self.result.files if file.output_sha256}
 
     @property
@@ -90,19 +90,19 @@ class CaseReport:
 
     @property
     def is_partial(self) -> bool:
-        """Whether the case was released without its failed series or files."""
+        """Whether the case was released without failed series."""
         return self.is_published and self.result.is_partial
 
     @property
     def parts(self) -> str:
-        """Extent of a partial release, such as `33 of 188 files; 3 series failed`."""
+        """Extent of a release, as `33 of 188 files; 3 series failed`."""
         failed = len(self.result.failed_series)
         files = f"{self.result.released_files} of {len(self.result.files)} files"
         return f"{files}; {failed} series failed" if failed else files
 
     @property
     def outcome(self) -> str:
-        """Outcome in words: "released", "released in part", "refused", or the state."""
+        """Outcome, such as "released in part", or the state."""
         if not self.is_published:
             return self.state.value
         return "released in part" if self.is_partial else "released"
@@ -112,7 +112,10 @@ class CaseReport:
         return replace(self, state=state)
 
     def to_json(self) -> bytes:
-        """Return indented JSON; bytes of file names that are not UTF-8 appear as escapes."""
+        """Return indented JSON.
+
+        Bytes of file names that are not UTF-8 appear as escapes.
+        """
         return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode(
             "utf-8", "backslashreplace"
         )
@@ -144,7 +147,7 @@ class CaseReport:
 def describe(
     job_id: str, case: str, manifest: Manifest, options: DefaceOptions, result: CaseResult
 ) -> CaseReport:
-    """Return the report of a job that has just been processed."""
+    """Return the report of a new result."""
     released = {file.file: file.output_sha256 for file in result.files if file.output_sha256}
     return CaseReport(
         job_id=job_id,
@@ -163,12 +166,12 @@ def describe(
 
 
 def failed(error: CtDefaceError) -> CaseResult:
-    """Return the result of a case whose processing an error ended, without fates of files."""
+    """Return the result of a case that an error ended."""
     return CaseResult(released=False, code=error.code, reason=str(error))
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of report.json; a test compares the committed copy."""
+    """Return the JSON Schema of report.json."""
     schema = TypeAdapter(CaseReport).json_schema(mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
