@@ -12,7 +12,7 @@ from ctdeface_worker.phantom import anatomy
 from ctdeface_worker.phantom.build import Anatomy, build
 from ctdeface_worker.phantom.head import in_model
 from ctdeface_worker.phantom.scan import rotation
-from ctdeface_worker.phantom.scenes import chance_of, draw_scene
+from ctdeface_worker.phantom.scenes import draw_scene, scene_rng
 from tests.support.measure.skin import Window
 
 RIM_X = 53.0
@@ -40,6 +40,6 @@ def window_of_synthetic(seed: int) -> Window:
 
 def window_of_scene(seed: int, *, unseen: bool) -> Window:
     """Place the window on a head as `scene` scans it; left and right are alike, so a mirrored one has the same."""
-    drawn = draw_scene(seed, chance_of(seed, unseen=unseen), unseen=unseen)
+    drawn = draw_scene(seed, scene_rng(seed, unseen=unseen), unseen=unseen)
     axes = np.asarray(rotation(drawn.scan).as_matrix(), dtype=np.float64)
     return replace(window_by_construction(drawn.anatomy), axes=axes)

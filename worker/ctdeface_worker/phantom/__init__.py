@@ -1,1 +1,4 @@
-"""Synthetic heads with known faces and brains, for the demo and the tests."""
+"""Synthetic head CT with known face and brain.
+
+The demo, the training, the evaluation and the tests use it.
+"""

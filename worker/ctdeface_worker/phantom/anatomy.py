@@ -1,8 +1,11 @@
-"""The solids of a head in mm, in its own frame: origin between the ear canals, x to the left, y to the back, z up (Frankfurt plane z = 0).
+"""The solids that make up a head.
+
+Coordinates are mm in the head's own frame: the origin is between the ear canals, x points to the
+left, y to the back and z up; the Frankfurt plane is z = 0.
 
 Sizes are those of an average adult (W. M. Krogman, M. Y. Iscan, The Human Skeleton in Forensic
-Medicine; tissue depths after J. S. Rhine, C. E. Moore 1982), rounded; nothing is copied from a
-person.
+Medicine; tissue depths after J. S. Rhine, C. E. Moore 1982), rounded. Nothing is copied from a
+real person.
 """
 
 import numpy as np
@@ -11,12 +14,12 @@ from ctdeface_worker.phantom.build import Anatomy
 from ctdeface_worker.phantom.shapes import Arch, Ellipsoid, Limb, Point, Shape
 
 HINGE: Point = (0.0, -12.0, -6.0)
-"""The axis of both jaw joints, about which the mouth opens."""
+"""Axis of both jaw joints, about which the mouth opens."""
 HINGE_TO_TEETH_MM = 82.0
 
 
 def lowered(at: Point, head: Anatomy) -> Point:
-    """Turn a point of the jaw about the joints as far as the mouth is open."""
+    """Rotate a point of the jaw with the open mouth."""
     angle = head.open_mm / HINGE_TO_TEETH_MM
     y, z = at[1] - HINGE[1], at[2] - HINGE[2]
     c, s = np.cos(angle), np.sin(angle)
@@ -27,13 +30,13 @@ CEREBRUM: tuple[Shape, ...] = (
     Ellipsoid((0, 6, 55), (65, 83, 63)),
     Ellipsoid((0, 22, 14), (58, 52, 32)),
 )
-"""The cavity of the skull, before the floor of the anterior fossa is put in."""
+"""Cavity of the skull, without the floor of the anterior fossa."""
 
 FORAMEN = Limb((0, 36, -10), (0, 38, -40), (8, 7))
 
 
 def ventricles(head: Anatomy) -> tuple[Shape, ...]:
-    """The lateral ventricles, wider in an old brain."""
+    """Return the lateral ventricles, which atrophy widens."""
     more = head.atrophy_mm
     return (
         Limb((9 + more, -22, 58), (14 + more, 30, 60), (6 + more, 7 + more), mirrored=True),
@@ -45,12 +48,12 @@ ORBIT = Limb((33, -78, 16), (19, -40, 20), (19, 5), mirrored=True)
 
 
 def globe(head: Anatomy) -> Ellipsoid:
-    """The eyeball."""
+    """Return the eyeball."""
     return Ellipsoid((32, -81 - head.eye_mm, 16), (12, 12, 12), mirrored=True)
 
 
 def lens(head: Anatomy) -> Ellipsoid:
-    """The lens of the eye."""
+    """Return the lens of the eye."""
     return Ellipsoid((32, -89 - head.eye_mm, 16), (4.5, 2, 4.5), mirrored=True)
 
 
@@ -75,7 +78,7 @@ MIDFACE: tuple[Shape, ...] = (
 
 
 def brow(head: Anatomy) -> tuple[Shape, ...]:
-    """The ridges above the eyes and the bones of the nose's bridge."""
+    """Return the brow ridges and the bones of the nasal bridge."""
     brow, bridge = head.brow_mm, head.nose_bridge_mm
     return (
         Limb((12, -86 - brow, 36), (48, -70, 38), (6, 6), mirrored=True),
@@ -91,7 +94,7 @@ SKULL_BASE: tuple[Shape, ...] = (
 
 
 def jaw(head: Anatomy) -> tuple[Shape, ...]:
-    """The mandible: body, chin, ramus with condyle and coronoid process."""
+    """Return the mandible with condyle and coronoid process."""
     wide = head.jaw_mm
     tilt = float(np.tan(head.open_mm / HINGE_TO_TEETH_MM))
     return (
@@ -113,7 +116,7 @@ def jaw(head: Anatomy) -> tuple[Shape, ...]:
 
 
 def teeth(head: Anatomy) -> tuple[Shape, ...]:
-    """The upper and the lower row; none in a toothless head."""
+    """Return the upper and lower rows of teeth, none if toothless."""
     if head.toothless:
         return ()
     tilt = float(np.tan(head.open_mm / HINGE_TO_TEETH_MM))
@@ -124,23 +127,20 @@ def teeth(head: Anatomy) -> tuple[Shape, ...]:
 
 
 def sinuses(head: Anatomy) -> tuple[Shape, ...]:
-    """Maxillary, ethmoid, sphenoid and frontal sinuses, mastoid cells."""
-    frontal = (
-        Ellipsoid(
-            (9, -83, 45), (8 * head.frontal_sinus, 2.2, 7 * head.frontal_sinus), mirrored=True
-        ),
-    )
+    """Return the paranasal sinuses and the mastoid cells."""
+    size = head.frontal_sinus
+    frontal = Ellipsoid((9, -83, 45), (8 * size, 2.2, 7 * size), mirrored=True)
     return (
         Ellipsoid((25, -58, -14), (10, 13, 14), mirrored=True),
         Ellipsoid((7, -50, 14), (6, 18, 9), mirrored=True),
         Ellipsoid((9, -30, 3), (7, 7, 7), mirrored=True),
         Ellipsoid((58, 18, -12), (5, 7, 9), mirrored=True),
-        *(frontal if head.frontal_sinus > 0.1 else ()),
+        *((frontal,) if size > 0.1 else ()),
     )
 
 
 def airways(head: Anatomy) -> tuple[Shape, ...]:
-    """Nasal cavity, nostrils, pharynx, larynx and trachea, and the mouth where it is open."""
+    """Return nasal cavity, pharynx, larynx, trachea and open mouth."""
     tip, back = -112 - head.nose_mm, head.neck_back_mm
     return (
         Ellipsoid((6.5, -62, -10), (4.5, 34, 18), mirrored=True),
@@ -155,7 +155,7 @@ def airways(head: Anatomy) -> tuple[Shape, ...]:
 
 
 def open_mouth(head: Anatomy) -> tuple[Shape, ...]:
-    """The air between the lips, the teeth and above the tongue."""
+    """Return the air of an open mouth, between teeth and tongue."""
     half = head.open_mm / 2
     if half < 1:
         return ()
@@ -172,12 +172,13 @@ CONCHAE: tuple[Shape, ...] = (
 
 
 def relief(head: Anatomy) -> tuple[Shape, ...]:
-    """Broad soft shapes under the skin: cheeks, jaws, temples, chin, and what fills the face inside."""
+    """Return broad soft shapes: cheeks, jaws, temples, chin, inner face."""
     chin, cheek, jaw, more = head.chin_mm, head.cheek_mm, head.jaw_mm, head.double_chin_mm
 
     def soft(center: Point, half: Point, *, mirrored: bool = False) -> Shape:
         return Ellipsoid(center, half, mirrored=mirrored, exponent=head.roundness)
 
+    double_chin = (soft(lowered((0, -50, -88 - more / 2), head), (34, 30, 12 + more)),)
     return (
         soft((0, -60, -30), (46, 32 + cheek / 2, 44)),
         soft((0, -56, 16), (20, 32, 24)),
@@ -194,11 +195,7 @@ def relief(head: Anatomy) -> tuple[Shape, ...]:
         soft((54, 22, -18), (22, 30, 34), mirrored=True),
         soft(lowered((0, -77 - chin, -83), head), (21, 14, 15)),
         soft((0, -82, -38), (27, 14, 18)),
-        *(
-            (soft(lowered((0, -50, -88 - more / 2), head), (34, 30, 12 + more)),)
-            if more > 1
-            else ()
-        ),
+        *(double_chin if more > 1 else ()),
     )
 
 
@@ -208,7 +205,10 @@ def _half_lowered(at: Point, head: Anatomy) -> Point:
 
 
 def features(head: Anatomy) -> tuple[Shape, ...]:
-    """Small soft shapes: nose, lips, lids, brows; they ride on the fat below them."""
+    """Return small soft shapes: nose, lips, lids, brows.
+
+    Fat below lifts the lips outward.
+    """
     tip, hang, wide = -112 - head.nose_mm, head.nose_tip_mm, head.nose_width_mm
     lips, out = head.lips_mm, 0.6 * (head.fat_mm - 3)
     eye, brow, bridge = head.eye_mm, head.brow_mm, head.nose_bridge_mm
@@ -232,7 +232,7 @@ def features(head: Anatomy) -> tuple[Shape, ...]:
 
 
 def lips_apart(head: Anatomy) -> Shape:
-    """What is carved out between the lips."""
+    """Return the gap to carve out between the lips."""
     half, out = head.open_mm / 2, 0.6 * (head.fat_mm - 3)
     if half < 1:
         return Limb((0, -104 - out, -46.8), (21, -93.5 - out, -46.8), (2.2, 1.2), mirrored=True)
@@ -240,7 +240,7 @@ def lips_apart(head: Anatomy) -> Shape:
 
 
 def neck(head: Anatomy) -> tuple[Shape, ...]:
-    """Neck and shoulders."""
+    """Return neck and shoulders."""
     more, back, up = head.neck_mm, head.neck_back_mm, head.shoulder_mm
     return (
         Limb((0, 28, -30), (0, 34 + back, -230), (58 + more / 2, 62 + more)),
@@ -250,7 +250,7 @@ def neck(head: Anatomy) -> tuple[Shape, ...]:
 
 
 def ears(head: Anatomy) -> tuple[Shape, ...]:
-    """The outer ears."""
+    """Return the outer ears."""
     out, by = head.ear_mm, head.ear_scale
     return (
         Ellipsoid((80 + out / 2, 13, 12), (7 + max(out, 0) / 2, 17 * by, 24 * by), mirrored=True),
@@ -259,14 +259,14 @@ def ears(head: Anatomy) -> tuple[Shape, ...]:
 
 
 def concha(head: Anatomy) -> Shape:
-    """The hollow of the ear."""
+    """Return the hollow of the outer ear."""
     return Ellipsoid(
         (88 + head.ear_mm, 9, 8), (7, 11 * head.ear_scale, 17 * head.ear_scale), mirrored=True
     )
 
 
 def spine(head: Anatomy) -> tuple[Shape, ...]:
-    """Bodies, arches and spines of the vertebrae."""
+    """Return bodies, arches and spinous processes of the vertebrae."""
     back = head.neck_back_mm
     return (
         Limb((0, 24, -34), (0, 22 + back, -240), (10, 11)),
@@ -277,12 +277,12 @@ def spine(head: Anatomy) -> tuple[Shape, ...]:
 
 
 def canal(head: Anatomy, radius: float) -> Limb:
-    """The spinal canal, or the cord in it."""
+    """Return the spinal canal, or the cord with a smaller radius."""
     return Limb((0, 37, -10), (0, 39 + head.neck_back_mm, -250), (radius, radius))
 
 
 def vessels(head: Anatomy) -> tuple[Shape, ...]:
-    """Carotid, vertebral and the larger cerebral arteries, jugular veins."""
+    """Return carotid, vertebral and cerebral arteries, jugular veins."""
     back = head.neck_back_mm
     return (
         Limb((30, 4, -60), (26, 4 + back, -230), (3.2, 3.6), mirrored=True),
@@ -297,11 +297,11 @@ def vessels(head: Anatomy) -> tuple[Shape, ...]:
 
 
 COUCH = Arch((0, 40, 0), (118, -72), 2.0, 400)
-"""A thin shell behind the head, hollow side up."""
+"""Thin shell behind the head, concave side up."""
 
 
 def hull(head: Anatomy) -> tuple[Shape, ...]:
-    """Together with the bones: what lies behind the face."""
+    """Return soft shapes that, with the bones, bound the face behind."""
     return (
         Ellipsoid(_half_lowered((0, -34, -52), head), (38, 36, 36)),
         Ellipsoid((0, -52, -22), (40, 26, 36)),

@@ -1,8 +1,8 @@
-"""What differs between heads, and within which limits it is drawn.
+"""Measures of a head and their random ranges.
 
-Lengths in mm are added to an average adult's (see `anatomy`). Training draws from `TRAINING`;
-`UNSEEN` holds the flanks on either side of each of those ranges, and a generator that rounds and
-joins its solids differently, for evaluation only.
+Lengths in mm are added to an average adult's (see `anatomy`). Training draws from `RANGES`;
+evaluation alone draws from the flanks on either side of each range (`FLANK`), with solids that are
+rounded and joined differently (`UNSEEN_ROUNDNESS`, `UNSEEN_FILLET`).
 """
 
 from collections.abc import Mapping
@@ -14,40 +14,40 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anatomy:
-    """One head.
+    """Measures of one head.
 
     Attributes:
-        scale: of the whole head along (x, y, z).
-        vault_mm: thickness of the vault.
+        scale: factors of the whole head along (x, y, z).
+        vault_mm: thickness of the cranial vault.
         scalp_mm: from bone to skin over the vault.
-        fat_mm: thickness of the fat under the skin; what is more than 3 makes face and neck fuller.
+        fat_mm: thickness of the fat under the skin; more than 3 makes face and neck fuller.
         brow_mm: prominence of the brow ridge.
         eye_mm: prominence of the eyes.
         nose_mm: added to the length of the nose.
         nose_width_mm: added to the width of the nose, each side.
         nose_bridge_mm: added to the height of the bridge.
-        nose_tip_mm: how much the tip hangs.
+        nose_tip_mm: distance by which the tip of the nose hangs down.
         lips_mm: fullness of the lips.
         chin_mm: added to the chin's prominence.
         jaw_mm: added to the width of the jaw, each side.
         face_mm: added to the height of the face below the eyes.
         cheek_mm: added to the fullness of the cheeks.
         double_chin_mm: fullness under the chin.
-        ear_mm: how far the ears stick out more.
-        ear_scale: of the ears' height and depth.
+        ear_mm: added to the distance by which the ears stick out.
+        ear_scale: factor of the ears' height and depth.
         neck_mm: added to the neck's radius.
-        neck_back_mm: how far the neck's lower end lies further back.
-        shoulder_mm: height of the shoulders above -160.
+        neck_back_mm: shift of the neck's lower end to the back.
+        shoulder_mm: height of the shoulders above z = -160.
         open_mm: opening of the mouth between the front teeth.
-        frontal_sinus: size, 0 for none.
+        frontal_sinus: factor of the frontal sinus' size, 0 for none.
         atrophy_mm: added to the fluid around the brain and in the ventricles.
         toothless: whether the teeth are gone.
         opaque_sinuses: whether fluid fills the sinuses.
-        bone_hu: of compact bone.
-        marrow_hu: of spongy bone.
-        vessel_hu: of arteries; 45 without contrast.
-        roundness: exponent of the soft shapes; 2 makes ellipsoids, more makes boxes.
-        fillet: factor on the width of the fillets between soft shapes.
+        bone_hu: value of compact bone.
+        marrow_hu: value of spongy bone.
+        vessel_hu: value of arteries, 45 without contrast agent.
+        roundness: exponent of the soft shapes: 2 for ellipsoids, more for boxes.
+        fillet: factor of the width of the fillets between soft shapes.
     """
 
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -117,14 +117,14 @@ RANGES: Mapping[str, Range] = MappingProxyType(
         "marrow_hu": (300.0, 600.0),
     }
 )
-"""What training draws from; the first four are factors of the whole head and of each axis."""
+"""Ranges for training; the first four are factors of the whole head and of each axis."""
 
 FLANK = 0.2
-"""Width of the flanks that training never sees, as a share of the range."""
+"""Width of the flanks outside the training range, as a share of the range."""
 NEVER_BELOW: Mapping[str, float] = MappingProxyType(
     {"frontal_sinus": 0.0, "atrophy_mm": 0.0, "double_chin_mm": 0.0}
 )
-"""Their lower flanks would be impossible."""
+"""Measures without a lower flank, because lower values are impossible."""
 OPEN_MOUTH = (0.3, (4.0, 20.0), (20.0, 24.0))
 """Share of open mouths; opening in mm in training and unseen."""
 CONTRAST = (0.4, (120.0, 420.0), (420.0, 520.0))
@@ -134,10 +134,13 @@ UNSEEN_ROUNDNESS, UNSEEN_FILLET = (2.2, 2.5), (0.7, 1.3)
 
 
 def build(seed: int) -> Anatomy:
-    """Draw a head near the average; the same seed always gives the same one."""
-    chance = np.random.default_rng(seed)
-    x, y, z = 1 + chance.uniform(-0.03, 0.03, 3)
-    scalp, nose, chin, cheek = chance.uniform(-1, 1, 4)
+    """Draw a head near the average.
+
+    A seed always gives the same head.
+    """
+    rng = np.random.default_rng(seed)
+    x, y, z = 1 + rng.uniform(-0.03, 0.03, 3)
+    scalp, nose, chin, cheek = rng.uniform(-1, 1, 4)
     return Anatomy(
         scale=(float(x), float(y), float(z)),
         scalp_mm=float(6 + 0.6 * scalp),
@@ -148,23 +151,23 @@ def build(seed: int) -> Anatomy:
 
 
 def draw(seed: int, *, unseen: bool = False) -> Anatomy:
-    """Draw a head from the whole variety of ages and builds; the same seed always gives the same one.
+    """Draw a head of any age and build.
+
+    A seed always gives the same head.
 
     Args:
-        seed: of the drawing.
-        unseen: draw every measure from the flanks that training never sees, and shape solids
-            otherwise.
+        seed: of the random generator.
+        unseen: draw every measure from the flanks that training never sees, and use other shapes
+            of solids.
     """
-    chance = np.random.default_rng([seed, int(unseen)])
+    rng = np.random.default_rng([seed, int(unseen)])
     drawn = {
-        name: _flank(chance, name) if unseen else float(chance.uniform(*limits))
+        name: _flank(rng, name) if unseen else float(rng.uniform(*limits))
         for name, limits in RANGES.items()
     }
-    size, across, along, upward = (
-        drawn.pop(name) for name in ("size", "across", "along", "upward")
-    )
-    rare = [_rare(chance, *rule, unseen=unseen) for rule in (OPEN_MOUTH, CONTRAST)]
-    toothless, opaque = (bool(chance.random() < share) for share in (TOOTHLESS, OPAQUE))
+    size, across, along, upward = map(drawn.pop, ("size", "across", "along", "upward"))
+    rare = [_rare(rng, *rule, unseen=unseen) for rule in (OPEN_MOUTH, CONTRAST)]
+    toothless, opaque = (bool(rng.random() < share) for share in (TOOTHLESS, OPAQUE))
     return Anatomy(
         **drawn,
         scale=(size * across, size * along, size * upward),
@@ -172,20 +175,20 @@ def draw(seed: int, *, unseen: bool = False) -> Anatomy:
         vessel_hu=rare[1] or 45.0,
         toothless=toothless,
         opaque_sinuses=opaque,
-        roundness=float(chance.uniform(*UNSEEN_ROUNDNESS)) if unseen else 2.0,
-        fillet=float(chance.uniform(*UNSEEN_FILLET)) if unseen else 1.0,
+        roundness=float(rng.uniform(*UNSEEN_ROUNDNESS)) if unseen else 2.0,
+        fillet=float(rng.uniform(*UNSEEN_FILLET)) if unseen else 1.0,
     )
 
 
-def _flank(chance: np.random.Generator, name: str) -> float:
+def _flank(rng: np.random.Generator, name: str) -> float:
     low, high = RANGES[name]
     wide = FLANK * (high - low)
-    below = chance.random() < 0.5 and name not in NEVER_BELOW
-    return float(chance.uniform(low - wide, low) if below else chance.uniform(high, high + wide))
+    below = rng.random() < 0.5 and name not in NEVER_BELOW
+    return float(rng.uniform(low - wide, low) if below else rng.uniform(high, high + wide))
 
 
 def _rare(
-    chance: np.random.Generator, share: float, usual: Range, other: Range, *, unseen: bool
+    rng: np.random.Generator, share: float, usual: Range, other: Range, *, unseen: bool
 ) -> float | None:
-    value = float(chance.uniform(*(other if unseen else usual)))
-    return value if chance.random() < share else None
+    value = float(rng.uniform(*(other if unseen else usual)))
+    return value if rng.random() < share else None

@@ -1,4 +1,7 @@
-"""Writes a synthetic head as the CT instances a scanner would send, with variations real archives hold."""
+"""Writing a synthetic head as DICOM CT instances.
+
+Variations of real archives (planes, transfer syntaxes, padding, wrong headers) are available.
+"""
 
 import uuid
 from collections.abc import Iterator
@@ -37,7 +40,7 @@ NATIVE = frozenset(
 
 
 class Plane(StrEnum):
-    """In which order the voxels are stored; the head lies the same in all."""
+    """Plane of the stored slices; the head stays in place."""
 
     AXIAL = "axial"
     CORONAL = "coronal"
@@ -45,26 +48,26 @@ class Plane(StrEnum):
 
 
 class Mistake(StrEnum):
-    """What is wrong with the orientation in the headers."""
+    """Error of the orientation in the headers."""
 
     NONE = "none"
     UPSIDE_DOWN = "upside down"
     BACK_TO_FRONT = "back to front"
     SWAPPED = "swapped"
-    """Row and column direction exchanged, which mirrors the head about a diagonal."""
+    """Row and column directions exchanged, which mirrors the head about a diagonal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variation:
-    """How a case is written.
+    """Options for writing a case.
 
     Attributes:
         patient_id: (0010,0020); another patient has other UIDs throughout.
         name: (0010,0010).
-        plane: order of the voxels.
+        plane: plane of the stored slices.
         transfer_syntax: native, or one that pydicom can encode.
         padding_circle: fill everything outside the round field of view with PixelPaddingValue.
-        mistake: wrong ImageOrientationPatient and positions.
+        mistake: error of ImageOrientationPatient and positions.
     """
 
     patient_id: str = "PHANTOM-1"
@@ -83,7 +86,7 @@ _TURN = {Mistake.UPSIDE_DOWN: (-1.0, 1.0, -1.0), Mistake.BACK_TO_FRONT: (-1.0, -
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Slice:
-    """One image and where it lies, LPS mm."""
+    """One image with its position and directions in LPS mm."""
 
     number: int
     stored: StoredArray
@@ -94,12 +97,12 @@ class _Slice:
 
 
 def write_case(phantom: Phantom, folder: Path, variation: Variation = PLAIN) -> tuple[Path, ...]:
-    """Write one file per slice; the same phantom and variation always give the same bytes.
+    """Write one file per slice, with reproducible bytes.
 
     Args:
         phantom: the head.
-        folder: made unless it is there.
-        variation: how to write it.
+        folder: created if missing.
+        variation: options for writing.
 
     Returns:
         The files, in the order of their InstanceNumber.
@@ -108,27 +111,25 @@ def write_case(phantom: Phantom, folder: Path, variation: Variation = PLAIN) -> 
     files = []
     for image in _slices(phantom.volume, variation):
         file = folder / f"IM{image.number:04d}.dcm"
-        _write(
-            _dataset(phantom.seed, image, variation),
-            image.stored,
-            UID(variation.transfer_syntax),
-            file,
-        )
+        dataset = _dataset(phantom.seed, image, variation)
+        _write(dataset, image.stored, UID(variation.transfer_syntax), file)
         files.append(file)
     return tuple(files)
 
 
 def reordered(array: BoolArray, plane: Plane) -> BoolArray:
-    """Return a label of the phantom in the order in which `write_case` stores that plane, slices by InstanceNumber."""
+    """Return a label in the voxel order that `write_case` stores.
+
+    Slices are sorted by InstanceNumber.
+    """
     out = array.transpose(STORED_ORDER[plane])
     return out if plane is Plane.AXIAL else out[:, ::-1]
 
 
 def uid(*names: object) -> UID:
-    """Make a UID from names, always the same one (DICOM PS3.5 B.2)."""
-    return UID(
-        f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, '/'.join(map(str, ('ctdeface phantom', *names)))).int}"
-    )
+    """Return a UID derived from names (DICOM PS3.5 B.2)."""
+    name = "/".join(map(str, ("ctdeface phantom", *names)))
+    return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, name).int}")
 
 
 def _stored(volume: Volume, *, padding_circle: bool) -> StoredArray:
@@ -140,7 +141,7 @@ def _stored(volume: Volume, *, padding_circle: bool) -> StoredArray:
 
 
 def _slices(volume: Volume, variation: Variation) -> Iterator[_Slice]:
-    """Reformats are stored from the top downward, as viewers show them."""
+    """Yield the slices, reformats with the top row first."""
     order = STORED_ORDER[variation.plane]
     stored = _stored(volume, padding_circle=variation.padding_circle).transpose(order)
     affine = volume.geometry.affine_lps
@@ -167,51 +168,51 @@ def _slices(volume: Volume, variation: Variation) -> Iterator[_Slice]:
 
 
 def _dataset(seed: int, image: _Slice, variation: Variation) -> Dataset:
-    made = Dataset()
-    _describe(made, seed, variation)
-    made.SOPClassUID = CTImageStorage
-    made.SOPInstanceUID = uid(seed, variation.patient_id, "instance", image.number)
-    made.InstanceNumber = image.number
-    made.ImagePositionPatient = [round(float(value), 4) for value in image.position]
-    made.ImageOrientationPatient = [
+    dataset = Dataset()
+    _describe(dataset, seed, variation)
+    dataset.SOPClassUID = CTImageStorage
+    dataset.SOPInstanceUID = uid(seed, variation.patient_id, "instance", image.number)
+    dataset.InstanceNumber = image.number
+    dataset.ImagePositionPatient = [round(float(value), 4) for value in image.position]
+    dataset.ImageOrientationPatient = [
         round(float(value), 6) + 0.0 for value in (*image.row_direction, *image.column_direction)
     ]
-    made.SliceThickness, made.SpacingBetweenSlices = image.spacing_mm[0], image.spacing_mm[0]
-    made.PixelSpacing = list(image.spacing_mm[1:])
-    made.SamplesPerPixel = 1
-    made.PhotometricInterpretation = "MONOCHROME2"
-    made.Rows, made.Columns = image.stored.shape
-    made.BitsAllocated, made.BitsStored, made.HighBit = 16, BITS_STORED, BITS_STORED - 1
-    made.PixelRepresentation = 0
-    made.RescaleIntercept, made.RescaleSlope, made.RescaleType = INTERCEPT_HU, 1.0, "HU"
-    made.WindowCenter, made.WindowWidth = 40, 80
+    dataset.SliceThickness, dataset.SpacingBetweenSlices = image.spacing_mm[0], image.spacing_mm[0]
+    dataset.PixelSpacing = list(image.spacing_mm[1:])
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.Rows, dataset.Columns = image.stored.shape
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, BITS_STORED, BITS_STORED - 1
+    dataset.PixelRepresentation = 0
+    dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = INTERCEPT_HU, 1.0, "HU"
+    dataset.WindowCenter, dataset.WindowWidth = 40, 80
     if variation.padding_circle:
-        made.add_new(0x00280120, "US", 0)
-    return made
+        dataset.add_new(0x00280120, "US", 0)
+    return dataset
 
 
-def _describe(made: Dataset, seed: int, variation: Variation) -> None:
-    """Fill in a patient, a study, a series and a scanner that do not exist."""
+def _describe(dataset: Dataset, seed: int, variation: Variation) -> None:
+    """Fill in a fictitious patient, study, series and scanner."""
     patient = variation.patient_id
-    made.SpecificCharacterSet = "ISO_IR 192"
-    made.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-    made.StudyDate = made.SeriesDate = made.AcquisitionDate = "20000101"
-    made.StudyTime = made.SeriesTime = made.AcquisitionTime = "120000"
-    made.AccessionNumber = ""
-    made.Modality = "CT"
-    made.Manufacturer = "ctdeface"
-    made.ManufacturerModelName = "synthetic head"
-    made.StudyDescription = made.SeriesDescription = "Synthetic head"
-    made.PatientName, made.PatientID = variation.name, patient
-    made.PatientBirthDate, made.PatientSex = "", "O"
-    made.BodyPartExamined, made.PatientPosition = "HEAD", "HFS"
-    made.KVP = "120"
-    made.StudyInstanceUID = uid(seed, patient, "study")
-    made.SeriesInstanceUID = uid(seed, patient, "series")
-    made.FrameOfReferenceUID = uid(seed, patient, "frame")
-    made.PositionReferenceIndicator = ""
-    made.StudyID, made.SeriesNumber, made.AcquisitionNumber = "1", 2, 1
-    block = made.private_block(0x0029, "CTDEFACE PHANTOM", create=True)
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    dataset.StudyDate = dataset.SeriesDate = dataset.AcquisitionDate = "20000101"
+    dataset.StudyTime = dataset.SeriesTime = dataset.AcquisitionTime = "120000"
+    dataset.AccessionNumber = ""
+    dataset.Modality = "CT"
+    dataset.Manufacturer = "ctdeface"
+    dataset.ManufacturerModelName = "synthetic head"
+    dataset.StudyDescription = dataset.SeriesDescription = "Synthetic head"
+    dataset.PatientName, dataset.PatientID = variation.name, patient
+    dataset.PatientBirthDate, dataset.PatientSex = "", "O"
+    dataset.BodyPartExamined, dataset.PatientPosition = "HEAD", "HFS"
+    dataset.KVP = "120"
+    dataset.StudyInstanceUID = uid(seed, patient, "study")
+    dataset.SeriesInstanceUID = uid(seed, patient, "series")
+    dataset.FrameOfReferenceUID = uid(seed, patient, "frame")
+    dataset.PositionReferenceIndicator = ""
+    dataset.StudyID, dataset.SeriesNumber, dataset.AcquisitionNumber = "1", 2, 1
+    block = dataset.private_block(0x0029, "CTDEFACE PHANTOM", create=True)
     block.add_new(0x01, "LO", "synthetic")
     block.add_new(0x02, "DS", "1.5")
     block.add_new(0x03, "OB", bytes(range(64)))

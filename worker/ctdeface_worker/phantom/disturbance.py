@@ -1,4 +1,4 @@
-"""What the physics of a scanner adds: blur, noise, streaks, an incomplete field of view."""
+"""Artifacts of a scanner: blur, noise, streaks, an incomplete field of view."""
 
 from dataclasses import dataclass
 
@@ -15,17 +15,17 @@ SHOULDER_MM = -110.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disturbance:
-    """How an image is disturbed.
+    """Strength of each artifact.
 
     Attributes:
         blur_mm: standard deviation of the kernel in the slice.
         noise_hu: standard deviation of the noise.
-        grain_mm: size of the noise's grains in the slice; 0 for white noise.
-        streak_hu: strength of the streaks from metal; 0 for none.
-        streak_from: patient mm where the metal is.
-        starved_hu: strength of the horizontal streaks at the height of the shoulders.
-        round_field: air outside the round field of view is not measured.
-        through_slices: noise hangs together from slice to slice as well.
+        grain_mm: size of the noise's grain in the slice, 0 for white noise.
+        streak_hu: strength of the streaks from metal, 0 for none.
+        streak_from: position of the metal in patient mm.
+        starved_hu: strength of the photon starvation streaks at shoulder height.
+        round_field: whether voxels outside the round field of view are invalid.
+        through_slices: whether noise is correlated between slices as well.
     """
 
     blur_mm: float = 0.6
@@ -38,24 +38,22 @@ class Disturbance:
     through_slices: bool = False
 
 
-def disturbed(head: Phantom, how: Disturbance, chance: np.random.Generator) -> Phantom:
-    """Blur a scanned head, add noise and streaks, and cut its field of view."""
+def disturbed(head: Phantom, how: Disturbance, rng: np.random.Generator) -> Phantom:
+    """Add blur, noise and streaks, and limit the field of view."""
     geometry = head.volume.geometry
     _, row_mm, column_mm = geometry.spacing_mm
     blur = (0.0, how.blur_mm / row_mm, how.blur_mm / column_mm)
-    hu = (
-        ndimage.gaussian_filter(head.volume.hu, blur, output=np.float32)
-        if how.blur_mm
-        else head.volume.hu.copy()
-    )
-    hu += _noise(hu.shape, how, (row_mm, column_mm), chance)
+    hu = head.volume.hu.copy()
+    if how.blur_mm:
+        hu = ndimage.gaussian_filter(hu, blur, output=np.float32)
+    hu += _noise(hu.shape, how, (row_mm, column_mm), rng)
     x, y, z = points(geometry)
     if how.streak_hu:
-        hu += _streaks(
-            x - how.streak_from[0], y - how.streak_from[1], z - how.streak_from[2], chance
-        ) * np.float32(how.streak_hu)
+        metal = how.streak_from
+        streaks = _streaks(x - metal[0], y - metal[1], z - metal[2], rng)
+        hu += streaks * np.float32(how.streak_hu)
     if how.starved_hu:
-        lines = chance.standard_normal((*hu.shape[:2], 1), dtype=np.float32)
+        lines = rng.standard_normal((*hu.shape[:2], 1), dtype=np.float32)
         hu += how.starved_hu * lines * np.clip((SHOULDER_MM - z) / 30, 0, 1)
     valid = head.volume.valid
     if how.round_field:
@@ -75,26 +73,23 @@ def _noise(
     shape: tuple[int, ...],
     how: Disturbance,
     pixel_mm: tuple[float, float],
-    chance: np.random.Generator,
+    rng: np.random.Generator,
 ) -> HuArray:
-    noise = chance.standard_normal(shape, dtype=np.float32)
+    noise = rng.standard_normal(shape, dtype=np.float32)
     if how.grain_mm:
-        sigma = (
-            0.7 if how.through_slices else 0.0,
-            how.grain_mm / pixel_mm[0],
-            how.grain_mm / pixel_mm[1],
-        )
+        through = 0.7 if how.through_slices else 0.0
+        sigma = (through, how.grain_mm / pixel_mm[0], how.grain_mm / pixel_mm[1])
         noise = ndimage.gaussian_filter(noise, sigma, output=np.float32)
         noise /= max(float(noise.std()), 1e-6)
     return np.asarray(noise * np.float32(how.noise_hu), dtype=np.float32)
 
 
-def _streaks(x: HuArray, y: HuArray, z: HuArray, chance: np.random.Generator) -> FloatArray:
-    """Rays from the metal, strongest near it, in the few slices that hold it."""
+def _streaks(x: HuArray, y: HuArray, z: HuArray, rng: np.random.Generator) -> FloatArray:
+    """Return streaks of metal, strongest near it and in its slices."""
     around, distance = np.arctan2(x, -y), np.hypot(x, y)
     waves = [
         np.cos(count * around + phase)
-        for count, phase in zip(chance.integers(5, 20, 3), chance.uniform(0, 6.28, 3), strict=True)
+        for count, phase in zip(rng.integers(5, 20, 3), rng.uniform(0, 6.28, 3), strict=True)
     ]
-    near = np.exp(-distance / chance.uniform(20, 50)) * np.exp(-((z / STREAK_HEIGHT_MM) ** 2))
+    near = np.exp(-distance / rng.uniform(20, 50)) * np.exp(-((z / STREAK_HEIGHT_MM) ** 2))
     return np.asarray(sum(waves) * near, dtype=np.float64)

@@ -1,17 +1,22 @@
-"""CT of what has no face: a torso, a water phantom, nothing at all."""
+"""Synthetic CT without a head: torso, water phantom, air."""
 
 import numpy as np
 
 from ctdeface_worker.imaging.domain import Geometry, HuArray, Volume
+from ctdeface_worker.imaging.hounsfield import AIR_HU
 
 SPACING_MM = (4.0, 3.0, 3.0)
 SHAPE = (60, 100, 128)
 
 
 def torso(*, lungs: bool) -> Volume:
-    """A trunk with spine and ribs on a couch; a chest with lungs, or an abdomen with gas in the bowel."""
+    """Return a chest or an abdomen on a couch.
+
+    Args:
+        lungs: True for a chest with lungs, False for an abdomen with gas in the bowel.
+    """
     z, y, x = _axes()
-    hu = np.full(SHAPE, -1000, dtype=np.float32)
+    hu = np.full(SHAPE, AIR_HU, dtype=np.float32)
     body = np.hypot(x / 165, y / 115)
     hu[np.broadcast_to(body < 1, SHAPE)] = -80
     hu[np.broadcast_to(body < 0.93, SHAPE)] = 50
@@ -32,9 +37,9 @@ def torso(*, lungs: bool) -> Volume:
 
 
 def water_cylinder() -> Volume:
-    """A quality phantom: water in an acrylic wall."""
+    """Return a phantom for quality control: water in an acrylic wall."""
     _, y, x = _axes()
-    hu = np.full(SHAPE, -1000, dtype=np.float32)
+    hu = np.full(SHAPE, AIR_HU, dtype=np.float32)
     away = np.hypot(x, y)
     hu[np.broadcast_to(away < 106, SHAPE)] = 120
     hu[np.broadcast_to(away < 100, SHAPE)] = 0
@@ -42,8 +47,8 @@ def water_cylinder() -> Volume:
 
 
 def empty_air() -> Volume:
-    """A scan of nothing."""
-    return _volume(np.full(SHAPE, -1000, dtype=np.float32))
+    """Return a scan of air alone."""
+    return _volume(np.full(SHAPE, AIR_HU, dtype=np.float32))
 
 
 def _axes() -> tuple[HuArray, HuArray, HuArray]:

@@ -1,4 +1,4 @@
-"""How a scanner looks at a head: where its slices lie and how thick they are, how the head is turned, and what the image is made of."""
+"""Acquisition of a head: slices, field of view, position, gantry tilt."""
 
 from dataclasses import dataclass
 
@@ -7,27 +7,28 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from ctdeface_worker.imaging.domain import BoolArray, FloatArray, Geometry, HuArray, Volume
-from ctdeface_worker.phantom.head import BONE_HU, Phantom
+from ctdeface_worker.imaging.hounsfield import AIR_HU, DENSE_BONE_HU, SKIN_HU
+from ctdeface_worker.phantom.head import Phantom
 
-AIR_HU = -1000.0
-SKIN_HU = -300.0
 WAVES = 2
 WAVE_MM = (150.0, 400.0)
-"""Lengths of the waves by which a head is bent."""
+"""Range of the wavelengths with which a head is bent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """One acquisition; positions are patient mm with the origin between the ear canals of the unturned head.
+    """Parameters of one acquisition.
+
+    Positions are patient mm; the origin is between the ear canals of the head before rotation.
 
     Attributes:
         spacing_mm: (slice, row, column).
         low_mm: lowest (x, y, z) of the field of view.
         high_mm: highest (x, y, z).
         turn_degrees: (yaw to the left, pitch with the chin up, roll with the left ear down).
-        tilt_degrees: of the gantry.
-        bend_mm: how far the head is bent out of its symmetry, at most.
-        mirrored: left and right exchanged.
+        tilt_degrees: tilt of the gantry.
+        bend_mm: largest displacement by which the head is bent out of its symmetry.
+        mirrored: whether left and right are exchanged.
     """
 
     spacing_mm: tuple[float, float, float] = (3.0, 2.5, 2.5)
@@ -41,24 +42,30 @@ class Scan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Wave:
-    """One bend: radians per mm along (x, y, z), the shift in mm at its crest, where it begins."""
+    """A sinusoidal displacement of the head.
+
+    Attributes:
+        along: wave vector (x, y, z) in radians per mm.
+        shift_mm: displacement (x, y, z) at the crest.
+        phase: radians.
+    """
 
     along: FloatArray
     shift_mm: FloatArray
     phase: float
 
 
-def acquire(head: Phantom, scan: Scan, chance: np.random.Generator) -> Phantom:
-    """Scan a head without noise; thick slices average what lies in them.
+def acquire(head: Phantom, scan: Scan, rng: np.random.Generator) -> Phantom:
+    """Scan a head without noise, averaging through thick slices.
 
     Args:
-        head: an axial model on a grid that reaches beyond the field of view, as what comes into
-            view from outside is air.
-        scan: how.
-        chance: for how the head is bent.
+        head: an axial model. Its grid must extend beyond the field of view, because everything
+            outside the grid counts as air.
+        scan: parameters of the acquisition.
+        rng: random generator for bending the head.
     """
     geometry = _geometry(scan)
-    waves = _waves(scan.bend_mm, chance) if scan.bend_mm else ()
+    waves = _waves(scan.bend_mm, rng) if scan.bend_mm else ()
     thick = geometry.spacing_mm[0]
     step = min(head.volume.geometry.spacing_mm)
     layers = max(round(thick / step), 1)
@@ -66,14 +73,14 @@ def acquire(head: Phantom, scan: Scan, chance: np.random.Generator) -> Phantom:
     along = _in_head(np.stack([np.zeros(3), geometry.normal_lps]), scan, ())
     offsets = (np.arange(layers) - (layers - 1) / 2) * thick / layers
     above_air = head.volume.hu - np.float32(AIR_HU)
-    hu = sum(
+    total = sum(
         _sampled(head, above_air, at + offset * (along[1] - along[0])) for offset in offsets
-    ) / np.float32(layers) + np.float32(AIR_HU)
-    labels = _sampled(
-        head, head.face.astype(np.float32) - head.brain, at
-    )  # bone lies between them: one field holds both
+    )
+    hu = total / np.float32(layers) + np.float32(AIR_HU)
+    # face and brain never touch, because bone is between them: one field holds both
+    labels = _sampled(head, head.face.astype(np.float32) - head.brain, at)
     face, brain = np.asarray(labels >= 0.5), np.asarray(labels <= -0.5)
-    face = (face & (hu < BONE_HU)) | (_outermost(face, np.asarray(hu > SKIN_HU)) & ~brain)
+    face = (face & (hu < DENSE_BONE_HU)) | (_outermost(face, np.asarray(hu > SKIN_HU)) & ~brain)
     volume = Volume(
         hu=np.asarray(hu, dtype=np.float32),
         valid=np.ones(geometry.shape, dtype=bool),
@@ -83,24 +90,31 @@ def acquire(head: Phantom, scan: Scan, chance: np.random.Generator) -> Phantom:
 
 
 def in_patient(point: tuple[float, float, float], scan: Scan) -> FloatArray:
-    """Where a point of the head lies after it is turned; bending is left out."""
+    """Convert a point of the head to patient mm.
+
+    Bending is ignored.
+    """
     x, y, z = point
     return np.asarray(rotation(scan).apply([-x if scan.mirrored else x, y, z]), dtype=np.float64)
 
 
 def rotation(scan: Scan) -> Rotation:
-    """How the head is turned: from its own axes to the patient's."""
+    """Return the rotation from the head's axes to the patient's."""
     yaw, pitch, roll = scan.turn_degrees
     return Rotation.from_euler("zxy", [yaw, -pitch, roll], degrees=True)
 
 
 def points(geometry: Geometry) -> tuple[HuArray, HuArray, HuArray]:
-    """Patient mm (x, y, z) of the voxels of an axial stack, tilted or not, as broadcastable arrays."""
-    origin, rows, columns = (
-        geometry.slice_origins_lps,
-        np.arange(geometry.shape[1]),
-        np.arange(geometry.shape[2]),
-    )
+    """Return patient mm of the voxels of an axial stack.
+
+    Args:
+        geometry: axial slices, tilted or not.
+
+    Returns:
+        x, y and z as broadcastable arrays, index (slice, row, column).
+    """
+    origin = geometry.slice_origins_lps
+    rows, columns = np.arange(geometry.shape[1]), np.arange(geometry.shape[2])
     x = (origin[0, 0] + columns * geometry.column_step_lps[0])[None, None, :]
     y = (origin[:, 1, None] + rows * geometry.row_step_lps[1])[:, :, None]
     z = (origin[:, 2, None] + rows * geometry.row_step_lps[2])[:, :, None]
@@ -125,13 +139,16 @@ def _geometry(scan: Scan) -> Geometry:
 
 
 def _points(geometry: Geometry) -> FloatArray:
-    """LPS mm of every voxel, (slice, row, column, xyz)."""
+    """Return LPS mm of every voxel, index (slice, row, column, xyz)."""
     x, y, z = points(geometry)
     return np.stack(np.broadcast_arrays(x, y, z), axis=-1).astype(np.float64)
 
 
 def _outermost(face: BoolArray, tissue: BoolArray) -> BoolArray:
-    """Return the two voxels that a look from the front meets first behind a face's air: skin goes even where its voxel holds bone."""
+    """Return the first two tissue voxels on each ray from the front.
+
+    They are skin and count as face even where a coarse voxel contains bone as well.
+    """
     before = face.copy()
     for step in (1, 2):
         before[:, step:] |= face[:, :-step]
@@ -139,11 +156,14 @@ def _outermost(face: BoolArray, tissue: BoolArray) -> BoolArray:
     return np.asarray(tissue & before & (met <= 2), dtype=np.bool_)
 
 
-def _waves(bend_mm: float, chance: np.random.Generator) -> tuple[_Wave, ...]:
-    """Draw waves of random direction, length and phase whose shifts add up to the bend at most."""
-    directions = chance.normal(0, 1, (WAVES, 2, 3))
+def _waves(bend_mm: float, rng: np.random.Generator) -> tuple[_Wave, ...]:
+    """Draw waves of random direction, length and phase.
+
+    Their displacements add up to at most `bend_mm`.
+    """
+    directions = rng.normal(0, 1, (WAVES, 2, 3))
     directions /= np.linalg.norm(directions, axis=2, keepdims=True)
-    lengths, phases = chance.uniform(*WAVE_MM, WAVES), chance.uniform(0, 2 * np.pi, WAVES)
+    lengths, phases = rng.uniform(*WAVE_MM, WAVES), rng.uniform(0, 2 * np.pi, WAVES)
     return tuple(
         _Wave(
             along=2 * np.pi * along / length, shift_mm=shift * bend_mm / WAVES, phase=float(phase)
@@ -153,27 +173,19 @@ def _waves(bend_mm: float, chance: np.random.Generator) -> tuple[_Wave, ...]:
 
 
 def _in_head(at: FloatArray, scan: Scan, waves: tuple[_Wave, ...]) -> FloatArray:
-    """Patient mm to the mm of the straight, unbent head."""
-    turned = (at.reshape(-1, 3) @ rotation(scan).as_matrix()).reshape(
-        at.shape
-    )  # the inverse turn of row vectors
+    """Convert patient mm to mm of the unbent, unrotated head."""
+    # row vectors times the matrix: the inverse rotation
+    turned = (at.reshape(-1, 3) @ rotation(scan).as_matrix()).reshape(at.shape)
     bent = turned.copy()
     for wave in waves:
         bent += np.sin(turned @ wave.along + wave.phase)[..., None] * wave.shift_mm
-    return np.asarray(
-        bent * np.array([-1.0, 1.0, 1.0]) if scan.mirrored else bent, dtype=np.float64
-    )
+    sides = np.array([-1.0 if scan.mirrored else 1.0, 1.0, 1.0])
+    return np.asarray(bent * sides, dtype=np.float64)
 
 
 def _sampled(head: Phantom, field: HuArray, at: FloatArray) -> HuArray:
-    """Interpolate a field of the head at points of it; 0 outside."""
+    """Interpolate a field of the head at points, 0 outside the grid."""
     geometry = head.volume.geometry
-    index = (
-        ((at - geometry.slice_origins_lps[0]) / np.array(geometry.spacing_mm)[::-1])
-        .reshape(-1, 3)
-        .T[::-1]
-    )
-    return np.asarray(
-        ndimage.map_coordinates(field, index, order=1, cval=0.0).reshape(at.shape[:-1]),
-        dtype=np.float32,
-    )
+    index = (at - geometry.slice_origins_lps[0]) / np.array(geometry.spacing_mm)[::-1]
+    values = ndimage.map_coordinates(field, index.reshape(-1, 3).T[::-1], order=1, cval=0.0)
+    return np.asarray(values.reshape(at.shape[:-1]), dtype=np.float32)

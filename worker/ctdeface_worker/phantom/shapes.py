@@ -1,7 +1,7 @@
-"""Implicit shapes: signed distances in mm (negative inside) of the few solids that a head is made of.
+"""Implicit solids, described by signed distances in mm (negative inside).
 
-Coordinates are LPS mm in the head's own frame. A distance is exact for spheres and capsules and a
-good approximation near the surface for the rest, which is where it is used (the bound of
+Coordinates are LPS mm in the head's own frame. A distance is exact for spheres and capsules. For
+other solids it is a good approximation near the surface, where it is used (the bound of
 https://iquilezles.org/articles/ellipsoids/).
 """
 
@@ -21,15 +21,15 @@ FAR_MM = 999.0
 
 
 class Shape(Protocol):
-    """A solid with a box around it."""
+    """A solid with its bounding box."""
 
     @property
     def corners(self) -> tuple[Point, Point]:
-        """Lowest and highest (x, y, z); a mirrored shape counts on its left side, x >= 0."""
+        """Lowest and highest (x, y, z); if mirrored, for x >= 0."""
 
     @property
     def mirrored(self) -> bool:
-        """Whether it is there on both sides."""
+        """Whether it exists on both sides."""
 
     def distance(self, x: HuArray, y: HuArray, z: HuArray) -> HuArray:
         """Signed distance in mm at broadcastable coordinates."""
@@ -37,13 +37,13 @@ class Shape(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ellipsoid:
-    """An ellipsoid with axes along the body's.
+    """An ellipsoid whose axes are parallel to the head's.
 
     Attributes:
         center: (x, y, z).
-        half: half axes.
-        mirrored: whether it is there on both sides.
-        exponent: 2 for an ellipsoid; more rounds a box.
+        half: half axes (x, y, z).
+        mirrored: whether it exists on both sides.
+        exponent: 2 for an ellipsoid, more for a rounded box.
     """
 
     center: Point
@@ -75,13 +75,13 @@ class Ellipsoid:
 
 @dataclass(frozen=True, slots=True)
 class Limb:
-    """A capsule whose radius changes evenly from one end to the other.
+    """A capsule whose radius changes linearly along its axis.
 
     Attributes:
         start: (x, y, z) of one end.
         end: (x, y, z) of the other.
-        radii: at the two ends.
-        mirrored: whether it is there on both sides.
+        radii: at start and end.
+        mirrored: whether it exists on both sides.
     """
 
     start: Point
@@ -93,10 +93,8 @@ class Limb:
     def corners(self) -> tuple[Point, Point]:
         """Lowest and highest (x, y, z)."""
         reach = max(self.radii)
-        low, high = (
-            np.minimum(self.start, self.end) - reach,
-            np.maximum(self.start, self.end) + reach,
-        )
+        low = np.minimum(self.start, self.end) - reach
+        high = np.maximum(self.start, self.end) + reach
         return (low[0], low[1], low[2]), (high[0], high[1], high[2])
 
     def distance(self, x: HuArray, y: HuArray, z: HuArray) -> HuArray:
@@ -113,15 +111,17 @@ class Limb:
 
 @dataclass(frozen=True, slots=True)
 class Arch:
-    """Half an elliptic ring, open to the back: a row of teeth, the body of the mandible, a head holder turned round.
+    """Half an elliptic ring, open to the back.
+
+    It makes a row of teeth, the body of the mandible or, open to the front, a head holder.
 
     Attributes:
         center: (x, y, z) of the ellipse.
-        half: half axes (x, y) of the ring's middle line; a negative y axis opens it to the front.
-        thickness: half of it, in the plane.
-        height: half of it, along z.
-        sink: mm the ring's front lies deeper than its back ends, per mm of y.
-        mirrored: false, the ring is symmetric itself.
+        half: half axes (x, y) of the ring's center line; a negative y axis opens it to the front.
+        thickness: half the thickness in the plane.
+        height: half the height along z.
+        sink: mm that the front is lower than the back ends, per mm of y.
+        mirrored: False, because the ring itself is symmetric.
     """
 
     center: Point
@@ -137,21 +137,16 @@ class Arch:
         (cx, cy, cz), (hx, hy) = self.center, self.half
         wide, deep = hx + self.thickness, abs(hy) + self.thickness
         front, back = (cy - deep, cy) if hy > 0 else (cy, cy + deep)
-        return (cx - wide, front, cz - self.height - abs(self.sink) * deep), (
-            cx + wide,
-            back,
-            cz + self.height,
-        )
+        bottom, top = cz - self.height - abs(self.sink) * deep, cz + self.height
+        return (cx - wide, front, bottom), (cx + wide, back, top)
 
     def distance(self, x: HuArray, y: HuArray, z: HuArray) -> HuArray:
-        """Signed distance in mm, rounded at the edges."""
+        """Signed distance in mm, with rounded edges."""
         (cx, cy, cz), (hx, hy) = self.center, self.half
         dx, dy = (x - cx) / hx, (y - cy) / hy
         near = np.sqrt(dx * dx + dy * dy)
-        ring = (
-            np.abs(near * (near - 1) / np.maximum(np.sqrt((dx / hx) ** 2 + (dy / hy) ** 2), 1e-4))
-            - self.thickness
-        )
+        steep = np.maximum(np.sqrt((dx / hx) ** 2 + (dy / hy) ** 2), 1e-4)
+        ring = np.abs(near * (near - 1) / steep) - self.thickness
         level = np.abs(z - cz + self.sink * np.maximum(cy - y, 0)) - self.height
         back = (y - cy) * np.sign(hy)
         outside = np.sqrt(
@@ -164,7 +159,7 @@ class Arch:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The head's own coordinates of a voxel grid, as broadcastable axes."""
+    """Broadcastable coordinates of voxels in the head's frame."""
 
     x: HuArray
     y: HuArray
@@ -172,11 +167,11 @@ class Frame:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(slice, row, column)."""
+        """Number of voxels (slice, row, column)."""
         return (self.z.size, self.y.size, self.x.size)
 
     def box(self, shape: Shape, margin: float) -> Box:
-        """The voxels within a margin of a shape."""
+        """Return the voxels within a margin (mm) around a shape."""
         (x0, y0, z0), (x1, y1, z1) = shape.corners
         if shape.mirrored:
             x0 = -x1
@@ -188,11 +183,11 @@ class Frame:
         return (slice(*inside[0]), slice(*inside[1]), slice(*inside[2]))
 
     def axes(self, box: Box) -> Axes:
-        """Return (x, y, z) of a box, broadcastable."""
+        """Return the broadcastable (x, y, z) of a box."""
         return self.x[:, :, box[2]], self.y[:, box[1]], self.z[box[0]]
 
     def distance(self, shape: Shape, box: Box) -> HuArray:
-        """Signed distance of a shape inside a box."""
+        """Return the signed distance of a shape inside a box."""
         x, y, z = self.axes(box)
         return shape.distance(np.abs(x) if shape.mirrored else x, y, z)
 
@@ -200,7 +195,14 @@ class Frame:
 def union(
     frame: Frame, shapes: Iterable[Shape], *, smooth_mm: float = 0.0, margin: float = 4.0
 ) -> HuArray:
-    """Signed distance of shapes merged with fillets of about `smooth_mm`; exact only within the margin around them."""
+    """Return the signed distance of merged shapes.
+
+    Args:
+        frame: the voxel grid.
+        shapes: to merge.
+        smooth_mm: approximate width of the fillets between them, 0 for none.
+        margin: mm around the shapes within which the distance is exact.
+    """
     field = np.full(frame.shape, FAR_MM, dtype=np.float32)
     for shape in shapes:
         box = frame.box(shape, margin + smooth_mm)
@@ -209,7 +211,7 @@ def union(
 
 
 def merge(a: HuArray, b: HuArray, smooth_mm: float = 0.0) -> HuArray:
-    """Union of two distances with a fillet (the polynomial smooth minimum)."""
+    """Return the union of two distances (the polynomial smooth minimum)."""
     if not smooth_mm:
         return np.minimum(a, b)
     overlap = np.maximum(smooth_mm - np.abs(a - b), 0)
@@ -217,5 +219,5 @@ def merge(a: HuArray, b: HuArray, smooth_mm: float = 0.0) -> HuArray:
 
 
 def carve(a: HuArray, b: HuArray, smooth_mm: float = 0.0) -> HuArray:
-    """Return `a` without `b`."""
+    """Return the distance of `a` without `b`."""
     return -merge(-a, b, smooth_mm)

@@ -1,4 +1,7 @@
-"""Synthetic scans in which there is no face: heads cropped to crown, back or neck, skulls without soft tissue, trunks, water, air."""
+"""Synthetic scans without a face.
+
+They show heads cropped to crown, back or neck, skulls without soft tissue, trunks, water or air.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,11 +19,14 @@ from ctdeface_worker.phantom.variants import cropped
 
 SPACING_MM = (3.0, 2.5, 2.5)
 CROWN_MM = (82.0, 100.0)
-"""Lower ends above the ear canals; the forehead's soft tissue counts as face up to 62 mm, more where the head is turned."""
+"""Range of lower ends above the ear canals.
+
+The soft tissue of the forehead counts as face up to 62 mm, and higher if the head is rotated.
+"""
 NECK_MM = (-140.0, -118.0)
-"""Upper ends; the chin's lower border counts as face down to about -106 mm."""
+"""Range of upper ends; the face ends below the chin at about -106 mm."""
 BACK_MM = (10.0, 40.0)
-"""Front ends of what shows the back of the head alone."""
+"""Range of front ends (y) of fields of view that show the back of the head alone."""
 TRUNKS: tuple[tuple[str, Callable[[], Volume]], ...] = (
     ("chest", partial(faceless.torso, lungs=True)),
     ("abdomen", partial(faceless.torso, lungs=False)),
@@ -31,7 +37,13 @@ KINDS = ("crown", "neck", "back", "skull")
 
 
 def names(count: int) -> tuple[str, ...]:
-    """Return the names of that many scans: trunks, water and air first, then the kinds made from heads in turn, seed after seed."""
+    """Return the names of the first scans.
+
+    Trunks, water and air come first, then each kind made from a head in turn, seed by seed.
+
+    Args:
+        count: number of names.
+    """
     made = (
         f"{KINDS[number % len(KINDS)]}_{1 + number // len(KINDS)}"
         for number in range(max(count - len(TRUNKS), 0))
@@ -40,10 +52,13 @@ def names(count: int) -> tuple[str, ...]:
 
 
 def make(name: str) -> Phantom:
-    """Make the scan of a name; the same name always gives the same scan, and none has a voxel of face.
+    """Make the scan of a name, always the same one.
+
+    Returns:
+        A scan whose face is empty.
 
     Raises:
-        KeyError: there is no such name.
+        KeyError: the name is unknown.
     """
     trunks = dict(TRUNKS)
     kind, _, seed = name.partition("_")
@@ -55,10 +70,13 @@ def make(name: str) -> Phantom:
 
 
 def _crown(seed: int) -> Phantom:
-    """The vault from above, as furnished and disturbed as any scene; cropped until nothing of the face is left."""
-    chance = np.random.default_rng([seed, 11])
-    drawn = draw_scene(seed, chance, unseen=bool(seed % 2))
-    bottom = chance.uniform(*CROWN_MM)
+    """Return the crown of a scene, cropped above the face.
+
+    Objects and artifacts are drawn as for any scene.
+    """
+    rng = np.random.default_rng([seed, 11])
+    drawn = draw_scene(seed, rng, unseen=bool(seed % 2))
+    bottom = rng.uniform(*CROWN_MM)
     scan = replace(
         drawn.scan,
         low_mm=(drawn.scan.low_mm[0], drawn.scan.low_mm[1], float(bottom)),
@@ -66,21 +84,19 @@ def _crown(seed: int) -> Phantom:
         turn_degrees=(drawn.scan.turn_degrees[0], 0.0, 0.0),
         tilt_degrees=0.0,
     )
-    return scanned(replace(drawn, scan=scan), chance)
+    return scanned(replace(drawn, scan=scan), rng)
 
 
 def _neck(seed: int) -> Phantom:
-    """Neck and shoulders up to below the chin."""
-    return _part(
-        seed, high_mm=(150.0, 140.0, float(np.random.default_rng([seed, 12]).uniform(*NECK_MM)))
-    )
+    """Return neck and shoulders up to below the chin."""
+    top = float(np.random.default_rng([seed, 12]).uniform(*NECK_MM))
+    return _part(seed, high_mm=(150.0, 140.0, top))
 
 
 def _back(seed: int) -> Phantom:
-    """The back of head and neck, as in a field of view for the spine."""
-    return _part(
-        seed, low_mm=(-120.0, float(np.random.default_rng([seed, 13]).uniform(*BACK_MM)), -180.0)
-    )
+    """Return the back of head and neck."""
+    front = float(np.random.default_rng([seed, 13]).uniform(*BACK_MM))
+    return _part(seed, low_mm=(-120.0, front, -180.0))
 
 
 def _part(
@@ -99,7 +115,7 @@ def _part(
 
 
 def _skull(seed: int) -> Phantom:
-    """A dry skull, whole or cut below or above."""
+    """Return a dry skull, whole or cropped below or above."""
     skull = make_head(seed, spacing_mm=SPACING_MM, soft_tissue=False)
     bottom, top = ((-124.0, 146.0), (-20.0, 146.0), (-124.0, 90.0))[seed % 3]
     return cropped(skull, bottom_mm=bottom, top_mm=top)

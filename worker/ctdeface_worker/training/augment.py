@@ -15,59 +15,59 @@ MOUTH_MM = (0.0, -50.0, -20.0)
 """Where metal throws streaks from, seen from that point."""
 
 
-def varied(labeled: Labeled, chance: np.random.Generator) -> Labeled:
+def varied(labeled: Labeled, rng: np.random.Generator) -> Labeled:
     """Return a volume as another scanner, another day, another position might have given it.
 
     Args:
         labeled: on the training grid, with a face.
-        chance: for everything that is drawn.
+        rng: for everything that is drawn.
     """
     head = _centered(labeled)
     low, high = _corners(head.volume.geometry)
-    scan = _scan(low, high, chance)
-    seen = acquire(head, scan, chance)
+    scan = _scan(low, high, rng)
+    seen = acquire(head, scan, rng)
     room = Room(
         couch="none",
-        arms=bool(chance.random() < 0.08),
-        wires=int(chance.integers(1, 4)) if chance.random() < 0.3 else 0,
+        arms=bool(rng.random() < 0.08),
+        wires=int(rng.integers(1, 4)) if rng.random() < 0.3 else 0,
     )
     x, y, z = in_patient(MOUTH_MM, scan)
     how = Disturbance(
-        blur_mm=float(chance.uniform(0, 1.5)),
-        noise_hu=float(np.exp(chance.uniform(0, np.log(30)))),
-        grain_mm=float(chance.choice([0.0, 2.5])),
-        streak_hu=float(chance.uniform(100, 600)) if chance.random() < 0.25 else 0.0,
+        blur_mm=float(rng.uniform(0, 1.5)),
+        noise_hu=float(np.exp(rng.uniform(0, np.log(30)))),
+        grain_mm=float(rng.choice([0.0, 2.5])),
+        streak_hu=float(rng.uniform(100, 600)) if rng.random() < 0.25 else 0.0,
         streak_from=(float(x), float(y), float(z)),
-        round_field=bool(chance.random() < 0.15),
+        round_field=bool(rng.random() < 0.15),
     )
-    made = disturbed(furnished(seen, room, chance), how, chance)
+    made = disturbed(furnished(seen, room, rng), how, rng)
     return on_grid(made.volume, made.face)
 
 
-def _scan(low: FloatArray, high: FloatArray, chance: np.random.Generator) -> Scan:
+def _scan(low: FloatArray, high: FloatArray, rng: np.random.Generator) -> Scan:
     """Draw slices, position and field of view; seen from the middle of the head, which is the origin."""
     low, high = low.copy(), high.copy()
-    kind = chance.random()
+    kind = rng.random()
     if kind < 0.25:
-        low[2] = max(low[2], chance.uniform(-80, 0))
+        low[2] = max(low[2], rng.uniform(-80, 0))
     elif kind < 0.45:
-        high[2] = min(high[2], chance.uniform(20, 90))
+        high[2] = min(high[2], rng.uniform(20, 90))
     elif kind < 0.6:
-        side = chance.uniform(75, 110)
+        side = rng.uniform(75, 110)
         low[0], high[0], high[1] = (
             max(low[0], -side),
             min(high[0], side),
-            min(high[1], chance.uniform(60, 120)),
+            min(high[1], rng.uniform(60, 120)),
         )
-    yaw, pitch, roll = (float(part) for part in chance.uniform(-30, 30, 3) * chance.random())
+    yaw, pitch, roll = (float(part) for part in rng.uniform(-30, 30, 3) * rng.random())
     return Scan(
-        spacing_mm=(float(chance.uniform(GRID_MM, 6.0)), GRID_MM, GRID_MM),
+        spacing_mm=(float(rng.uniform(GRID_MM, 6.0)), GRID_MM, GRID_MM),
         low_mm=(float(low[0]), float(low[1]), float(low[2])),
         high_mm=(float(high[0]), float(high[1]), float(high[2])),
         turn_degrees=(yaw, pitch, roll),
-        tilt_degrees=float(chance.uniform(-20, 20)) if chance.random() < 0.15 else 0.0,
-        bend_mm=float(chance.uniform(0, 8)),
-        mirrored=bool(chance.random() < 0.5),
+        tilt_degrees=float(rng.uniform(-20, 20)) if rng.random() < 0.15 else 0.0,
+        bend_mm=float(rng.uniform(0, 8)),
+        mirrored=bool(rng.random() < 0.5),
     )
 
 

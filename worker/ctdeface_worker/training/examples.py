@@ -82,11 +82,11 @@ def volumes(
             labeled = on_grid(volume, face)
             tidy = Labeled(volume=labeled.volume, face=cleaned(labeled.face))
             for number in range(variants, 0, -1):
-                chance = np.random.default_rng([seed, number, int(digest[:8], 16)])
+                rng = np.random.default_rng([seed, number, int(digest[:8], 16)])
                 yield Example(
                     name=f"volume_{name}_{number}",
                     origin=f"sha256 {digest}, variant {number}",
-                    labeled=varied(tidy, chance),
+                    labeled=varied(tidy, rng),
                 )
             yield Example(name=f"volume_{name}_0", origin=f"sha256 {digest}", labeled=tidy)
 
