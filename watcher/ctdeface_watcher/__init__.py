@@ -1,1 +1,1 @@
-"""Sees new DICOM folders in the inbox and publishes jobs."""
+"""The watcher: finds complete cases in the inbox and publishes their jobs."""

@@ -1,4 +1,4 @@
-"""The watcher's metrics: what it tells while it works, and the age of the oldest job when Prometheus asks."""
+"""The watcher's metrics: a hook that counts its events."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,13 +6,12 @@ from time import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from ctdeface_shared.lifecycle import never_raises
 from ctdeface_shared.metrics.dependencies import Dependencies, error_codes, new_registry
 from ctdeface_shared.metrics.endpoint import Address, exported
 from ctdeface_shared.metrics.probe import Probe
 from ctdeface_shared.settings.service import ServiceConfig
 from ctdeface_shared.status.watcher_state import DISK, UNFINISHED_JOBS, WatcherState
-from ctdeface_watcher.observer import Observer, WatchEvent
+from ctdeface_watcher.watch_events import EventKind, WatchEvent, WatchHook
 
 SETTLE_SECONDS = (
     0.1,
@@ -31,26 +30,32 @@ SETTLE_SECONDS = (
     86400.0,
 )
 REASONS = {"disk": DISK, "unfinished_jobs": UNFINISHED_JOBS}
-"""Label -> why nothing is published, as the watcher says it."""
+"""Label -> reason in the watcher's state."""
 OTHER = "other"
+_RESULTS = (
+    EventKind.PUBLISHED,
+    EventKind.KNOWN,
+    EventKind.NEVER_SETTLED,
+    EventKind.UNUSABLE,
+)
 
 
 class WatcherMetrics:
-    """Counts what the watcher does."""
+    """Counts the events of a watcher."""
 
     def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time) -> None:
-        """Register every metric, each with all its labels at 0.
+        """Register every metric, with each of its labels at 0.
 
         Args:
-            registry: where.
+            registry: registry of the process.
             clock: seconds since the epoch.
         """
         self._clock = clock
         self._codes = error_codes()
         self._oldest_open_at: float | None = None
-        text = "Cases that were seen for the first time, or anew after they had been dealt with."
+        text = "Cases that were seen for the first time, or changed after they had been processed."
         self._drops = Counter("ctdeface_watcher_drops", text, registry=registry)
-        text = "Cases that were dealt with, by what followed: a job, none because it is known, none because it cannot be."
+        text = "Cases that were processed, by result."
         self._results = Counter("ctdeface_watcher_cases", text, ["result"], registry=registry)
         text = "From the first sight of a case to its published job; pauses included."
         self._settle = Histogram(
@@ -83,7 +88,7 @@ class WatcherMetrics:
             registry=registry,
         )
         self._age.set_function(self._age_seconds)
-        for result in (one for one in WatchEvent if one is not WatchEvent.DROPPED):
+        for result in _RESULTS:
             self._results.labels(result)
         for code in (*sorted(self._codes), OTHER):
             self._failures.labels(code)
@@ -91,16 +96,8 @@ class WatcherMetrics:
             self._paused.labels(reason)
         self._has_looked, self._failed = False, False
 
-    def observer(self) -> Observer:
-        """Return the callbacks for the watcher; none of them raises."""
-        return Observer(
-            happened=never_raises(self._happened),
-            settled=never_raises(self._settle.observe),
-            looked=never_raises(self._looked),
-        )
-
     def watching(self) -> str | None:
-        """Say why the watcher is not at work, for /readyz."""
+        """Return why the watcher is not ready, for /readyz; None if it is."""
         if self._failed:
             return "the last look at the inbox failed"
         return (
@@ -109,11 +106,17 @@ class WatcherMetrics:
             else "no look at the inbox has ended yet: another watcher may be at work"
         )
 
-    def _happened(self, what: WatchEvent) -> None:
-        if what is WatchEvent.DROPPED:
+    def count(self, event: WatchEvent) -> None:
+        """Count an event; this is the watcher's hook."""
+        if event.kind is EventKind.LOOKED:
+            self._looked(event.state, event.failed)
+            return
+        if event.kind is EventKind.DROPPED:
             self._drops.inc()
         else:
-            self._results.labels(what).inc()
+            self._results.labels(event.kind).inc()
+        if event.kind is EventKind.PUBLISHED:
+            self._settle.observe(event.settle_seconds)
 
     def _looked(self, state: WatcherState | None, failed: str | None) -> None:
         if state is not None:
@@ -136,21 +139,21 @@ class WatcherMetrics:
 
 
 @contextmanager
-def exported_metrics(service: ServiceConfig, port: int | None) -> Iterator[Observer]:
-    """Count and tell for the time of the block.
+def exported_metrics(service: ServiceConfig, port: int | None) -> Iterator[WatchHook]:
+    """Serve metrics during the block and yield the hook that counts events.
 
     Args:
-        site: the service.
-        port: where to serve; None is the setting, 0 serves nothing.
+        service: the service.
+        port: port of the endpoint; None takes it from the settings, 0 serves nothing.
 
     Raises:
-        ConfigurationError: the port is taken, or the address is none of this machine.
+        ConfigurationError: the port is taken, or the address does not belong to this machine.
     """
     settings = service.settings.metrics
     registry = new_registry()
     metrics = WatcherMetrics(registry)
-    surroundings = Dependencies(service, registry, counts_messages=True)
-    checks = {**surroundings.checks(), "watching": metrics.watching}
+    dependencies = Dependencies(service, registry, counts_messages=True)
+    checks = {**dependencies.checks(), "watching": metrics.watching}
     address = Address.of(settings, settings.watch_port if port is None else port)
-    with exported(address, registry, Probe(checks, close=surroundings.close)):
-        yield metrics.observer()
+    with exported(address, registry, Probe(checks, close=dependencies.close)):
+        yield metrics.count

@@ -1,9 +1,9 @@
-"""The watcher's process: one per inbox, with everything it works with."""
+"""The watcher's process: one per inbox; a second one waits for its turn."""
 
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass
 
 from ctdeface_shared import logs
 from ctdeface_shared.broker import open_broker
@@ -20,50 +20,64 @@ from ctdeface_shared.storage.locks import (
     locked,
     sweep,
 )
+from ctdeface_shared.tracing.spans import Tracer
 from ctdeface_shared.tracing.start import traced
-from ctdeface_watcher.context import WatcherContext
 from ctdeface_watcher.inbox.events import wakeups
 from ctdeface_watcher.inbox.scan import InboxRules
 from ctdeface_watcher.inbox.stability import SettleTimes
 from ctdeface_watcher.inbox.unzip import ZipLimits
 from ctdeface_watcher.jobs.ledger import Ledger
+from ctdeface_watcher.jobs.publish import Publisher
+from ctdeface_watcher.jobs.take_zip import ZipRules
 from ctdeface_watcher.metrics import exported_metrics
-from ctdeface_watcher.observer import NO_OBSERVER, Observer
-from ctdeface_watcher.service import watch
+from ctdeface_watcher.service import Watcher, WatchRules, watch
+from ctdeface_watcher.watch_events import WatchHook
 
 TURN_SECONDS = 1.0
-"""How often a second watcher, which waits for its turn, sees whether it shall stop instead."""
+"""How often a waiting watcher checks whether it was asked to stop."""
 
 _log = logs.logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What lasts as long as this process is the active watcher.
+
+    Attributes:
+        ledger: the jobs that were published.
+        broker: the queue.
+        is_active: tells whether this process is still the active watcher of the inbox.
+    """
+
+    ledger: Ledger
+    broker: Broker
+    is_active: Callable[[], bool]
 
 
 def run_watcher(service: ServiceConfig, metrics_port: int | None = None) -> int:
     """Watch the inbox of a service until stopped, and return the exit code.
 
     Raises:
-        ConfigurationError: a folder, the queue or a setting must be put right first.
+        ConfigurationError: a folder, the queue or a setting must be corrected first.
     """
     logs.configure()
     service.prepare()
     sweep(service.spool.locks, stale_seconds=service.settings.work.stale_seconds)
     with (
         stop_on_signals() as stop,
-        exported_metrics(service, metrics_port) as observer,
+        exported_metrics(service, metrics_port) as hook,
         traced(service.settings.traces, "ctdeface-watcher") as tracer,
     ):
         while not stop.is_set():
             with ExitStack() as held:
                 is_active = _wait_for_turn(service, stop, held)
                 if is_active is not None:
-                    ledger = held.enter_context(Ledger(service.state_dir))
-                    broker = held.enter_context(closing(open_broker(service.queue)))
-                    watch(
-                        replace(
-                            post_of(service, ledger, broker, stop, observer),
-                            is_active=is_active,
-                            tracer=tracer,
-                        )
+                    turn = Turn(
+                        ledger=held.enter_context(Ledger(service.state_dir)),
+                        broker=held.enter_context(closing(open_broker(service.queue))),
+                        is_active=is_active,
                     )
+                    watch(build_watcher(service, turn, (hook,), tracer), stop)
                     if not stop.is_set():
                         _log.warning("another_watcher_took_over")
     return EXIT_OK
@@ -72,8 +86,12 @@ def run_watcher(service: ServiceConfig, metrics_port: int | None = None) -> int:
 def _wait_for_turn(
     service: ServiceConfig, stop: threading.Event, held: ExitStack
 ) -> Callable[[], bool] | None:
-    """Become the active watcher of the inbox and return what tells whether it still is; None when stopped before."""
-    told = False
+    """Become the active watcher of the inbox.
+
+    Returns:
+        A function that tells whether this process still is; None if stopped before.
+    """
+    is_logged = False
     while not stop.is_set():
         try:
             return held.enter_context(
@@ -85,46 +103,61 @@ def _wait_for_turn(
                 )
             )
         except StorageUnavailable:
-            if not told:
+            if not is_logged:
                 _log.info("another_watcher_active")
-            told = True
+            is_logged = True
     return None
 
 
-def post_of(
-    service: ServiceConfig,
-    ledger: Ledger,
-    broker: Broker,
-    stop: threading.Event,
-    observer: Observer = NO_OBSERVER,
-) -> WatcherContext:
-    """Put together what the watcher works with."""
+def build_watcher(
+    service: ServiceConfig, turn: Turn, hooks: tuple[WatchHook, ...], tracer: Tracer
+) -> Watcher:
+    """Return the watcher that the settings describe."""
     settings = service.settings.watch
-    return WatcherContext(
+    inbox = InboxRules(
+        case_depth=settings.case_depth, marker=settings.marker, ignore=settings.ignore
+    )
+    originals, options = service.settings.spool.originals, service.settings.deface.options()
+    min_free_gb = service.settings.output.min_free_gb
+    limits = ZipLimits(
+        files=settings.zip_files, bytes=round(settings.zip_gb * 1e9), ratio=settings.zip_ratio
+    )
+    return Watcher(
+        rules=WatchRules(
+            inbox=inbox,
+            settle=SettleTimes(
+                quiet=settings.quiet_period,
+                longest=settings.max_wait,
+                marker_only=settings.marker_only,
+            ),
+            zips=ZipRules(
+                limits=limits, originals=originals, options=options, min_free_gb=min_free_gb
+            ),
+            rescan_seconds=settings.rescan_interval,
+            max_unfinished=settings.max_unfinished,
+            min_free_gb=min_free_gb,
+            retention=service.settings.spool,
+            longest_job_seconds=service.settings.work.stale_seconds,
+        ),
         spool=service.spool,
-        broker=broker,
-        ledger=ledger,
+        broker=turn.broker,
+        ledger=turn.ledger,
+        publisher=Publisher(
+            spool=service.spool,
+            broker=turn.broker,
+            ledger=turn.ledger,
+            rules=inbox,
+            options=options,
+            originals=originals,
+            is_active=turn.is_active,
+            tracer=tracer,
+        ),
         wakeups=wakeups(
             service.spool.inbox,
             polling=settings.mode is WatchMode.POLLING,
             depth=settings.case_depth,
         ),
-        rules=InboxRules(
-            case_depth=settings.case_depth, marker=settings.marker, ignore=settings.ignore
-        ),
-        patience=SettleTimes(
-            quiet=settings.quiet_period, longest=settings.max_wait, marker_only=settings.marker_only
-        ),
-        limits=ZipLimits(
-            files=settings.zip_files, bytes=round(settings.zip_gb * 1e9), ratio=settings.zip_ratio
-        ),
-        options=service.settings.deface.options(),
-        keeping=service.settings.spool,
         state_file=service.state_dir / WATCHER_STATE,
-        rescan_seconds=settings.rescan_interval,
-        max_unfinished=settings.max_unfinished,
-        min_free_gb=service.settings.output.min_free_gb,
-        stop=stop,
-        longest_job_seconds=service.settings.work.stale_seconds,
-        observer=observer,
+        hooks=hooks,
+        is_active=turn.is_active,
     )

@@ -1,4 +1,7 @@
-"""Removes what was kept long enough: archived originals and outputs, quarantined cases, reports of cases that are gone."""
+"""Removal of what was kept long enough.
+
+Originals and outputs in the archive, quarantined cases, and reports of cases that are gone.
+"""
 
 import re
 import shutil
@@ -12,34 +15,43 @@ from ctdeface_shared.settings.sections import SpoolSection
 from ctdeface_shared.storage.spool import ServiceSpool
 
 DAY_SECONDS = 86_400.0
-_GOING = ".removed"
+_LONGEST_PAUSE_SECONDS = 3600.0
+_PAUSE_SHARE = 0.25
+"""Longest delay of a removal, as a share of the time that a folder is kept."""
+_REMOVED = ".removed"
 _JOB = re.compile(r"\.?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(-[0-9]+)?(\.removed)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removed:
-    """How many job folders were removed from each place."""
+    """The number of job folders removed from each place."""
 
     archive: int = 0
     quarantine: int = 0
     reports: int = 0
 
 
+def seconds_between_removals(rules: SpoolSection) -> float:
+    """Return how often expired folders should be searched for."""
+    days = (rules.archive_days, rules.quarantine_days, rules.reports_days)
+    shares = [each * DAY_SECONDS * _PAUSE_SHARE for each in days if each is not None]
+    return min([_LONGEST_PAUSE_SECONDS, *shares])
+
+
 def remove_expired(
     spool: ServiceSpool, rules: SpoolSection, *, now: float, case_depth: int = 1
 ) -> Removed:
-    """Remove every job's folder that is older than its place allows.
+    """Remove the job folders that are older than their place allows.
 
-    A report stays as long as its case lies in inbox, outbox or quarantine: it is what says that the
-        case is done, or why not. Nothing goes
-    of a case that has a job which has not ended. What cannot be removed now is left for the next
-    time.
+    A report stays while its case is in inbox, outbox or quarantine, because it shows that the case
+    is done, or why not. Nothing is removed of a case that has a job in progress. Folders that
+    cannot be removed now are left for the next time.
 
     Args:
-        spool: where to look.
-        rules: how many days each place keeps; None keeps for ever.
+        spool: the folders of the service.
+        rules: days that each place keeps a folder; None keeps it forever.
         now: seconds since the epoch.
-        case_depth: cases lie so many levels below the inbox, and their jobs one level deeper.
+        case_depth: level of the cases below a place; jobs are one level deeper.
 
     Raises:
         OSError: the reports cannot be read.
@@ -51,27 +63,26 @@ def remove_expired(
     archives = sorted(folder for folder in spool.archive.iterdir() if folder.is_dir())
     return Removed(
         archive=sum(
-            _remove(_jobs_before(root, depth, rules.archive_days, now), lambda case: case in busy)
+            _remove(_expired_jobs(root, depth, rules.archive_days, now), busy.__contains__)
             for root in archives
         ),
         quarantine=_remove(
-            _jobs_before(spool.quarantine, depth, rules.quarantine_days, now),
-            lambda case: case in busy,
+            _expired_jobs(spool.quarantine, depth, rules.quarantine_days, now), busy.__contains__
         ),
         reports=_remove(
-            _jobs_before(spool.reports, depth, rules.reports_days, now),
-            lambda case: case in busy or _is_there(spool, case),
+            _expired_jobs(spool.reports, depth, rules.reports_days, now),
+            lambda case: case in busy or _is_in_spool(spool, case),
         ),
     )
 
 
-def _is_there(spool: ServiceSpool, case: str) -> bool:
+def _is_in_spool(spool: ServiceSpool, case: str) -> bool:
     return any((place / case).exists() for place in (spool.inbox, spool.outbox, spool.quarantine))
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    """A job's folder whose time is over."""
+class _ExpiredJob:
+    """A job's folder that may be removed."""
 
     folder: Path
     root: Path
@@ -81,46 +92,51 @@ class _Job:
         return self.folder.parent.relative_to(self.root).as_posix()
 
 
-def _jobs_before(root: Path, depth: int, days: float | None, now: float) -> Iterator[_Job]:
-    """Yield the folders at the depth of jobs that are named after a job and older than so many days; none without days.
+def _expired_jobs(root: Path, depth: int, days: float | None, now: float) -> Iterator[_ExpiredJob]:
+    """Yield the folders of jobs that are older than so many days.
 
-    A case may be named like a job, and its originals may hold such names too: only the depth tells
-        them apart.
+    A case may have a name like a job's, and its originals may hold such names too. Only the depth
+    tells them apart.
     """
     if days is None:
         return
     for folder in sorted(root.glob("/".join(["*"] * depth))):
         with suppress(OSError):
             if _JOB.fullmatch(folder.name) and (
-                folder.name.endswith(_GOING) or now - _put_there(folder) > days * DAY_SECONDS
+                folder.name.endswith(_REMOVED) or now - _moved_at(folder) > days * DAY_SECONDS
             ):
-                yield _Job(folder, root)
+                yield _ExpiredJob(folder, root)
 
 
-def _remove(jobs: Iterable[_Job], is_kept: Callable[[str], bool]) -> int:
+def _remove(jobs: Iterable[_ExpiredJob], is_kept: Callable[[str], bool]) -> int:
     removed = 0
     for job in jobs:
         with suppress(OSError):
-            if job.folder.name.endswith(_GOING):
-                shutil.rmtree(job.folder)  # a removal that was interrupted
+            if job.folder.name.endswith(_REMOVED):
+                shutil.rmtree(job.folder)  # finishes an interrupted removal
             elif not is_kept(job.case):
-                going = job.folder.rename(
-                    job.folder.with_name(f".{job.folder.name}{_GOING}")
-                )  # nobody takes half of it for the whole
+                # Renamed first, so that a half-removed folder is not taken for a whole one.
+                hidden = job.folder.rename(job.folder.with_name(f".{job.folder.name}{_REMOVED}"))
                 removed += 1
-                shutil.rmtree(going)
+                shutil.rmtree(hidden)
             _remove_empty(job.folder.parent, job.root)
     return removed
 
 
-def _put_there(folder: Path) -> float:
-    """When a folder was moved to its place: a rename changes the status, not the content."""
+def _moved_at(folder: Path) -> float:
+    """Return when a folder was moved to its place, in seconds since the epoch.
+
+    A rename changes the time of status, not the time of modification.
+    """
     status = folder.stat()
     return max(status.st_mtime, status.st_ctime)
 
 
 def _remove_empty(folder: Path, root: Path) -> None:
-    """Remove folders that hold nothing any more; a worker that is just putting something there is faster."""
+    """Remove empty folders up to the root.
+
+    `rmdir` fails if a worker has just put something there.
+    """
     while folder != root and not any(folder.iterdir()):
         folder.rmdir()
         folder = folder.parent

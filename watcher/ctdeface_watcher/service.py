@@ -1,28 +1,31 @@
-"""The watcher: looks at the inbox, waits until cases are complete, and publishes a job for each; events only make it look sooner.
+"""The watcher: scans the inbox, waits until cases are complete, and publishes a job for each.
 
-wake or rescan → read the inbox → settle → manifest → job → published, confirmed → noted; reports
-close what has ended
+Each look goes one way: scan → snapshot → verdict → manifest → job → queue → ledger. Reports close
+the jobs that have ended. File events only make the next look come sooner.
 """
 
 import errno
 import os
-from contextlib import suppress
-from dataclasses import replace
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from time import monotonic, time
 
 from ctdeface_shared import logs
+from ctdeface_shared.broker.protocols import Broker
 from ctdeface_shared.broker.settlement import code_of
 from ctdeface_shared.errors import (
     ConfigurationError,
-    InputChanged,
     PermanentError,
     StorageUnavailable,
+    TransientError,
 )
-from ctdeface_shared.jobs.history import history_of
-from ctdeface_shared.lifecycle import boundary
+from ctdeface_shared.lifecycle import boundary, notify
+from ctdeface_shared.settings.sections import SpoolSection
 from ctdeface_shared.status.watcher_state import (
     DISK,
     UNFINISHED_JOBS,
@@ -30,271 +33,367 @@ from ctdeface_shared.status.watcher_state import (
     write_watcher_state,
 )
 from ctdeface_shared.storage.disk import require_free_space
-from ctdeface_watcher.context import WatcherContext, WatchState
-from ctdeface_watcher.inbox.late_files import gather_what_was_begun
-from ctdeface_watcher.inbox.scan import Inbox, read_inbox, snapshot_of_file, take_snapshot
-from ctdeface_watcher.inbox.stability import Verdict, judge, look
-from ctdeface_watcher.inbox.zip_files import sweep_unpacked, take_zip
-from ctdeface_watcher.jobs.lost import find_lost
-from ctdeface_watcher.jobs.publish import offer
+from ctdeface_shared.storage.spool import ServiceSpool
+from ctdeface_watcher.inbox.events import Wakeups
+from ctdeface_watcher.inbox.scan import (
+    Inbox,
+    InboxRules,
+    scan_inbox,
+    snapshot_of_case,
+    snapshot_of_zip,
+)
+from ctdeface_watcher.inbox.stability import (
+    SettleTimes,
+    Verdict,
+    add_scan,
+    judge,
+    seconds_to_next_scan,
+)
+from ctdeface_watcher.inbox.zip_files import sweep_unpacked
+from ctdeface_watcher.inbox_state import InboxState
+from ctdeface_watcher.jobs.close_jobs import close_ended_jobs
+from ctdeface_watcher.jobs.earlier_case import finish_gatherings
+from ctdeface_watcher.jobs.intake import IntakeResult
+from ctdeface_watcher.jobs.ledger import Ledger
+from ctdeface_watcher.jobs.lost import find_lost_jobs
+from ctdeface_watcher.jobs.publish import Publisher, publish_case
 from ctdeface_watcher.jobs.rebuild_ledger import rebuild
-from ctdeface_watcher.observer import WatchEvent
-from ctdeface_watcher.retention import DAY_SECONDS, remove_expired
+from ctdeface_watcher.jobs.take_zip import ZipRules, take_zip
+from ctdeface_watcher.retention import remove_expired, seconds_between_removals
+from ctdeface_watcher.watch_events import EventKind, WatchEvent, WatchHook
 
-CLEARING_SECONDS = 3600.0
-"""Longest time between two removals of what was kept long enough."""
-_CLEARING_SHARE = 0.25
-"""Removals come so often that nothing is kept longer than it should be by more than this share."""
+_LOST_CHECK_SECONDS = 60.0
 _LONGEST_BREATH_SECONDS = 1.0
-_MARKER_SECONDS = 1.0
-_SHORTEST_PAUSE_SECONDS = 0.05
+_SHORTEST_BREATH_SECONDS = 0.05
+_EVENTS = {IntakeResult.PUBLISHED: EventKind.PUBLISHED, IntakeResult.KNOWN: EventKind.KNOWN}
 
 _log = logs.logger(__name__)
 
 
-def watch(context: WatcherContext) -> None:
-    """Look at the inbox until stopped, or until another watcher took over; whatever goes wrong with one look, the next begins afresh.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchRules:
+    """When the watcher looks, publishes, pauses and tidies up.
+
+    Attributes:
+        inbox: which names in the inbox count.
+        settle: when a case is complete.
+        zips: how zip files are taken.
+        rescan_seconds: longest time between two looks.
+        max_unfinished: no job is published while this many have not ended.
+        min_free_gb: no job is published while less is free, 10⁹ bytes.
+        retention: how long archive, quarantine and reports are kept.
+        longest_job_seconds: an attempt that began longer ago has ended.
+        lost_seconds: a job without a report may be lost after this time.
+    """
+
+    inbox: InboxRules
+    settle: SettleTimes
+    zips: ZipRules
+    rescan_seconds: float
+    max_unfinished: int
+    min_free_gb: float
+    retention: SpoolSection
+    longest_job_seconds: float
+    lost_seconds: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watcher:
+    """The parts of a watcher; other modules are given only the parts that they need.
+
+    Attributes:
+        rules: when it looks, publishes, pauses and tidies up.
+        spool: the folders of the service.
+        broker: the queue.
+        ledger: the jobs that were published.
+        publisher: publishes complete cases.
+        wakeups: waits for events in the inbox.
+        state_file: receives the result of each look, for `ctdeface status`.
+        hooks: receive every event.
+        is_active: tells whether this process is still the active watcher of the inbox.
+    """
+
+    rules: WatchRules
+    spool: ServiceSpool
+    broker: Broker
+    ledger: Ledger
+    publisher: Publisher
+    wakeups: Wakeups
+    state_file: Path
+    hooks: tuple[WatchHook, ...] = ()
+    is_active: Callable[[], bool] = lambda: True
+
+
+def watch(watcher: Watcher, stop: threading.Event) -> None:
+    """Look at the inbox until stopped, or until another watcher has taken over.
+
+    A look that fails is followed by the next one.
 
     Raises:
-        ConfigurationError: the queue must be put right first.
+        ConfigurationError: the queue's configuration must be corrected first.
     """
-    watch_state = WatchState()
-    while not context.stop.is_set() and context.is_active():
-        begun = monotonic()
-        seen = boundary(partial(look_once, context, watch_state))
-        failed = code_of(seen) if isinstance(seen, Exception) else None
-        if failed is not None and failed != watch_state.failed:
-            _log.warning("look_failed", code=failed)
-        watch_state.failed = failed
-        state = boundary(
-            partial(write_down, context, watch_state, seen if isinstance(seen, Inbox) else None)
-        )
-        context.observer.looked(state if isinstance(state, WatcherState) else None, failed)
-        boundary(partial(_clear_away, context, watch_state))
-        asked = boundary(partial(find_lost, context, watch_state))
-        _tell_unknown(watch_state, asked)
-        for outcome in (seen, asked):
-            if isinstance(outcome, ConfigurationError):
-                context.wakeups.close()
-                raise outcome
-        context.broker.tend(0.0)
-        if context.wakeups.wait(_pause_until_next(context, watch_state), context.stop):
-            context.stop.wait(
-                min(max(monotonic() - begun, 0.05), _LONGEST_BREATH_SECONDS)
-            )  # a copy in progress is one event after the other
-    context.wakeups.close()
-
-
-def _tell_unknown(watch_state: WatchState, asked: bool | Exception) -> None:
-    """Say once when the queue cannot tell whether it lost jobs."""
-    if isinstance(asked, Exception):
-        before, watch_state.unknown = watch_state.unknown, code_of(asked)
-        if watch_state.unknown != before:
-            _log.warning("lost_jobs_unknown", code=watch_state.unknown)
-    elif asked:
-        watch_state.unknown = None
-
-
-def _pause_until_next(context: WatcherContext, watch_state: WatchState) -> float:
-    """Seconds until the next look: sooner while a case may be about to settle, or its marker to appear."""
-    if not watch_state.watched:
-        return context.rescan_seconds
-    now = monotonic()
-    due = [
-        one.unchanged_since + context.patience.quiet - now for one in watch_state.watched.values()
-    ]
-    soonest = min((left for left in due if left > 0), default=context.patience.quiet / 2)
-    longest = _MARKER_SECONDS if context.rules.marker is not None else context.rescan_seconds
-    return max(
-        min(soonest, context.patience.quiet / 2, longest, context.rescan_seconds),
-        _SHORTEST_PAUSE_SECONDS,
-    )
-
-
-def look_once(context: WatcherContext, watch_state: WatchState) -> Inbox:
-    """Look once at inbox and reports, and publish what is complete.
-
-    Raises:
-        TransientError: inbox, queue or ledger cannot be used; nothing is lost.
-    """
-    if context.ledger.heal() or not watch_state.is_rebuilt:
-        rebuild(context.ledger, context.spool)
-        watch_state.is_rebuilt = True
-    _close_ended(context, watch_state)
+    state, rules = InboxState(), watcher.rules
     try:
-        inbox = read_inbox(context.spool.inbox, context.rules)
+        while not stop.is_set() and watcher.is_active():
+            begun = monotonic()
+            inbox = boundary(partial(look_once, watcher, state, stop))
+            upkeep = boundary(partial(_finish_look, watcher, state, inbox))
+            for outcome in (inbox, upkeep):
+                if isinstance(outcome, ConfigurationError):
+                    raise outcome
+            watcher.broker.tend(0.0)
+            pause = seconds_to_next_scan(
+                state.seen.values(),
+                rules.settle,
+                monotonic(),
+                rescan_seconds=rules.rescan_seconds,
+                has_marker=rules.inbox.marker is not None,
+            )
+            if watcher.wakeups.wait(pause, stop):
+                # A copy in progress causes one event after the other.
+                breath = max(monotonic() - begun, _SHORTEST_BREATH_SECONDS)
+                stop.wait(min(breath, _LONGEST_BREATH_SECONDS))
+    finally:
+        watcher.wakeups.close()
+
+
+def look_once(watcher: Watcher, state: InboxState, stop: threading.Event) -> Inbox:
+    """Look once at inbox and reports, and publish the cases that are complete.
+
+    Raises:
+        TransientError: inbox, queue or ledger cannot be used now; nothing is lost.
+        OSError: a report cannot be read now.
+    """
+    spool, rules = watcher.spool, watcher.rules
+    _update_ledger(watcher.ledger, spool, state)
+    try:
+        inbox = scan_inbox(spool.inbox, rules.inbox)
+        errors = finish_gatherings(spool, rules.inbox.case_depth)
     except OSError as error:
         raise StorageUnavailable(f"the inbox cannot be read: {error.strerror}") from error
-    if frozenset(inbox.strays) - watch_state.told:
-        _log.warning(
-            "stray_in_inbox", files=len(inbox.strays)
-        )  # their names may be a patient's; `ctdeface status` shows them
-    watch_state.told = frozenset(inbox.strays)
-    zips = {path.relative_to(context.spool.inbox).as_posix(): path for path in inbox.zips}
-    unreadable = [path.relative_to(context.spool.inbox).as_posix() for path in inbox.unreadable]
-    watch_state.forget_all_but(inbox.cases.keys() | zips.keys() | set(unreadable))
-    for name in unreadable:
-        _say_unusable(watch_state, name, f"it cannot be read: {os.strerror(errno.EACCES)}")
-    _has_to_wait(context, watch_state)
-    blocked = _go_on_gathering(context, watch_state)
-    for name, path in (inbox.cases | zips).items():
-        if context.stop.is_set():
+    _report_scan(inbox, state)
+    for case, problem in errors.items():
+        state.mark_unusable(
+            case, f"its late files cannot be combined with the earlier ones: {problem.strerror}"
+        )
+    _update_pause(watcher, state)
+    for name, path in (inbox.cases | inbox.zips).items():
+        if stop.is_set():
             break
-        if name not in blocked:
-            _consider(context, watch_state, name, path)
+        if name not in errors:
+            _process(watcher, state, name, path)
     return inbox
 
 
-def write_down(
-    context: WatcherContext, watch_state: WatchState, inbox: Inbox | None
-) -> WatcherState:
-    """Write down what was seen, for `ctdeface status`; a look that failed says why, and what was known before."""
-    open_jobs = context.ledger.open_jobs()
-    state = WatcherState(
-        looked_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        waiting=tuple(sorted(watch_state.watched)),
-        never_settled=watch_state.given_up,
-        strays=tuple(
-            path.relative_to(context.spool.inbox).as_posix() for path in sorted(watch_state.told)
-        ),
-        unusable=watch_state.unusable,
-        paused=watch_state.failed or watch_state.paused,
-        open_jobs=len(open_jobs),
-        oldest_open_at=open_jobs[0].published_at if open_jobs else None,
-    )
-    with suppress(OSError):  # a full disk keeps nobody from watching
-        write_watcher_state(
-            context.state_file, state if inbox is None else replace(state, cases=len(inbox.cases))
-        )
-    return state
+def _update_ledger(ledger: Ledger, spool: ServiceSpool, state: InboxState) -> None:
+    """Fill an empty ledger from the reports, and close the jobs that have ended."""
+    if ledger.replace_damaged() or not state.is_rebuilt:
+        rebuild(ledger, spool)
+        state.is_rebuilt = True
+    ledger.write_recorded()
+    for case in close_ended_jobs(ledger, spool):
+        state.finished.pop(case, None)
 
 
-def _consider(context: WatcherContext, watch_state: WatchState, name: str, path: Path) -> None:
-    """Look at one case or zip file; one that changes while it is read is looked at again the next time."""
-    now = monotonic()
-    try:
+def _report_scan(inbox: Inbox, state: InboxState) -> None:
+    """Log new strays, without their names, and folders that cannot be read."""
+    if inbox.strays - state.strays:
+        _log.warning("stray_in_inbox", files=len(inbox.strays))
+    state.strays = inbox.strays
+    state.keep_only(inbox.names)
+    for name in inbox.unreadable:
+        state.mark_unusable(name, _unreadable(PermissionError(errno.EACCES, "")))
+
+
+def _process(watcher: Watcher, state: InboxState, name: str, path: Path) -> None:
+    """Process one case or zip file; its errors concern no other entry."""
+    rules = watcher.rules
+    with _errors_of(name, state, watcher.hooks):
         is_zip = path.is_file()
-        snapshot = snapshot_of_file(path) if is_zip else take_snapshot(path, context.rules)
-        if watch_state.judged.get(name) == snapshot:
+        if _judge_anew(watcher, state, name, path) is not Verdict.COMPLETE:
             return
-        watch_state.given_up.pop(name, None)
-        if (
-            name not in watch_state.watched and not is_zip
-        ):  # a zip file's case is told when it shows
-            context.observer.happened(WatchEvent.DROPPED)
-        watched = watch_state.watched[name] = look(watch_state.watched.get(name), snapshot, now)
-        verdict = judge(
-            watched,
-            replace(context.patience, marker_only=context.patience.marker_only and not is_zip),
-            now,
-        )
-        if verdict is Verdict.GIVEN_UP:
-            watch_state.given_up[name] = round(now - watched.first_seen, 1)
-            _log.warning("case_never_settled", seconds=watch_state.given_up[name])
-            context.observer.happened(WatchEvent.NEVER_SETTLED)
-        elif verdict is not Verdict.SETTLED or not _take(context, watch_state, name, path):
+        if _update_pause(watcher, state) or not watcher.is_active():
             return
+        first_seen = state.seen[name].first_seen
+        if is_zip:
+            result = take_zip(watcher.spool, watcher.ledger, rules.zips, name, path)
         else:
-            watch_state.unusable.pop(name, None)
+            result = publish_case(watcher.publisher, name, path, first_seen)
+        if result in _EVENTS:
+            settled = monotonic() - first_seen
+            notify(watcher.hooks, WatchEvent(kind=_EVENTS[result], settle_seconds=settled))
+        if result is not IntakeResult.BUSY:
+            state.unusable.pop(name, None)
+            state.finish(name)
+
+
+def _judge_anew(watcher: Watcher, state: InboxState, name: str, path: Path) -> Verdict | None:
+    """Take a snapshot and return the verdict; None if the entry has not changed since.
+
+    Raises:
+        OSError: the entry cannot be read, or changes while it is read.
+        RecursionError: its folders are nested too deeply.
+    """
+    now, settle = monotonic(), watcher.rules.settle
+    if path.is_file():
+        snapshot = snapshot_of_zip(path)
+        settle = replace(settle, marker_only=False)  # no marker can be beside a zip file
+    else:
+        snapshot = snapshot_of_case(path, watcher.rules.inbox)
+    if state.finished.get(name) == snapshot:
+        return None
+    state.never_settled.pop(name, None)
+    if name not in state.seen and path.is_dir():  # a zip file counts when its case appears
+        notify(watcher.hooks, WatchEvent(kind=EventKind.DROPPED))
+    seen = state.seen[name] = add_scan(state.seen.get(name), snapshot, now)
+    verdict = judge(seen, settle, now)
+    if verdict is Verdict.NEVER_SETTLED:
+        state.never_settled[name] = round(now - seen.first_seen, 1)
+        _log.warning("case_never_settled", seconds=state.never_settled[name])
+        notify(watcher.hooks, WatchEvent(kind=EventKind.NEVER_SETTLED))
+        state.finish(name)
+    return verdict
+
+
+@contextmanager
+def _errors_of(name: str, state: InboxState, hooks: tuple[WatchHook, ...]) -> Iterator[None]:
+    """Record the errors of one case or zip file, so that the others go on."""
+    try:
+        yield
     except FileNotFoundError:
-        return
+        pass  # it changes while it is read; the next look takes it
     except OSError as error:
-        _say_unusable(watch_state, name, f"it cannot be read: {error.strerror}")
-        return
+        state.mark_unusable(name, _unreadable(error))
     except RecursionError:
-        _say_unusable(watch_state, name, "its folders lie too deep in each other")
-        return
+        state.mark_unusable(
+            name,
+            "folders are nested too deeply, and a few hundred levels are supported: drop the "
+            "folder that holds the images",
+        )
     except PermanentError as error:
-        _say_unusable(watch_state, name, str(error))
-        context.observer.happened(WatchEvent.UNUSABLE)
-    watch_state.judged[name] = snapshot
-    watch_state.watched.pop(name, None)
+        state.mark_unusable(name, str(error))
+        notify(hooks, WatchEvent(kind=EventKind.UNUSABLE))
+        state.finish(name)
 
 
-def _go_on_gathering(context: WatcherContext, watch_state: WatchState) -> frozenset[str]:
-    """Finish putting cases together that a watcher had begun; return those that must wait because it is not possible now."""
-    outcomes = gather_what_was_begun(context.spool, context.rules)
-    blocked = {case: error for case, error in outcomes.items() if error is not None}
-    for case, error in blocked.items():
-        _say_unusable(
-            watch_state,
-            case,
-            f"its late files cannot be put together with the earlier ones: {error.strerror}",
+def _unreadable(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return (
+            f"it cannot be read ({os.strerror(errno.EACCES)}), and the service needs to read every "
+            "file and folder of a case: give its user the right to"
         )
-    return frozenset(blocked)
+    return f"it cannot be read or moved ({error.strerror}): the next look tries again"
 
 
-def _take(context: WatcherContext, watch_state: WatchState, name: str, path: Path) -> bool:
-    """Deal with what has settled, unless nothing may be published now; return whether that is all as long as it stays as it is."""
-    if _has_to_wait(context, watch_state) or not context.is_active():
-        return False
-    return (
-        take_zip(context, name, path) if path.is_file() else offer(context, watch_state, name, path)
-    )
+def _update_pause(watcher: Watcher, state: InboxState) -> bool:
+    """Return True if nothing may be published now; log it when that begins.
 
-
-def _say_unusable(watch_state: WatchState, name: str, reason: str) -> None:
-    """Tell once that a case cannot be published."""
-    if watch_state.unusable.get(name) != reason:
-        watch_state.unusable[name] = reason
-        _log.warning("case_unusable")
-
-
-def _has_to_wait(context: WatcherContext, watch_state: WatchState) -> bool:
-    """Whether nothing may be published now; told when it begins."""
-    before, watch_state.paused = watch_state.paused, _pause(context, watch_state)
-    if watch_state.paused is not None and watch_state.paused != before:
+    Raises:
+        StorageUnavailable: the ledger cannot be read.
+    """
+    before, state.paused = state.paused, _pause_reason(watcher)
+    if state.paused is not None and state.paused != before:
         _log.warning(
-            "paused_for_disk_space" if watch_state.paused == DISK else "paused_for_unfinished_jobs"
+            "paused_for_disk_space" if state.paused == DISK else "paused_for_unfinished_jobs"
         )
-    return watch_state.paused is not None
+    return state.paused is not None
 
 
-def _pause(context: WatcherContext, watch_state: WatchState) -> str | None:
-    if context.ledger.count_open() + len(watch_state.unnoted) >= context.max_unfinished:
+def _pause_reason(watcher: Watcher) -> str | None:
+    if watcher.ledger.count_open() >= watcher.rules.max_unfinished:
         return UNFINISHED_JOBS
     try:
-        places = {**context.spool.disk_places, "state": context.state_file.parent}
-        require_free_space(places, context.min_free_gb)
+        places = {**watcher.spool.disk_places, "state": watcher.state_file.parent}
+        require_free_space(places, watcher.rules.min_free_gb)
     except StorageUnavailable:
         return DISK
     return None
 
 
-def _close_ended(context: WatcherContext, watch_state: WatchState) -> None:
-    """Note what could not be noted before, and close the jobs whose reports say that they, or their replays, have ended."""
-    while watch_state.unnoted:
-        context.ledger.note(watch_state.unnoted[0])
-        del watch_state.unnoted[0]
-    for entry in context.ledger.open_jobs():
-        for job in history_of(context.spool, entry.case):
-            replayed = job.digest == entry.digest and job.generation > entry.generation
-            if job.state and job.ended and (job.job_id == entry.job_id or replayed):
-                context.ledger.close_job(entry.job_id, job.state)
-                if job.code == InputChanged.__name__:
-                    watch_state.judged.pop(
-                        entry.case, None
-                    )  # renamed or ignored files change a case, but not how it looks
-                _log.info("job_closed", job_id=entry.job_id, code=job.state)
-                break
+def _finish_look(watcher: Watcher, state: InboxState, looked: Inbox | Exception) -> None:
+    """Report the look, remove what has expired, and search for lost jobs.
+
+    Raises:
+        ConfigurationError: the queue's configuration must be corrected first.
+    """
+    failed = code_of(looked) if isinstance(looked, Exception) else None
+    if failed is not None and failed != state.failed:
+        _log.warning("look_failed", code=failed)
+    state.failed = failed
+    cases = len(looked.cases) if isinstance(looked, Inbox) else 0
+    written = _write_state(watcher, state, cases)
+    notify(watcher.hooks, WatchEvent(kind=EventKind.LOOKED, state=written, failed=failed))
+    _remove_expired(watcher, state)
+    _forget_lost_jobs(watcher, state)
 
 
-def _clear_away(context: WatcherContext, watch_state: WatchState) -> None:
-    """Remove, now and then, what was kept long enough."""
-    keeping = context.keeping
-    days = [
-        each
-        for each in (keeping.archive_days, keeping.quarantine_days, keeping.reports_days)
-        if each is not None
-    ]
-    pause = min([CLEARING_SECONDS, *(each * DAY_SECONDS * _CLEARING_SHARE for each in days)])
-    if watch_state.cleared_at is not None and monotonic() - watch_state.cleared_at < pause:
-        return
-    watch_state.cleared_at = monotonic()
-    sweep_unpacked(context)
-    removed = remove_expired(
-        context.spool, context.keeping, now=time(), case_depth=context.rules.case_depth
+def _write_state(watcher: Watcher, state: InboxState, cases: int) -> WatcherState | None:
+    """Write the result of a look for `ctdeface status`; after an error it holds what was known."""
+    try:
+        open_jobs = watcher.ledger.open_jobs()
+    except StorageUnavailable:
+        return None
+    result = WatcherState(
+        looked_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        cases=cases,
+        waiting=tuple(sorted(state.seen)),
+        never_settled=state.never_settled,
+        strays=tuple(sorted(state.strays)),
+        unusable=state.unusable,
+        paused=state.failed or state.paused,
+        open_jobs=len(open_jobs),
+        oldest_open_at=open_jobs[0].published_at if open_jobs else None,
     )
+    with suppress(OSError):  # a full disk must not stop the watcher
+        write_watcher_state(watcher.state_file, result)
+    return result
+
+
+def _remove_expired(watcher: Watcher, state: InboxState) -> None:
+    """Remove from time to time what was kept long enough."""
+    retention = watcher.rules.retention
+    if monotonic() < state.next_removal:
+        return
+    state.next_removal = monotonic() + seconds_between_removals(retention)
+    depth = watcher.rules.inbox.case_depth
+    try:
+        sweep_unpacked(watcher.spool.inbox, depth)
+        removed = remove_expired(watcher.spool, retention, now=time(), case_depth=depth)
+        watcher.ledger.trim()
+    except (OSError, StorageUnavailable) as error:
+        _log.warning("expired_not_removed", code=code_of(error))
+        return
     if removed.archive or removed.quarantine or removed.reports:
         _log.info("expired_removed", files=removed.archive + removed.quarantine + removed.reports)
-    context.ledger.forget_oldest()
+
+
+def _forget_lost_jobs(watcher: Watcher, state: InboxState) -> None:
+    """Forget jobs that were lost with their queue, so that the next look publishes them again.
+
+    Raises:
+        ConfigurationError: the queue's configuration must be corrected first.
+    """
+    rules, ledger = watcher.rules, watcher.ledger
+    if monotonic() < state.next_lost_check:
+        return
+    try:
+        oldest = time() - rules.lost_seconds
+        overdue = [entry for entry in ledger.open_jobs() if entry.published_at < oldest]
+        if not overdue:
+            return
+        state.next_lost_check = monotonic() + min(_LOST_CHECK_SECONDS, rules.lost_seconds)
+        for entry in find_lost_jobs(
+            overdue,
+            watcher.broker,
+            watcher.spool,
+            longest_job_seconds=rules.longest_job_seconds,
+        ):
+            ledger.remove_job(entry.job_id)
+            state.finished.pop(entry.case, None)
+            _log.warning("job_lost_by_queue", job_id=entry.job_id)
+    except (TransientError, OSError) as error:
+        if code_of(error) != state.lost_check_failed:
+            _log.warning("lost_jobs_unknown", code=code_of(error))
+        state.lost_check_failed = code_of(error)
+    else:
+        state.lost_check_failed = None

@@ -1,7 +1,7 @@
-"""Look at the inbox, wait until dropped cases are complete, and put a job for each into the queue, until stopped.
+"""Watch the inbox and publish a job for each complete case.
 
-Run one per inbox. Zip files are unpacked, and late files put together with their case; workers put
-originals away when a case has ended.
+Run one watcher per inbox. It unpacks zip files and combines late files with their case. Workers
+archive or delete the originals when a case has ended.
 """
 
 import argparse
@@ -22,7 +22,7 @@ EXIT_CODES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options; everything else is a setting of the table [watch]."""
+    """Declare the options; the other settings are in the table [watch]."""
     add_place(parser)
     add_lifetime(parser)
     add_metrics_port(parser, "metrics.watch_port")

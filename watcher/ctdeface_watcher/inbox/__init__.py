@@ -1,1 +1,1 @@
-"""Reading the inbox until cases are complete."""
+"""The inbox: scanning, completeness, zip files, late files."""

@@ -1,8 +1,8 @@
-"""What wakes the watcher up: file events where there are any, and the passing of time always. Only this module knows watchdog.
+"""Waiting for file events in the inbox, or for the next scan.
 
-Events are hints. Whatever is lost (an overflow, a network mount, an inbox made anew) is found by
-the next scan. Only the folders above the cases are listened to, so a watcher that runs for months
-holds a handful of the kernel's watches, however many cases came and went.
+Events are hints. The next scan finds what they miss (an overflow, a network mount, an inbox that
+was recreated). Only the folders above the cases are watched, so the number of the kernel's watches
+does not grow with the number of cases. This is the only module that imports watchdog.
 """
 
 import errno
@@ -22,24 +22,32 @@ from ctdeface_shared.storage.case_folders import parent_folders
 
 TICK_SECONDS = 0.2
 RETRY_SECONDS = 60.0
-"""Until listening is tried again where the kernel refused it."""
+"""Time between two attempts to watch after the kernel refused it."""
 _READS = frozenset({"opened", "closed_no_write"})
 
 _log = logs.logger(__name__)
 
 
 class Wakeups(Protocol):
-    """Where the watcher waits."""
+    """A way to wait for changes in the inbox."""
 
     def wait(self, seconds: float, stop: threading.Event) -> bool:
-        """Wait for an event, the stop or the end of the time; return whether there was an event."""
+        """Wait for an event, the stop or the end of the time.
+
+        Args:
+            seconds: longest time to wait.
+            stop: ends the wait when set.
+
+        Returns:
+            Whether there was an event.
+        """
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop watching."""
 
 
 class Polling:
-    """Nothing but time passes, as on network mounts."""
+    """Waits for time to pass, for network shares without events."""
 
     def wait(self, seconds: float, stop: threading.Event) -> bool:
         """Wait until the time is over or the stop is set."""
@@ -47,29 +55,45 @@ class Polling:
         return False
 
     def close(self) -> None:
-        """There is nothing to stop."""
+        """Do nothing."""
 
 
 class Inotify(FileSystemEventHandler):
-    """Events of the kernel for the folders above the cases; listens anew when one of them has been replaced or was missing."""
+    """Waits for the kernel's events in the folders above the cases.
+
+    It watches again when one of them was missing or has been replaced.
+    """
 
     def __init__(self, root: Path, depth: int) -> None:
-        """Listen to a folder, which need not be there yet, and to those below it down to the cases' parents."""
+        """Watch a folder and the folders below it, except cases.
+
+        Args:
+            root: the inbox; it need not exist yet.
+            depth: level of the cases.
+        """
         self._root, self._depth = root, depth
         self._event = threading.Event()
         self._observer: BaseObserver | None = None
-        self._places: dict[Path, tuple[int, int]] = {}
+        self._folders: dict[Path, tuple[int, int]] = {}
         self._refused_at: float | None = None
-        self._listen()
+        self._update_watches()
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        """Remember that something happened; reading, which the watcher does itself, does not count."""
+        """Remember that there was an event; the watcher's own reading does not count."""
         if event.event_type not in _READS:
             self._event.set()
 
     def wait(self, seconds: float, stop: threading.Event) -> bool:
-        """Wait for an event, the stop or the end of the time; return whether there was an event."""
-        self._listen()
+        """Wait for an event, the stop or the end of the time.
+
+        Args:
+            seconds: longest time to wait.
+            stop: ends the wait when set.
+
+        Returns:
+            Whether there was an event.
+        """
+        self._update_watches()
         waited = 0.0
         while waited < seconds and not stop.is_set() and not self._event.wait(TICK_SECONDS):
             waited += TICK_SECONDS
@@ -78,26 +102,29 @@ class Inotify(FileSystemEventHandler):
         return happened
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop watching."""
         if self._observer is not None:
             self._observer.stop()
             self._observer.join()
             self._observer = None
 
-    def _listen(self) -> None:
-        """Follow the folders that now have the names. Where the kernel gives no more watches, time alone wakes the watcher up."""
-        places = _folders_to_watch(self._root, self._depth)
-        if self._hears(places) or (
+    def _update_watches(self) -> None:
+        """Watch the folders that exist now.
+
+        If the kernel gives no more watches, only time ends a wait.
+        """
+        folders = _folders_to_watch(self._root, self._depth)
+        if self._is_watching(folders) or (
             self._refused_at is not None and monotonic() - self._refused_at < RETRY_SECONDS
         ):
             return
         self.close()
-        self._places = places
+        self._folders = folders
         try:
             self._observer = Observer()
             self._observer.start()
-            for place in places:
-                self._observer.schedule(self, str(place), recursive=False)
+            for folder in folders:
+                self._observer.schedule(self, str(folder), recursive=False)
         except OSError as error:
             if self._refused_at is None:
                 _log.warning(
@@ -108,15 +135,21 @@ class Inotify(FileSystemEventHandler):
         else:
             self._refused_at = None
 
-    def _hears(self, places: dict[Path, tuple[int, int]]) -> bool:
-        """Whether these very folders are listened to."""
-        if places != self._places or self._observer is None:
-            return not places and self._observer is None
+    def _is_watching(self, folders: dict[Path, tuple[int, int]]) -> bool:
+        """Return True if exactly these folders are being watched."""
+        if folders != self._folders or self._observer is None:
+            return not folders and self._observer is None
         return all(emitter.is_alive() for emitter in self._observer.emitters)
 
 
 def wakeups(root: Path, *, polling: bool, depth: int = 1) -> Wakeups:
-    """Listen to an inbox whose cases lie so many levels below it."""
+    """Return how to wait for changes in an inbox.
+
+    Args:
+        root: the inbox.
+        polling: whether to use no events.
+        depth: level of the cases.
+    """
     return Polling() if polling else Inotify(root, depth)
 
 

@@ -1,4 +1,7 @@
-"""What lies in the inbox: cases, zips to unpack, and what is no case. Links are never followed."""
+"""The scan of the inbox: cases, zip files, and everything that is neither.
+
+Links are never followed.
+"""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -11,11 +14,11 @@ from ctdeface_watcher.inbox.stability import Snapshot
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboxRules:
-    """How the inbox is read.
+    """Which names in the inbox count.
 
     Attributes:
-        case_depth: cases are the folders so many levels below the inbox.
-        marker: name of the file that says a case is complete, None for none.
+        case_depth: level of the case folders; 1 for the folders directly in the inbox.
+        marker: name of the file that declares a case complete; None for no such file.
         ignore: patterns of names that do not count, such as `Thumbs.db`.
     """
 
@@ -24,75 +27,86 @@ class InboxRules:
     ignore: Sequence[str] = ()
 
     def skips(self, name: str) -> bool:
-        """Return True for a name that is not a case yet, or never."""
+        """Return True for a name that is not a case yet, or never will be."""
         return is_unfinished(name) or is_ignored(name, self.ignore)
+
+    def counts(self, file: str) -> bool:
+        """Return True for a file name that belongs to the content of a case."""
+        return file != self.marker and not is_ignored(file, self.ignore)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inbox:
-    """One look at the inbox.
+    """The result of one scan; names are relative to the inbox, parts joined by `/`.
 
     Attributes:
-        cases: folders by the name of the case, parts joined by `/`.
-        zips: zip files lying where cases lie.
-        strays: other files and links above the cases; they are reported, not processed.
-        unreadable: folders above the case level that this user may not read.
+        cases: case folders by name.
+        zips: zip files at the case level, by name.
+        strays: names of other files and links; they are reported, not processed.
+        unreadable: names of folders above the case level that this user may not read.
     """
 
     cases: dict[str, Path]
-    zips: tuple[Path, ...]
-    strays: tuple[Path, ...]
-    unreadable: tuple[Path, ...] = ()
+    zips: dict[str, Path]
+    strays: frozenset[str] = frozenset()
+    unreadable: frozenset[str] = frozenset()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of everything that is a case, may become one or may hold one."""
+        return frozenset((*self.cases, *self.zips, *self.unreadable))
 
 
-def read_inbox(root: Path, rules: InboxRules) -> Inbox:
+def scan_inbox(root: Path, rules: InboxRules) -> Inbox:
     """List the inbox.
 
     Raises:
-        OSError: it is not there or cannot be read.
+        OSError: the inbox is missing or cannot be read.
     """
     cases: dict[str, Path] = {}
-    zips: list[Path] = []
-    strays: list[Path] = []
-    unreadable: list[Path] = []
+    zips: dict[str, Path] = {}
+    strays: set[str] = set()
+    unreadable: set[str] = set()
     for found in walk(root, rules.case_depth, skips=rules.skips):
+        name = found.path.relative_to(root).as_posix()
         if found.kind is PathKind.CASE:
-            cases[found.path.relative_to(root).as_posix()] = found.path
+            cases[name] = found.path
         elif found.kind is PathKind.UNREADABLE:
-            unreadable.append(found.path)
+            unreadable.add(name)
         elif found.kind is PathKind.OTHER:
-            is_zip = found.level == rules.case_depth and _is_zip(found.path)
-            (zips if is_zip else strays).append(found.path)
-    return Inbox(cases=cases, zips=tuple(zips), strays=tuple(strays), unreadable=tuple(unreadable))
+            if found.level == rules.case_depth and _is_zip(found.path):
+                zips[name] = found.path
+            else:
+                strays.add(name)
+    return Inbox(cases=cases, zips=zips, strays=frozenset(strays), unreadable=frozenset(unreadable))
 
 
-def take_snapshot(case: Path, rules: InboxRules) -> Snapshot:
-    """See how a case looks now.
+def snapshot_of_case(case: Path, rules: InboxRules) -> Snapshot:
+    """Take a snapshot of a case folder.
 
     Raises:
-        OSError: it changes while it is read; the next scan sees it anew.
+        OSError: the case cannot be read, or changes while it is read.
+        RecursionError: its folders are nested too deeply.
     """
     files = size = newest = 0
-    copying = marked = False
-    for entry, hidden in _entries(case):
+    is_copying = is_marked = False
+    for entry, is_hidden in _entries(case):
         if entry.name == rules.marker:
-            marked = True
-        elif is_ignored(entry.name, rules.ignore):
-            continue
-        else:
+            is_marked = True
+        elif rules.counts(entry.name):
             status = entry.stat(follow_symlinks=False)
             files, size, newest = files + 1, size + status.st_size, max(newest, status.st_mtime_ns)
-            copying |= hidden or is_unfinished(entry.name)
-    return Snapshot(files=files, bytes=size, newest_ns=newest, copying=copying, marked=marked)
+            is_copying |= is_hidden or is_unfinished(entry.name)
+    return Snapshot(files=files, bytes=size, newest_ns=newest, copying=is_copying, marked=is_marked)
 
 
-def snapshot_of_file(path: Path) -> Snapshot:
-    """See how a zip file looks now.
+def snapshot_of_zip(archive: Path) -> Snapshot:
+    """Take a snapshot of a zip file.
 
     Raises:
-        OSError: it is gone or cannot be read.
+        OSError: the file is gone or cannot be read.
     """
-    status = path.stat(follow_symlinks=False)
+    status = archive.stat(follow_symlinks=False)
     return Snapshot(files=1, bytes=status.st_size, newest_ns=status.st_mtime_ns)
 
 
@@ -101,7 +115,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def _entries(folder: Path, *, hidden: bool = False) -> Iterator[tuple["os.DirEntry[str]", bool]]:
-    """Yield every file, and whether a folder above it says that it is still being copied."""
+    """Yield every file, and whether a folder above it marks a copy in progress."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):

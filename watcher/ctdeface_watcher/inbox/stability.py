@@ -1,23 +1,28 @@
-"""When a dropped case is complete: a pure rule over what scans have seen of it.
+"""The rule for when a dropped case is complete.
 
-A case settles when nothing about it has changed for the quiet period over at least two scans, or at
-once when its marker file is there. Names that copying tools use for files in progress keep it
-waiting. One that never settles is given up after the longest wait.
+A case is complete when nothing about it has changed for the quiet period over at least two scans,
+or as soon as its marker file is there. Names that copying tools use for files in progress keep it
+waiting. A case that is not complete after the longest wait is left alone until it changes.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import Enum
+
+_MARKER_SECONDS = 1.0
+"""Longest time between two scans while a marker file may appear."""
+_SHORTEST_WAIT_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What one scan saw of a case.
+    """The size and age of a case in one scan.
 
     Attributes:
-        files: how many, marker and ignored ones not counted.
-        bytes: all together.
+        files: number of files without marker and ignored ones.
+        bytes: sum of their sizes.
         newest_ns: newest time of modification, nanoseconds since the epoch.
-        copying: whether a name says that a file is still being copied.
+        copying: whether a name marks a copy in progress.
         marked: whether the marker file is there.
     """
 
@@ -29,21 +34,21 @@ class Snapshot:
 
 
 class Verdict(Enum):
-    """What follows for a case."""
+    """The decision about a case after a scan."""
 
     WAITING = "waiting"
-    SETTLED = "settled"
-    GIVEN_UP = "given up"
+    COMPLETE = "complete"
+    NEVER_SETTLED = "never settled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettleTimes:
-    """How long to wait, seconds.
+    """How long to wait for a case, in seconds.
 
     Attributes:
-        quiet: without any change before a case is complete.
-        longest: for a case that never settles.
-        marker_only: whether nothing but the marker file makes a case complete.
+        quiet: time without any change after which a case is complete.
+        longest: time after which a case that keeps changing is left alone.
+        marker_only: whether only the marker file makes a case complete.
     """
 
     quiet: float
@@ -53,13 +58,13 @@ class SettleTimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenCase:
-    """A case as the watcher remembers it; clocks are monotonic seconds.
+    """A case that is not complete, or waits for its turn; times are monotonic seconds.
 
     Attributes:
-        snapshot: the last one.
-        first_seen: when the case was first seen.
-        unchanged_since: when the last snapshot was first seen as it is.
-        scans: how many scans in a row saw the last snapshot.
+        snapshot: the last snapshot.
+        first_seen: time of the first scan that found the case.
+        unchanged_since: time of the first scan that found the last snapshot.
+        scans: number of scans in a row that found the last snapshot.
     """
 
     snapshot: Snapshot
@@ -68,8 +73,8 @@ class SeenCase:
     scans: int = 1
 
 
-def look(before: SeenCase | None, snapshot: Snapshot, now: float) -> SeenCase:
-    """Return what is remembered after one more scan."""
+def add_scan(before: SeenCase | None, snapshot: Snapshot, now: float) -> SeenCase:
+    """Return the case after one more scan."""
     if before is None:
         return SeenCase(snapshot=snapshot, first_seen=now, unchanged_since=now)
     if snapshot != before.snapshot:
@@ -77,16 +82,36 @@ def look(before: SeenCase | None, snapshot: Snapshot, now: float) -> SeenCase:
     return replace(before, scans=before.scans + 1)
 
 
-def judge(watched: SeenCase, patience: SettleTimes, now: float) -> Verdict:
-    """Say whether a case is complete."""
-    if watched.snapshot.marked and watched.snapshot.files > 0 and not watched.snapshot.copying:
-        return Verdict.SETTLED
-    quiet = watched.scans >= 2 and now - watched.unchanged_since >= patience.quiet
-    if (
-        quiet
-        and watched.snapshot.files > 0
-        and not watched.snapshot.copying
-        and not patience.marker_only
-    ):
-        return Verdict.SETTLED
-    return Verdict.GIVEN_UP if now - watched.first_seen >= patience.longest else Verdict.WAITING
+def judge(seen: SeenCase, times: SettleTimes, now: float) -> Verdict:
+    """Decide whether a case is complete."""
+    snapshot = seen.snapshot
+    is_quiet = seen.scans >= 2 and now - seen.unchanged_since >= times.quiet
+    is_announced = snapshot.marked or (is_quiet and not times.marker_only)
+    if is_announced and snapshot.files > 0 and not snapshot.copying:
+        return Verdict.COMPLETE
+    return Verdict.NEVER_SETTLED if now - seen.first_seen >= times.longest else Verdict.WAITING
+
+
+def seconds_to_next_scan(
+    seen: Collection[SeenCase],
+    times: SettleTimes,
+    now: float,
+    *,
+    rescan_seconds: float,
+    has_marker: bool,
+) -> float:
+    """Return how long to wait before the next scan if no event comes.
+
+    Args:
+        seen: cases that are not complete.
+        times: when they are.
+        now: monotonic seconds.
+        rescan_seconds: longest time between two scans.
+        has_marker: whether a marker file may make a case complete at any moment.
+    """
+    if not seen:
+        return rescan_seconds
+    due = [one.unchanged_since + times.quiet - now for one in seen]
+    soonest = min((seconds for seconds in due if seconds > 0), default=times.quiet / 2)
+    longest = _MARKER_SECONDS if has_marker else rescan_seconds
+    return max(min(soonest, times.quiet / 2, longest, rescan_seconds), _SHORTEST_WAIT_SECONDS)

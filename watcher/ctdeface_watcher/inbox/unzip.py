@@ -1,4 +1,7 @@
-"""A dropped zip file becomes a folder, whole or not at all; whatever is odd about it refuses it."""
+"""Unpacking of a zip file into a folder, completely or not at all.
+
+Anything unusual about a zip file refuses it.
+"""
 
 import errno
 import lzma
@@ -20,9 +23,9 @@ from ctdeface_shared.storage.case_folders import is_unfinished
 _BLOCK = 1 << 20
 _ENCRYPTED = 0x1
 _DEEPEST = 64
-"""Names in a path; no archive nests as deep, and what walks through folders must not run out of stack."""
+"""Maximum number of names in a path; deeper folders would exhaust the stack of later walks."""
 _NOT_CONTENT = ("__MACOSX", ".DS_Store")
-"""What macOS adds to zip files beside the content."""
+"""Names that macOS adds to zip files beside the content."""
 _ODD_NAMES = frozenset(
     {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 )
@@ -30,11 +33,11 @@ _ODD_NAMES = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZipLimits:
-    """How much a zip file may hold.
+    """The maximum content of a zip file.
 
     Attributes:
-        files: at most.
-        bytes: of all files together, unpacked.
+        files: number of files.
+        bytes: unpacked size of all files together.
         ratio: unpacked bytes per byte of the zip file.
     """
 
@@ -44,16 +47,18 @@ class ZipLimits:
 
 
 def unpack(archive: Path, folder: Path, limits: ZipLimits) -> None:
-    """Unpack a zip file into a new folder; the archive stays. The same archive gives the same names, sizes and times again.
+    """Unpack a zip file into a new folder; the zip file stays.
+
+    The same zip file gives the same names, sizes and times again.
 
     Args:
         archive: the zip file.
-        folder: to make; its parent is there.
-        limits: what is too much.
+        folder: folder to create; its parent exists.
+        limits: maximum content.
 
     Raises:
-        UnsafeArchive: the archive is refused; nothing of it is left.
-        FileExistsError: there is such a folder already.
+        UnsafeArchive: the zip file is refused; nothing of it is left.
+        FileExistsError: the folder exists.
         OSError: storage failed; nothing is left.
     """
     folder.mkdir()
@@ -74,7 +79,7 @@ def unpack(archive: Path, folder: Path, limits: ZipLimits) -> None:
         if isinstance(error, OSError) and error.errno not in _ODD_NAMES:
             raise
         raise UnsafeArchive(
-            "the zip file is damaged or packed in a way that is not known here: unpack it by hand and drop the folder"
+            "the zip file is damaged or uses an unsupported compression: unpack it and drop the folder"
         ) from error
     finally:
         if not whole:
@@ -82,7 +87,9 @@ def unpack(archive: Path, folder: Path, limits: ZipLimits) -> None:
 
 
 def holds(archive: Path, folder: Path) -> bool:
-    """Whether a folder consists of what a zip file holds, by names, sizes and checksums.
+    """Return True if a folder has exactly the content of a zip file.
+
+    Names, sizes and checksums are compared.
 
     Raises:
         OSError: one of them cannot be read.
@@ -100,11 +107,11 @@ def holds(archive: Path, folder: Path) -> bool:
 
 
 def unpacked_sizes(archive: Path) -> Mapping[str, int]:
-    """Return the size of each file in a zip file, as its directory tells.
+    """Return the size of each file, as listed in the zip file's directory.
 
     Raises:
-        UnsafeArchive: it has no readable directory.
-        OSError: it cannot be read.
+        UnsafeArchive: the directory cannot be read.
+        OSError: the file cannot be read.
     """
     return {name: member.file_size for name, member in _members(archive).items()}
 
@@ -120,7 +127,10 @@ def _members(archive: Path) -> Mapping[str, zipfile.ZipInfo]:
 
 
 def _is_content_of(member: zipfile.ZipInfo, path: Path) -> bool:
-    """Whether a file is what a member unpacks to; other slices of the same scanner have the same names and sizes."""
+    """Return True if a file has the content of a member.
+
+    Other instances of a scanner may have the same name and size, so the checksum is compared.
+    """
     if path.is_symlink() or path.stat().st_size != member.file_size:
         return False
     checksum = 0
@@ -141,16 +151,17 @@ def _extract(archive: Path, folder: Path, limits: ZipLimits) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with packed.open(member) as source, path.open("xb") as target:
                 while block := source.read(_BLOCK):
-                    left -= len(
-                        block
-                    )  # counted here as well: the directory of a zip file may lie about sizes
-                    _refuse(left < 0, "the zip file unpacks to more than it says")
+                    left -= len(block)  # the sizes in the directory may be wrong
+                    _refuse(
+                        left < 0,
+                        "the zip file unpacks to more than its directory lists: create it again",
+                    )
                     target.write(block)
             os.utime(path, (_seconds(member), _seconds(member)))
 
 
 def _content(packed: zipfile.ZipFile) -> Sequence[zipfile.ZipInfo]:
-    """Return the members that are files, without what macOS adds."""
+    """Return the members that are files, without those that macOS adds."""
     return [
         member
         for member in packed.infolist()
@@ -159,49 +170,59 @@ def _content(packed: zipfile.ZipFile) -> Sequence[zipfile.ZipInfo]:
 
 
 def _check(members: Sequence[zipfile.ZipInfo], limits: ZipLimits, most: float) -> None:
-    _refuse(not members, "the zip file is empty")
+    _refuse(
+        not members,
+        "the zip file is empty, and a case needs at least one file: drop the case again",
+    )
     _refuse(
         len(members) > limits.files,
-        f"the zip file holds more than {limits.files} files (watch.zip_files)",
+        f"the zip file holds {len(members)} files, and at most {limits.files} are allowed: split it, or raise watch.zip_files",
     )
     size = sum(member.file_size for member in members)
     _refuse(
         size > limits.bytes,
-        f"the zip file unpacks to more than {limits.bytes / 1e9:g} GB (watch.zip_gb)",
+        f"the zip file unpacks to {size / 1e9:.3g} GB, and at most {limits.bytes / 1e9:g} GB are allowed: split it, or raise watch.zip_gb",
     )
     _refuse(
         size > most,
-        f"the zip file unpacks to more than {limits.ratio:g} times its size (watch.zip_ratio)",
+        f"the zip file unpacks to {size / 1e9:.3g} GB, and at most {limits.ratio:g} times its own size is allowed: unpack it and drop the folder, or raise watch.zip_ratio",
     )
     _refuse(
         len({member.filename for member in members}) < len(members),
-        "the zip file holds two files of one name",
+        "the zip file holds two files with the same name, and names must differ: unpack it and drop the folder",
     )
     for member in members:
         name = PurePosixPath(member.filename)
         _refuse(
             len(name.parts) > _DEEPEST,
-            f"the zip file holds more than {_DEEPEST} folders in each other",
+            f"the zip file nests {len(name.parts)} levels of folders, and at most {_DEEPEST} are allowed: create it from the folder that holds the images",
         )
         outside = name.is_absolute() or ".." in name.parts or "\\" in member.filename
-        _refuse(outside, "the zip file holds a path that leads out of its folder")
+        _refuse(
+            outside,
+            "the zip file holds a path that leads out of its folder: unpack it and drop the folder",
+        )
         _refuse(
             any(is_unfinished(part) for part in name.parts),
-            "the zip file holds a hidden file or one whose copy was not finished",
+            "the zip file holds a file whose name starts with a dot or marks an unfinished copy: remove it and create the zip file again",
         )
         _refuse(
             bool(member.flag_bits & _ENCRYPTED),
-            "the zip file is encrypted: unpack it by hand and drop the folder",
+            "the zip file is encrypted, and no password can be given: unpack it and drop the folder",
         )
         kind = stat.S_IFMT(member.external_attr >> 16)
         _refuse(
             kind not in {0, stat.S_IFREG},
-            "the zip file holds a link or another thing that is no file",
+            "the zip file holds a link or a device, and only files and folders are allowed: replace links by the files themselves",
         )
 
 
 def _seconds(member: zipfile.ZipInfo) -> int:
-    """Time of a member, read as UTC, for a zip file knows no time zone; one that is no date is the first that a zip file can hold."""
+    """Return the time of a member as seconds since the epoch.
+
+    Zip files have no time zone, so the time is read as UTC. An invalid date becomes 1980-01-01, the
+    first that a zip file can hold.
+    """
     with suppress(ValueError, OverflowError):
         return timegm((*member.date_time, 0, 0, 0))
     return timegm((1980, 1, 1, 0, 0, 0, 0, 0, 0))

@@ -1,111 +1,77 @@
-"""A settled zip file in the inbox: unpacked under a hidden name, shown as a case by a rename, and put away.
+"""The files of a zip file on its way to a case folder.
 
-hidden folder complete → noted → shown → zip file archived, deleted or kept
+A zip file is unpacked into a hidden folder beside the case, which a rename then shows.
 """
 
 import shutil
 from glob import escape
 from pathlib import Path
 
-from ctdeface_shared import logs
 from ctdeface_shared.errors import StorageUnavailable, UnsafeArchive
-from ctdeface_shared.jobs.manifest import Manifest, job_id
-from ctdeface_shared.jobs.options import DefaceOptions, Originals
 from ctdeface_shared.storage import atomic
-from ctdeface_shared.storage.case_folders import is_unfinished
-from ctdeface_shared.storage.spool import PRIVATE, case_path
-from ctdeface_watcher.context import WatcherContext
-from ctdeface_watcher.inbox.unzip import holds, unpack, unpacked_sizes
-from ctdeface_watcher.jobs.refuse import Refusal, refuse
+from ctdeface_shared.storage.case_folders import is_unfinished, parent_folders
+from ctdeface_watcher.inbox.unzip import ZipLimits, unpack, unpacked_sizes
 
-_log = logs.logger(__name__)
+_UNPACKING = ".unpacking"
 
 
-def take_zip(context: WatcherContext, name: str, archive: Path) -> bool:
-    """Make a case of a settled zip file, or refuse it; return whether nothing more is to be done about it as it is.
-
-    While a case of its name lies in the inbox it waits, and also while the disk has no room for its
-    content.
-
-    Raises:
-        OSError: storage failed, or the file is changed meanwhile.
-    """
-    manifest, case = Manifest.of_file(archive), archive.with_suffix("")
-    identity = job_id(name, manifest, DefaceOptions())
-    try:
-        if not context.ledger.knows_zip(identity):
-            if case.exists() and not holds(archive, case):
-                return False
-            if not case.exists():
-                _unpack(context, archive, case)
-            context.ledger.note_zip(identity)
-    except StorageUnavailable as error:
-        _log.warning("zip_waits", code=error.code)
-        return False
-    except UnsafeArchive as error:
-        kept = context.originals is Originals.KEEP
-        named = name.removesuffix(archive.suffix)
-        refusal = Refusal(case=named, manifest=manifest, options=context.options, error=error)
-        _log.warning(
-            "zip_refused",
-            job_id=refuse(context.spool, refusal, None if kept else archive),
-            code=error.code,
-        )
-        if kept:
-            context.ledger.note_zip(identity)
-        return True
-    if _hidden(case).exists():
-        if case.exists():
-            return False
-        _hidden(case).rename(case)
-        atomic.sync_folder(case.parent)
-        _log.info("zip_unpacked", job_id=identity)
-    _put_away(context, name, archive, identity)
-    return True
+def hidden_folder(case: Path) -> Path:
+    """Return the hidden folder into which a case's zip file is unpacked."""
+    return case.with_name(f".{case.name}{_UNPACKING}")
 
 
-def sweep_unpacked(context: WatcherContext) -> None:
-    """Remove what was being unpacked when the watcher was killed, where the zip file has gone since."""
-    for hidden in context.spool.inbox.glob("*/" * (context.rules.case_depth - 1) + ".*.unpacking"):
-        name = hidden.name[1:].removesuffix(".unpacking")
-        if hidden.is_dir() and not any(
-            path.suffix.lower() == ".zip" for path in hidden.parent.glob(f"{escape(name)}.*")
-        ):
-            shutil.rmtree(hidden, ignore_errors=True)
+def unpack_hidden(archive: Path, case: Path, limits: ZipLimits, min_free_gb: float) -> None:
+    """Unpack a zip file into the hidden folder of its case.
 
-
-def _unpack(context: WatcherContext, archive: Path, case: Path) -> None:
-    """Unpack beside the case.
+    Args:
+        archive: the zip file.
+        case: folder that the content will be shown as.
+        limits: maximum content of the zip file.
+        min_free_gb: space that must stay free on the inbox's disk, 10⁹ bytes.
 
     Raises:
         UnsafeArchive: the zip file is refused.
-        StorageUnavailable: there is no room.
+        StorageUnavailable: the disk has no room for the content.
     """
     if is_unfinished(case.name):
         raise UnsafeArchive(
-            f"a case cannot be named {case.name}, which means an unfinished copy: rename the zip file"
+            f"the zip file would become a case named {case.name}, and names that start with a dot "
+            "or end like a temporary file mark unfinished copies: rename the zip file"
         )
     with atomic.storage_errors():
         size, free = sum(unpacked_sizes(archive).values()), shutil.disk_usage(case.parent).free
-        if size <= context.limits.bytes and free - size < context.min_free_gb * 1e9:
-            raise StorageUnavailable("the disk has no room for the content of the zip file")
-        shutil.rmtree(_hidden(case), ignore_errors=True)  # what a crash left behind
-        unpack(archive, _hidden(case), context.limits)
+        if size <= limits.bytes and free - size < min_free_gb * 1e9:
+            raise StorageUnavailable(
+                f"the content of the zip file needs {size / 1e9:.1f} GB and {free / 1e9:.1f} GB "
+                f"are free, of which min_free_gb ({min_free_gb:g} GB) must stay free: free disk "
+                "space"
+            )
+        shutil.rmtree(hidden_folder(case), ignore_errors=True)  # left by a crash
+        unpack(archive, hidden_folder(case), limits)
 
 
-def _put_away(context: WatcherContext, name: str, archive: Path, identity: str) -> None:
-    if context.originals is Originals.KEEP:
-        return
-    if context.originals is Originals.ARCHIVE:
-        place = case_path(context.spool.archive / "zips", name) / identity
-        atomic.make_folder(place, mode=PRIVATE)
-        archive.rename(place / archive.name)
-        atomic.sync_folder(place)
-    else:
-        archive.unlink()
-    atomic.sync_folder(archive.parent)
-    context.ledger.forget_zip(identity)  # dropped again it is a new drop
+def show(case: Path) -> None:
+    """Rename the hidden folder of a case to the case's name.
+
+    Raises:
+        OSError: storage failed.
+    """
+    hidden_folder(case).rename(case)
+    atomic.sync_folder(case.parent)
 
 
-def _hidden(case: Path) -> Path:
-    return case.with_name(f".{case.name}.unpacking")
+def sweep_unpacked(inbox: Path, case_depth: int) -> None:
+    """Remove hidden folders whose zip file is gone.
+
+    They are left when the watcher is killed while it unpacks.
+
+    Raises:
+        OSError: the inbox cannot be read.
+    """
+    for parent in parent_folders(inbox, case_depth):
+        for hidden in parent.glob(f".*{_UNPACKING}"):
+            name = hidden.name[1:].removesuffix(_UNPACKING)
+            if hidden.is_dir() and not any(
+                path.suffix.lower() == ".zip" for path in parent.glob(f"{escape(name)}.*")
+            ):
+                shutil.rmtree(hidden, ignore_errors=True)

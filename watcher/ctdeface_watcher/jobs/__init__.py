@@ -1,1 +1,1 @@
-"""Turning complete cases into jobs and following them."""
+"""Jobs of complete cases: publishing, recording, closing."""

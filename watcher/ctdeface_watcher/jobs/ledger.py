@@ -1,7 +1,7 @@
-"""What the watcher published and what became of it: a SQLite file in the state folder, a cache that can be lost.
+"""The ledger: which jobs the watcher published, and how they ended.
 
-Inbox and reports hold the truth; whoever finds the ledger empty fills it from them again
-(`rebuild`). A damaged file is set aside.
+A SQLite file in the state folder. It is a cache: inbox and reports hold the truth, and an empty
+ledger is filled from them (`rebuild_ledger`). A damaged file is set aside.
 """
 
 import sqlite3
@@ -32,22 +32,22 @@ CREATE INDEX IF NOT EXISTS open_jobs ON jobs (closed, published_at);
 """
 
 CLOSED_KEPT = 10_000
-"""Ended jobs that are remembered; whoever looks for an older one reads its report."""
+"""Maximum number of ended jobs; older ones are found in their reports."""
 
 _log = logs.logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One job that was published.
+    """A published job.
 
     Attributes:
-        job_id: which.
+        job_id: id of the job.
         case: name of its case.
-        digest: of the manifest.
+        digest: digest of the manifest.
         generation: 0 for a drop, higher for a replay.
         published_at: seconds since the epoch.
-        closed: state of its report when it ended, None while it is open.
+        closed: state of its report when it ended; None while it is open.
     """
 
     job_id: str
@@ -59,22 +59,23 @@ class Entry:
 
 
 class Ledger:
-    """The file; belongs to one thread."""
+    """The file; usable in one thread only."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the ledger in a folder, or begin a new one where there is none or it is damaged.
+        """Open the ledger in a folder; start a new one if it is missing or damaged.
 
         Raises:
-            ConfigurationError: the folder lies on a network file system.
+            ConfigurationError: the folder is on a network file system.
             StorageUnavailable: the file cannot be opened.
         """
         require_local(folder)
         self._file = folder / "ledger.sqlite3"
         self._is_damaged = False
+        self._unwritten: list[Entry] = []
         self._connection = self._opened()
 
     def __enter__(self) -> Self:
-        """Use it for the time of a block."""
+        """Return the open ledger."""
         return self
 
     def __exit__(
@@ -86,8 +87,8 @@ class Ledger:
         """Close the file."""
         self._connection.close()
 
-    def heal(self) -> bool:
-        """Begin a new ledger where the last use of this one found damage; return whether it is new.
+    def replace_damaged(self) -> bool:
+        """Start a new ledger if the last use found damage; return True if so.
 
         Raises:
             StorageUnavailable: the new file cannot be opened.
@@ -100,8 +101,28 @@ class Ledger:
         self._is_damaged = False
         return True
 
-    def note(self, entry: Entry) -> None:
-        """Remember a job; one that is known already stays as it is.
+    def record_published(self, entry: Entry) -> None:
+        """Add a job that the queue has confirmed.
+
+        While the file cannot be written, the job is kept in memory until `write_recorded`.
+        """
+        try:
+            self.add(entry)
+        except StorageUnavailable:
+            self._unwritten.append(entry)
+
+    def write_recorded(self) -> None:
+        """Write the jobs that could not be written before.
+
+        Raises:
+            StorageUnavailable: they still cannot be written.
+        """
+        while self._unwritten:
+            self.add(self._unwritten[0])
+            del self._unwritten[0]
+
+    def add(self, entry: Entry) -> None:
+        """Add a job; a known one stays unchanged.
 
         Raises:
             StorageUnavailable: it could not be written.
@@ -117,27 +138,26 @@ class Ledger:
         self._run("INSERT OR IGNORE INTO jobs VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def close_job(self, job_id: str, state: str) -> None:
-        """Remember how a job ended.
+        """Record how a job ended.
 
         Raises:
             StorageUnavailable: it could not be written.
         """
         self._run("UPDATE jobs SET closed = ? WHERE job_id = ? AND closed IS NULL", (state, job_id))
 
-    def forget_job(self, job_id: str) -> None:
-        """Forget a job, as if it had never been published.
+    def remove_job(self, job_id: str) -> None:
+        """Remove a job, as if it had never been published.
 
         Raises:
             StorageUnavailable: it could not be written.
         """
         self._run("DELETE FROM jobs WHERE job_id = ?", (job_id,))
 
-    def forget_oldest(self, kept: int = CLOSED_KEPT) -> None:
-        """Forget the oldest ended jobs, so that the file does not grow for ever.
+    def trim(self, kept: int = CLOSED_KEPT) -> None:
+        """Remove the oldest ended jobs, so that the file does not grow forever.
 
         Args:
-            kept: how many of the newest stay; the file is never emptied, as an empty one means a
-                loss.
+            kept: number of the newest that stay, at least 1: an empty file means a loss.
 
         Raises:
             StorageUnavailable: it could not be written.
@@ -157,12 +177,13 @@ class Ledger:
         return tuple(self._entries("SELECT * FROM jobs WHERE closed IS NULL ORDER BY published_at"))
 
     def count_open(self) -> int:
-        """Count the jobs that have not ended.
+        """Return the number of jobs that have not ended.
 
         Raises:
             StorageUnavailable: the file cannot be read.
         """
-        return int(self._rows("SELECT COUNT(*) FROM jobs WHERE closed IS NULL")[0][0])
+        written = int(self._rows("SELECT COUNT(*) FROM jobs WHERE closed IS NULL")[0][0])
+        return written + len(self._unwritten)
 
     def of_case(self, case: str) -> tuple[Entry, ...]:
         """Return every job of a case, oldest first.
@@ -170,28 +191,27 @@ class Ledger:
         Raises:
             StorageUnavailable: the file cannot be read.
         """
-        return tuple(
-            self._entries("SELECT * FROM jobs WHERE name = ? ORDER BY published_at", (case,))
-        )
+        written = self._entries("SELECT * FROM jobs WHERE name = ? ORDER BY published_at", (case,))
+        return (*written, *(entry for entry in self._unwritten if entry.case == case))
 
-    def note_zip(self, identity: str) -> None:
-        """Remember that a zip file is unpacked or refused.
+    def add_zip(self, identity: str) -> None:
+        """Record that a zip file was unpacked or refused.
 
         Raises:
             StorageUnavailable: it could not be written.
         """
         self._run("INSERT OR IGNORE INTO zips VALUES (?)", (identity,))
 
-    def forget_zip(self, identity: str) -> None:
-        """Forget a zip file that is no longer in the inbox.
+    def remove_zip(self, identity: str) -> None:
+        """Remove a zip file that is no longer in the inbox.
 
         Raises:
             StorageUnavailable: it could not be written.
         """
         self._run("DELETE FROM zips WHERE identity = ?", (identity,))
 
-    def knows_zip(self, identity: str) -> bool:
-        """Whether a zip file is unpacked or refused already.
+    def has_zip(self, identity: str) -> bool:
+        """Return True if a zip file was unpacked or refused.
 
         Raises:
             StorageUnavailable: the file cannot be read.
@@ -199,7 +219,7 @@ class Ledger:
         return bool(self._rows("SELECT 1 FROM zips WHERE identity = ?", (identity,)))
 
     def is_empty(self) -> bool:
-        """Whether nothing is known, as after a loss.
+        """Return True if no job is known, as after a loss.
 
         Raises:
             StorageUnavailable: the file cannot be read.
@@ -222,46 +242,44 @@ class Ledger:
             with closing(self._connection.execute(query, values)) as cursor:
                 return cursor.fetchall()
         except sqlite3.Error as error:
-            raise self._lost(error) from error
+            raise self._unavailable(error) from error
 
     def _run(self, statement: str, values: tuple[str | float | None, ...]) -> None:
         try:
             self._connection.execute(statement, values)
         except sqlite3.Error as error:
-            raise self._lost(error) from error
+            raise self._unavailable(error) from error
 
-    def _lost(self, error: sqlite3.Error) -> StorageUnavailable:
+    def _unavailable(self, error: sqlite3.Error) -> StorageUnavailable:
         self._is_damaged = self._is_damaged or _means_damage(error)
         return StorageUnavailable(f"the ledger {self._file} cannot be used: {error}")
 
     def _opened(self) -> sqlite3.Connection:
         try:
-            with suppress(OSError):  # SQLite says the same in its words
-                self._file.touch(
-                    mode=0o600
-                )  # it names cases: for the owner only; SQLite's other files follow
+            with suppress(OSError):  # SQLite then reports the same error
+                # For the owner only, as it names cases; SQLite's other files get the same mode.
+                self._file.touch(mode=0o600)
             connection = sqlite3.connect(self._file, isolation_level=None)
         except sqlite3.Error as error:
-            raise self._lost(error) from error
+            raise self._unavailable(error) from error
         try:
             (whole,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if whole != "ok":
                 raise sqlite3.DatabaseError(whole)
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(
-                "PRAGMA synchronous = NORMAL"
-            )  # what a power cut takes is found in inbox and reports
+            # Entries lost in a power cut are found in inbox and reports.
+            connection.execute("PRAGMA synchronous = NORMAL")
             connection.executescript(_TABLE)
         except sqlite3.Error as error:
             connection.close()
             if not _means_damage(error):
-                raise self._lost(error) from error
+                raise self._unavailable(error) from error
             self._set_aside()
             return self._opened()
         return connection
 
     def _set_aside(self) -> None:
-        """Keep a damaged file under another name; what it knew is in inbox and reports."""
+        """Rename a damaged file; inbox and reports hold what it recorded."""
         number = next(
             number
             for number in count(1)
@@ -274,5 +292,8 @@ class Ledger:
 
 
 def _means_damage(error: sqlite3.Error) -> bool:
-    """Whether the file is no database, or broken: the one kind of error that has no class of its own."""
+    """Return True if the file is not a database, or is broken.
+
+    SQLite has no exception class of its own for that.
+    """
     return type(error) is sqlite3.DatabaseError

@@ -1,67 +1,54 @@
-"""Jobs of a queue that was lost: published, never reported about, and nowhere in the queue. Their cases are published once more.
+"""Jobs that were lost with their queue.
 
-In doubt a job comes twice, which is harmless: workers know it by its id.
+Such a job was published, has no report and is not in the queue. Its case is published once more. If
+in doubt a job is published twice, which is harmless: workers recognize it by its id.
 """
 
-from time import monotonic, time
+from collections.abc import Iterable
 
-from ctdeface_shared import logs
 from ctdeface_shared.broker.protocols import Broker
 from ctdeface_shared.errors import PermanentError
 from ctdeface_shared.jobs.history import is_worked_on
 from ctdeface_shared.jobs.messages import decode_job
-from ctdeface_watcher.context import WatcherContext, WatchState
+from ctdeface_shared.storage.spool import ServiceSpool
+from ctdeface_watcher.jobs.ledger import Entry
 
-_PAUSE_SECONDS = 60.0
-_MOST_DEAD = 1000
-
-_log = logs.logger(__name__)
+_MOST_DEAD_LETTERS = 1000
+"""With more dead letters than these the queue is not searched."""
 
 
-def find_lost(context: WatcherContext, state: WatchState) -> bool:
-    """Forget the open jobs that the queue no longer holds, so that the next look publishes what still lies in the inbox.
+def find_lost_jobs(
+    overdue: Iterable[Entry], broker: Broker, spool: ServiceSpool, *, longest_job_seconds: float
+) -> tuple[Entry, ...]:
+    """Return the open jobs that neither the queue nor a worker holds.
 
-    Returns:
-        Whether it was time to ask the queue, and it told.
+    Args:
+        overdue: jobs that were published long ago and have no report.
+        broker: the queue.
+        spool: holds the workers' claims and attempts.
+        longest_job_seconds: an attempt that began longer ago has ended.
 
     Raises:
-        BrokerUnavailable: the queue cannot tell now, or there are dead letters and this user may
-            not read them.
-        StorageUnavailable: the ledger cannot be used.
-        OSError: locks or reports cannot be read right now.
+        BrokerUnavailable: the queue cannot be read now, or there are dead letters that this user
+            may not read.
+        OSError: claims or attempts cannot be read now.
     """
-    old = [
+    depth = broker.depth()
+    if depth.ready or depth.delayed or depth.held or depth.dead > _MOST_DEAD_LETTERS:
+        return ()
+    dead = _dead_jobs(broker) if depth.dead else frozenset[str]()
+    return tuple(
         entry
-        for entry in context.ledger.open_jobs()
-        if time() - entry.published_at > context.lost_seconds
-    ]
-    if not old or (
-        state.asked_at is not None
-        and monotonic() - state.asked_at < min(_PAUSE_SECONDS, context.lost_seconds)
-    ):
-        return False
-    state.asked_at = monotonic()
-    depth = context.broker.depth()
-    if depth.ready or depth.delayed or depth.held or depth.dead > _MOST_DEAD:
-        return True
-    dead = _dead(context.broker) if depth.dead else frozenset[str]()
-    for entry in old:
-        if entry.job_id not in dead and not is_worked_on(
-            context.spool,
-            entry.case,
-            entry.job_id,
-            longest_seconds=context.longest_job_seconds,
-        ):
-            context.ledger.forget_job(entry.job_id)
-            state.judged.pop(entry.case, None)
-            _log.warning("job_lost_by_queue", job_id=entry.job_id)
-    return True
+        for entry in overdue
+        if entry.job_id not in dead
+        and not is_worked_on(spool, entry.case, entry.job_id, longest_seconds=longest_job_seconds)
+    )
 
 
-def _dead(broker: Broker) -> frozenset[str]:
-    """Return the ids of the jobs that were given up; publishing those again would go round in circles."""
+def _dead_jobs(broker: Broker) -> frozenset[str]:
+    """Return the ids of dead-lettered jobs; they would only fail again."""
     ids = set()
-    for letter in broker.dead_letters(_MOST_DEAD):
+    for letter in broker.dead_letters(_MOST_DEAD_LETTERS):
         try:
             ids.add(decode_job(letter.body).job_id)
         except PermanentError:

@@ -1,7 +1,7 @@
-"""Fills an empty ledger from the reports: a lost file costs nothing but a look at all of them.
+"""Rebuilding of an empty ledger from the reports.
 
-Jobs that nobody has reported about yet are not known again; their cases lie in the inbox and are
-published once more as the same jobs.
+Jobs without a report stay unknown. Their cases are still in the inbox and are published once more
+as the same jobs.
 """
 
 from datetime import datetime
@@ -15,7 +15,7 @@ _log = logs.logger(__name__)
 
 
 def rebuild(ledger: Ledger, spool: ServiceSpool) -> None:
-    """Note every job that the reports tell of, if the ledger knows none.
+    """Add every reported job to an empty ledger.
 
     Raises:
         OSError: the reports cannot be read.
@@ -23,13 +23,13 @@ def rebuild(ledger: Ledger, spool: ServiceSpool) -> None:
     """
     if not ledger.is_empty():
         return
-    told = [
+    reported = [
         record
         for record in JobReader(spool.reports).read()
         if record.state and _is_text(record.case)
     ]
-    for record in told:
-        ledger.note(
+    for record in reported:
+        ledger.add(
             Entry(
                 job_id=record.job_id,
                 case=record.case,
@@ -39,8 +39,8 @@ def rebuild(ledger: Ledger, spool: ServiceSpool) -> None:
                 closed=record.state if record.ended else None,
             )
         )
-    if told:
-        _log.warning("ledger_rebuilt", files=len(told))
+    if reported:
+        _log.warning("ledger_rebuilt", files=len(reported))
 
 
 def _is_text(case: str) -> bool:

@@ -1,4 +1,7 @@
-"""What the watcher itself refuses: a report like the workers', and the dropped files in the quarantine; can be repeated after a crash."""
+"""Refusals by the watcher itself: a report like the workers', and the drop in the quarantine.
+
+Every step can be repeated after a crash.
+"""
 
 import json
 from dataclasses import asdict, dataclass
@@ -8,24 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from ctdeface_shared.errors import PermanentError
+from ctdeface_shared.jobs.history import instant
 from ctdeface_shared.jobs.manifest import Manifest, job_id
 from ctdeface_shared.jobs.options import DefaceOptions
+from ctdeface_shared.jobs.reports import REPORT
+from ctdeface_shared.jobs.states import JobState
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.spool import PRIVATE, ServiceSpool, case_path
 
 SCHEMA_VERSION = 1
-"""Of the reports; the workers' tests read these reports as well."""
+"""Version of the report schema; the workers' reader must accept these reports."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A drop that becomes no job.
+    """A drop that makes no job.
 
     Attributes:
-        case: its name.
-        manifest: what was dropped.
-        options: what would have been asked for.
-        error: why.
+        case: name of the case.
+        manifest: fingerprint of the drop.
+        options: options that its job would have had.
+        error: why it is refused.
     """
 
     case: str
@@ -35,15 +41,18 @@ class Refusal:
 
 
 def refuse(spool: ServiceSpool, refusal: Refusal, source: Path | None) -> str:
-    """Report a refused drop, move it into the quarantine, and return the id that names it there.
+    """Report a refused drop and move it into the quarantine.
 
     Args:
-        spool: where everything lies.
-        refusal: what and why.
-        source: a case's folder or a zip file; None when it stays in the inbox.
+        spool: the folders of the service.
+        refusal: the drop and the reason.
+        source: a case's folder or a zip file; None if it stays in the inbox.
+
+    Returns:
+        The job id that names the drop in quarantine and reports.
 
     Raises:
-        OSError: storage failed; nothing is lost, and it can be repeated.
+        OSError: storage failed; nothing is lost, and the call can be repeated.
     """
     generation = next(
         number for number in count() if not (_place(spool, refusal, number) / "originals").exists()
@@ -54,7 +63,7 @@ def refuse(spool: ServiceSpool, refusal: Refusal, source: Path | None) -> str:
     ).encode("utf-8", "backslashreplace")
     for folder in (case_path(spool.reports, refusal.case) / place.name, place):
         atomic.make_folder(folder, mode=PRIVATE)
-        atomic.write_file(folder / "report.json", content)
+        atomic.write_file(folder / REPORT, content)
     if source is None:
         return place.name
     target = place / "originals"
@@ -68,10 +77,12 @@ def refuse(spool: ServiceSpool, refusal: Refusal, source: Path | None) -> str:
 
 
 def _place(spool: ServiceSpool, refusal: Refusal, generation: int) -> Path:
-    """Where a drop goes; the same files, dropped again, count as the next generation."""
-    return case_path(spool.quarantine, refusal.case) / job_id(
-        refusal.case, refusal.manifest, refusal.options, generation
-    )
+    """Return the quarantine folder of a drop.
+
+    The same files dropped again count as the next generation.
+    """
+    identity = job_id(refusal.case, refusal.manifest, refusal.options, generation)
+    return case_path(spool.quarantine, refusal.case) / identity
 
 
 def _report(refusal: Refusal, identity: str, generation: int) -> dict[str, Any]:
@@ -79,8 +90,8 @@ def _report(refusal: Refusal, identity: str, generation: int) -> dict[str, Any]:
         "job_id": identity,
         "case": refusal.case,
         "generation": generation,
-        "state": "refused",
-        "created_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "state": JobState.REFUSED,
+        "created_at": instant(datetime.now(UTC)),
         "manifest": asdict(refusal.manifest),
         "options": refusal.options.as_plain(),
         "result": {"released": False, "code": refusal.error.code, "reason": str(refusal.error)},
