@@ -188,7 +188,7 @@ def test_a_watcher_killed_while_it_puts_a_case_together_goes_on(
         watcher.end()
         drop_late(watcher, "a", "b.dcm")
         folder = drop_late(watcher, "a", "c.dcm").parent
-        together = late_files.together_of(folder)
+        together = late_files.gathering_folder(folder)
         together.mkdir()
         (originals,) = (watcher.spool.archive / "originals/a").iterdir()
         (together / "plan.txt").write_bytes((originals / "plan.txt").read_bytes())

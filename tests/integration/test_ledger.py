@@ -30,8 +30,8 @@ def test_open_jobs_are_remembered_across_restarts_oldest_first(tmp_path: Path) -
     """What was noted is there when the file is opened again."""
     with Ledger(tmp_path) as ledger:
         assert ledger.is_empty()
-        ledger.note(entry(2))
-        ledger.note(entry(1))
+        ledger.add(entry(2))
+        ledger.add(entry(1))
     with Ledger(tmp_path) as ledger:
         assert ledger.open_jobs() == (entry(1), entry(2))
         assert not ledger.is_empty()
@@ -40,10 +40,10 @@ def test_open_jobs_are_remembered_across_restarts_oldest_first(tmp_path: Path) -
 def test_a_job_is_noted_and_closed_once(tmp_path: Path) -> None:
     """A second note does not reopen it, a second end does not change it."""
     with Ledger(tmp_path) as ledger:
-        ledger.note(entry(1))
+        ledger.add(entry(1))
         ledger.close_job("job-1", "done")
         ledger.close_job("job-1", "refused")
-        ledger.note(entry(1))
+        ledger.add(entry(1))
         assert ledger.open_jobs() == ()
         assert [one.closed for one in ledger.of_case("a")] == ["done"]
         assert ledger.of_case("b") == ()
@@ -53,12 +53,12 @@ def test_of_the_ended_jobs_only_the_newest_are_remembered(tmp_path: Path) -> Non
     """So many as are asked for, at least one; jobs that have not ended all stay, however old."""
     with Ledger(tmp_path) as ledger:
         for number in range(10):
-            ledger.note(entry(number))
+            ledger.add(entry(number))
             if number > 1:
                 ledger.close_job(f"job-{number}", "done")
-        ledger.forget_oldest(20)
+        ledger.trim(20)
         assert len(ledger.of_case("a")) == 10
-        ledger.forget_oldest(3)
+        ledger.trim(3)
         assert [one.job_id for one in ledger.of_case("a")] == [
             "job-0",
             "job-1",
@@ -66,7 +66,7 @@ def test_of_the_ended_jobs_only_the_newest_are_remembered(tmp_path: Path) -> Non
             "job-8",
             "job-9",
         ]
-        ledger.forget_oldest(0)
+        ledger.trim(0)
         assert [one.job_id for one in ledger.of_case("a")] == ["job-0", "job-1", "job-9"]
 
 
@@ -75,12 +75,12 @@ def test_a_damaged_ledger_is_set_aside_and_a_new_one_begun(tmp_path: Path, damag
     """Whichever part of the file is broken when it is opened; nothing is overwritten."""
     with Ledger(tmp_path) as ledger:
         for number in range(500):
-            ledger.note(entry(number))
+            ledger.add(entry(number))
     broken = damaged(tmp_path / "ledger.sqlite3", damage)
     for count in (1, 2):
         with Ledger(tmp_path) as ledger:
             assert ledger.is_empty()
-            ledger.note(entry(1))
+            ledger.add(entry(1))
             assert ledger.open_jobs() == (entry(1),)
         assert (tmp_path / f"ledger.sqlite3.damaged-{count}").exists()
         damaged(tmp_path / "ledger.sqlite3", "no database")
@@ -94,11 +94,11 @@ def test_damage_found_while_it_is_used_is_healed(tmp_path: Path) -> None:
         with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as connection, connection:
             connection.executemany("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?)", rows)
     with Ledger(tmp_path) as ledger:
-        assert not ledger.heal()
+        assert not ledger.replace_damaged()
         damaged(tmp_path / "ledger.sqlite3", "middle")
         with pytest.raises(StorageUnavailable, match=r"ledger\.sqlite3"):
             ledger.open_jobs()
-        assert ledger.heal()
+        assert ledger.replace_damaged()
         assert ledger.is_empty()
     assert (tmp_path / "ledger.sqlite3.damaged-1").exists()
 
@@ -125,12 +125,12 @@ def test_a_full_disk_is_no_damage(tmp_path: Path) -> None:
 def test_zip_files_are_remembered_until_forgotten(tmp_path: Path) -> None:
     """Across restarts."""
     with Ledger(tmp_path) as ledger:
-        ledger.note_zip("a")
-        ledger.note_zip("a")
+        ledger.add_zip("a")
+        ledger.add_zip("a")
     with Ledger(tmp_path) as ledger:
-        assert ledger.knows_zip("a")
-        ledger.forget_zip("a")
-        assert not ledger.knows_zip("a")
+        assert ledger.has_zip("a")
+        ledger.remove_zip("a")
+        assert not ledger.has_zip("a")
 
 
 def test_an_empty_ledger_is_filled_from_the_reports(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from ctdeface_shared.replay.dead_letters import Requeued, requeue_dead_letters
 from ctdeface_shared.replay.request import ReplayOptions
 from ctdeface_shared.status.spool_status import SpoolScanner
 from ctdeface_shared.storage.spool import ServiceSpool
-from ctdeface_watcher.jobs.intake import CompleteCase, IntakeResult, take_in
+from ctdeface_watcher.jobs.intake import CompleteCase, IntakeResult, make_job
 from ctdeface_watcher.jobs.refuse import Refusal, refuse
 from ctdeface_worker.case.child_process import WarmChild
 from ctdeface_worker.case.run import Child
@@ -104,9 +104,9 @@ def answer_of_the_watcher(spool: ServiceSpool, name: str) -> object:
     """What the watcher makes of a case in the inbox, having lost its ledger."""
     manifest = Manifest.scan(spool.inbox / name)
     settled = CompleteCase(
-        case=name, manifest=manifest, history=history_of(spool, name), published=frozenset()
+        case=name, manifest=manifest, history=history_of(spool, name), open_jobs=frozenset()
     )
-    return take_in(settled, DefaceOptions(), datetime.now(UTC))
+    return make_job(settled, DefaceOptions(), datetime.now(UTC))
 
 
 def test_a_refused_case_that_is_replayed_with_another_option_ends_in_the_outbox_once(

@@ -3,7 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctdeface_watcher.inbox.stability import SeenCase, SettleTimes, Snapshot, Verdict, judge, look
+from ctdeface_watcher.inbox.stability import (
+    SeenCase,
+    SettleTimes,
+    Snapshot,
+    Verdict,
+    add_scan,
+    judge,
+)
 
 PATIENCE = SettleTimes(quiet=5.0, longest=50.0)
 SNAPSHOTS = st.builds(
@@ -24,7 +31,7 @@ def play(scans: list[tuple[float, Snapshot]]) -> tuple[SeenCase, list[tuple[floa
     now, watched, seen = 0.0, None, []
     for pause, snapshot in scans:
         now += pause
-        watched = look(watched, snapshot, now)
+        watched = add_scan(watched, snapshot, now)
         seen.append((now, snapshot))
     assert watched is not None
     return watched, seen
@@ -41,7 +48,7 @@ def test_a_case_settles_exactly_when_its_last_scans_agree_for_the_quiet_period(
         (count for count, (_, snapshot) in enumerate(reversed(seen)) if snapshot != last), len(seen)
     )
     quiet = agreeing >= 2 and now - seen[-agreeing][0] >= PATIENCE.quiet
-    settled = judge(watched, PATIENCE, now) is Verdict.SETTLED
+    settled = judge(watched, PATIENCE, now) is Verdict.COMPLETE
     assert settled is (quiet and last.files > 0 and not last.copying)
 
 
@@ -53,8 +60,8 @@ def test_whatever_does_not_settle_is_given_up_after_the_longest_wait_and_never_b
     watched, seen = play(scans)
     now = seen[-1][0]
     verdict = judge(watched, PATIENCE, now)
-    assert (verdict is Verdict.GIVEN_UP) is (
-        verdict is not Verdict.SETTLED and now - seen[0][0] >= PATIENCE.longest
+    assert (verdict is Verdict.NEVER_SETTLED) is (
+        verdict is not Verdict.COMPLETE and now - seen[0][0] >= PATIENCE.longest
     )
 
 
@@ -66,4 +73,4 @@ def test_where_only_the_marker_counts_nothing_else_settles_a_case(
     patience = SettleTimes(quiet=5.0, longest=1e9, marker_only=True)
     last = Snapshot(files=1, bytes=1, newest_ns=9, marked=marked)
     watched, seen = play([*scans, (0.0, last)])
-    assert (judge(watched, patience, seen[-1][0]) is Verdict.SETTLED) is marked
+    assert (judge(watched, patience, seen[-1][0]) is Verdict.COMPLETE) is marked

@@ -15,7 +15,7 @@ from ctdeface_shared.lifecycle import never_raises
 from ctdeface_shared.metrics.dependencies import error_codes
 from ctdeface_shared.status.watcher_state import DISK, UNFINISHED_JOBS, WatcherState
 from ctdeface_watcher.metrics import WatcherMetrics
-from ctdeface_watcher.observer import WatchEvent
+from ctdeface_watcher.watch_events import EventKind, WatchEvent
 from ctdeface_worker.imaging.domain import Fate
 from ctdeface_worker.pipeline.result import CaseResult, SeriesResult
 from ctdeface_worker.report.model import CaseReport, State, describe
@@ -166,14 +166,11 @@ def test_the_watcher_shows_its_last_look_and_the_age_grows_by_itself(
     now = [1000.0]
     metrics = WatcherMetrics(registry, clock=lambda: now[0])
     assert metrics.watching() is not None
-    observer = metrics.observer()
     looked_at = datetime.now(UTC).isoformat()
-    observer.looked(
-        WatcherState(
-            looked_at=looked_at, waiting=("a", "b"), paused=DISK, open_jobs=3, oldest_open_at=900.0
-        ),
-        None,
+    state = WatcherState(
+        looked_at=looked_at, waiting=("a", "b"), paused=DISK, open_jobs=3, oldest_open_at=900.0
     )
+    metrics.count(WatchEvent(kind=EventKind.LOOKED, state=state))
     now[0] = 1060.0
     seen = registry.get_sample_value
     assert metrics.watching() is None
@@ -184,7 +181,8 @@ def test_the_watcher_shows_its_last_look_and_the_age_grows_by_itself(
         seen("ctdeface_watcher_paused", {"reason": "disk"}),
         seen("ctdeface_watcher_paused", {"reason": "unfinished_jobs"}),
     ) == (1, 0)
-    observer.looked(WatcherState(looked_at=looked_at, paused=UNFINISHED_JOBS), None)
+    state = WatcherState(looked_at=looked_at, paused=UNFINISHED_JOBS)
+    metrics.count(WatchEvent(kind=EventKind.LOOKED, state=state))
     assert (
         seen("ctdeface_watcher_paused", {"reason": "disk"}),
         seen("ctdeface_watcher_paused", {"reason": "unfinished_jobs"}),
@@ -197,10 +195,10 @@ def test_a_look_that_failed_is_counted_and_the_watcher_is_not_ready(
 ) -> None:
     """Until the next one that succeeds; without a state the figures stay."""
     metrics = WatcherMetrics(registry)
-    observer = metrics.observer()
-    observer.looked(WatcherState(looked_at="", open_jobs=3), None)
-    observer.looked(None, "StorageUnavailable")
-    observer.looked(None, "SomethingElse")
+    state = WatcherState(looked_at="", open_jobs=3)
+    metrics.count(WatchEvent(kind=EventKind.LOOKED, state=state))
+    metrics.count(WatchEvent(kind=EventKind.LOOKED, failed="StorageUnavailable"))
+    metrics.count(WatchEvent(kind=EventKind.LOOKED, failed="SomethingElse"))
     assert metrics.watching() == "the last look at the inbox failed"
     assert (
         registry.get_sample_value(
@@ -210,7 +208,7 @@ def test_a_look_that_failed_is_counted_and_the_watcher_is_not_ready(
     )
     assert registry.get_sample_value("ctdeface_watcher_look_failures_total", {"code": "other"}) == 1
     assert registry.get_sample_value("ctdeface_watcher_open_jobs") == 3
-    observer.happened(WatchEvent.UNUSABLE)
+    metrics.count(WatchEvent(kind=EventKind.UNUSABLE))
     assert registry.get_sample_value("ctdeface_watcher_cases_total", {"result": "unusable"}) == 1
 
 

@@ -9,8 +9,8 @@ from ctdeface_watcher.inbox.stability import (
     SettleTimes,
     Snapshot,
     Verdict,
+    add_scan,
     judge,
-    look,
 )
 
 PATIENCE = SettleTimes(quiet=5.0, longest=60.0)
@@ -21,7 +21,7 @@ def after(*scans: tuple[float, Snapshot]) -> SeenCase:
     """Remember some scans, each with its time."""
     watched: SeenCase | None = None
     for now, snapshot in scans:
-        watched = look(watched, snapshot, now)
+        watched = add_scan(watched, snapshot, now)
     assert watched is not None
     return watched
 
@@ -30,7 +30,7 @@ def test_a_case_settles_when_nothing_changed_for_the_quiet_period() -> None:
     """Not before it is over, and then at once."""
     watched = after((0.0, SEEN), (4.9, SEEN))
     assert judge(watched, PATIENCE, 4.9) is Verdict.WAITING
-    assert judge(after((0.0, SEEN), (5.0, SEEN)), PATIENCE, 5.0) is Verdict.SETTLED
+    assert judge(after((0.0, SEEN), (5.0, SEEN)), PATIENCE, 5.0) is Verdict.COMPLETE
 
 
 def test_one_scan_is_never_enough() -> None:
@@ -44,7 +44,7 @@ def test_every_change_begins_the_quiet_period_anew(change: dict[str, int]) -> No
     changed = replace(SEEN, **change)  # type: ignore[arg-type]  # each key is an int field
     watched = after((0.0, SEEN), (4.0, changed), (8.0, changed))
     assert judge(watched, PATIENCE, 8.0) is Verdict.WAITING
-    assert judge(look(watched, changed, 9.0), PATIENCE, 9.0) is Verdict.SETTLED
+    assert judge(add_scan(watched, changed, 9.0), PATIENCE, 9.0) is Verdict.COMPLETE
 
 
 def test_a_file_in_progress_keeps_a_case_waiting_until_it_is_given_up() -> None:
@@ -52,13 +52,13 @@ def test_a_file_in_progress_keeps_a_case_waiting_until_it_is_given_up() -> None:
     copying = replace(SEEN, copying=True)
     watched = after((0.0, copying), (30.0, copying))
     assert judge(watched, PATIENCE, 30.0) is Verdict.WAITING
-    assert judge(watched, PATIENCE, 60.0) is Verdict.GIVEN_UP
+    assert judge(watched, PATIENCE, 60.0) is Verdict.NEVER_SETTLED
 
 
 def test_the_marker_settles_at_once_but_not_over_a_file_in_progress() -> None:
     """The first scan that sees it is enough."""
     marked = replace(SEEN, marked=True)
-    assert judge(after((0.0, marked)), PATIENCE, 0.0) is Verdict.SETTLED
+    assert judge(after((0.0, marked)), PATIENCE, 0.0) is Verdict.COMPLETE
     assert judge(after((0.0, replace(marked, copying=True))), PATIENCE, 0.0) is Verdict.WAITING
 
 

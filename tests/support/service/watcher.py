@@ -1,4 +1,4 @@
-"""A watcher over a real spool, in a thread of the test: starting, stopping, dropping cases, and what was published."""
+"""A watcher over a real spool, in a thread of the test."""
 
 import threading
 import time
@@ -13,13 +13,14 @@ from ctdeface_shared.jobs.options import DefaceOptions, Originals
 from ctdeface_shared.settings.sections import SpoolSection
 from ctdeface_shared.status.watcher_state import WATCHER_STATE, WatcherState, read_watcher_state
 from ctdeface_shared.storage.spool import ServiceSpool
-from ctdeface_watcher.context import WatcherContext
 from ctdeface_watcher.inbox.events import wakeups
 from ctdeface_watcher.inbox.scan import InboxRules
 from ctdeface_watcher.inbox.stability import SettleTimes
 from ctdeface_watcher.inbox.unzip import ZipLimits
 from ctdeface_watcher.jobs.ledger import Ledger
-from ctdeface_watcher.service import watch
+from ctdeface_watcher.jobs.publish import Publisher
+from ctdeface_watcher.jobs.take_zip import ZipRules
+from ctdeface_watcher.service import Watcher, WatchRules, watch
 
 QUIET = 0.3
 _RULES = InboxRules(ignore=("Thumbs.db",))
@@ -60,31 +61,47 @@ class RunningWatcher:
 
     def watch(self, stop: threading.Event) -> None:
         """Watch in this thread."""
+        options = DefaceOptions()
+        zips = ZipRules(
+            limits=self.limits,
+            originals=self.originals,
+            options=options,
+            min_free_gb=self.min_free_gb,
+        )
+        rules = WatchRules(
+            inbox=self.rules,
+            settle=SettleTimes(quiet=self.quiet, longest=self.longest),
+            zips=zips,
+            rescan_seconds=0.5,
+            max_unfinished=self.max_unfinished,
+            min_free_gb=self.min_free_gb,
+            retention=SpoolSection(
+                originals=self.originals,
+                archive_days=self.kept_days,
+                reports_days=self.kept_days,
+            ),
+            longest_job_seconds=3900.0,
+            lost_seconds=self.lost_seconds,
+        )
         with Ledger(self.state) as ledger:
-            watch(
-                WatcherContext(
-                    spool=self.spool,
-                    broker=self.broker,
-                    ledger=ledger,
-                    wakeups=wakeups(self.spool.inbox, polling=self.polling),
-                    rules=self.rules,
-                    patience=SettleTimes(quiet=self.quiet, longest=self.longest),
-                    limits=self.limits,
-                    options=DefaceOptions(),
-                    keeping=SpoolSection(
-                        originals=self.originals,
-                        archive_days=self.kept_days,
-                        reports_days=self.kept_days,
-                    ),
-                    state_file=self.state / WATCHER_STATE,
-                    rescan_seconds=0.5,
-                    max_unfinished=self.max_unfinished,
-                    min_free_gb=self.min_free_gb,
-                    stop=stop,
-                    longest_job_seconds=3900.0,
-                    lost_seconds=self.lost_seconds,
-                )
+            publisher = Publisher(
+                spool=self.spool,
+                broker=self.broker,
+                ledger=ledger,
+                rules=self.rules,
+                options=options,
+                originals=self.originals,
             )
+            watcher = Watcher(
+                rules=rules,
+                spool=self.spool,
+                broker=self.broker,
+                ledger=ledger,
+                publisher=publisher,
+                wakeups=wakeups(self.spool.inbox, polling=self.polling),
+                state_file=self.state / WATCHER_STATE,
+            )
+            watch(watcher, stop)
 
     @property
     def jobs(self) -> list[DefaceJob]:
@@ -94,11 +111,11 @@ class RunningWatcher:
 
     @property
     def seen(self) -> WatcherState:
-        """What the watcher wrote down last."""
+        """The state file of the last look."""
         return read_watcher_state(self.state / WATCHER_STATE) or WatcherState(looked_at="")
 
     def expect(self, *cases: str) -> None:
-        """Wait until exactly these cases are published, and a little longer to see that no more are."""
+        """Wait until exactly these cases are published, and check that no more follow."""
         wait_for(lambda: len(self.jobs) >= len(cases))
         time.sleep(2 * self.quiet)
         assert sorted(job.case for job in self.jobs) == sorted(cases)
@@ -114,7 +131,10 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 
 
 def fill(folder: Path, files: int = 3, content: bytes = b"slice") -> Path:
-    """Write a case under a hidden name and show it by a rename, so that a busy machine makes no pause that looks like its end."""
+    """Write a case under a hidden name and show it by a rename.
+
+    On a busy machine a pause between two files could look like the end of the copy.
+    """
     hidden = folder.with_name(f".{folder.name}")
     hidden.mkdir(parents=True)
     for number in range(files):
