@@ -57,7 +57,7 @@ def published(service: ServiceConfig) -> int:
     return ready
 
 
-def test_folders_of_the_inbox_that_cannot_be_read_are_told_and_the_others_are_taken(
+def test_folders_of_the_inbox_that_cannot_be_read_are_reported_and_the_others_are_taken(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`ctdeface status` names each with the reason, above a case, in one or one itself, and counts it as waiting; the log names none."""
@@ -72,17 +72,18 @@ def test_folders_of_the_inbox_that_cannot_be_read_are_told_and_the_others_are_ta
         (service.spool.inbox / name).chmod(0)
     config, log = tmp_path / "ctdeface.toml", tmp_path / "watcher.log"
 
-    def told() -> list[str]:
+    def reported() -> list[str]:
         capsys.readouterr()
         assert main(["status", "--config", str(config)]) == EXIT_OK
         return re.findall(
-            r"(\S+) \(it cannot be read: Permission denied\)", capsys.readouterr().out
+            r"(\S+) \(it cannot be read \(Permission denied\)", capsys.readouterr().out
         )
 
     with watching(service, config, log):
         wait_for(
             lambda: (
-                published(service) == 1 and sorted(told()) == ["locked", "ward/half", "ward/shut"]
+                published(service) == 1
+                and sorted(reported()) == ["locked", "ward/half", "ward/shut"]
             ),
             DEADLINE_SECONDS,
         )
@@ -90,7 +91,7 @@ def test_folders_of_the_inbox_that_cannot_be_read_are_told_and_the_others_are_ta
         assert (seen["waiting"], seen["is_idle"]) == (len(SHUT) + 1, False)
         for name in SHUT:
             (service.spool.inbox / name).chmod(0o700)
-        wait_for(lambda: published(service) == 4 and told() == [], DEADLINE_SECONDS)
+        wait_for(lambda: published(service) == 4 and reported() == [], DEADLINE_SECONDS)
     said = log.read_text(encoding="utf-8")
     assert said.count('"event": "case_unusable"') == 3
     assert not [name for name in SHUT if name in said]

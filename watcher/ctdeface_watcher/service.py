@@ -280,7 +280,7 @@ def _unreadable(error: OSError) -> str:
     if isinstance(error, PermissionError):
         return (
             f"it cannot be read ({os.strerror(errno.EACCES)}), and the service needs to read every "
-            "file and folder of a case: give its user the right to"
+            "file and folder of a case: give its user read access"
         )
     return f"it cannot be read or moved ({error.strerror}): the next look tries again"
 

@@ -79,7 +79,8 @@ def unpack(archive: Path, folder: Path, limits: ZipLimits) -> None:
         if isinstance(error, OSError) and error.errno not in _ODD_NAMES:
             raise
         raise UnsafeArchive(
-            "the zip file is damaged or uses an unsupported compression: unpack it and drop the folder"
+            "the zip file is damaged or uses an unsupported compression: "
+            "unpack it and drop the folder"
         ) from error
     finally:
         if not whole:
@@ -143,19 +144,18 @@ def _is_content_of(member: zipfile.ZipInfo, path: Path) -> bool:
 def _extract(archive: Path, folder: Path, limits: ZipLimits) -> None:
     with zipfile.ZipFile(archive) as packed:
         members = _content(packed)
-        most = min(limits.bytes, limits.ratio * archive.stat().st_size)
-        _check(members, limits, most)
-        left = most
+        allowed = min(limits.bytes, limits.ratio * archive.stat().st_size)
+        _require_allowed(members, limits, allowed)
         for member in members:
             path = folder / PurePosixPath(member.filename)
             path.parent.mkdir(parents=True, exist_ok=True)
             with packed.open(member) as source, path.open("xb") as target:
                 while block := source.read(_BLOCK):
-                    left -= len(block)  # the sizes in the directory may be wrong
-                    _refuse(
-                        left < 0,
-                        "the zip file unpacks to more than its directory lists: create it again",
-                    )
+                    allowed -= len(block)  # the sizes in the directory may be wrong
+                    if allowed < 0:
+                        raise UnsafeArchive(
+                            "the zip file unpacks to more than its directory lists: create it again"
+                        )
                     target.write(block)
             os.utime(path, (_seconds(member), _seconds(member)))
 
@@ -169,52 +169,74 @@ def _content(packed: zipfile.ZipFile) -> Sequence[zipfile.ZipInfo]:
     ]
 
 
-def _check(members: Sequence[zipfile.ZipInfo], limits: ZipLimits, most: float) -> None:
-    _refuse(
-        not members,
-        "the zip file is empty, and a case needs at least one file: drop the case again",
-    )
-    _refuse(
-        len(members) > limits.files,
-        f"the zip file holds {len(members)} files, and at most {limits.files} are allowed: split it, or raise watch.zip_files",
-    )
+def _require_allowed(
+    members: Sequence[zipfile.ZipInfo], limits: ZipLimits, allowed_bytes: float
+) -> None:
+    """Check everything that can be checked before unpacking.
+
+    Raises:
+        UnsafeArchive: a limit is exceeded, or a member cannot be unpacked safely.
+    """
+    problem = _excess(members, limits, allowed_bytes)
+    problems = (problem, *(_unsafe(member) for member in members))
+    for found in problems:
+        if found is not None:
+            raise UnsafeArchive(f"the zip file {found}")
+
+
+def _excess(
+    members: Sequence[zipfile.ZipInfo], limits: ZipLimits, allowed_bytes: float
+) -> str | None:
+    """Return what is wrong with the members as a whole; None if nothing is."""
     size = sum(member.file_size for member in members)
-    _refuse(
-        size > limits.bytes,
-        f"the zip file unpacks to {size / 1e9:.3g} GB, and at most {limits.bytes / 1e9:g} GB are allowed: split it, or raise watch.zip_gb",
-    )
-    _refuse(
-        size > most,
-        f"the zip file unpacks to {size / 1e9:.3g} GB, and at most {limits.ratio:g} times its own size is allowed: unpack it and drop the folder, or raise watch.zip_ratio",
-    )
-    _refuse(
-        len({member.filename for member in members}) < len(members),
-        "the zip file holds two files with the same name, and names must differ: unpack it and drop the folder",
-    )
-    for member in members:
-        name = PurePosixPath(member.filename)
-        _refuse(
-            len(name.parts) > _DEEPEST,
-            f"the zip file nests {len(name.parts)} levels of folders, and at most {_DEEPEST} are allowed: create it from the folder that holds the images",
+    if not members:
+        return "is empty, and a case needs at least one file: drop the case again"
+    if len(members) > limits.files:
+        return (
+            f"holds {len(members)} files, and at most {limits.files} are allowed: split it, or "
+            "raise watch.zip_files"
         )
-        outside = name.is_absolute() or ".." in name.parts or "\\" in member.filename
-        _refuse(
-            outside,
-            "the zip file holds a path that leads out of its folder: unpack it and drop the folder",
+    if size > limits.bytes:
+        return (
+            f"unpacks to {size / 1e9:.3g} GB, and at most {limits.bytes / 1e9:g} GB are allowed: "
+            "split it, or raise watch.zip_gb"
         )
-        _refuse(
-            any(is_unfinished(part) for part in name.parts),
-            "the zip file holds a file whose name starts with a dot or marks an unfinished copy: remove it and create the zip file again",
+    if size > allowed_bytes:
+        return (
+            f"unpacks to {size / 1e9:.3g} GB, and at most {limits.ratio:g} times its own size is "
+            "allowed: unpack it and drop the folder, or raise watch.zip_ratio"
         )
-        _refuse(
-            bool(member.flag_bits & _ENCRYPTED),
-            "the zip file is encrypted, and no password can be given: unpack it and drop the folder",
+    if len({member.filename for member in members}) < len(members):
+        return (
+            "holds two files with the same name, and names must differ: unpack it and drop the "
+            "folder"
         )
-        kind = stat.S_IFMT(member.external_attr >> 16)
-        _refuse(
-            kind not in {0, stat.S_IFREG},
-            "the zip file holds a link or a device, and only files and folders are allowed: replace links by the files themselves",
+    return None
+
+
+def _unsafe(member: zipfile.ZipInfo) -> str | None:
+    """Return why a member cannot be unpacked safely; None if it can."""
+    name = PurePosixPath(member.filename)
+    if len(name.parts) > _DEEPEST:
+        return (
+            f"nests {len(name.parts)} levels of folders, and at most {_DEEPEST} are allowed: "
+            "create it from the folder that holds the images"
         )
+    if name.is_absolute() or ".." in name.parts or "\\" in member.filename:
+        return "holds a path that leads out of its folder: unpack it and drop the folder"
+    if any(is_unfinished(part) for part in name.parts):
+        return (
+            "holds a name that starts with a dot or marks an unfinished copy: remove that file "
+            "and create the zip file again"
+        )
+    if member.flag_bits & _ENCRYPTED:
+        return "is encrypted, and no password can be given: unpack it and drop the folder"
+    if stat.S_IFMT(member.external_attr >> 16) not in {0, stat.S_IFREG}:
+        return (
+            "holds a link or a device, and only files and folders are allowed: put the files "
+            "themselves into it"
+        )
+    return None
 
 
 def _seconds(member: zipfile.ZipInfo) -> int:
@@ -226,8 +248,3 @@ def _seconds(member: zipfile.ZipInfo) -> int:
     with suppress(ValueError, OverflowError):
         return timegm((*member.date_time, 0, 0, 0))
     return timegm((1980, 1, 1, 0, 0, 0, 0, 0, 0))
-
-
-def _refuse(wrong: bool, message: str) -> None:
-    if wrong:
-        raise UnsafeArchive(message)

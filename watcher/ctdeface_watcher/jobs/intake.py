@@ -88,7 +88,7 @@ def make_job(
 
 
 def _after_all(history: Sequence[JobRecord], now: datetime) -> datetime:
-    """Return a time after all earlier jobs, whatever the clocks say.
+    """Return a time after all earlier jobs, even if the clocks disagree.
 
     A job that counts as older than its case's published output would not replace it.
     """

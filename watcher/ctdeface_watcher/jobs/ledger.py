@@ -162,9 +162,10 @@ class Ledger:
         Raises:
             StorageUnavailable: it could not be written.
         """
-        oldest = "SELECT published_at FROM jobs WHERE closed IS NOT NULL ORDER BY published_at DESC LIMIT 1 OFFSET ?"
         self._run(
-            f"DELETE FROM jobs WHERE closed IS NOT NULL AND published_at < ({oldest})",
+            "DELETE FROM jobs WHERE closed IS NOT NULL AND published_at < ("
+            "SELECT published_at FROM jobs WHERE closed IS NOT NULL "
+            "ORDER BY published_at DESC LIMIT 1 OFFSET ?)",
             (max(kept, 1) - 1,),
         )
 

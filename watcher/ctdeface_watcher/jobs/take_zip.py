@@ -61,10 +61,8 @@ def take_zip(
     identity = job_id(name, manifest, DefaceOptions())
     try:
         if not ledger.has_zip(identity):
-            if case.exists() and not holds(archive, case):
+            if not _is_unpacked(archive, case, rules):
                 return IntakeResult.BUSY
-            if not case.exists():
-                unpack_hidden(archive, case, rules.limits, rules.min_free_gb)
             ledger.add_zip(identity)
     except StorageUnavailable as error:
         _log.warning("zip_waits", code=error.code)
@@ -87,13 +85,34 @@ def take_zip(
             return IntakeResult.BUSY
         show(case)
         _log.info("zip_unpacked", job_id=identity)
-    if rules.originals is not Originals.KEEP:
-        _put_away(archive, rules.originals, case_path(spool.archive / "zips", name) / identity)
-        ledger.remove_zip(identity)  # the same file dropped again is a new drop
+    _put_away(ledger, archive, rules.originals, case_path(spool.archive / "zips", name) / identity)
     return IntakeResult.UNPACKED
 
 
-def _put_away(archive: Path, originals: Originals, place: Path) -> None:
+def _is_unpacked(archive: Path, case: Path, rules: ZipRules) -> bool:
+    """Unpack a zip file unless its case is there; return False if that is another case.
+
+    Raises:
+        UnsafeArchive: the zip file is refused.
+        StorageUnavailable: the disk has no room for the content.
+    """
+    if case.exists():
+        return holds(archive, case)
+    unpack_hidden(archive, case, rules.limits, rules.min_free_gb)
+    return True
+
+
+def _put_away(ledger: Ledger, archive: Path, originals: Originals, place: Path) -> None:
+    """Archive, delete or keep a zip file that became a case.
+
+    Args:
+        ledger: forgets a zip file that is gone; the same file dropped again is a new drop.
+        archive: the zip file.
+        originals: what to do with it.
+        place: folder in the archive, named after the zip file's identity.
+    """
+    if originals is Originals.KEEP:
+        return
     if originals is Originals.ARCHIVE:
         atomic.make_folder(place, mode=PRIVATE)
         archive.rename(place / archive.name)
@@ -101,3 +120,4 @@ def _put_away(archive: Path, originals: Originals, place: Path) -> None:
     else:
         archive.unlink()
     atomic.sync_folder(archive.parent)
+    ledger.remove_zip(place.name)
