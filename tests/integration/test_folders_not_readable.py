@@ -1,4 +1,4 @@
-"""A folder that the service may not read is told by name and stops nobody, and is taken as soon as it can be read."""
+"""Folders that the service may not read are named in the status and do not stop the others."""
 
 import json
 import re
@@ -60,7 +60,7 @@ def published(service: ServiceConfig) -> int:
 def test_folders_of_the_inbox_that_cannot_be_read_are_reported_and_the_others_are_taken(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`ctdeface status` names each with the reason, above a case, in one or one itself, and counts it as waiting; the log names none."""
+    """`ctdeface status` names each with the reason and counts it as waiting; the log names none."""
     service = configured_service(
         tmp_path, None, watch={"quiet_period": 0.5, "rescan_interval": 0.5, "case_depth": 2}
     )
@@ -76,7 +76,8 @@ def test_folders_of_the_inbox_that_cannot_be_read_are_reported_and_the_others_ar
         capsys.readouterr()
         assert main(["status", "--config", str(config)]) == EXIT_OK
         return re.findall(
-            r"(\S+) \(it cannot be read \(Permission denied\)", capsys.readouterr().out
+            r"(\S+) cannot be used: it cannot be read \(Permission denied\)",
+            capsys.readouterr().out,
         )
 
     with watching(service, config, log):
