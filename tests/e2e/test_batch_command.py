@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from ctdeface_shared.exit_codes import EXIT_PARTIAL
 from ctdeface_worker.phantom.dicom import PLAIN
 from ctdeface_worker.report.model import CaseReport, State
-from tests.support.cases import truncate, write_small_case
+from tests.support.cases import add_incomplete_series, truncate, write_small_case
 
 COMMAND = Path(sys.executable).parent / "ctdeface"
 AWKWARD = os.fsdecode(b"M\xfcller")
@@ -94,7 +95,9 @@ def test_one_case_is_released_and_the_damaged_one_refused_with_exit_code_1(
     assert lines[r"site/M\udcfcller"].startswith("released\t")
     assert lines["site/damaged"].startswith("refused\t")
     (refusal,) = folders.reports("site/damaged")
-    assert lines["site/damaged"].endswith(f"\t{refusal.result.code}: {refusal.result.reason}")
+    why = f"{refusal.result.code}: {refusal.result.reason}"
+    assert lines["site/damaged"].split("\t")[2] == why
+    assert "resource_tracker" not in folders.first.stderr
     assert names(folders.out) == names(folders.scans) - {
         name for name in names(folders.scans) if "damaged" in name
     }
@@ -181,6 +184,28 @@ def test_redo_repeats_and_archives_the_earlier_output_under_its_job(
     assert CaseReport.from_json(kept.read_bytes()) == before
 
 
+def test_a_partial_release_and_a_replaced_output_are_named(tmp_path: Path) -> None:
+    """Exit code 3, the numbers of files and failed series, and the archive of the earlier output."""
+    case = tmp_path / "scans" / "a"
+    files = write_small_case(case)
+    add_incomplete_series(case)
+    command: list[str | Path] = ["-i", tmp_path / "scans", "-o", tmp_path / "out"]
+    command += ["--on-series-failure", "withhold"]
+    parts = f"{len(files)} of {2 * len(files) - 1} files; 1 series failed"
+    first = deface(*command)
+    assert first.returncode == EXIT_PARTIAL, first.stderr
+    assert f"a: released in part ({parts}) in " in first.stdout
+    row = next(line.split("\t") for line in first.stdout.splitlines() if "\t" in line)
+    assert (row[1], row[3], row[4]) == ("released in part", parts, parts.partition(" files")[0])
+    skipped = deface(*command)
+    assert skipped.returncode == EXIT_PARTIAL
+    assert f"a: already released in part ({parts}), skipped" in skipped.stdout
+    other = deface(*command, "--fill", "p10")
+    assert other.returncode == EXIT_PARTIAL, other.stderr
+    assert other.stdout.count("replaces the earlier output") == 2
+    assert len(list((tmp_path / "out.ctdeface" / "archive" / "outputs" / "a").iterdir())) == 1
+
+
 def test_a_folder_without_dicom_is_told_with_exit_code_2(tmp_path: Path) -> None:
     """Nothing is made."""
     (tmp_path / "scans" / "notes").mkdir(parents=True)
@@ -224,6 +249,8 @@ def test_ctrl_c_ends_the_batch_and_leaves_nothing_temporary(tmp_path: Path) -> N
         said, complaints = process.communicate(timeout=30)
     assert process.returncode == 130, complaints
     assert b"refused" not in said
+    assert said.decode().splitlines()[-1].startswith("stopped: 0 of 1 cases have ended")
+    assert b"resource_tracker" not in complaints
     assert [
         path
         for name in ("staging", "work", "locks", "reports")

@@ -1,4 +1,4 @@
-"""What a batch does with cases that cannot be read."""
+"""Cases of a batch that cannot be read, were stopped or were joined by a stray file."""
 
 import os
 import tempfile
@@ -20,6 +20,7 @@ from ctdeface_worker.case.run import Child
 from ctdeface_worker.pipeline.result import CaseResult
 from ctdeface_worker.pipeline.task import CaseTask
 from ctdeface_worker.publishing.journal import find_report
+from tests.support.service import standin
 
 NOBODY = 65534
 
@@ -88,3 +89,22 @@ def test_a_case_that_is_gone_gets_a_report_unless_the_batch_is_stopping(tmp_path
     report = deface_case(batch, gone, child, lambda _: None).report
     assert report.result.reason == "the case cannot be read: No such file or directory"
     assert find_report(batch.spool, "gone", report.job_id) == report
+
+
+def test_a_case_of_several_patients_names_the_stray_file_that_joined_them(tmp_path: Path) -> None:
+    """The reason in the report tells which file moved the case boundary, and the remedy."""
+    root = tmp_path / "scans"
+    for folder in ("one", "two"):
+        (root / folder).mkdir(parents=True)
+        (root / folder / "1.dcm").write_bytes(b"")
+    (root / "plan.txt").write_text("raise MixedPatients\n", encoding="utf-8")
+    (root / "stray.dcm").write_bytes(b"")
+    (case,) = find_cases(root)
+    child: Child = WarmChild(standin.prepare)
+    batch = batch_of(tmp_path)
+    report = deface_case(batch, case, child, lambda _: None).report
+    child.close()
+    assert report.result.code == "MixedPatients"
+    assert report.result.reason.endswith(case.boundary)
+    assert "stray.dcm is directly in scans" in report.result.reason
+    assert find_report(batch.spool, "scans", report.job_id) == report

@@ -1,5 +1,6 @@
 """The warm child: answers, stages, errors as they are, and a parent that outlives every kind of death."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -19,6 +20,8 @@ from ctdeface_worker.case.child_process import (
 )
 
 MINUTE = 60.0
+_kept: list[object] = []
+"""Objects that live as long as the child."""
 
 
 def _prepare() -> Callable[[str, Callable[[str], None]], int]:
@@ -39,6 +42,8 @@ def _prepare() -> Callable[[str, Callable[[str], None]], int]:
                 hoard = b"x" * 600_000_000
                 time.sleep(MINUTE)
                 return len(hoard)
+            case "semaphore":
+                _kept.append(multiprocessing.RLock())
             case "hang":
                 time.sleep(MINUTE)
         return os.getpid()
@@ -98,6 +103,33 @@ def test_every_way_to_fail_comes_back_as_its_error_and_the_next_task_works(
     with pytest.raises(error):
         ask(child, task)
     assert ask(child, "next") > 0
+
+
+def test_a_child_killed_by_a_signal_is_described_by_what_is_known(
+    child: WarmChild[str, int],
+) -> None:
+    """The signal is known; the memory killer is only one of two possible causes."""
+    with pytest.raises(OutOfMemory, match=r"killed by signal 9.*or someone killed it"):
+        ask(child, "killed")
+
+
+def test_an_idle_child_leaves_no_semaphore_behind() -> None:
+    """Python warns of leaked semaphores at the end of a run; progress bars of libraries have one."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import test_executor as t\n"
+        "if __name__ == '__main__':\n"
+        "    c = t.WarmChild(t._prepare)\n"
+        "    t.ask(c, 'semaphore')\n"
+        "    c.close()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, os.path.dirname(__file__)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
 
 
 def test_a_task_that_hangs_is_ended_at_its_timeout(child: WarmChild[str, int]) -> None:

@@ -121,6 +121,19 @@ def remove_a_slice(case: Path) -> None:
     middle_slice(case).unlink()
 
 
+def add_incomplete_series(case: Path) -> None:
+    """Add a copy of the series, with UIDs of its own, that lacks a slice."""
+    folder = case / "incomplete"
+    folder.mkdir()
+    for file in sorted(case.glob("IM*.dcm")):
+        dataset = pydicom.dcmread(file)
+        dataset.SeriesInstanceUID = uid("incomplete series")
+        dataset.SOPInstanceUID = uid(f"incomplete {file.name}")
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        _resaved(dataset, folder / file.name)
+    remove_a_slice(folder)
+
+
 def truncate(file: Path) -> None:
     """Cut a file off in the middle of its pixels, as an interrupted transfer does."""
     content = file.read_bytes()

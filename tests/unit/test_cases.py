@@ -37,6 +37,25 @@ def test_dicom_directly_in_the_root_makes_the_root_one_case(tmp_path: Path) -> N
     assert names(root) == ["patient"]
 
 
+def test_a_stray_file_that_makes_the_root_one_case_is_named(tmp_path: Path) -> None:
+    """The case knows the file and the remedy; a root without folders of DICOM needs no remedy."""
+    root = tmp_path / "scans"
+    put(root, "b/1", "a/1", "IM0")
+    (case,) = find_cases(root)
+    assert case.stray == root / "IM0"
+    assert case.boundary.startswith("IM0 is directly in scans, so this folder and all folders")
+    assert "move the file into a folder of its own" in case.boundary
+    (flat,) = find_cases(root / "a")
+    assert (flat.stray, flat.boundary) == (None, "")
+
+
+def test_a_stray_file_is_named_above_a_deeper_case_depth(tmp_path: Path) -> None:
+    """With depth 2 only the folders above that depth can have a stray file."""
+    put(tmp_path, "a/IM0", "a/x/IM0", "b/y/IM0", "b/y/deep/IM0")
+    strays = {case.name: case.stray for case in find_cases(tmp_path, depth=2)}
+    assert strays == {"a": tmp_path / "a" / "IM0", "b/y": None}
+
+
 def test_case_depth_moves_the_boundary_and_stops_where_dicom_lies(tmp_path: Path) -> None:
     """With depth 2 a case is named a/b; DICOM lying higher up makes a case there rather than being lost."""
     put(tmp_path, "a/x/IM0", "a/y/deep/IM0", "flat/IM0")
