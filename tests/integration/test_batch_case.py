@@ -20,7 +20,7 @@ from ctdeface_worker.case.run import Child
 from ctdeface_worker.pipeline.result import CaseResult
 from ctdeface_worker.pipeline.task import CaseTask
 from ctdeface_worker.publishing.journal import find_report
-from tests.support.service import standin
+from tests.support.service import stand_in_pipeline
 
 NOBODY = 65534
 
@@ -100,7 +100,7 @@ def test_a_case_of_several_patients_names_the_stray_file_that_joined_them(tmp_pa
     (root / "plan.txt").write_text("raise MixedPatients\n", encoding="utf-8")
     (root / "stray.dcm").write_bytes(b"")
     (case,) = find_cases(root)
-    child: Child = WarmChild(standin.prepare)
+    child: Child = WarmChild(stand_in_pipeline.prepare)
     batch = batch_of(tmp_path)
     report = deface_case(batch, case, child, lambda _: None).report
     child.close()

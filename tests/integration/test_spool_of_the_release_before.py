@@ -17,7 +17,7 @@ import pytest
 from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_worker.report.model import State
 from tests.integration.test_brokers import put_raw
-from tests.support.service.fleet import LocalService, found_site
+from tests.support.service.local_service import LocalService, configured_service
 from tests.support.service.spools import Ends, ends, reports
 
 SUBMITTED_AT = "2026-11-20T09:30:00.125+00:00"
@@ -117,7 +117,7 @@ class OldCase:
     def report(self, state: str) -> dict[str, Any]:
         """Return the content of report.json."""
         refused = state == "refused"
-        files = [
+        files: list[dict[str, Any]] = [
             {
                 "file": name,
                 "size": len(content),
@@ -249,7 +249,7 @@ STATES: Mapping[str, tuple[Callable[[OldCase], None], ...]] = {
 @pytest.fixture
 def local_service(tmp_path: Path) -> Iterator[LocalService]:
     """Workers that are yet to be started, on the embedded queue."""
-    made = LocalService(folder=tmp_path, service=found_site(tmp_path, None))
+    made = LocalService(folder=tmp_path, service=configured_service(tmp_path, None))
     made.service.prepare()
     yield made
     made.stop()
@@ -285,9 +285,9 @@ def test_every_state_of_a_job_is_resumed_to_its_one_end(local_service: LocalServ
         else:
             place = spool.quarantine / case.name / case.job_id / "originals"
         assert {path.name: path.read_bytes() for path in place.iterdir()} == case.inputs
-    attempted = {case.name for case in cases if local_service.said("attempt_begun", case.job_id)}
+    attempted = {case.name for case in cases if local_service.logged("attempt_begun", case.job_id)}
     assert attempted == {"submitted", "handed back", "begun", "staged"}
-    assert local_service.said("attempt_begun", cases[2].job_id) == [2]
+    assert local_service.logged("attempt_begun", cases[2].job_id) == [2]
     assert (spool.outbox / "done").stat().st_ino == shown
     assert not (spool.archive / "outputs").exists()
     assert list(spool.staging.iterdir()) == list(spool.work.glob("[0-9a-f]*")) == []

@@ -19,7 +19,7 @@ from ctdeface_shared.storage.spool import PRIVATE, Spool, case_path
 from ctdeface_worker.batch.discovery import Case
 from ctdeface_worker.case.child_process import OnStage
 from ctdeface_worker.case.run import CaseInput, CaseResources, CaseRun, Child, refuse_case, run_case
-from ctdeface_worker.publishing.journal import record_refusal
+from ctdeface_worker.publishing.journal import record_refusal, show_in_index
 from ctdeface_worker.publishing.outbox import OutputRules
 from ctdeface_worker.report.model import CaseReport, State
 
@@ -85,13 +85,14 @@ class Batch:
         )
 
     def before_done(self, report: CaseReport) -> None:
-        """Write the NIfTI files and the audit entry of a published case."""
+        """Write NIfTI files, audit entry and index row of a published case."""
         if self.nifti_root is not None:
             folder = case_path(self.nifti_root, report.case)
             for file in sorted((self.spool.staging / report.staged / NIFTI).glob("*.nii.gz")):
                 atomic.make_folder(folder, mode=self.settings.output.folder_mode)
                 atomic.copy_file(file, folder / file.name, mode=self.settings.output.file_mode)
         self.attest(report)
+        show_in_index(self.spool, report, stale_seconds=self.settings.work.stale_seconds)
 
     def has_nifti(self, report: CaseReport) -> bool:
         """Return whether a published case has all NIfTI files that were asked for."""
@@ -120,11 +121,12 @@ class Batch:
         report = _with_boundary(case, report)
         if self.stop.is_set():
             return report
+        stale_seconds = self.settings.work.stale_seconds
         what = "report"
         try:
             if report.state is State.REFUSED:
-                stale_seconds = self.settings.work.stale_seconds
                 record_refusal(self.spool, report, stale_seconds=stale_seconds)
+            show_in_index(self.spool, report, stale_seconds=stale_seconds)
             what = "audit entry"
             self.attest(report)
         except (StorageUnavailable, OSError) as error:

@@ -270,5 +270,5 @@ def _serve(connection: Connection, prepare: Prepare[Task, Outcome]) -> None:
         outcome = boundary(partial(run, task, lambda stage: connection.send(_Stage(stage))))
         if isinstance(outcome, Exception) and not isinstance(outcome, CtDefaceError):
             outcome = UnexpectedError(f"{type(outcome).__name__}: {outcome}")
+        answered += 1  # before the answer, because the parent may close the pipe immediately
         connection.send(_Answer(outcome))
-        answered += 1

@@ -3,12 +3,17 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from ctdeface_shared import logs
+from ctdeface_shared.errors import StorageUnavailable
 from ctdeface_shared.jobs.reports import REPEAT, REPORT
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.locks import case_lock_name, locked
 from ctdeface_shared.storage.spool import PRIVATE, Spool, case_path
 from ctdeface_worker.report.html import render
+from ctdeface_worker.report.index import update_index
 from ctdeface_worker.report.model import CaseReport, State
+
+_log = logs.logger(__name__)
 
 
 def report_folder(spool: Spool, report: CaseReport) -> Path:
@@ -44,6 +49,14 @@ def record_refusal(spool: Spool, report: CaseReport, *, stale_seconds: float) ->
         locked(spool.locks, case_lock_name(report.case), stale_seconds=stale_seconds),
     ):
         record(spool, report)
+
+
+def show_in_index(spool: Spool, report: CaseReport, *, stale_seconds: float) -> None:
+    """Show the end of a case on the page of all cases; a failure is only logged."""
+    try:
+        update_index(spool, report, stale_seconds=stale_seconds)
+    except (StorageUnavailable, OSError) as error:
+        _log.warning("index_not_updated", job_id=report.job_id, code=type(error).__name__)
 
 
 def pages(spool: Spool, report: CaseReport) -> tuple[Path, Path]:

@@ -1,4 +1,4 @@
-"""Originals and audit entries at the end of each case of the service."""
+"""Originals, audit entry and index page at the end of each case of the service."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_worker.case.run import CaseResources, Child
 from ctdeface_worker.publishing.audit_entry import UNSEEN
+from ctdeface_worker.publishing.journal import show_in_index
 from ctdeface_worker.publishing.originals import archive
 from ctdeface_worker.publishing.outbox import OutputRules
 from ctdeface_worker.publishing.quarantine import refuse
@@ -32,7 +33,7 @@ class CaseEnds:
     attest: Callable[[CaseReport], None] = lambda _: None
 
     def before_done(self, report: CaseReport) -> bool:
-        """Handle the originals of a visible case and write its audit entry.
+        """Handle the originals of a visible case and record its end.
 
         Returns:
             Whether originals are still in the inbox because they could not be moved.
@@ -43,6 +44,7 @@ class CaseEnds:
         """
         left = archive(self.spool, report, self.originals)
         self.attest(report)
+        show_in_index(self.spool, report, stale_seconds=self.stale_seconds)
         return left
 
     def archive_repeated(self, report: CaseReport) -> bool:
@@ -73,6 +75,7 @@ class CaseEnds:
             archive(self.spool, report, self.originals if keeps else Originals.ARCHIVE)
         if report.state in UNSEEN:
             self.attest(report)
+            show_in_index(self.spool, report, stale_seconds=self.stale_seconds)
         return report
 
 
