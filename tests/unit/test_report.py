@@ -276,7 +276,7 @@ def test_a_partial_release_does_not_look_whole() -> None:
     page = render(report, {})
     assert "<b>Released in part.</b>" in page
     assert "1 of 22 files are in the output" in page
-    assert "--on-series-failure withhold" in page
+    assert "--on-series-failure withhold" not in page  # it was given
     assert complete().at(State.DONE).outcome == "released"
     assert refused().outcome == "refused"
 
@@ -284,7 +284,24 @@ def test_a_partial_release_does_not_look_whole() -> None:
 def test_the_page_names_series_as_workstations_do() -> None:
     """By number and description; the UID stands below."""
     page = render(partial(), {})
-    assert re.search(r">4</td><td>Brain Bone 5\.0<.*?3\.4.*?>CT AXIAL<", page, re.DOTALL)
+    assert re.search(r">4</td>\s*<td>Brain Bone 5\.0<.*?3\.4.*?>CT AXIAL<", page, re.DOTALL)
+
+
+def test_a_refusal_for_several_reasons_lists_them() -> None:
+    """One line per failed series, under a verdict of one sentence."""
+    report = partial()
+    second = replace(report.result.series[-1], series="5.6", description="", number=None)
+    result = replace(
+        report.result,
+        released=False,
+        code="MissingSlices",
+        reason="two reasons",
+        series=tuple(one.held_back("MissingSlices") for one in (*report.result.series, second)),
+    )
+    page = render(replace(report, state=State.REFUSED, result=result), {})
+    assert "Nothing of this case is in the output, for 2 reasons:" in page
+    assert page.count("slices are missing.</li>") == 2
+    assert "repeat with <code>--on-series-failure withhold</code>" in page
 
 
 def test_files_are_folded_into_groups_of_one_reason() -> None:

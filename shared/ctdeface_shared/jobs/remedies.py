@@ -22,9 +22,9 @@ _NO_ACTION = "No action is needed: this is not a part of the CT volume and is ne
 REMEDIES: Mapping[str, str] = MappingProxyType(
     {
         "VerificationFailed": (
-            "Look at the failed checks below. Metal, bandages and a head cut by the field of view "
-            "are the usual causes. Repeat with `--profile bulky`, or release the other series with "
-            "`--on-series-failure withhold`. No option releases a series past the checks."
+            "Look at the failed checks in the report: metal, bandages and a head cut by the field "
+            "of view are the usual causes. Repeat with `--profile bulky`; no option releases a "
+            f"series past the checks. {_OTHER_SERIES}"
         ),
         "SegmentersDisagree": (
             "Look at the case: the network and the geometric rules mark different places. Repeat "
@@ -38,7 +38,7 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         ),
         "NothingToRelease": (
             "No action is needed if the case holds no head CT, or only localizers and derived "
-            "images. Otherwise look at the reason of each series below."
+            "images. Otherwise look at the reason of each series in the report."
         ),
         "MissingSlices": (
             "If slices were lost on the way, send the case again, complete. If the series was made "
@@ -108,6 +108,12 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
 """Remedy by the stable code of an error or of a withheld file."""
 
 
-def remedy(code: str) -> str:
-    """Return what to do about a code; empty for an unknown one."""
-    return REMEDIES.get(code, "")
+def remedy(code: str, *, others_are_released: bool = False) -> str:
+    """Return what to do about a code; empty for an unknown one.
+
+    Args:
+        code: stable code of an error or of a withheld file.
+        others_are_released: leave out how to release the other series of the case.
+    """
+    text = REMEDIES.get(code, "")
+    return text.replace(_OTHER_SERIES, "").rstrip() if others_are_released else text

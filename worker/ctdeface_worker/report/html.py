@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from ctdeface_shared.jobs.remedies import remedy
 from ctdeface_worker.imaging.domain import ExpectedDifference, Fate
-from ctdeface_worker.pipeline.result import CaseResult, FileResult
+from ctdeface_worker.pipeline.result import CaseResult, FileResult, SeriesResult
 from ctdeface_worker.report.model import CaseReport
 
 
@@ -46,6 +46,8 @@ def render(report: CaseReport, pictures: Mapping[str, bytes]) -> str:
     return _template().render(
         report=report,
         result=report.result,
+        series=by_number(report.result.series),
+        failures=failures(report.result),
         remedies=remedies(report.result),
         groups=file_groups(report.result),
         pictures=[
@@ -59,7 +61,25 @@ def render(report: CaseReport, pictures: Mapping[str, bytes]) -> str:
 def remedies(result: CaseResult) -> dict[str, str]:
     """Return the remedies by code; empty without failures."""
     codes = [result.code, *(one.code for one in result.series if one.fate is Fate.FAILED)]
-    return {code: remedy(code) for code in codes if remedy(code)}
+    released = bool(result.released_series)
+    texts = {code: remedy(code, others_are_released=released) for code in codes}
+    return {code: text for code, text in texts.items() if text}
+
+
+def failures(result: CaseResult) -> list[str]:
+    """Return the reason of each failed file and series, or that of the case."""
+    files = [
+        one.reason if one.file in one.reason else f"{one.file}: {one.reason}"
+        for one in result.files
+        if one.fate is Fate.FAILED and not one.series and one.reason != result.reason
+    ]
+    series = [f"{one.title}: {one.reason}" for one in result.series if one.fate is Fate.FAILED]
+    return files + series or [result.reason]
+
+
+def by_number(series: Iterable[SeriesResult]) -> list[SeriesResult]:
+    """Order series by SeriesNumber, those without number last."""
+    return sorted(series, key=lambda one: (one.number is None, one.number or 0))
 
 
 def file_groups(result: CaseResult) -> tuple[FileGroup, ...]:
