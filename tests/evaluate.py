@@ -1,8 +1,8 @@
-"""The evaluation of the issues: `ctdeface evaluate` with the figures of the tests' own measure (`tests/support/measure`) beside the gate's.
+"""`ctdeface evaluate` with the figures of `tests/support/measure` beside those of the gate.
 
-`make evaluate` runs it over the folder that CTDEFACE_REAL_DATA names (what no training reads), 300
-phantoms of an unseen kind and 60 scans without a face. `tests` figures come from rays that share no
-code with segmenters and gate.
+`make evaluate` runs it on the held-out data of CTDEFACE_REAL_DATA, 300 phantoms of an unseen kind
+and 60 scans without a face. The `tests` figures come from rays that share no code with segmenters
+and gate.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from tests.support.measure.skin import Window, facial_skin
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure everything, or what the options of `ctdeface evaluate` say."""
+    """Evaluate with the options of `ctdeface evaluate`."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.evaluate",
         description=__doc__,
@@ -38,10 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def by_the_tests(wanted: Input, before: Volume, after: Volume) -> dict[str, float]:
-    """Return the share of facial skin that is gone, seen from the front; nothing where no face is in view to measure by."""
-    with np.errstate(
-        invalid="ignore"
-    ):  # beyond the border of a view there is no skin to compare with
+    """Return the share of facial skin that was removed, seen from the front.
+
+    The result is empty if there is no face in view.
+    """
+    with np.errstate(invalid="ignore"):  # there is no skin beyond the border of a view
         window = _window(wanted, before)
     skin = facial_skin(before, after, window, views=("front",)) if window else None
     return (
@@ -52,7 +53,7 @@ def by_the_tests(wanted: Input, before: Volume, after: Volume) -> dict[str, floa
 
 
 def _window(wanted: Input, before: Volume) -> Window | None:
-    """Where the face is: drawn there, written down by a person, or found by the nose."""
+    """Return the position of the face: known by construction, noted by hand, or by the nose."""
     match wanted.kind:
         case Kind.PHANTOM | Kind.UNSEEN:
             return window_of_scene(wanted.seed, unseen=wanted.kind is Kind.UNSEEN)

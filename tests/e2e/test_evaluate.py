@@ -1,4 +1,4 @@
-"""The evaluation at a reduced size: masks against truth, scans without a face, going on after a stop, and what bulky leaves to be seen."""
+"""The evaluation at a reduced size: masks against truth, resuming, renders, the detector."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from ctdeface_worker.evaluation import detector, pictures, run
 from ctdeface_worker.evaluation.inputs import Input, Kind, found, load, phantoms, without_faces
 from ctdeface_worker.evaluation.overlap import dice, hausdorff95_mm
 from ctdeface_worker.evaluation.render import VIEWS, renders
-from ctdeface_worker.evaluation.trial import defaced, try_input
+from ctdeface_worker.evaluation.results import defaced, evaluate_input
 from ctdeface_worker.imaging.domain import Geometry, Volume
 from ctdeface_worker.imaging.nifti import write_nifti
 from ctdeface_worker.phantom import without_face
@@ -37,8 +37,8 @@ def cube(shape: tuple[int, int, int] = (30, 30, 30)) -> Volume:
     )
 
 
-def test_likeness_of_masks_is_what_a_person_would_count() -> None:
-    """A slab moved by three voxels of 2 mm: Dice by counting, borders 6 mm apart, nothing between a mask and itself."""
+def test_similarity_of_masks_equals_a_count_by_hand() -> None:
+    """A slab moved by three voxels of 2 mm has its borders 6 mm apart."""
     volume = cube()
     one, other = np.zeros((2, 30, 30, 30), dtype=bool)
     one[5:15], other[8:18] = True, True
@@ -48,8 +48,8 @@ def test_likeness_of_masks_is_what_a_person_would_count() -> None:
     assert hausdorff95_mm(volume, one, np.zeros_like(one)) is None
 
 
-def test_inputs_are_cases_volumes_and_made_on_the_spot(tmp_path: Path) -> None:
-    """Folders of DICOM are cases, NIfTI files volumes; of both the voxels are read, of phantoms the truth as well."""
+def test_inputs_are_cases_volumes_and_phantoms(tmp_path: Path) -> None:
+    """DICOM folders are cases, NIfTI files are volumes; phantoms have a true face."""
     write_small_case(tmp_path / "b-case")
     write_nifti(cube(), tmp_path / "coarse" / "a-volume.nii.gz")
     given = list(found(tmp_path))
@@ -67,24 +67,24 @@ def test_inputs_are_cases_volumes_and_made_on_the_spot(tmp_path: Path) -> None:
 
 
 def test_there_are_many_scans_without_a_face() -> None:
-    """Sixty names, all different; the first are among the last."""
+    """Sixty different names; a shorter list is the start of a longer one."""
     names = without_face.names(FULL)
     assert len(set(names)) == FULL
     assert names[:REDUCED] == without_face.names(REDUCED)
 
 
 def test_no_scan_without_a_face_is_released_with_a_mask() -> None:
-    """Crowns, necks, backs of heads, dry skulls, trunks, water and air: in truth without face, and each refused, with a code."""
-    rows = [try_input(each, [GeometricSegmenter()]) for each in without_faces(REDUCED)]
+    """Crowns, necks, backs of heads, dry skulls, trunks, water and air are refused."""
+    rows = [evaluate_input(each, [GeometricSegmenter()]) for each in without_faces(REDUCED)]
     assert [row.face_ml for row in rows] == [0.0] * REDUCED
     codes = {row.name: row.results[0].code for row in rows}
     assert all(codes.values()), codes
 
 
-def test_the_command_measures_resumes_and_writes_its_tables(
+def test_the_command_evaluates_resumes_and_writes_its_tables(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A case and a scan without face; the second run reads the first one's rows, even behind a line that a stop cut off."""
+    """The second run keeps the results of the first, even before a truncated line."""
     write_small_case(tmp_path / "data" / "head")
     command = [
         "evaluate",
@@ -118,15 +118,15 @@ def test_the_command_measures_resumes_and_writes_its_tables(
     assert "2/2" in capsys.readouterr().out
 
 
-def test_rows_are_made_anew_for_other_bytes_code_or_measures(
+def test_results_are_not_kept_for_other_content_code_or_measures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A table that shows what an earlier state made would be believed."""
+    """Each change of input, measure or code adds a new result."""
     write_nifti(cube(), tmp_path / "data" / "a.nii.gz")
-    plan = run.Plan(segmenters=["geometric"])
+    plan = run.EvaluationOptions(segmenters=["geometric"])
     results = tmp_path / run.RESULTS
 
-    def rows(plan: run.Plan = plan) -> int:
+    def rows(plan: run.EvaluationOptions = plan) -> int:
         assert len(list(run.run(list(found(tmp_path / "data")), plan, tmp_path))) == 1
         return len(results.read_text(encoding="utf-8").splitlines())
 
@@ -138,18 +138,18 @@ def test_rows_are_made_anew_for_other_bytes_code_or_measures(
     assert [rows(), rows()] == [4, 4]
 
 
-def test_volumes_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
-    """By their folders; what is held out from training is known by the file's own name."""
+def test_volumes_of_the_same_name_are_named_with_their_folders(tmp_path: Path) -> None:
+    """A unique file name stays as it is."""
     for folder in ("one", "two"):
         write_nifti(cube(), tmp_path / folder / "ct.nii.gz")
     write_nifti(cube(), tmp_path / "two" / "only.nii.gz")
     assert [each.name for each in found(tmp_path)] == ["one--ct.nii.gz", "two--ct.nii.gz", "only"]
 
 
-def test_pictures_are_drawn_anew_when_the_input_or_what_makes_them_changes(
+def test_pictures_are_drawn_again_for_other_content_or_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Five views before; none of a scan that the segmenter refuses, which is not tried again either."""
+    """A refused scan has pictures before only, and is not repeated."""
     write_nifti(cube(), tmp_path / "data" / "a.nii.gz")
 
     def drawn() -> list[str]:
@@ -165,39 +165,39 @@ def test_pictures_are_drawn_anew_when_the_input_or_what_makes_them_changes(
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
-        ([], "nothing to measure"),
-        (["data"], "nothing to measure"),
-        (["data", "--only", "typo"], "typo: there is no such input"),
+        ([], "nothing to evaluate"),
+        (["data"], "nothing to evaluate"),
+        (["data", "--only", "typo"], "has no input named typo"),
     ],
 )
-def test_an_evaluation_of_nothing_is_no_success(
+def test_an_evaluation_without_inputs_is_an_error(
     tmp_path: Path,
     more: list[str],
-    said: str,
+    message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """An empty table would pass for a good one."""
+    """Otherwise an empty table would look like a good result."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     assert main(["evaluate", *more, "--out", "out", "--segmenter", "geometric"]) == 78
-    assert said in " ".join(capsys.readouterr().err.split())
+    assert message in " ".join(capsys.readouterr().err.split())
 
 
-def test_the_mask_of_a_phantom_is_held_against_its_truth() -> None:
-    """What the rules take of an unseen head is held against its true face and its true brain."""
+def test_the_mask_of_a_phantom_is_compared_with_its_truth() -> None:
+    """Dice, missed tissue and overlap use the true face and the true brain."""
     (wanted,) = (each for each in phantoms(7, unseen=True) if each.seed == 7)
-    (result,) = try_input(wanted, [GeometricSegmenter()]).results
+    (result,) = evaluate_input(wanted, [GeometricSegmenter()]).results
     assert result.released
     assert 0.7 < (result.tissue_dice or 0) < 1
     assert (result.face_kept or 1) < 0.3
     assert result.overlap_voxels == 0
 
 
-def test_renders_look_from_five_sides() -> None:
-    """A peg on a box points to its left when it is turned to its left, to its right when turned there, up and down with the chin."""
+def test_renders_show_five_views() -> None:
+    """A peg on a box points left and right with the yaw, up and down with the pitch."""
     volume = cube()
     hu = np.full(volume.hu.shape, -1000.0, dtype=np.float32)
     hu[10:20, 18:28, 10:20], hu[14:16, 2:18, 14:16] = 40.0, 40.0
@@ -208,14 +208,13 @@ def test_renders_look_from_five_sides() -> None:
         for view, picture in seen.items()
     }
     assert np.abs(off["front"]).max() < 1.5
-    assert (
-        off["yaw+30"][1] < -5 < 5 < off["yaw-30"][1]
-    )  # most of what is seen is the box, on the other side of the picture's middle
+    # Most of the picture is the box, on the other side of the middle.
+    assert off["yaw+30"][1] < -5 < 5 < off["yaw-30"][1]
     assert off["pitch-20"][0] < -3 < 3 < off["pitch+20"][0]  # rows run downward
 
 
-def test_bulky_leaves_nothing_of_eyes_nose_and_jaw() -> None:
-    """At the height of the jaw no bone is left in front of the spine; above it nothing lies as far forward as the eyes."""
+def test_bulky_removes_eyes_nose_and_jaw() -> None:
+    """No bone remains in front of the spine at the jaw, and nothing at the eyes above."""
     volume = small_head().volume
     left = defaced(volume, GeometricSegmenter().segment(volume, profile=Profile.BULKY).face).hu
     z, y = (
@@ -228,20 +227,20 @@ def test_bulky_leaves_nothing_of_eyes_nose_and_jaw() -> None:
     assert not (left[(z > -30) & (z < 16)][:, y < -56] > -300).any()
 
 
-def test_the_detector_runs_in_an_environment_of_its_own(tmp_path: Path) -> None:
-    """Its script is started with the given Python over the renders, and what it says is kept; a Python without it is a clear error."""
+def test_the_detector_runs_in_its_own_environment(tmp_path: Path) -> None:
+    """The script runs with the given Python; a missing Python is a configuration error."""
     assert Path(detector.__file__).name == "detector.py"
     picture = tmp_path / "out" / "renders" / "head" / "before"
     picture.mkdir(parents=True)
     stand_in = tmp_path / "python"
-    said = json.dumps(
+    output = json.dumps(
         {
             "head/before/front.png": 0.75,
             "forgotten/before/front.png": 0.5,
             "head/old network/front.png": 1,
         }
     )
-    stand_in.write_text(f"#!{sys.executable}\nprint({said!r})\n", encoding="utf-8")
+    stand_in.write_text(f"#!{sys.executable}\nprint({output!r})\n", encoding="utf-8")
     stand_in.chmod(0o700)
     other = picture.parent.parent / "forgotten" / "before"
     other.mkdir(parents=True)

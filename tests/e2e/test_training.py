@@ -183,9 +183,11 @@ def test_augmentation_leaves_hu_and_stretches_heads_along_each_axis() -> None:
 
     from ctdeface_worker.training.trainer import FaceTrainer
 
-    np.random.seed(1)
+    np.random.seed(1)  # noqa: NPY002  nnU-Net's generator
     torch.manual_seed(1)
-    change = FaceTrainer.get_training_transforms((48, 48, 48), (0.0, 0.0), None, (2,), False)
+    change = FaceTrainer.get_training_transforms(
+        (48, 48, 48), (0.0, 0.0), None, (2,), do_dummy_2d_data_aug=False
+    )
     image, label = torch.zeros(1, 64, 64, 64), torch.zeros(1, 64, 64, 64)
     image[:, 20:44, 20:44, 20:44] = 2.0
     label[:, 20:44, 20:44, 20:44] = 1.0

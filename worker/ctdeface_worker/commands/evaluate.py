@@ -1,13 +1,13 @@
-"""Measure what segmenters make of heads: released or refused, skin removed, brain touched, masks against truth and each other, seconds.
+"""Evaluate segmenters on heads: outcome, skin removed, brain in the mask, Dice, seconds.
 
-DATA holds DICOM cases (first-level folders) and NIfTI volumes in HU; of a case the longest series
-counts. Phantoms with a known face, and scans without any, are made on the spot. Everything happens
-in memory: no defaced file is written. OUT gets results.jsonl (a row per input as soon as it is
-done; the same command goes on after a stop), table.md and summary.json.
+DATA contains DICOM cases (first-level folders) and NIfTI volumes in HU; the longest series of a
+case counts. Phantoms with a known face, and scans without a face, are generated. The evaluation
+works in memory and writes no defaced file. OUT gets results.jsonl (one line per input as soon as
+it is done; the same command resumes after a stop), table.md and summary.json.
 
-With --renders or --detector-python, OUT/renders holds pictures of the DICOM cases before and after:
-treat that folder as patients' data. The detector's probabilities are figures to report, not a
-threshold: it takes bare skulls and flat cuts for faces as well.
+With --renders or --detector-python, OUT/renders contains pictures of the DICOM cases before and
+after: treat that folder as patient data. The probabilities of the detector are figures to report,
+not a threshold: it also takes bare skulls and flat cuts for faces.
 """
 
 import argparse
@@ -23,24 +23,26 @@ from ctdeface_shared.exit_codes import COMMON_EXIT_CODES, EXIT_OK, EXIT_REFUSED
 
 if TYPE_CHECKING:
     from ctdeface_worker.evaluation.inputs import Input
-    from ctdeface_worker.evaluation.trial import Measure
+    from ctdeface_worker.evaluation.results import Measure
 
 EXAMPLES = """\
 examples:
-  ctdeface evaluate --out figures --phantoms 20 --no-face 10         synthetic heads alone
+  ctdeface evaluate --out figures --phantoms 20 --no-face 10
+      synthetic heads only
   ctdeface evaluate ct --out figures --segmenter geometric --segmenter network
   ctdeface evaluate ct --out figures --phantoms 300 --unseen --no-face 60 --held-out --jobs 2
-  ctdeface evaluate ct --out figures --detector-python .mtcnn/bin/python    docs/trust/evaluation.md says how to make that environment
+  ctdeface evaluate ct --out figures --detector-python .mtcnn/bin/python
+      docs/trust/evaluation.md describes the detector's environment
 """
 EXIT_CODES = {
     **COMMON_EXIT_CODES,
-    EXIT_OK: "everything is measured, and nothing wrong was released",
+    EXIT_OK: "every input was evaluated, and nothing wrong was released",
     EXIT_REFUSED: "a scan without a face was released, or a released mask contains brain",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what is measured, with what, and where it goes."""
+    """Add the options for inputs, segmenters and results."""
     parser.add_argument(
         "data",
         type=Path,
@@ -53,41 +55,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FOLDER",
-        help="where results go; a stopped run goes on there",
+        help="folder for the results; a stopped evaluation resumes there",
     )
     parser.add_argument(
         "--segmenter",
         action="append",
         metavar="NAME",
-        help="what finds the face; may be repeated (default: geometric, and network if it is there)",
+        help="segmenter to evaluate; repeatable (default: geometric, and network if installed)",
     )
     parser.add_argument(
         "--only",
         nargs="+",
         metavar="NAME",
-        help="of DATA only the cases and volumes of these names",
+        help="use only these cases and volumes of DATA",
     )
     parser.add_argument(
         "--held-out",
         action="store_true",
-        help="of DATA only NIfTI volumes that no training of ours reads, and all cases",
+        help="use all cases of DATA, but only NIfTI volumes that training never reads",
     )
     parser.add_argument(
         "--phantoms",
         type=int,
         default=0,
         metavar="N",
-        help="synthetic heads with a known face (default: 0)",
+        help="number of synthetic heads with a known face (default: 0)",
     )
     parser.add_argument(
-        "--unseen", action="store_true", help="phantoms such as training never sees"
+        "--unseen", action="store_true", help="use phantoms of a kind that training never uses"
     )
     parser.add_argument(
         "--no-face",
         type=int,
         default=0,
         metavar="N",
-        help="synthetic scans without a face (default: 0)",
+        help="number of synthetic scans without a face (default: 0)",
     )
     parser.add_argument(
         "--renders",
@@ -98,43 +100,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--detector-python",
         type=Path,
         metavar="PATH",
-        help="draw, and let a face detector in this environment look",
+        help="draw, and run the face detector of this Python environment on the pictures",
     )
     parser.add_argument(
         "--jobs",
         type=int,
         default=1,
         metavar="N",
-        help="inputs worked on at the same time (default: 1)",
+        help="number of inputs at the same time (default: 1)",
     )
 
 
 def run(namespace: argparse.Namespace) -> int:
-    """Measure and write the tables."""
+    """Evaluate and write the tables."""
     return evaluate(namespace, None)
 
 
 def evaluate(namespace: argparse.Namespace, measure: "Measure | None") -> int:
-    """Measure, with further figures if given, and return 1 when something was released that has no face, or with brain in the mask."""
+    """Evaluate with optional further figures, and write the tables.
+
+    Returns:
+        1 if a scan without a face was released, or a mask contains brain; otherwise 0.
+    """
     from ctdeface_shared.settings.loading import load
     from ctdeface_worker.evaluation import pictures, table
     from ctdeface_worker.evaluation.inputs import Kind, synthetic
-    from ctdeface_worker.evaluation.run import Plan
-    from ctdeface_worker.evaluation.run import run as rows_of
+    from ctdeface_worker.evaluation.run import EvaluationOptions
+    from ctdeface_worker.evaluation.run import run as run_evaluation
     from ctdeface_worker.segmentation.choice import segmenter_named
 
     if namespace.detector_python and not namespace.detector_python.is_file():
         raise ConfigurationError(
-            f"there is no Python at {namespace.detector_python}; docs/trust/evaluation.md says how to make the detector's environment"
+            f"there is no Python at {namespace.detector_python}: {pictures.SETUP}"
         )
     console = Console(highlight=False, soft_wrap=True)
     store = load(namespace.config).settings.models.place
-    names, inputs = namespace.segmenter or _usual(), _inputs(namespace)
+    names, inputs = namespace.segmenter or _default_segmenters(), _inputs(namespace)
     namespace.out.mkdir(parents=True, exist_ok=True)
     rows = []
-    for row in rows_of(
+    for row in run_evaluation(
         inputs,
-        Plan(segmenters=names, store=store, jobs=max(namespace.jobs, 1), measure=measure),
+        EvaluationOptions(
+            segmenters=names, store=store, jobs=max(namespace.jobs, 1), measure=measure
+        ),
         namespace.out,
     ):
         rows.append(row)
@@ -165,7 +173,7 @@ def _inputs(namespace: argparse.Namespace) -> "Sequence[Input]":
     from ctdeface_worker.training.held_out import is_held_out
 
     if namespace.data is not None and not namespace.data.is_dir():
-        raise ConfigurationError(f"there is no folder at {namespace.data}")
+        raise ConfigurationError(f"{namespace.data} is not a folder: DATA must be one")
     given = list(inputs.found(namespace.data)) if namespace.data else []
     if namespace.held_out:
         given = [
@@ -177,7 +185,8 @@ def _inputs(namespace: argparse.Namespace) -> "Sequence[Input]":
         ]
     if unknown := sorted({*(namespace.only or ())} - {each.name for each in given}):
         raise ConfigurationError(
-            f"{', '.join(unknown)}: there is no such input in {namespace.data or 'DATA, which is missing'}"
+            f"{namespace.data or 'DATA, which is missing,'} has no input named"
+            f" {', '.join(unknown)}: correct --only"
         )
     if namespace.only:
         given = [each for each in given if each.name in namespace.only]
@@ -187,12 +196,13 @@ def _inputs(namespace: argparse.Namespace) -> "Sequence[Input]":
     ]
     if not (given or made or namespace.renders or namespace.detector_python):
         raise ConfigurationError(
-            "there is nothing to measure: name a folder of DICOM cases or NIfTI volumes, --phantoms or --no-face"
+            "there is nothing to evaluate: name a folder of DICOM cases or NIfTI volumes, or set"
+            " --phantoms or --no-face"
         )
     return [*given, *made]
 
 
-def _usual() -> list[str]:
+def _default_segmenters() -> list[str]:
 
     from ctdeface_worker.segmentation.models import store as models
 

@@ -1,4 +1,4 @@
-"""Train the network that finds faces: make its data set, train in sittings, export it."""
+"""Train the network that finds faces: make its data set, train, export the model."""
 
 import argparse
 import hashlib
@@ -17,15 +17,20 @@ if TYPE_CHECKING:
     from ctdeface_worker.training.examples import Example
 
 SEEDS_APART = 100_000
-"""Phantoms of one training seed are not those of the next."""
+"""Difference of the first phantom seeds of two training seeds."""
 
 EXAMPLES = """\
 examples:
-  ctdeface train work                                 300 phantoms, 100 epochs, export to work/model; the same command goes on after a stop
-  ctdeface train work --volumes ct --phantoms 400     real volumes (*.nii.gz) as well, labeled by the geometric segmenter
-  ctdeface train work --stop-after 1                  make the data set and train one epoch
-  ctdeface train further --begin-with work/model/fold_0/weights.safetensors --learning-rate 0.005     train a network further
-  nohup nice ctdeface train work > train.log &        in the background
+  ctdeface train work
+      300 phantoms, 100 epochs, export to work/model; the same command resumes after a stop
+  ctdeface train work --volumes ct --phantoms 400
+      real volumes (*.nii.gz) as well, labeled by the geometric segmenter
+  ctdeface train work --stop-after 1
+      make the data set and train one epoch
+  ctdeface train further --begin-with work/model/fold_0/weights.safetensors --learning-rate 0.005
+      train a network further
+  nohup nice ctdeface train work > train.log &
+      in the background
 """
 EXIT_CODES = {
     **COMMON_EXIT_CODES,
@@ -35,76 +40,81 @@ EXIT_CODES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare data, length and device."""
+    """Add the options for data, length and device."""
     parser.add_argument(
         "root",
         type=Path,
-        help="folder for data set, checkpoints and model; an interrupted training goes on there",
+        help="folder for data set, checkpoints and model; an interrupted training resumes there",
     )
     parser.add_argument(
         "--volumes",
         type=Path,
         metavar="FOLDER",
-        help="NIfTI volumes in HU (*.nii.gz) to learn from as well",
+        help="folder of NIfTI volumes in HU (*.nii.gz) to train on as well",
     )
     parser.add_argument(
         "--phantoms",
         type=int,
         default=300,
         metavar="N",
-        help="synthetic heads to learn from (default: 300)",
+        help="number of synthetic heads to train on (default: 300)",
     )
     parser.add_argument(
         "--variants",
         type=int,
         default=2,
         metavar="N",
-        help="disturbed copies of each real volume (default: 2)",
+        help="number of augmented copies of each real volume (default: 2)",
     )
     parser.add_argument(
         "--epochs",
         type=int,
         default=100,
-        help="over which the learning rate falls to 0 (default: 100)",
+        help="number of epochs; the learning rate falls to 0 with the last (default: 100)",
     )
     parser.add_argument(
-        "--iterations", type=int, default=50, help="batches per epoch (default: 50)"
+        "--iterations", type=int, default=50, help="number of batches per epoch (default: 50)"
     )
     parser.add_argument(
         "--begin-with",
         type=Path,
         metavar="FILE",
-        help="weights of an earlier training (a narrower network is widened)",
+        help="initial weights, of an earlier training; a narrower network is widened",
     )
     parser.add_argument(
         "--learning-rate",
         type=rate,
         default=0.01,
         metavar="RATE",
-        help="of the first epoch (default: 0.01)",
+        help="learning rate of the first epoch (default: 0.01)",
     )
     parser.add_argument(
         "--stop-after",
         type=int,
         metavar="N",
-        help="end this sitting after N epochs, and export what there is",
+        help="stop this run after N epochs, and export the model so far",
     )
-    parser.add_argument("--seed", type=seed, default=1, help="of data and weights (default: 1)")
+    parser.add_argument(
+        "--seed", type=seed, default=1, help="seed of data and weights (default: 1)"
+    )
     parser.add_argument(
         "--small",
         action="store_true",
-        help="network, patches and phantoms so coarse that a trial takes minutes",
+        help="use a coarse network, patches and phantoms: a trial takes minutes",
     )
     parser.add_argument(
-        "--device", choices=["cpu", "cuda"], default="cpu", help="where to train (default: cpu)"
+        "--device", choices=["cpu", "cuda"], default="cpu", help="device to train on (default: cpu)"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="where to export the model (default: ROOT/model)"
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="folder for the exported model (default: ROOT/model)",
     )
 
 
 def run(namespace: argparse.Namespace) -> int:
-    """Make the data set, train and export."""
+    """Make the data set, train, and export the model."""
     from ctdeface_worker.training import dataset, export, plan, train
 
     folders = dataset.Folders(root=namespace.root.resolve())
@@ -120,13 +130,15 @@ def run(namespace: argparse.Namespace) -> int:
         precision=train.precision_on(namespace.device),
     )
     if namespace.volumes is not None and not namespace.volumes.is_dir():
-        raise ConfigurationError(f"there is no folder of volumes at {namespace.volumes}")
+        raise ConfigurationError(
+            f"{namespace.volumes} is not a folder: --volumes needs a folder of NIfTI volumes"
+        )
     train.prepare_environment(folders)
     weights = train.weights_for(namespace.begin_with, recipe) if namespace.begin_with else None
     train.begin(folders, recipe)
     console = Console(highlight=False)
     for entry in dataset.write_raw(_examples(namespace, folders), folders):
-        console.print(f"{entry.name}: {entry.face_voxels} voxels of face")
+        console.print(f"{entry.name}: {entry.face_voxels} face voxels")
     dataset.describe(folders)
     train.preprocess(folders, recipe)
     train.train(folders, recipe, begin_with=weights, stop_after=namespace.stop_after)
@@ -135,28 +147,28 @@ def run(namespace: argparse.Namespace) -> int:
 
 
 def seed(text: str) -> int:
-    """Read the seed of a training.
+    """Parse the seed of a training.
 
     Raises:
-        argparse.ArgumentTypeError: it would learn from the very phantoms that `ctdeface evaluate`
-            measures with.
+        argparse.ArgumentTypeError: the seed is below 1; training would use the phantoms that
+            `ctdeface evaluate` uses.
     """
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no seed: give a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text} is not a seed: use an integer of at least 1")
     return value
 
 
 def rate(text: str) -> float:
-    """Read a learning rate.
+    """Parse a learning rate.
 
     Raises:
-        argparse.ArgumentTypeError: no training would learn with it.
+        argparse.ArgumentTypeError: it is not between 0 and 1.
     """
     value = float(text)
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(
-            f"{text} is no learning rate: give a number above 0 and below 1"
+            f"{text} is not a learning rate: use a number above 0 and below 1"
         )
     return value
 
@@ -165,7 +177,7 @@ def _sha256(weights: Path) -> str:
     try:
         return hashlib.sha256(weights.read_bytes()).hexdigest()
     except OSError as error:
-        raise ConfigurationError(f"{weights} cannot be read: {error.strerror}") from None
+        raise ConfigurationError(f"cannot read the weights {weights}: {error.strerror}") from None
 
 
 def _examples(namespace: argparse.Namespace, folders: "Folders") -> "Iterator[Example]":

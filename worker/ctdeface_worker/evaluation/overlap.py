@@ -1,4 +1,4 @@
-"""How alike two masks of one volume are: Dice, and the 95th percentile of the distances between their borders in tissue."""
+"""Similarity of two masks: Dice, and the 95th percentile of border distances."""
 
 import numpy as np
 from scipy import ndimage
@@ -11,22 +11,22 @@ GRID_MM = 2.0
 
 
 def dice(one: BoolArray, other: BoolArray) -> float:
-    """Twice the common voxels over the sum of both; 1 for two empty masks."""
+    """Return the Dice coefficient; 1 for two empty masks."""
     total = int(np.count_nonzero(one)) + int(np.count_nonzero(other))
     return 2 * int(np.count_nonzero(one & other)) / total if total else 1.0
 
 
 def tissue_of(volume: Volume) -> BoolArray:
-    """Tell the voxels that hold more than air."""
+    """Return the valid voxels denser than air."""
     tissue: BoolArray = (volume.hu > SKIN_HU) & volume.valid
     return tissue
 
 
 def hausdorff95_mm(volume: Volume, one: BoolArray, other: BoolArray) -> float | None:
-    """Return the 95th percentile, over both borders, of the distance to the other one, in mm; None where a mask holds no tissue.
+    """Return the 95th percentile of the distance between borders in mm.
 
-    Only what the masks hold of tissue is compared: in the air both go up to the border of the view,
-        which would tell nothing.
+    Only tissue is compared, as masks extend through air to the border of the field of view. The
+    result is None if a mask contains no tissue.
     """
     tissue = tissue_of(volume)
     first, second = (

@@ -1,4 +1,4 @@
-"""Renders before and after, and what a face detector makes of them."""
+"""Renders before and after, and the probabilities of a face detector."""
 
 import json
 import shutil
@@ -11,8 +11,8 @@ from ctdeface_shared.jobs.options import Profile
 from ctdeface_worker.evaluation import detector
 from ctdeface_worker.evaluation.inputs import Input, content_digest, load
 from ctdeface_worker.evaluation.render import renders
+from ctdeface_worker.evaluation.results import defaced
 from ctdeface_worker.evaluation.run import code_digest
-from ctdeface_worker.evaluation.trial import defaced
 from ctdeface_worker.imaging.domain import Volume
 from ctdeface_worker.pipeline.preview import write_picture
 from ctdeface_worker.segmentation.base import Segmenter
@@ -21,15 +21,17 @@ FOLDER = "renders"
 FACES = "faces.json"
 BEFORE = "before"
 DONE = ".done"
+SETUP = "set up its environment as described in docs/trust/evaluation.md"
 
 Faces = Mapping[str, Mapping[str, Mapping[str, float]]]
-"""Input -> before, or segmenter and profile -> view -> probability."""
+"""Probability by input, by "before" or segmenter and profile, and by view."""
 
 
 def draw(inputs: Iterable[Input], segmenters: Sequence[Segmenter], out: Path) -> Iterator[str]:
-    """Draw every input before and after each segmenter and profile, but for what is drawn already; yields each name when it is done.
+    """Draw the missing renders of every input, and yield each name when done.
 
-    The folder holds pictures of patients' faces: only its owner can read it.
+    There is one render before, and one per segmenter and profile. The folder contains pictures of
+    patients' faces, so that only its owner may read it.
     """
     root = out / FOLDER
     root.mkdir(parents=True, exist_ok=True)
@@ -51,7 +53,7 @@ def draw(inputs: Iterable[Input], segmenters: Sequence[Segmenter], out: Path) ->
 def _pictures(
     wanted: Input, segmenters: Sequence[Segmenter], kinds: Collection[str]
 ) -> Iterator[tuple[str, Volume | None]]:
-    """Yield what is to be seen of an input, None where a segmenter refuses it."""
+    """Yield each volume to draw, None if the segmenter refuses the input."""
     volume = load(wanted).volume
     if BEFORE in kinds:
         yield BEFORE, volume
@@ -65,12 +67,12 @@ def _pictures(
                     kind,
                     defaced(volume, segmenter.segment(volume, profile=profile, ears=False).face),
                 )
-            except PermanentError:  # the table says why
+            except PermanentError:  # the table lists the reason
                 yield kind, None
 
 
 def _draw(shown: Volume | None, folder: Path, mark: str) -> None:
-    """Draw five views in place of earlier ones, and mark what they are of."""
+    """Replace the five views, and store a mark of their content."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for view, picture in renders(shown).items() if shown is not None else ():
@@ -85,18 +87,21 @@ def _drawn(folder: Path) -> str:
 def detect(
     python: Path, inputs: Iterable[Input], segmenters: Sequence[Segmenter], out: Path
 ) -> Faces:
-    """Let the detector look at the renders, in its own environment, and keep what it sees of these inputs and segmenters.
+    """Run the detector on the renders, in its own environment.
+
+    Probabilities of other inputs and segmenters in the folder are left out.
 
     Raises:
-        ConfigurationError: it cannot be run.
+        ConfigurationError: the detector cannot be run.
     """
     command = [str(python), detector.__file__, str(out / FOLDER)]
     try:
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        # The command is the interpreter that the user names and a script of this package.
+        done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
     except (OSError, subprocess.CalledProcessError) as error:
-        said = str(getattr(error, "stderr", None) or error).strip().splitlines()[-1]
+        reason = str(getattr(error, "stderr", None) or error).strip().splitlines()[-1]
         raise ConfigurationError(
-            f"the face detector cannot be run with {python} ({said}); docs/trust/evaluation.md says how to make its environment"
+            f"the face detector cannot be run with {python} ({reason}): {SETUP}"
         ) from error
     names, kinds = {each.name for each in inputs}, _kinds(segmenters)
     faces: dict[str, dict[str, dict[str, float]]] = {}
@@ -109,7 +114,7 @@ def detect(
 
 
 def _kinds(segmenters: Sequence[Segmenter]) -> dict[str, str]:
-    """Return what is drawn of every input, with the digests of what makes it."""
+    """Return the kinds of renders with digests of code and segmenter."""
     code = code_digest()
     return {
         BEFORE: code,

@@ -1,4 +1,7 @@
-"""Shaded renders of the skin from several sides, for a face detector and for a person: before defacing they show the patient."""
+"""Shaded renders of the skin from several sides.
+
+Renders of the volume before defacing show the patient.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -18,7 +21,7 @@ AIR_HU = -1000.0
 BLUR_VOXELS = 0.6
 DEPTH_BLUR_VOXELS = 0.5
 SMALLEST_PIECE = 0.01
-"""Of the tissue in view; what is smaller is noise, and would hide what lies behind it."""
+"""Share of the tissue; smaller pieces are noise and would hide the surface behind."""
 VIEWS: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "front": (0.0, 0.0),
@@ -28,7 +31,7 @@ VIEWS: Mapping[str, tuple[float, float]] = MappingProxyType(
         "pitch-20": (0.0, -20.0),
     }
 )
-"""Degrees that the head is turned to its left, and that its chin is lifted."""
+"""Yaw to the patient's left and pitch with the chin up, in degrees."""
 AMBIENT = 0.12
 PIXELS_PER_VOXEL = 2
 
@@ -36,13 +39,13 @@ Picture = NDArray[np.uint8]
 
 
 def renders(volume: Volume) -> dict[str, Picture]:
-    """Render the surface of a volume from every view; rows run downward, columns to the patient's left."""
+    """Render a volume from every view; rows downward, columns to the patient's left."""
     body = _body(to_canonical(volume, spacing_mm=GRID_MM))
     return {name: shaded(_turned(body, yaw, pitch).hu) for name, (yaw, pitch) in VIEWS.items()}
 
 
 def shaded(hu: HuArray) -> Picture:
-    """Shade the first surface that rays from the front meet, with the light behind the eye.
+    """Shade the first surface along rays from the front, lit from the viewer.
 
     Args:
         hu: index (z, y, x), superior, posterior, left.
@@ -58,7 +61,7 @@ def shaded(hu: HuArray) -> Picture:
 
 
 def _turned(body: Volume, yaw: float, pitch: float) -> Canonical:
-    """Turn a head about its middle: its nose goes to its left by the yaw, its chin up by the pitch, in degrees."""
+    """Rotate a head about its middle by yaw to the left and pitch up, in degrees."""
     turn = Rotation.from_euler("zx", [yaw, -pitch], degrees=True)
     geometry = body.geometry
     middle = geometry.affine_lps @ np.append((np.array(geometry.shape) - 1) / 2, 1.0)
@@ -72,7 +75,7 @@ def _turned(body: Volume, yaw: float, pitch: float) -> Canonical:
 
 
 def _first_crossing(hu: HuArray) -> tuple[BoolArray, FloatArray]:
-    """Return per ray whether it meets skin, and where, in parts of a voxel."""
+    """Return hits per ray, and their depth in fractional voxels."""
     solid = hu > SKIN_HU
     hit: BoolArray = np.asarray(solid.any(axis=1), dtype=np.bool_)
     at = solid.argmax(axis=1)[:, None, :]
@@ -85,7 +88,7 @@ def _first_crossing(hu: HuArray) -> tuple[BoolArray, FloatArray]:
 
 
 def _body(canonical: Canonical) -> Volume:
-    """Leave out noise in the air and the air around everything, and take the grain off."""
+    """Crop to the body, remove small pieces, and smooth the noise."""
     hu = np.where(canonical.valid, canonical.hu, np.float32(AIR_HU))
     labels, count = ndimage.label(hu > SKIN_HU)
     sizes = np.bincount(labels.ravel(), minlength=2)

@@ -1,4 +1,7 @@
-"""Runs an evaluation: one input after the other or several at once, kept as they come, so that a second run goes on after a stop."""
+"""Evaluation of many inputs, in parallel processes if wanted.
+
+Each result is stored immediately, so that a later run resumes after a stop.
+"""
 
 import hashlib
 import json
@@ -13,7 +16,13 @@ from typing import Any
 import ctdeface_worker
 from ctdeface_shared.lifecycle import limit_threads
 from ctdeface_worker.evaluation.inputs import Input, content_digest
-from ctdeface_worker.evaluation.trial import Agreement, Measure, Result, Row, try_input
+from ctdeface_worker.evaluation.results import (
+    Agreement,
+    InputResult,
+    Measure,
+    SegmenterResult,
+    evaluate_input,
+)
 from ctdeface_worker.segmentation.base import Segmenter
 from ctdeface_worker.segmentation.choice import segmenter_named
 
@@ -21,14 +30,14 @@ RESULTS = "results.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What to run.
+class EvaluationOptions:
+    """Options of an evaluation.
 
     Attributes:
-        segmenters: names, as settings have them.
-        jobs: inputs worked on at the same time, each in a process of its own.
-        measure: further figures, or None.
+        segmenters: names as in the settings.
         store: folder of installed networks, None for the user's.
+        jobs: number of processes, each with one input at a time.
+        measure: further figures, or None.
     """
 
     segmenters: Sequence[str]
@@ -37,19 +46,19 @@ class Plan:
     measure: Measure | None = None
 
 
-def run(inputs: Sequence[Input], plan: Plan, out: Path) -> Iterator[Row]:
-    """Yield a row for every input, the known ones first; each new one is on the disk before it is yielded.
+def run(inputs: Sequence[Input], options: EvaluationOptions, out: Path) -> Iterator[InputResult]:
+    """Yield the results of every input, known ones first.
 
-    A row is known when an earlier run into the same folder made it of the same content, by the same
-    worker's code and the same segmenters, with a measure of the same name.
+    New results are stored before they are yielded. Results are known if an earlier run stored them
+    in the same folder for the same content, code, segmenters and name of the measure.
     """
-    made_by = _made_by(plan)
+    made_by = _made_by(options)
     contents = {each.name: content_digest(each) for each in inputs}
     known = {row.name: row for row in _kept(out / RESULTS, made_by, contents)}
     yield from (known[each.name] for each in inputs if each.name in known)
     fresh = [each for each in inputs if each.name not in known]
     with (out / RESULTS).open("a", encoding="utf-8") as stream:
-        for row in _rows(fresh, plan):
+        for row in _rows(fresh, options):
             stream.write(
                 json.dumps({"row": asdict(row), "made_by": made_by, "content": contents[row.name]})
                 + "\n"
@@ -60,30 +69,34 @@ def run(inputs: Sequence[Input], plan: Plan, out: Path) -> Iterator[Row]:
 
 @cache
 def code_digest() -> str:
-    """SHA-256 over the source of the worker as it was when first asked for: rules, gate, renders and phantoms."""
+    """Return the SHA-256 of the worker's source code at the first call."""
     package = Path(ctdeface_worker.__file__).parent
     return hashlib.sha256(
         b"".join(source.read_bytes() for source in sorted(package.rglob("*.py")))
     ).hexdigest()
 
 
-def _made_by(plan: Plan) -> dict[str, Any]:
-    """Say what figures depend on besides the input."""
-    measure = f"{plan.measure.__module__}.{plan.measure.__qualname__}" if plan.measure else ""
+def _made_by(options: EvaluationOptions) -> dict[str, Any]:
+    """Return what the figures depend on besides the input."""
+    measure = (
+        f"{options.measure.__module__}.{options.measure.__qualname__}" if options.measure else ""
+    )
     return {
         "code": code_digest(),
         "measure": measure,
-        "digests": {name: _segmenter(name, plan.store).digest for name in plan.segmenters},
+        "digests": {name: _segmenter(name, options.store).digest for name in options.segmenters},
     }
 
 
-def _rows(inputs: Sequence[Input], plan: Plan) -> Iterator[Row]:
-    work = partial(_row, segmenters=tuple(plan.segmenters), store=plan.store, measure=plan.measure)
-    if plan.jobs == 1:
+def _rows(inputs: Sequence[Input], options: EvaluationOptions) -> Iterator[InputResult]:
+    work = partial(
+        _row, segmenters=tuple(options.segmenters), store=options.store, measure=options.measure
+    )
+    if options.jobs == 1:
         yield from map(work, inputs)
         return
     limit_threads(1)  # more threads per process would only wait for each other
-    with ProcessPoolExecutor(plan.jobs, initializer=_ignore_interrupts) as pool:
+    with ProcessPoolExecutor(options.jobs, initializer=_ignore_interrupts) as pool:
         try:
             yield from (
                 done.result() for done in as_completed([pool.submit(work, each) for each in inputs])
@@ -95,26 +108,28 @@ def _rows(inputs: Sequence[Input], plan: Plan) -> Iterator[Row]:
 
 def _row(
     wanted: Input, *, segmenters: tuple[str, ...], store: Path | None, measure: Measure | None
-) -> Row:
-    return try_input(wanted, [_segmenter(name, store) for name in segmenters], measure)
+) -> InputResult:
+    return evaluate_input(wanted, [_segmenter(name, store) for name in segmenters], measure)
 
 
 @cache
 def _segmenter(name: str, store: Path | None) -> Segmenter:
-    """Each process loads a network once."""
+    """Return a segmenter; each process loads a network once."""
     return segmenter_named(name, store)
 
 
 def _ignore_interrupts() -> None:
-    """Leave Ctrl-C to the parent, which ends its children in order."""
+    """Ignore Ctrl-C; the parent stops its children."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _kept(file: Path, made_by: Mapping[str, Any], contents: Mapping[str, str]) -> Iterator[Row]:
+def _kept(
+    file: Path, made_by: Mapping[str, Any], contents: Mapping[str, str]
+) -> Iterator[InputResult]:
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
         try:
             content = json.loads(line)
-        except ValueError:  # the line that a stop cut off
+        except ValueError:  # a truncated last line
             continue
         name = content["row"]["name"]
         if (
@@ -122,16 +137,14 @@ def _kept(file: Path, made_by: Mapping[str, Any], contents: Mapping[str, str]) -
             and name in contents
             and content.get("content") == contents[name]
         ):
-            yield row_of(content["row"])
+            yield parse_result(content["row"])
 
 
-def row_of(content: dict[str, Any]) -> Row:
-    """Read a row as it was written."""
-    results, agreement = (
-        [Result(**each) for each in content["results"]],
-        [Agreement(**each) for each in content["agreement"]],
-    )
-    return Row(
+def parse_result(content: dict[str, Any]) -> InputResult:
+    """Parse the stored results of one input."""
+    results = [SegmenterResult(**each) for each in content["results"]]
+    agreement = [Agreement(**each) for each in content["agreement"]]
+    return InputResult(
         **{
             **content,
             "results": results,

@@ -1,4 +1,4 @@
-"""An evaluation as tables for a person (Markdown) and as a summary for a program."""
+"""Results of an evaluation as Markdown tables and as a summary for programs."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from ctdeface_worker.evaluation.inputs import SMALLEST_FACE_ML, Kind
 from ctdeface_worker.evaluation.pictures import Faces
 from ctdeface_worker.evaluation.render import VIEWS
-from ctdeface_worker.evaluation.trial import Result, Row
+from ctdeface_worker.evaluation.results import InputResult, SegmenterResult
 
 CASES = (
     "input",
@@ -25,8 +25,8 @@ CASES = (
 )
 
 
-def markdown(rows: Sequence[Row], faces: Faces | None = None) -> str:
-    """Lay out everything: groups first, then agreement, face detector and every input."""
+def markdown(rows: Sequence[InputResult], faces: Faces | None = None) -> str:
+    """Return the report: groups, agreement, face detector, every input."""
     parts = [
         by_kind(rows),
         _agreements(rows),
@@ -36,10 +36,13 @@ def markdown(rows: Sequence[Row], faces: Faces | None = None) -> str:
     return "# Evaluation\n\n" + "\n".join(part for part in parts if part)
 
 
-def summary(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Return the figures of every kind of input and segmenter; shares of 1, lengths in mm, None where nothing was measured."""
+def summary(rows: Iterable[InputResult]) -> list[dict[str, Any]]:
+    """Return the figures per kind of input and segmenter.
+
+    Shares are between 0 and 1, lengths in mm; None if nothing was measured.
+    """
     every = sorted(rows, key=lambda row: row.name)
-    groups: dict[tuple[str, str], list[tuple[Row, Result]]] = {}
+    groups: dict[tuple[str, str], list[tuple[InputResult, SegmenterResult]]] = {}
     for row in every:
         for result in row.results:
             groups.setdefault((row.kind, result.segmenter), []).append((row, result))
@@ -49,8 +52,8 @@ def summary(rows: Iterable[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def _figures(pairs: Sequence[tuple[Row, Result]]) -> dict[str, Any]:
-    """Count releases among what has a face, as far as anybody knows, and describe what was released."""
+def _figures(pairs: Sequence[tuple[InputResult, SegmenterResult]]) -> dict[str, Any]:
+    """Return counts of releases with and without a face, and spreads of the figures."""
     with_face = [
         result
         for row, result in pairs
@@ -87,20 +90,20 @@ def _figures(pairs: Sequence[tuple[Row, Result]]) -> dict[str, Any]:
 
 
 def _spread(values: Iterable[float | None]) -> dict[str, float] | None:
-    there = sorted(value for value in values if value is not None)
-    if not there:
+    known = sorted(value for value in values if value is not None)
+    if not known:
         return None
     return {
-        "count": len(there),
-        "mean": fmean(there),
-        "median": median(there),
-        "least": there[0],
-        "most": there[-1],
+        "count": len(known),
+        "mean": fmean(known),
+        "median": median(known),
+        "least": known[0],
+        "most": known[-1],
     }
 
 
-def by_kind(rows: Sequence[Row]) -> str:
-    """Lay out the figures of every kind of input and segmenter."""
+def by_kind(rows: Sequence[InputResult]) -> str:
+    """Return the table of kinds of inputs and segmenters."""
     head = (
         "kind",
         "segmenter",
@@ -108,7 +111,7 @@ def by_kind(rows: Sequence[Row]) -> str:
         "released of those without",
         "refused",
     )
-    more = (
+    columns = (
         "skin removed, median (least)",
         "overlap",
         "Dice",
@@ -137,10 +140,10 @@ def by_kind(rows: Sequence[Row]) -> str:
                 f"{group['segment_seconds']['median']:.1f}",
             )
         )
-    return _table("By kind", (*head, *more), lines)
+    return _table("By kind", (*head, *columns), lines)
 
 
-def _agreements(rows: Sequence[Row]) -> str:
+def _agreements(rows: Sequence[InputResult]) -> str:
     pairs: dict[tuple[str, str, str], list[tuple[float, float | None]]] = {}
     for row in rows:
         for each in row.agreement:
@@ -149,14 +152,17 @@ def _agreements(rows: Sequence[Row]) -> str:
             )
     lines = []
     for (kind, one, other), figures in sorted(pairs.items()):
-        alike, apart = _spread(dice for dice, _ in figures), _spread(mm for _, mm in figures)
+        similarity, distance = (
+            _spread(dice for dice, _ in figures),
+            _spread(mm for _, mm in figures),
+        )
         lines.append(
             (
                 kind,
                 f"{one} and {other}",
                 str(len(figures)),
-                f"{alike['mean']:.3f} ({alike['least']:.3f})" if alike else "",
-                f"{apart['mean']:.1f} mm ({apart['most']:.1f} mm)" if apart else "",
+                f"{similarity['mean']:.3f} ({similarity['least']:.3f})" if similarity else "",
+                f"{distance['mean']:.1f} mm ({distance['most']:.1f} mm)" if distance else "",
             )
         )
     return _table(
@@ -167,7 +173,7 @@ def _agreements(rows: Sequence[Row]) -> str:
 
 
 def detector_table(faces: Faces) -> str:
-    """Lay out what the detector sees of every input, before and after."""
+    """Return the table of the face detector's probabilities per input."""
     lines = [
         (
             name,
@@ -185,14 +191,14 @@ def detector_table(faces: Faces) -> str:
     )
 
 
-def _inputs(rows: Sequence[Row]) -> str:
+def _inputs(rows: Sequence[InputResult]) -> str:
     lines = [
         line for row in sorted(rows, key=lambda row: (row.kind, row.name)) for line in _lines(row)
     ]
     return _table("Every input", CASES, lines)
 
 
-def _lines(row: Row) -> Iterator[tuple[str, ...]]:
+def _lines(row: InputResult) -> Iterator[tuple[str, ...]]:
     for result in row.results:
         yield (
             row.name,
@@ -211,16 +217,15 @@ def _lines(row: Row) -> Iterator[tuple[str, ...]]:
         )
 
 
-def line(row: Row) -> str:
-    """One input for a person who waits."""
-    said = []
+def line(row: InputResult) -> str:
+    """Return the results of one input in one line, for the terminal."""
+    results = []
     for result in row.results:
         skin = "" if result.skin_removed is None else f", skin removed {result.skin_removed:.2%}"
-        alike = "" if result.tissue_dice is None else f", tissue Dice {result.tissue_dice:.3f}"
-        said.append(
-            f"{result.segmenter}: {result.code or 'released'}{skin}{alike}, {result.segment_seconds:.1f} s"
-        )
-    return f"{row.name}  {'; '.join(said)}"
+        dice = "" if result.tissue_dice is None else f", tissue Dice {result.tissue_dice:.3f}"
+        outcome = result.code or "released"
+        results.append(f"{result.segmenter}: {outcome}{skin}{dice}, {result.segment_seconds:.1f} s")
+    return f"{row.name}  {'; '.join(results)}"
 
 
 def _table(title: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

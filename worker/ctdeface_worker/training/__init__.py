@@ -1,1 +1,1 @@
-"""Makes the network's data set, plans the network, trains it with nnU-Net and exports it (docs/develop/training.md)."""
+"""Training of the face network with nnU-Net, from data set to export."""

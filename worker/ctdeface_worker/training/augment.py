@@ -1,4 +1,4 @@
-"""Real volumes again, otherwise: turned, cropped, in other slices, noisier, with streaks and with things around, as phantoms are."""
+"""Augmentation of real volumes: position, slices, field of view, noise, streaks, objects."""
 
 import numpy as np
 
@@ -10,17 +10,17 @@ from ctdeface_worker.phantom.scan import Scan, acquire, in_patient
 from ctdeface_worker.training.labels import GRID_MM, Labeled, on_grid
 
 BEHIND_FACE_MM = 60.0
-"""Heads turn about a point this far behind the middle of the face."""
+"""Heads are rotated about a point this far behind the middle of the face."""
 MOUTH_MM = (0.0, -50.0, -20.0)
-"""Where metal throws streaks from, seen from that point."""
+"""Origin of metal streaks, relative to that point."""
 
 
 def varied(labeled: Labeled, rng: np.random.Generator) -> Labeled:
-    """Return a volume as another scanner, another day, another position might have given it.
+    """Return a volume as another scanner or position might show it.
 
     Args:
         labeled: on the training grid, with a face.
-        rng: for everything that is drawn.
+        rng: the source of all random numbers.
     """
     head = _centered(labeled)
     low, high = _corners(head.volume.geometry)
@@ -45,7 +45,7 @@ def varied(labeled: Labeled, rng: np.random.Generator) -> Labeled:
 
 
 def _scan(low: FloatArray, high: FloatArray, rng: np.random.Generator) -> Scan:
-    """Draw slices, position and field of view; seen from the middle of the head, which is the origin."""
+    """Draw slices, position and field of view, relative to the middle of the head."""
     low, high = low.copy(), high.copy()
     kind = rng.random()
     if kind < 0.25:
@@ -72,7 +72,7 @@ def _scan(low: FloatArray, high: FloatArray, rng: np.random.Generator) -> Scan:
 
 
 def _centered(labeled: Labeled) -> Phantom:
-    """Move the origin into the middle of the head."""
+    """Return the head with the origin at its middle."""
     geometry = labeled.volume.geometry
     middle = geometry.affine_lps @ np.append(np.argwhere(labeled.face).mean(axis=0), 1.0)
     shift = middle[:3] + np.array([0.0, BEHIND_FACE_MM, 0.0])

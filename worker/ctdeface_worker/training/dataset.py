@@ -1,4 +1,4 @@
-"""Builds an nnU-Net data set: images and labels as NIfTI, their list with origins and digests, and what nnU-Net reads while training."""
+"""The nnU-Net data set: images, labels, and their list with origins and digests."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ FEWEST_SOURCES = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folders:
-    """nnU-Net's three folders for one data set, below one root."""
+    """The three nnU-Net folders of one data set."""
 
     root: Path
 
@@ -38,13 +38,13 @@ class Folders:
 
     @property
     def results(self) -> Path:
-        """Networks."""
+        """Checkpoints and logs."""
         return self.root / "results"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One line of the list: which case, made from what, with which bytes."""
+    """One line of the list of cases: name, origin and digests."""
 
     name: str
     origin: str
@@ -54,21 +54,21 @@ class Entry:
 
     @property
     def source(self) -> str:
-        """What it was made from; variants of one volume belong together."""
+        """The volume or seed of the case; variants of one volume share it."""
         return self.origin.partition(",")[0]
 
 
 def entries(folders: Folders) -> tuple[Entry, ...]:
-    """Read the list of cases that are complete; a line that was cut off belongs to none."""
+    """Read the list of complete cases; ignore a truncated last line."""
     file = folders.raw / LIST
     lines = file.read_bytes().splitlines(keepends=True) if file.exists() else ()
     return tuple(Entry(**json.loads(line)) for line in lines if line.endswith(b"\n"))
 
 
 def write_raw(examples: Iterable[Example], folders: Folders) -> Iterator[Entry]:
-    """Write images, labels and the list; yields each case when it is on the disk."""
+    """Write images, labels and the list; yield each case once it is stored."""
     complete = entries(folders)
-    if (folders.raw / LIST).exists():  # without a line that an interruption cut off
+    if (folders.raw / LIST).exists():  # drop a truncated last line
         atomic.write_file(folders.raw / LIST, b"".join(_line(entry) for entry in complete))
     known = {entry.name for entry in complete}
     for example in examples:
@@ -81,15 +81,16 @@ def write_raw(examples: Iterable[Example], folders: Folders) -> Iterator[Entry]:
 
 
 def describe(folders: Folders) -> None:
-    """Write dataset.json, once all cases are there.
+    """Write dataset.json after all cases.
 
     Raises:
-        ConfigurationError: there is too little to learn from.
+        ConfigurationError: there are fewer than two sources of cases.
     """
     cases = entries(folders)
     if len({entry.source for entry in cases}) < FEWEST_SOURCES:
         raise ConfigurationError(
-            f"there is too little to learn from below {folders.raw}: give two --phantoms or --volumes at least, one is for validation"
+            f"too few cases in {folders.raw}: training needs at least two phantoms or volumes, one"
+            " of them for validation; set --phantoms or --volumes"
         )
     described = json.dumps(plan.dataset_json(len(cases)), indent=1)
     (folders.raw / "dataset.json").write_text(described, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the network learns from: phantoms with their truth, and real volumes whose geometric mask the gate accepts."""
+"""Training examples: phantoms, and volumes whose geometric mask passes the gate."""
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
@@ -24,11 +24,11 @@ SUFFIX = ".nii.gz"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One volume to learn from.
+    """One training example.
 
     Attributes:
         name: unique in the data set.
-        origin: where it comes from, for the record: a seed, or the digest of a file.
+        origin: a seed, or the digest of a file, for the record.
         labeled: volume and face on the training grid.
     """
 
@@ -40,7 +40,13 @@ class Example:
 def phantoms(
     seeds: Iterable[int], known: Collection[str] = (), *, clinical: bool = True
 ) -> Iterator[Example]:
-    """Yield a synthetic head, with the pixels of clinical scans or coarse ones, for every seed but those whose examples are known."""
+    """Yield a synthetic head per seed, except for known examples.
+
+    Args:
+        seeds: of the heads.
+        known: names of examples that exist already.
+        clinical: use pixels of clinical size, 0.7 to 1.6 mm, instead of coarse ones.
+    """
     for seed in seeds:
         if f"phantom_{seed:05d}" in known:
             continue
@@ -55,16 +61,18 @@ def phantoms(
 def volumes(
     folder: Path, variants: int, seed: int, known: Collection[str] = ()
 ) -> Iterator[Example]:
-    """Yield every NIfTI volume of a folder that is not held out and whose geometric mask passes the gate, and variants of it.
+    """Yield labeled NIfTI volumes of a folder, and variants of each.
+
+    Held-out volumes are skipped, as are those without a geometric mask that passes the gate.
 
     Args:
-        folder: of `*.nii.gz`, read in the order of their names.
-        variants: how many of each volume besides itself.
+        folder: contains `*.nii.gz`, read in the order of their names.
+        variants: number of variants of each volume.
         seed: of the variants.
-        known: names of examples that need not be made again.
+        known: names of examples that exist already.
 
     Raises:
-        ConfigurationError: a file is no volume.
+        ConfigurationError: a file is not a NIfTI volume.
     """
     for file in sorted(folder.glob(f"*{SUFFIX}")):
         name = file.name.removesuffix(SUFFIX)
@@ -74,7 +82,7 @@ def volumes(
             volume = read_nifti(file)
         except UnreadableInstance as error:
             raise ConfigurationError(
-                f"{error}: take it out of {folder}, and give the same command again"
+                f"{error}: remove it from {folder}, and run the same command again"
             ) from error
         face = teacher_mask(volume)
         if face is not None:
@@ -92,7 +100,7 @@ def volumes(
 
 
 def teacher_mask(volume: Volume) -> BoolArray | None:
-    """Return the geometric segmenter's mask, None where it finds no face or the gate refuses it."""
+    """Return the geometric mask, None without a face or if the gate refuses it."""
     profile = Profile.SOFT_TISSUE
     try:
         face = GeometricSegmenter().segment(volume, profile=profile).face

@@ -1,4 +1,4 @@
-"""Exports a training as a model folder that stock nnU-Net loads, and the weights as safetensors."""
+"""Export of a training: a model folder for stock nnU-Net, and safetensors."""
 
 import hashlib
 import json
@@ -27,26 +27,26 @@ RECORD = "training.json"
 
 
 def export(folders: Folders, out: Path) -> Path:
-    """Write the model folder of the newest checkpoint.
+    """Write the model folder of the last checkpoint.
 
     Args:
         folders: of the training.
-        out: folder to write; what nnU-Net calls the trained model folder.
+        out: the folder to write, called "trained model folder" by nnU-Net.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigurationError: there is no checkpoint yet.
+        ConfigurationError: there is not yet a checkpoint.
     """
     import torch
 
     found = checkpoint(folders)
     if found is None:
         raise ConfigurationError(
-            f"nothing is trained below {folders.root} yet; run `ctdeface train {folders.root}` first"
+            f"{folders.root} contains no checkpoint: run `ctdeface train {folders.root}` first"
         )
-    # our own file, written by the trainer on this machine; it holds numpy numbers besides tensors
+    # The trainer wrote this file on this machine; it contains NumPy numbers besides tensors.
     content = torch.load(found, map_location="cpu", weights_only=False)
     (out / FOLD).mkdir(parents=True, exist_ok=True)
     for name, source in (
@@ -75,11 +75,13 @@ def export(folders: Folders, out: Path) -> Path:
 def safetensors_bytes(
     arrays: Mapping[str, NDArray[np.float32]], metadata: Mapping[str, str] | None = None
 ) -> bytes:
-    """Write float32 arrays in the safetensors format: length of the header, header as JSON, bytes (little endian) one after the other.
+    """Return float32 arrays in the safetensors format.
+
+    The format is the length of the header, the header as JSON, and the little-endian arrays.
 
     Args:
         arrays: by name.
-        metadata: kept in the header, such as other names of arrays that are written once.
+        metadata: for the header, such as further names of an array.
     """
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     start = 0
@@ -97,9 +99,10 @@ def safetensors_bytes(
 
 
 def safetensors_of(weights: Mapping[str, "Tensor"]) -> bytes:
-    """Write every tensor once: the network lists its encoder again inside its decoder, and each layer under two names.
+    """Return the weights as safetensors, each tensor once.
 
-    The metadata holds those other names, and the axes that may be mirrored.
+    The network lists its encoder again inside its decoder, and each layer under two names. The
+    metadata contains these further names and the axes that may be mirrored.
     """
     first: dict[tuple[int, int], str] = {}
     arrays, same = {}, {}
@@ -113,7 +116,7 @@ def safetensors_of(weights: Mapping[str, "Tensor"]) -> bytes:
 
 
 def _record(folders: Folders, out: Path, epochs: int) -> dict[str, object]:
-    """Say what the model was made from: list of cases with digests, recipe, digests of the weights."""
+    """Return the record of the model: recipe, digests of cases and weights."""
     recipe = folders.root / RECIPE
     return {
         "epochs": epochs,

@@ -1,4 +1,4 @@
-"""Real volumes that training never reads, whatever folder it is given: what the network is evaluated on."""
+"""Real volumes for evaluation, which training never reads."""
 
 HEADS = ("stanford_cthead", "visible_human_female", "vtk_headsq")
 """Whole heads."""
@@ -44,9 +44,12 @@ COARSE = tuple(
         95,
     )
 )
-"""Every volume of the open-kbp collection, in the order of their names, at whose position i the whole part of 36 i / 136 changes."""
+"""36 of the 136 volumes of the open-kbp collection, evenly spaced by name.
+
+These are the positions i where the whole part of 36 i / 136 changes.
+"""
 
 
 def is_held_out(name: str) -> bool:
-    """Tell whether a volume, by the name of its file or folder without suffix, must not be trained on."""
+    """Return True for the name of a held-out volume, without suffix."""
     return name in HEADS or name in COARSE

@@ -1,4 +1,4 @@
-"""What the network learns to find: the face mask near the face, on a coarse upright grid."""
+"""Training labels: the face mask near the skin, on a coarse upright grid."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ from ctdeface_worker.imaging.domain import BoolArray, Geometry, HuArray, Volume
 
 GRID_MM = 2.5
 SHELL_MM = 9.0
-"""Air nearer to the face than this is labeled with it; what lies farther in front is added by a rule, not by the network."""
+"""Air within this distance of the face is labeled; a rule adds the air beyond."""
 TISSUE_HU = -300.0
 SMALLEST_PIECE = 0.05
-"""Of the largest piece; smaller ones are the teacher's slips."""
+"""Share of the largest piece; smaller pieces are errors of the geometric mask."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +22,9 @@ class Labeled:
     """A volume and its face on the training grid.
 
     Attributes:
-        volume: evenly spaced along superior, posterior and left; outside the field of view there is
-            air.
-        face: what the network is to find.
+        volume: evenly spaced along (superior, posterior, left), with air outside the field of
+            view.
+        face: the label, True = face.
     """
 
     volume: Volume
@@ -32,11 +32,11 @@ class Labeled:
 
 
 def on_grid(volume: Volume, face: BoolArray) -> Labeled:
-    """Bring a volume of any orientation and its face mask to the training grid.
+    """Resample a volume of any orientation and its face mask to the training grid.
 
     Args:
         volume: the scan.
-        face: stored voxels (slice, row, column), True = removed.
+        face: in stored voxels (slice, row, column), True = removed.
     """
     canonical = to_canonical(volume, spacing_mm=GRID_MM)
     inside = mask_to_canonical(face, volume.geometry, spacing_mm=GRID_MM) & canonical.valid
@@ -53,13 +53,13 @@ def on_grid(volume: Volume, face: BoolArray) -> Labeled:
 
 
 def near_tissue(hu: HuArray, face: BoolArray) -> BoolArray:
-    """Return the part of a face mask that holds tissue or lies just in front of it."""
+    """Return the part of a face mask in or just in front of tissue."""
     tissue = face & (hu > TISSUE_HU)
     return face & morphology.grown(tissue, round(SHELL_MM / GRID_MM))
 
 
 def cleaned(face: BoolArray) -> BoolArray:
-    """Smooth the border of a teacher's mask by a majority of 27 neighbors and drop small pieces."""
+    """Smooth a mask by the majority of 27 neighbors, and drop small pieces."""
     smooth = ndimage.uniform_filter(face.astype(np.float32), 3) > 0.5
     pieces, count = ndimage.label(smooth)
     if count < 2:

@@ -12,7 +12,7 @@ PLANS_NAME = "nnUNetPlans"
 BATCH = 2
 HU_RANGE = (-1000.0, 1000.0)
 AIR_HU, STEP_HU = -1000.0, 500.0
-"""Normalized, air is 0, which is also what nnU-Net pads with."""
+"""Air is 0 after normalization; nnU-Net pads with the same value."""
 LABELS = {"background": 0, "face": 1}
 
 _RESAMPLING = {"order": 1, "order_z": 0, "force_separate_z": None}
@@ -20,12 +20,12 @@ _RESAMPLING = {"order": 1, "order_z": 0, "force_separate_z": None}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How large the network is and how much it sees.
+    """Size of the network and of its patches.
 
     Attributes:
-        grid_mm: edge of its voxels.
-        patch: voxels (superior, posterior, left), each a multiple of 2 ** (stages - 1).
-        features: channels of each stage.
+        grid_mm: edge length of its voxels in mm.
+        patch: voxels along (superior, posterior, left), each a multiple of 2 ** (stages - 1).
+        features: number of channels of each stage.
     """
 
     grid_mm: float = GRID_MM
@@ -34,17 +34,17 @@ class Size:
 
 
 USUAL = Size()
-"""160 mm each way, a whole face with the skull behind it; 9.4 MB of weights."""
+"""Patches of 160 mm: a whole face with the skull behind it; 9.4 MB of weights."""
 SMALL = Size(grid_mm=6.0, patch=(40, 40, 32), features=(8, 16, 32, 32))
-"""For a trial, and for tests."""
+"""For a trial and for tests."""
 
 
 def plans(dataset: str, size: Size = USUAL) -> Json:
-    """Write the plan.
+    """Return the plan.
 
     Args:
         dataset: nnU-Net's name of the data set, "Dataset601_Face".
-        size: of the network.
+        size: size of the network.
     """
     return {
         "dataset_name": dataset,
@@ -62,7 +62,7 @@ def plans(dataset: str, size: Size = USUAL) -> Json:
 
 
 def dataset_json(cases: int) -> Json:
-    """Write nnU-Net's description of the data set."""
+    """Return nnU-Net's description of the data set."""
     return {
         "channel_names": {"0": "CT"},
         "labels": LABELS,
@@ -117,7 +117,7 @@ def _architecture(features: tuple[int, ...]) -> Json:
 
 
 def _intensities() -> dict[str, float]:
-    """Fixed numbers instead of measured ones: HU mean the same in every scan."""
+    """Return fixed intensities: HU have the same meaning in every scan."""
     low, high = HU_RANGE
     return {
         "mean": AIR_HU,

@@ -1,4 +1,7 @@
-"""Trains with nnU-Net's own trainer, on one CPU or GPU, in sittings: an interrupted training goes on where its last checkpoint stands."""
+"""Training with nnU-Net's trainer on one CPU or GPU.
+
+A training may take several runs; each resumes from the last checkpoint.
+"""
 
 import json
 import os
@@ -20,24 +23,24 @@ if TYPE_CHECKING:
     from ctdeface_worker.segmentation.nnunet.weights import Tensors
 
 VALIDATION_SHARE = 10
-"""One of so many cases is for validation."""
+"""One of this many cases is used for validation."""
 COMPRESSION = 1
-"""Of the stored arrays; nnU-Net's own level, 8, takes seconds per case to save little."""
+"""Level for the stored arrays; nnU-Net's level 8 is slow and saves little."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How long and how large.
+    """The options that determine a training.
 
     Attributes:
-        epochs: after each, a validation; the learning rate falls to 0 with the last.
-        iterations: batches per epoch.
-        seed: of the weights and of the order of the cases.
-        size: of the network.
+        epochs: number of epochs; the learning rate falls to 0 with the last.
+        iterations: number of batches per epoch.
+        seed: of the weights and the order of the cases.
+        size: size of the network.
         device: "cpu" or "cuda".
         learning_rate: of the first epoch.
-        began_with: SHA-256 of the weights that it began with, empty for random ones.
-        precision: of the layers' arithmetic.
+        began_with: SHA-256 of the initial weights, empty for random ones.
+        precision: "float32" or "bfloat16", used inside the layers.
     """
 
     epochs: int = 100
@@ -52,47 +55,51 @@ class Recipe:
 
 RECIPE = "recipe.json"
 MAY_CHANGE = {"epochs", "device", "precision"}
-"""What another sitting may do otherwise: be longer, and run elsewhere."""
+"""Options that a later run may change."""
 
 
 def begin(folders: Folders, recipe: Recipe) -> None:
-    """Write the recipe down, or hold it against that of the sittings before.
+    """Write the recipe, or compare it with that of earlier runs.
 
     Raises:
-        ConfigurationError: the folder holds another training.
+        ConfigurationError: the folder contains another training.
     """
     file = folders.root / RECIPE
     content = json.dumps(asdict(recipe), indent=1)
     wanted = json.loads(content)
     before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else wanted
-    other = [
+    changed = [
         name for name in sorted(wanted.keys() - MAY_CHANGE) if before.get(name) != wanted[name]
     ]
-    if other:
-        named = ", ".join(other)
+    if changed:
         raise ConfigurationError(
-            f"{folders.root} holds a training with other {named}: go on with the options it began with, or train in another folder"
+            f"the training in {folders.root} differs in {', '.join(changed)}: resume it with its"
+            " original options, or train in another folder"
         )
     folders.root.mkdir(parents=True, exist_ok=True)
-    atomic.write_file(file, content.encode())  # whole or not at all: the next sitting reads it
+    atomic.write_file(file, content.encode())
 
 
 def check_device(device: str) -> None:
-    """Make sure that a device is there before a data set is made for it.
+    """Check that a device is available, before the data set is made.
 
     Raises:
-        ConfigurationError: it is not.
+        ConfigurationError: it is not available.
     """
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError(
-            "this PyTorch finds no CUDA device: train with --device cpu, or install PyTorch's build for your GPU"
+            "PyTorch finds no CUDA device: train with --device cpu, or install the build of PyTorch"
+            " for your GPU"
         )
 
 
 def precision_on(device: str) -> str:
-    """Return what layers should compute in: bfloat16 where a CPU does so, which halves the time of a step."""
+    """Return the precision of the layers on a device.
+
+    A CPU with bfloat16 instructions needs half the time per step with them.
+    """
     import torch
 
     return (
@@ -101,10 +108,10 @@ def precision_on(device: str) -> str:
 
 
 def weights_for(file: Path, recipe: Recipe) -> "Tensors":
-    """Read weights to begin with, and widen those of a narrower network.
+    """Read initial weights; widen those of a narrower network.
 
     Raises:
-        ConfigurationError: they cannot be read, or do not fit a network of that size.
+        ConfigurationError: they cannot be read, or do not fit the network.
     """
     import torch
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
@@ -129,14 +136,14 @@ def weights_for(file: Path, recipe: Recipe) -> "Tensors":
     try:
         return widened(tensors, network.state_dict())
     except ValueError as error:
-        fit = "as many stages and no more channels (--small as then, or not as then)"
         raise ConfigurationError(
-            f"the weights in {file} do not fit this network: begin with those of one with {fit}"
+            f"the weights in {file} do not fit this network: use weights of a network with as many"
+            " stages and not more channels, trained with --small if this one is"
         ) from error
 
 
 def preprocess(folders: Folders, recipe: Recipe) -> None:
-    """Let nnU-Net's preprocessor write the normalized arrays of every case that lacks them."""
+    """Write the missing normalized arrays with nnU-Net's preprocessor."""
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -147,12 +154,13 @@ def preprocess(folders: Folders, recipe: Recipe) -> None:
     names = [entry.name for entry in cases]
     described = plan.dataset_json(len(names))
     sources = sorted({entry.source for entry in cases})[::VALIDATION_SHARE]
-    held = [entry.name for entry in cases if entry.source in sources]
+    validation = [entry.name for entry in cases if entry.source in sources]
+    training = [name for name in names if name not in validation]
     files = {
         f"{plan.PLANS_NAME}.json": made,
         "dataset.json": described,
         "dataset_fingerprint.json": {},
-        "splits_final.json": [{"train": [name for name in names if name not in held], "val": held}],
+        "splits_final.json": [{"train": training, "val": validation}],
     }
     manager = PlansManager(made)
     configuration = manager.get_configuration(plan.CONFIGURATION)
@@ -188,13 +196,13 @@ def train(
     begin_with: "Tensors | None" = None,
     stop_after: int | None = None,
 ) -> None:
-    """Train, or go on with a training.
+    """Train, or resume a training.
 
     Args:
         folders: with the preprocessed data set.
-        recipe: the same in every sitting.
-        begin_with: weights that the first sitting begins with; None for random ones.
-        stop_after: end after that many epochs of this sitting; the rest waits for the next one.
+        recipe: the same in every run.
+        begin_with: initial weights; None for random ones.
+        stop_after: number of epochs of this run; None trains to the end.
     """
     import torch
 
@@ -202,15 +210,15 @@ def train(
     reached = checkpoint(folders)
     if reached is not None:
         trainer.load_checkpoint(str(reached))
-        if (
-            trainer.current_epoch < recipe.epochs
-        ):  # made longer: what was the end is no more than where it stands
+        if trainer.current_epoch < recipe.epochs:
+            # The recipe has more epochs now, so this checkpoint is not the final one.
             reached.replace(reached.with_name(LATEST))
     elif begin_with is not None:
         trainer.initialize()
         trainer.network.load_state_dict(begin_with)
     torch.manual_seed(recipe.seed + trainer.current_epoch)
-    np.random.seed(recipe.seed + trainer.current_epoch)
+    # nnU-Net's data loaders draw from the global generator.
+    np.random.seed(recipe.seed + trainer.current_epoch)  # noqa: NPY002  nnU-Net's generator
     if trainer.current_epoch < recipe.epochs:
         trainer.last_epoch = (
             recipe.epochs
@@ -221,16 +229,18 @@ def train(
 
 
 def checkpoint(folders: Folders) -> Path | None:
-    """Where the training stands, None before its first epoch is over."""
+    """Return the last checkpoint, None before the end of the first epoch."""
     fold = folders.results / NAME / f"{TRAINER}__{plan.PLANS_NAME}__{plan.CONFIGURATION}" / "fold_0"
     return next((fold / name for name in (FINAL, LATEST) if (fold / name).exists()), None)
 
 
 def prepare_environment(folders: Folders) -> None:
-    """Tell nnU-Net its folders and to work in this one process; must come before anything imports nnU-Net.
+    """Set the folders of nnU-Net, and let it work in this process only.
+
+    nnU-Net reads these variables when it is imported.
 
     Raises:
-        ConfigurationError: nnU-Net was imported with other folders.
+        ConfigurationError: nnU-Net was already imported with other folders.
     """
     wanted = {
         "nnUNet_raw": folders.raw.parent,
@@ -246,7 +256,8 @@ def prepare_environment(folders: Folders) -> None:
 
     if str(folders.results) != paths.nnUNet_results:
         raise ConfigurationError(
-            "nnU-Net is already in use with other folders in this process; start `ctdeface train` on its own"
+            "nnU-Net already uses other folders in this process: run `ctdeface train` in a process"
+            " of its own"
         )
 
 

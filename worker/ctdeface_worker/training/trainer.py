@@ -1,5 +1,6 @@
-"""nnU-Net's trainer with what a face needs otherwise: heads are not turned upside down, and nothing of the machine is written down.
+"""nnU-Net's trainer, adapted to faces.
 
+It mirrors heads left to right only, keeps HU unchanged, and records nothing about the machine.
 Importing this module imports nnU-Net, which reads its folders from the environment at that moment.
 """
 
@@ -23,16 +24,21 @@ Forward: TypeAlias = Callable[[torch.Tensor], torch.Tensor | list[torch.Tensor]]
 
 
 CHANGE_HU = (MultiplicativeBrightnessTransform, ContrastTransform, GammaTransform)
-"""Augmentation for images without units; the HU of tissue are the same in every scan."""
+"""Augmentations for images without units; tissue has the same HU in every scan."""
 STRETCHED, STRETCH = 0.3, (0.8, 1.25)
-"""How often, and how much along each axis: heads are long, broad, flat."""
+"""Probability, and range of factors along each axis, as heads differ in shape."""
 
 
 class FaceTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no types
-    """The stock trainer; its checkpoints are exported under the stock trainer's name, which can run them."""
+    """The stock trainer with other augmentation and resumable runs.
 
-    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[object, ...]:
-        """Mirror left and right only."""
+    Checkpoints are exported under the name of the stock trainer, which can load them.
+    """
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(  # noqa: N802  nnU-Net's name
+        self,
+    ) -> tuple[object, ...]:
+        """Mirror along the left-right axis only."""
         rotation, flat, initial, _ = (
             super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         )
@@ -41,7 +47,7 @@ class FaceTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no type
 
     @staticmethod
     def get_training_transforms(*of_trainer: object, **named: object) -> BasicTransform:
-        """Stretch heads along each axis by itself, and leave HU as they are."""
+        """Stretch heads along each axis independently; keep HU unchanged."""
         stock = nnUNetTrainer.get_training_transforms(*of_trainer, **named)
         return ComposeTransforms(
             [
@@ -52,7 +58,7 @@ class FaceTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no type
         )
 
     precision = FLOAT32
-    """What the layers compute in on a CPU; weights, their steps and the loss stay float32."""
+    """Arithmetic of the layers on a CPU; weights, gradients and loss stay float32."""
 
     def initialize(self) -> None:
         """Build the network."""
@@ -61,23 +67,23 @@ class FaceTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no type
             self.network.forward = in_bfloat16(self.network.forward)
 
     def plot_network_architecture(self) -> None:
-        """Draw nothing: it needs a library that nnU-Net does not install."""
+        """Do nothing: this needs a library that nnU-Net does not install."""
 
     def _save_debug_information(self) -> None:
-        """Write nothing: the stock file names the machine."""
+        """Do nothing: the stock file names the machine."""
 
     def save_checkpoint(self, filename: str) -> None:
-        """Write it whole or not at all: the next sitting begins with it."""
+        """Write a checkpoint atomically, as the next run resumes from it."""
         part = Path(f"{filename}.part")
         super().save_checkpoint(str(part))
-        if part.exists():  # no training without checkpoints writes one
+        if part.exists():  # not if checkpoints are disabled
             part.replace(filename)
 
     last_epoch: int | None = None
-    """Where this sitting ends; None for the end of the training."""
+    """Epoch at which this run ends; None for the end of the training."""
 
     def run_training(self) -> None:
-        """Train to the end of the sitting; the learning rate follows the whole training."""
+        """Train to the end of the run; the learning rate follows the whole training."""
         if self.last_epoch in {None, self.num_epochs}:
             super().run_training()
             return
@@ -86,7 +92,7 @@ class FaceTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no type
             self.train_one_epoch()
 
     def train_one_epoch(self) -> None:
-        """Do what one turn of the stock trainer's loop does."""
+        """Train one epoch as the loop of the stock trainer does."""
         self.on_epoch_start()
         self.on_train_epoch_start()
         self.on_train_epoch_end(
@@ -107,7 +113,7 @@ class FaceTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no type
 
 
 def in_bfloat16(forward: Forward) -> Forward:
-    """Compute the same in bfloat16, and return float32."""
+    """Wrap a forward pass to compute in bfloat16 and return float32."""
 
     def computed(data: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         with torch.autocast("cpu", torch.bfloat16):

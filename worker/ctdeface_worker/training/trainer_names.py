@@ -1,9 +1,9 @@
-"""Names that training and export agree on; importing them imports no nnU-Net."""
+"""Names shared by training and export, without importing nnU-Net."""
 
 TRAINER = "FaceTrainer"
 STOCK_TRAINER = "nnUNetTrainer"
 FINAL, LATEST = "checkpoint_final.pth", "checkpoint_latest.pth"
-"""Where a training stands: at its end, or on the way. nnU-Net removes the second when it has written the first."""
+"""The final and the latest checkpoint; nnU-Net deletes the latter after the former."""
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 MIRRORED_AXES = (2,)
-"""Left and right only: heads are not turned upside down."""
+"""The left-right axis only, as heads are not upside down."""

@@ -1,29 +1,30 @@
-"""Gives trained weights to a wider network of the same kind, which then begins with the same answers."""
+"""Transfer of trained weights to a wider network with the same output."""
 
 from collections.abc import Mapping
 
 import torch
 
 TRANSPOSED, JOINED = ".transpconvs.", "decoder.stages."
-"""Layers of a U-Net whose weights list the channels that come in first; whose incoming channels are two stages' side by side."""
+"""Parts of layer names: input channels come first; two stages are concatenated."""
 
 
 def widened(
     narrow: Mapping[str, torch.Tensor], wide: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Return weights for the wide network, which computes what the narrow one does; its new channels can learn at once.
+    """Return weights with which the wide network computes what the narrow one does.
 
-    They keep their fresh weights, and no channel that the narrow network has reads them yet.
+    New channels keep their initial weights, so they can learn immediately. Channels of the narrow
+    network do not read them yet.
 
     Args:
-        narrow: weights of a `PlainConvUNet`, by the names of its layers.
-        wide: fresh weights of one with the same layers and at least as many channels in each.
+        narrow: weights of a `PlainConvUNet`, by layer name.
+        wide: initial weights of one with the same layers and at least as many channels.
 
     Raises:
-        ValueError: they have other layers, or fewer channels.
+        ValueError: the wide network has different layers or fewer channels.
     """
     if narrow.keys() != wide.keys():
-        raise ValueError("other layers")
+        raise ValueError("different layers")
     return {name: _placed(name, narrow[name], fresh) for name, fresh in wide.items()}
 
 
@@ -33,7 +34,7 @@ def _placed(name: str, known: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor
         or known.shape[2:] != fresh.shape[2:]
         or any(map(int.__gt__, known.shape, fresh.shape))
     ):
-        raise ValueError(f"{name} is no wider")
+        raise ValueError(f"{name} is not wider")
     made = fresh.clone()
     if known.dim() == 1:
         made[: len(known)] = known

@@ -1,4 +1,4 @@
-"""One input through every segmenter, fill and gate, in memory, and what came of it."""
+"""Evaluation of one input: every segmenter, fill and gate, in memory."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import numpy as np
 
 from ctdeface_shared.errors import PermanentError, VerificationFailed
 from ctdeface_shared.jobs.options import FillRule, Profile
-from ctdeface_worker.evaluation.inputs import Input, Subject, load
+from ctdeface_worker.evaluation.inputs import Input, LoadedInput, load
 from ctdeface_worker.evaluation.overlap import dice, hausdorff95_mm, tissue_of
 from ctdeface_worker.imaging.domain import BoolArray, Volume
 from ctdeface_worker.pipeline.fill import fill_value_hu
@@ -18,26 +18,27 @@ from ctdeface_worker.training.labels import on_grid
 from ctdeface_worker.verification.gate import verify_volume
 
 Measure = Callable[[Input, Volume, Volume], Mapping[str, float]]
-"""Figures of an input before and after; a module's function, so that it can go to other processes."""
+"""Further figures of an input before and after; picklable, for other processes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What one segmenter made of one input.
+class SegmenterResult:
+    """SegmenterResult of one segmenter on one input.
 
     Attributes:
-        segmenter: its name.
-        code: why it was refused, empty when released.
-        reason: the same for a person.
-        skin_removed: share of the facial skin that is gone, by the gate's rays.
-        overlap_voxels: of mask and cavity, the gate's and, where it is known, the true one.
-        mask_ml: removed tissue.
-        dice: with the true face, as networks learn it: on their grid, tissue and the air near it.
-        tissue_dice: in tissue alone, on the stored voxels.
-        face_kept: share of the true face's tissue that is not in the mask.
-        truth95_mm: 95 % of the mask's border in tissue lies nearer to the true one.
-        segment_seconds: for the segmenter.
-        whole_seconds: load, segmenter, fill and gate, without writing.
+        segmenter: name of the segmenter.
+        code: of the refusal; empty if released.
+        reason: of the refusal, in words.
+        skin_removed: share of the facial skin that was removed, by the gate's rays.
+        overlap_voxels: voxels of the mask in the gate's cavity, plus those in the true cavity if
+            it is known.
+        mask_ml: removed volume in ml.
+        dice: Dice with the true face on the training grid, in tissue and the air near it.
+        tissue_dice: Dice in tissue only, on the stored voxels.
+        face_kept: share of the true face's tissue outside the mask.
+        truth95_mm: 95th percentile of the distance to the true border in tissue, in mm.
+        segment_seconds: time of the segmenter.
+        whole_seconds: time of loading, segmenter, fill and gate, without writing.
         measured: further figures.
     """
 
@@ -57,13 +58,13 @@ class Result:
 
     @property
     def released(self) -> bool:
-        """Whether the gate let it pass."""
+        """True if every check of the gate passed."""
         return not self.code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """How alike the masks of two segmenters are, in tissue."""
+    """Agreement of two segmenters' masks in tissue."""
 
     one: str
     other: str
@@ -72,76 +73,79 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """What became of one input.
+class InputResult:
+    """Results of one input.
 
     Attributes:
         name: of the input.
         kind: of the input.
-        face_ml: tissue of the true face in view, None where nobody knows it.
-        spacing_mm: of the voxels (slice, row, column), empty where it could not be loaded.
+        face_ml: tissue of the true face in ml, None if unknown.
+        spacing_mm: of the voxels (slice, row, column), empty if the input could not be loaded.
         results: one per segmenter.
-        agreement: one per pair of segmenters that both made a mask.
-        truth_measured: further figures of the true face's own removal: what a perfect mask would
-            get from that measure.
+        agreement: one per pair of segmenters with a mask.
+        truth_measured: further figures of a perfect mask, the true face.
     """
 
     name: str
     kind: str
     face_ml: float | None = None
     spacing_mm: tuple[float, ...] = ()
-    results: Sequence[Result]
+    results: Sequence[SegmenterResult]
     agreement: Sequence[Agreement] = ()
     truth_measured: Mapping[str, float] = field(default_factory=dict)
 
 
-def try_input(
+def evaluate_input(
     wanted: Input, segmenters: Sequence[Segmenter], measure: Measure | None = None
-) -> Row:
-    """Load an input and put it through every segmenter."""
+) -> InputResult:
+    """Load an input and evaluate every segmenter on it."""
     begun = perf_counter()
     try:
-        subject = load(wanted)
+        loaded = load(wanted)
     except PermanentError as error:
         refused = [
-            Result(segmenter=each.name, code=error.code, reason=str(error)) for each in segmenters
+            SegmenterResult(segmenter=each.name, code=error.code, reason=str(error))
+            for each in segmenters
         ]
-        return Row(name=wanted.name, kind=wanted.kind, results=refused)
-    loaded = perf_counter() - begun
-    tried = [_tried(wanted, subject, segmenter, loaded, measure) for segmenter in segmenters]
-    return Row(
+        return InputResult(name=wanted.name, kind=wanted.kind, results=refused)
+    load_seconds = perf_counter() - begun
+    evaluated = [
+        _evaluated(wanted, loaded, segmenter, load_seconds, measure) for segmenter in segmenters
+    ]
+    return InputResult(
         name=wanted.name,
         kind=wanted.kind,
-        face_ml=subject.face_ml,
-        spacing_mm=subject.volume.geometry.spacing_mm,
-        results=[result for result, _ in tried],
+        face_ml=loaded.face_ml,
+        spacing_mm=loaded.volume.geometry.spacing_mm,
+        results=[result for result, _ in evaluated],
         agreement=_agreement(
-            subject.volume, [(result.segmenter, mask) for result, mask in tried if mask is not None]
+            loaded.volume,
+            [(result.segmenter, mask) for result, mask in evaluated if mask is not None],
         ),
-        truth_measured=_of_truth(wanted, subject, measure),
+        truth_measured=_of_truth(wanted, loaded, measure),
     )
 
 
 def defaced(volume: Volume, face: BoolArray) -> Volume:
-    """Fill a mask with the volume's own air."""
+    """Return the volume with the mask filled by its own air value."""
     hu = np.where(face & volume.valid, np.float32(fill_value_hu(volume, FillRule())), volume.hu)
     return Volume(hu=hu, valid=volume.valid, geometry=volume.geometry)
 
 
-def _tried(
+def _evaluated(
     wanted: Input,
-    subject: Subject,
+    loaded: LoadedInput,
     segmenter: Segmenter,
-    loaded_seconds: float,
+    load_seconds: float,
     measure: Measure | None,
-) -> tuple[Result, BoolArray | None]:
-    """Return the result and, where there is one, the mask."""
-    volume = subject.volume
+) -> tuple[SegmenterResult, BoolArray | None]:
+    """Return the result, and the mask if there is one."""
+    volume = loaded.volume
     begun = perf_counter()
     try:
         mask = segmenter.segment(volume, profile=Profile.SOFT_TISSUE, ears=False)
     except PermanentError as error:
-        return Result(
+        return SegmenterResult(
             segmenter=segmenter.name,
             code=error.code,
             reason=str(error),
@@ -150,47 +154,45 @@ def _tried(
     segmented = perf_counter() - begun
     after = defaced(volume, mask.face)
     checks = verify_volume(volume, after, mask.face, profile=Profile.SOFT_TISSUE)
-    whole = loaded_seconds + perf_counter() - begun
+    whole = load_seconds + perf_counter() - begun
     failed = [check.message for check in checks if not check.passed]
     figures = {check.name: check.figure for check in checks}
     measured = measure(wanted, volume, after) if measure and not failed else {}
-    result = Result(
+    result = SegmenterResult(
         segmenter=segmenter.name,
         code=VerificationFailed("").code if failed else "",
         reason="; ".join(failed),
         skin_removed=figures.get("facial_skin_removed"),
-        overlap_voxels=int(figures.get("brain_untouched") or 0) + _true_overlap(subject, mask.face),
+        overlap_voxels=int(figures.get("brain_untouched") or 0) + _true_overlap(loaded, mask.face),
         mask_ml=figures.get("mask_size"),
         segment_seconds=segmented,
         whole_seconds=whole,
         measured=measured,
-        **_against_truth(subject, mask.face),
+        **_against_truth(loaded, mask.face),
     )
     return result, mask.face
 
 
-def _of_truth(wanted: Input, subject: Subject, measure: Measure | None) -> Mapping[str, float]:
-    if measure is None or subject.face is None or not subject.face.any():
+def _of_truth(wanted: Input, loaded: LoadedInput, measure: Measure | None) -> Mapping[str, float]:
+    if measure is None or loaded.face is None or not loaded.face.any():
         return {}
-    return measure(wanted, subject.volume, defaced(subject.volume, subject.face))
+    return measure(wanted, loaded.volume, defaced(loaded.volume, loaded.face))
 
 
-def _true_overlap(subject: Subject, mask: BoolArray) -> int:
-    return 0 if subject.brain is None else int(np.count_nonzero(subject.brain & mask))
+def _true_overlap(loaded: LoadedInput, mask: BoolArray) -> int:
+    return 0 if loaded.brain is None else int(np.count_nonzero(loaded.brain & mask))
 
 
-def _against_truth(subject: Subject, mask: BoolArray) -> dict[str, float | None]:
-    if subject.face is None or not subject.face.any():
+def _against_truth(loaded: LoadedInput, mask: BoolArray) -> dict[str, float | None]:
+    if loaded.face is None or not loaded.face.any():
         return {}
-    tissue = tissue_of(subject.volume)
-    true, proposed = subject.face & tissue, mask & tissue
+    tissue = tissue_of(loaded.volume)
+    true, proposed = loaded.face & tissue, mask & tissue
     return {
-        "dice": dice(
-            on_grid(subject.volume, subject.face).face, on_grid(subject.volume, mask).face
-        ),
+        "dice": dice(on_grid(loaded.volume, loaded.face).face, on_grid(loaded.volume, mask).face),
         "tissue_dice": dice(true, proposed),
         "face_kept": int(np.count_nonzero(true & ~mask)) / max(int(np.count_nonzero(true)), 1),
-        "truth95_mm": hausdorff95_mm(subject.volume, subject.face, mask),
+        "truth95_mm": hausdorff95_mm(loaded.volume, loaded.face, mask),
     }
 
 
