@@ -1,4 +1,4 @@
-"""A drop that comes again, with the very same files: it is answered, and its files are put away, without losing those of before."""
+"""The same drop again: its job ends, and its files are archived beside the earlier ones."""
 
 import os
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def slot(tmp_path: Path) -> Iterator[WorkerSlot]:
 
 
 def dropped_again(slot: WorkerSlot, name: str, plan: str, job: DefaceJob, times: int) -> DefaceJob:
-    """Put the very same files into the inbox as before; the same job, submitted later."""
+    """Drop the same files again; return the same job, submitted later."""
     for path in (folder := drop(slot.spool, name, plan), *folder.iterdir()):
         os.utime(path, ns=(times, times))
     again = job_for(slot.spool, name, 0, job.submitted_at + timedelta(seconds=1))
@@ -46,7 +46,7 @@ def dropped_again(slot: WorkerSlot, name: str, plan: str, job: DefaceJob, times:
 def test_the_same_drop_that_comes_again_is_answered_and_put_away_again(
     slot: WorkerSlot, plan: str, *, collected: bool
 ) -> None:
-    """With a number beside the earlier one; when the output was collected the case is worked on and shown once more."""
+    """Beside the earlier one, with a number; a collected output is published again."""
     for path in (folder := drop(slot.spool, "a", plan), *folder.iterdir()):
         os.utime(path, ns=(10**18, 10**18))
     job = job_for(slot.spool, "a", 0, datetime.now(UTC) - timedelta(hours=1))
@@ -73,7 +73,7 @@ def test_the_same_drop_that_comes_again_is_answered_and_put_away_again(
 def test_originals_of_a_job_that_a_newer_one_replaced_are_never_deleted(
     slot: WorkerSlot,
 ) -> None:
-    """Nothing was released of them, so they are archived where others are deleted."""
+    """Nothing was released of them, so they are archived instead."""
     drop(slot.spool, "a")
     now = datetime.now(UTC)
     newer, older = (

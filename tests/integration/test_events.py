@@ -44,7 +44,7 @@ def test_an_inbox_made_anew_is_listened_to(listening: Wakeups, tmp_path: Path) -
 
 
 def test_a_stop_ends_the_waiting(listening: Wakeups) -> None:
-    """With the stop set nobody waits for the time to pass."""
+    """The wait ends long before its time."""
     stop = threading.Event()
     stop.set()
     begun = monotonic()
@@ -58,7 +58,7 @@ def test_polling_lets_time_pass_only(tmp_path: Path) -> None:
 
 
 def test_cases_that_came_and_went_leave_no_watch_behind(listening: Wakeups, tmp_path: Path) -> None:
-    """A moved folder would keep one for ever; the kernel's list has the inbox only."""
+    """Only the inbox is watched; a moved folder would keep its watch forever."""
     for number in range(20):
         case = tmp_path / "inbox" / f"case-{number}"
         (case / "series").mkdir(parents=True)
@@ -81,7 +81,7 @@ def test_the_parents_of_deeper_cases_are_listened_to(tmp_path: Path) -> None:
 
 
 def test_without_watches_of_the_kernel_time_goes_on_and_it_is_logged_once(tmp_path: Path) -> None:
-    """A process that may open no more files gets no events, no error, and says so in one line."""
+    """A process without free file descriptors logs one line and goes on."""
     program = """
 import sys, threading
 from pathlib import Path

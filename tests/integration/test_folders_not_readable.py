@@ -26,7 +26,7 @@ DEADLINE_SECONDS = 60.0
 
 @contextmanager
 def watching(service: ServiceConfig, config: Path, log: Path) -> Iterator[None]:
-    """Run the watcher, bound by the modes of files, for the time of the block."""
+    """Run the watcher during the block as a user bound by file modes."""
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [*UNPRIVILEGED, COMMAND, "watch", "--config", config], cwd=ROOT, stderr=stream
@@ -42,7 +42,7 @@ def watching(service: ServiceConfig, config: Path, log: Path) -> Iterator[None]:
 
 
 def bound(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    """Run a command, bound by the modes of files."""
+    """Run a command as a user bound by file modes."""
     command: list[str | Path] = [*UNPRIVILEGED, COMMAND, *arguments]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS
@@ -99,7 +99,7 @@ def test_folders_of_the_inbox_that_cannot_be_read_are_reported_and_the_others_ar
 
 
 def test_an_outbox_that_cannot_be_read_is_never_called_intact(tmp_path: Path) -> None:
-    """The audit ends with 78 and names the folder: what nobody could look at is neither right nor wrong."""
+    """The audit exits with 78 and names the folder."""
     folder = spool_in(make_batch(tmp_path)).outbox / "group/b"
     folder.chmod(0)
     done = bound(

@@ -1,4 +1,4 @@
-"""Files that come after their case was done, with a real worker around a stand-in for the pipeline."""
+"""Late files, with a real worker around a stand-in pipeline."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from tests.support.service.watcher import RunningWatcher, wait_for
 
 @contextmanager
 def worker_of(watcher: RunningWatcher) -> Iterator[WorkerSlot]:
-    """A slot of a worker that shares the watcher's queue and spool."""
+    """Run a worker slot on the watcher's queue and spool."""
     options = SlotOptions(originals=watcher.originals)
     made = make_slot(watcher.spool, MemoryBroker(watcher.broker.queue), options)
     yield made
@@ -27,7 +27,7 @@ def worker_of(watcher: RunningWatcher) -> Iterator[WorkerSlot]:
 
 
 def work(slot: WorkerSlot, jobs: int = 1) -> None:
-    """Bring so many jobs to their end."""
+    """Process a number of jobs."""
     for _ in range(jobs):
         delivery = slot.broker.receive(30.0)
         assert delivery is not None
@@ -35,7 +35,7 @@ def work(slot: WorkerSlot, jobs: int = 1) -> None:
 
 
 def released(watcher: RunningWatcher, case: str) -> dict[str, bytes]:
-    """Return what the outbox holds of a case."""
+    """Return the released files of a case."""
     folder = watcher.spool.outbox / case
     return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.exists() else {}
 
@@ -86,7 +86,7 @@ def test_a_late_slice_leads_to_a_second_job_over_the_whole_case(
 def test_a_late_slice_whose_originals_were_deleted_is_quarantined_and_the_output_stays(
     watcher: RunningWatcher,
 ) -> None:
-    """Twice, for the second one is no better than the first; the whole case dropped again is a new job."""
+    """Both times; the whole case dropped again is a new job."""
     watcher.originals = Originals.DELETE
     drop(watcher.spool, "a")
     watcher.start()
@@ -160,7 +160,7 @@ def test_a_resent_part_of_a_case_counts_as_late_and_loses_nothing(watcher: Runni
 
 
 def test_a_case_changed_while_its_job_ran_is_published_again(watcher: RunningWatcher) -> None:
-    """A job that failed because a file was away for a moment does not make the case known for ever."""
+    """A job that failed on a missing file does not make the case known forever."""
     folder = drop(watcher.spool, "a")
     watcher.start()
     wait_for(lambda: len(watcher.jobs) == 1)
@@ -180,7 +180,7 @@ def test_a_case_changed_while_its_job_ran_is_published_again(watcher: RunningWat
 def test_a_watcher_killed_while_it_puts_a_case_together_goes_on(
     watcher: RunningWatcher, moved: int
 ) -> None:
-    """Wherever it stopped: after copying, between two late files, or just before the case was to be shown."""
+    """After copying, between two late files, or just before the rename."""
     drop(watcher.spool, "a")
     watcher.start()
     with worker_of(watcher) as worker:

@@ -27,7 +27,7 @@ def entry(number: int, case: str = "a") -> Entry:
 
 
 def test_open_jobs_are_remembered_across_restarts_oldest_first(tmp_path: Path) -> None:
-    """What was noted is there when the file is opened again."""
+    """Added jobs are there when the file is opened again."""
     with Ledger(tmp_path) as ledger:
         assert ledger.is_empty()
         ledger.add(entry(2))
@@ -38,7 +38,7 @@ def test_open_jobs_are_remembered_across_restarts_oldest_first(tmp_path: Path) -
 
 
 def test_a_job_is_noted_and_closed_once(tmp_path: Path) -> None:
-    """A second note does not reopen it, a second end does not change it."""
+    """Adding it again does not reopen it, and a second end changes nothing."""
     with Ledger(tmp_path) as ledger:
         ledger.add(entry(1))
         ledger.close_job("job-1", "done")
@@ -50,7 +50,7 @@ def test_a_job_is_noted_and_closed_once(tmp_path: Path) -> None:
 
 
 def test_of_the_ended_jobs_only_the_newest_are_remembered(tmp_path: Path) -> None:
-    """So many as are asked for, at least one; jobs that have not ended all stay, however old."""
+    """At least one stays; jobs that have not ended all stay, however old."""
     with Ledger(tmp_path) as ledger:
         for number in range(10):
             ledger.add(entry(number))
@@ -72,7 +72,7 @@ def test_of_the_ended_jobs_only_the_newest_are_remembered(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("damage", ["no database", "beginning", "middle"])
 def test_a_damaged_ledger_is_set_aside_and_a_new_one_begun(tmp_path: Path, damage: str) -> None:
-    """Whichever part of the file is broken when it is opened; nothing is overwritten."""
+    """Any part of the file may be broken; nothing is overwritten."""
     with Ledger(tmp_path) as ledger:
         for number in range(500):
             ledger.add(entry(number))
@@ -88,7 +88,10 @@ def test_a_damaged_ledger_is_set_aside_and_a_new_one_begun(tmp_path: Path, damag
 
 
 def test_damage_found_while_it_is_used_is_healed(tmp_path: Path) -> None:
-    """The use that finds it fails, the next one works. The file is larger than what SQLite keeps in memory."""
+    """The use that finds it fails, and the next one works.
+
+    The file is larger than SQLite's cache.
+    """
     with Ledger(tmp_path):
         rows = ((f"job-{number}", "a", "d" * 64, 0, 0.0, None) for number in range(40_000))
         with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as connection, connection:
@@ -115,7 +118,7 @@ def damaged(file: Path, how: str) -> bytes:
 
 
 def test_a_full_disk_is_no_damage(tmp_path: Path) -> None:
-    """A file that cannot be made is another error, and nothing is set aside."""
+    """A file that cannot be created is another error, and nothing is set aside."""
     (tmp_path / "ledger.sqlite3").mkdir()
     with pytest.raises(StorageUnavailable):
         Ledger(tmp_path)
@@ -134,7 +137,7 @@ def test_zip_files_are_remembered_until_forgotten(tmp_path: Path) -> None:
 
 
 def test_an_empty_ledger_is_filled_from_the_reports(tmp_path: Path) -> None:
-    """What has ended, what is under way; foreign and damaged reports, and names that are no text, are left out."""
+    """Foreign and damaged reports, and names that are not UTF-8, are left out."""
     spool = ServiceSpool.under(tmp_path)
     for case, state in (
         ("a", "done"),

@@ -1,4 +1,4 @@
-"""A queue that forgot its jobs costs no case."""
+"""Jobs that were lost with their queue are published again."""
 
 import time
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from tests.support.service.watcher import QUIET, RunningWatcher, fill, wait_for
 
 
 def test_jobs_of_a_lost_queue_are_published_again_from_the_inbox(watcher: RunningWatcher) -> None:
-    """As the same jobs; a case that is no longer there is not waited for."""
+    """As the same jobs; a case that is gone is not waited for."""
     watcher.lost_seconds = 1.0
     for name in ("a", "b", "gone"):
         fill(watcher.spool.inbox / name)
@@ -37,7 +37,7 @@ def test_jobs_of_a_lost_queue_are_published_again_from_the_inbox(watcher: Runnin
 def test_jobs_that_wait_are_held_or_were_given_up_are_not_published_again(
     watcher: RunningWatcher,
 ) -> None:
-    """One dead letter, one in the hands of a worker, one waiting, all for much longer than the patience."""
+    """A dead letter, a job that a worker holds, and a waiting one, all overdue."""
     watcher.lost_seconds = 0.2
     fill(watcher.spool.inbox / "dead")
     watcher.start()
@@ -59,7 +59,7 @@ def test_jobs_that_wait_are_held_or_were_given_up_are_not_published_again(
 
 
 class ForbiddenLetters(MemoryBroker):
-    """A queue whose dead letters the watcher may count and not read, as the shipped users of RabbitMQ have it."""
+    """A queue whose dead letters may be counted but not read."""
 
     def dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
         """Refuse."""
@@ -69,7 +69,7 @@ class ForbiddenLetters(MemoryBroker):
 def test_jobs_of_a_lost_queue_are_found_by_a_watcher_that_may_not_read_dead_letters(
     watcher: RunningWatcher, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A lost queue has none; while there are some, nothing is guessed, and that is told once."""
+    """While there are dead letters nothing is published again, which is logged once."""
     said: list[str] = []
 
     def told() -> int:
@@ -91,7 +91,7 @@ def test_jobs_of_a_lost_queue_are_found_by_a_watcher_that_may_not_read_dead_lett
 
 
 class SilentBroker(MemoryBroker):
-    """A queue that cannot tell what workers hold, as RabbitMQ."""
+    """A queue that does not count held messages, like RabbitMQ."""
 
     def depth(self) -> Depth:
         """Count what waits."""
@@ -101,7 +101,7 @@ class SilentBroker(MemoryBroker):
 def test_a_job_that_a_worker_has_in_hand_is_not_lost_where_the_queue_cannot_tell(
     watcher: RunningWatcher,
 ) -> None:
-    """While its claim lives, and while its attempt may still last; handed back and nowhere in the queue it is lost."""
+    """While its claim is fresh, or its attempt may last; handed back it is lost."""
     watcher.broker, watcher.lost_seconds = SilentBroker(), 0.2
     fill(watcher.spool.inbox / "a")
     watcher.start()

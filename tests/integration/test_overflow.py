@@ -1,4 +1,4 @@
-"""An overflow of the kernel's queue of events, forced for real."""
+"""A real overflow of the kernel's event queue."""
 
 import ctypes
 import os
@@ -26,7 +26,7 @@ ENVIRONMENT = {
 
 
 def test_events_that_the_kernel_dropped_cost_no_case(tmp_path: Path) -> None:
-    """The watching process is frozen until its queue is full; what is dropped meanwhile is found by the next scan, once."""
+    """The process is frozen until its queue is full; the next scan finds every case."""
     spool = ServiceSpool.under(tmp_path)
     spool.prepare_inbox(Originals.KEEP)
     queue = tmp_path / "queue.sqlite3"
@@ -66,7 +66,10 @@ def test_events_that_the_kernel_dropped_cost_no_case(tmp_path: Path) -> None:
 
 @contextmanager
 def unread_listener(folder: Path) -> Iterator[Callable[[], bool]]:
-    """Listen to a folder as the frozen process does, without reading; the function reads all and says whether the queue had overflowed."""
+    """Watch a folder without reading events.
+
+    The returned function reads them all and returns whether the queue had overflowed.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     descriptor = libc.inotify_init1(IN_NONBLOCK)
     assert libc.inotify_add_watch(descriptor, os.fsencode(folder), IN_ALL_EVENTS) > 0

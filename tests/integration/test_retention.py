@@ -1,4 +1,4 @@
-"""What was kept long enough goes, and nothing else."""
+"""Expired files are removed, and nothing else."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def spool_with_one_job_everywhere(root: Path) -> ServiceSpool:
 
 
 def test_nothing_goes_before_its_time_or_without_a_rule(tmp_path: Path) -> None:
-    """Half a day is too early for all; without days everything is kept for ever."""
+    """Half a day is too early for all; without days everything is kept forever."""
     spool = spool_with_one_job_everywhere(tmp_path)
     assert (
         remove_expired(spool, RULES, case_depth=2, now=time.time() + DAY_SECONDS / 2) == Removed()
@@ -58,7 +58,7 @@ def test_each_place_keeps_for_its_own_time(tmp_path: Path) -> None:
 
 
 def test_the_report_of_a_case_that_is_still_there_stays(tmp_path: Path) -> None:
-    """It is what says that the released case is done."""
+    """It proves that the released case is done."""
     spool = spool_with_one_job_everywhere(tmp_path)
     (spool.outbox / "group/case").mkdir(parents=True)
     assert remove_expired(spool, RULES, case_depth=2, now=time.time() + 9 * DAY_SECONDS) == Removed(
@@ -68,7 +68,7 @@ def test_the_report_of_a_case_that_is_still_there_stays(tmp_path: Path) -> None:
 
 
 def report(spool: ServiceSpool, state: str) -> None:
-    """Let the job's report say how far it came."""
+    """Write a report with a state for the job."""
     told = {
         "job_id": JOB,
         "state": state,
@@ -115,7 +115,7 @@ def test_a_case_that_is_named_like_a_job_is_no_job(tmp_path: Path) -> None:
 
 
 def test_a_removal_that_was_interrupted_is_finished(tmp_path: Path) -> None:
-    """What was being removed has a name that nobody takes for a job's."""
+    """A folder that was being removed has a name that no job has."""
     spool = spool_with_one_job_everywhere(tmp_path)
     half = (spool.quarantine / "group/case" / JOB).rename(
         spool.quarantine / "group/case" / f".{JOB}.removed"
@@ -125,7 +125,7 @@ def test_a_removal_that_was_interrupted_is_finished(tmp_path: Path) -> None:
 
 
 def test_names_in_what_a_job_holds_do_not_count(tmp_path: Path) -> None:
-    """Originals may lie in folders that are named like jobs; they go with their job."""
+    """Originals may be in folders named like jobs; they are removed with their job."""
     spool = ServiceSpool.under(tmp_path)
     spool.prepare(outbox_mode=0o750)
     spool.prepare_inbox(Originals.ARCHIVE)

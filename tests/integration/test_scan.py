@@ -1,4 +1,4 @@
-"""What one look at an inbox sees."""
+"""The result of one scan of the inbox."""
 
 from pathlib import Path
 

@@ -26,7 +26,7 @@ def _zip(folder: Path, content: dict[str, bytes]) -> Path:
 
 
 def test_a_zip_file_becomes_a_case(tmp_path: Path) -> None:
-    """Files lie where the archive says, and nothing else is left."""
+    """Files are where the zip file lists them, and nothing else is left."""
     unpack(_zip(tmp_path, {"a/1.dcm": b"one", "2.dcm": b"two"}), tmp_path / "case", LIMITS)
     assert (tmp_path / "case/a/1.dcm").read_bytes() == b"one"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["case", "case.zip"]
@@ -122,7 +122,7 @@ def test_whatever_byte_of_a_zip_file_is_damaged_it_is_unpacked_or_refused(
 
 
 def test_the_same_zip_file_gives_the_same_case_again(tmp_path: Path) -> None:
-    """Names, sizes and times; a date that is none is the first there is."""
+    """Names, sizes and times; an invalid date becomes the first possible one."""
     archive = _zip(tmp_path, {"a/1.dcm": b"one", "2.dcm": b"two", "__MACOSX/._2.dcm": b"x"})
     archive.write_bytes(archive.read_bytes().replace(struct.pack("<H", 33), struct.pack("<H", 0)))
     unpack(archive, tmp_path / "case", LIMITS)

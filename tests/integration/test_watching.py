@@ -1,4 +1,4 @@
-"""The watcher over a real inbox with the embedded queue: every drop is published exactly once, with the right manifest."""
+"""The watcher publishes every drop in a real inbox once, with the right manifest."""
 
 import json
 import os
@@ -72,7 +72,7 @@ def test_the_marker_publishes_a_case_long_before_its_quiet_period_is_over(
 def test_a_case_that_changed_unseen_while_it_was_worked_on_is_published_again(
     watcher: RunningWatcher, added: bool
 ) -> None:
-    """Names and ignored files count for its job, though it looks the same to the watcher, which goes on running."""
+    """Names and ignored files count for the job, but not for the watcher's snapshot."""
     watcher.start()
     case = fill(watcher.spool.inbox / "a")
     watcher.expect("a")
@@ -90,7 +90,7 @@ def test_a_case_that_changed_unseen_while_it_was_worked_on_is_published_again(
 
 
 def test_a_case_whose_publication_was_lost_is_published_again(watcher: RunningWatcher) -> None:
-    """A backup of a running service holds reports of cases that were just being published, and no staging; a mark there would hold them."""
+    """A restored backup holds reports of cases that were being published, but no staging."""
     case = fill(watcher.spool.inbox / "a")
     manifest, options = Manifest.scan(case), DefaceOptions()
     prepared = replace(
@@ -114,11 +114,12 @@ class WrongBroker(MemoryBroker):
 
     def publish(self, job: DefaceJob, traceparent: str | None = None) -> NoReturn:
         """Refuse it."""
+        del traceparent
         raise ConfigurationError(f"remove the queue first ({job.case})")
 
 
 def test_a_queue_that_must_be_put_right_ends_the_watcher(watcher: RunningWatcher) -> None:
-    """The command line makes exit code 78 of it; trying again at each look would tell nobody."""
+    """The command exits with 78 instead of failing at every look."""
     watcher.broker = WrongBroker()
     fill(watcher.spool.inbox / "a")
     stop = threading.Event()
@@ -223,7 +224,7 @@ def test_nothing_is_published_on_a_disk_that_is_nearly_full_and_everything_when_
 def test_what_is_no_usable_case_is_written_down_and_keeps_no_other_waiting(
     watcher: RunningWatcher, tmp_path: Path
 ) -> None:
-    """A loose file, a link to a case, a name that is no text, and a copy that never ends; a name with a line break is a case."""
+    """A loose file, a link, a name that is not UTF-8, and an endless copy."""
     watcher.longest = 1.0
     (watcher.spool.inbox / "loose.dcm").write_bytes(b"x")
     (watcher.spool.inbox / "link").symlink_to(fill(tmp_path / "elsewhere"))
@@ -242,7 +243,7 @@ def test_what_is_no_usable_case_is_written_down_and_keeps_no_other_waiting(
 
 
 def test_odd_names_and_folders_without_end_keep_no_other_waiting(watcher: RunningWatcher) -> None:
-    """A case nested deeper than anybody can walk, and hidden names like those of cases that are put together."""
+    """A case nested too deeply, and hidden names like those of gatherings."""
     deep = place = watcher.spool.inbox / "deep"
     place.mkdir()
     for _ in range(1200):
@@ -264,7 +265,7 @@ def test_odd_names_and_folders_without_end_keep_no_other_waiting(watcher: Runnin
 
 
 def test_a_case_given_up_is_published_when_it_settles_after_all(watcher: RunningWatcher) -> None:
-    """Whatever changes is looked at again."""
+    """A change makes the watcher look at it again."""
     watcher.longest = 0.6
     endless = fill(watcher.spool.inbox / "endless") / "9.dcm.part"
     endless.write_bytes(b"x")
@@ -276,7 +277,7 @@ def test_a_case_given_up_is_published_when_it_settles_after_all(watcher: Running
 
 
 def test_an_inbox_that_cannot_be_read_is_written_down(watcher: RunningWatcher) -> None:
-    """Without the inbox the watcher goes on and says so."""
+    """Without the inbox the watcher goes on and reports it."""
     shutil.rmtree(watcher.spool.inbox)
     watcher.start()
     wait_for(lambda: watcher.seen.paused == "StorageUnavailable")
@@ -287,7 +288,7 @@ def test_an_inbox_that_cannot_be_read_is_written_down(watcher: RunningWatcher) -
 
 @pytest.mark.parametrize("loss", ["removed", "damaged"])
 def test_a_lost_ledger_costs_nothing(watcher: RunningWatcher, loss: str) -> None:
-    """What was on its way is published again as the same job, what has ended is not."""
+    """Open jobs are published again as the same jobs; ended ones are not."""
     watcher.originals = Originals.KEEP
     done, waiting = fill(watcher.spool.inbox / "done"), fill(watcher.spool.inbox / "waiting")
     watcher.start()
@@ -325,7 +326,7 @@ def test_a_lost_ledger_costs_nothing(watcher: RunningWatcher, loss: str) -> None
 def test_what_was_kept_long_enough_is_removed_but_not_the_report_of_a_case_in_the_outbox(
     watcher: RunningWatcher,
 ) -> None:
-    """The watcher does so by itself, at its start and every hour."""
+    """The watcher does so at its start and every hour."""
     watcher.kept_days = 1e-6
     archived, released, taken = (
         watcher.spool.archive / "originals/a" / JOB,

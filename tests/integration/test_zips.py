@@ -1,4 +1,4 @@
-"""A dropped zip file becomes a case and is put away, or is refused; it is never met twice."""
+"""A zip file becomes a case or is refused, and is processed only once."""
 
 import time
 import zipfile
@@ -34,7 +34,7 @@ def refused(spool: ServiceSpool, case: str) -> list[CaseReport]:
 def test_a_zip_file_becomes_one_case_and_is_put_away(
     watcher: RunningWatcher, originals: Originals
 ) -> None:
-    """To the archive, nowhere, or it stays and is not unpacked again, also after a restart without a ledger."""
+    """Archived, deleted, or kept and not unpacked again, even without its ledger."""
     watcher.originals = originals
     archive = drop_zip(watcher.spool, "a.zip")
     watcher.start()
@@ -111,7 +111,7 @@ def test_a_zip_file_waits_while_a_case_of_its_name_lies_in_the_inbox(
 def test_a_zip_file_waits_beside_a_case_of_the_same_names_and_sizes_but_other_content(
     watcher: RunningWatcher,
 ) -> None:
-    """Another patient of the same scanner; where originals are deleted, it would be lost."""
+    """It may be another patient, and would be lost where originals are deleted."""
     watcher.originals = Originals.DELETE
     case = watcher.spool.inbox / "a"
     (case / "series").mkdir(parents=True)
@@ -152,7 +152,7 @@ def test_a_zip_file_for_which_the_disk_has_no_room_waits(watcher: RunningWatcher
 
 
 def test_a_case_of_a_zip_file_is_never_seen_half(watcher: RunningWatcher) -> None:
-    """Whoever lists the inbox all the time sees both files or none."""
+    """Every listing of the inbox shows both files or none."""
     watcher.start()
     drop_zip(watcher.spool, "a.zip")
     case = watcher.spool.inbox / "a"

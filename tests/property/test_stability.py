@@ -1,4 +1,4 @@
-"""When a case is complete, over any history of scans."""
+"""The rule for complete cases, over any history of scans."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +27,7 @@ SCANS = st.lists(
 
 
 def play(scans: list[tuple[float, Snapshot]]) -> tuple[SeenCase, list[tuple[float, Snapshot]]]:
-    """Let scans happen, each some seconds after the one before; return what is remembered and when each was."""
+    """Add scans with pauses between them; return the case and their times."""
     now, watched, seen = 0.0, None, []
     for pause, snapshot in scans:
         now += pause
@@ -41,7 +41,7 @@ def play(scans: list[tuple[float, Snapshot]]) -> tuple[SeenCase, list[tuple[floa
 def test_a_case_settles_exactly_when_its_last_scans_agree_for_the_quiet_period(
     scans: list[tuple[float, Snapshot]],
 ) -> None:
-    """Two or more scans, nothing in progress, at least one file; computed a second time from the whole history."""
+    """Two or more scans, no copy in progress, at least one file."""
     watched, seen = play(scans)
     now, last = seen[-1]
     agreeing = next(
@@ -56,7 +56,7 @@ def test_a_case_settles_exactly_when_its_last_scans_agree_for_the_quiet_period(
 def test_whatever_does_not_settle_is_given_up_after_the_longest_wait_and_never_before(
     scans: list[tuple[float, Snapshot]],
 ) -> None:
-    """Nothing waits for ever, nothing is given up early."""
+    """Nothing waits forever, and nothing is left alone early."""
     watched, seen = play(scans)
     now = seen[-1][0]
     verdict = judge(watched, PATIENCE, now)

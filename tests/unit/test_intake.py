@@ -1,4 +1,4 @@
-"""Which settled case makes a job."""
+"""The rule for which complete case makes a job."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -37,7 +37,7 @@ def past(
 
 
 def test_a_new_case_makes_a_job() -> None:
-    """With the identity that the same drop has always."""
+    """Its id is the same for the same drop."""
     job = make_job(NEW, OPTIONS, NOW)
     assert isinstance(job, DefaceJob)
     assert (job.job_id, job.case, job.manifest, job.submitted_at) == (
@@ -58,14 +58,14 @@ def test_a_drop_whose_job_has_ended_is_known_and_a_changed_one_is_new(state: str
 
 
 def test_files_that_come_back_after_others_make_a_job_again() -> None:
-    """What is in the outbox is the last job's output, not theirs."""
+    """The outbox holds the output of the last job, not of theirs."""
     assert isinstance(
         make_job(replace(NEW, history=(past("done"), past("done", OTHER))), OPTIONS, NOW), DefaceJob
     )
 
 
 def test_a_job_is_submitted_after_all_earlier_ones_of_its_case_whatever_the_clocks_say() -> None:
-    """A host whose clock was 30 s ahead made the last one; what counts as older than that would never be shown."""
+    """A host with a clock 30 s ahead made the last one; an older job is not shown."""
     ahead = replace(
         past("done", OTHER),
         created_at=(NOW + timedelta(seconds=30)).isoformat(timespec="milliseconds"),
@@ -82,7 +82,7 @@ def test_a_case_that_is_just_being_published_is_held(state: str) -> None:
 
 
 def test_a_publication_that_nobody_will_finish_makes_the_same_job_again() -> None:
-    """As after a restore from a backup; a worker that meets it goes on from its report, or begins anew."""
+    """As after a restore from a backup."""
     job = make_job(replace(NEW, history=(past("abandoned"),)), OPTIONS, NOW)
     assert isinstance(job, DefaceJob)
     assert (job.generation, job.job_id) == (0, job_id("a", MANIFEST, OPTIONS))
@@ -100,7 +100,7 @@ def test_a_job_on_its_way_is_not_made_twice_and_other_options_make_another() -> 
 
 
 def test_a_case_that_was_changed_while_it_was_worked_on_is_published_again_a_few_times() -> None:
-    """Each time as the next generation; then it is left to a person."""
+    """Each time as the next generation; then an operator must replay it."""
     for generation in range(MOST_REPEATS):
         job = make_job(
             replace(NEW, history=(past("refused", code="InputChanged", generation=generation),)),
@@ -121,7 +121,7 @@ def test_a_case_that_was_changed_while_it_was_worked_on_is_published_again_a_few
 
 
 def test_a_repeated_replay_keeps_what_it_was_asked_for() -> None:
-    """What an operator withheld must not be released because files came and went."""
+    """Series that an operator withheld stay withheld when files come and go."""
     asked = DefaceOptions(profile=Profile.BULKY, withhold=("1.2.3",))
     early = replace(past("refused", code="InputChanged", generation=1), options=asked)
     job = make_job(replace(NEW, history=(past("done"), early)), OPTIONS, NOW)

@@ -1,4 +1,4 @@
-"""Which drop counts as late files of an earlier case."""
+"""The rule for late files of an earlier case."""
 
 import pytest
 from hypothesis import given
@@ -33,5 +33,5 @@ def test_a_drop_is_late_when_it_lacks_files_and_contradicts_none(
 def test_what_is_late_never_contradicts_and_never_stands_for_the_whole_case(
     drop: frozenset[str], base: frozenset[str], same: frozenset[str]
 ) -> None:
-    """Both hold for whatever is called late, and nothing else keeps a drop from being late."""
+    """These two conditions are necessary and sufficient."""
     assert is_late(drop, base, same.__contains__) is ((drop & base) <= same and bool(base - drop))

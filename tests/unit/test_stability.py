@@ -1,4 +1,4 @@
-"""When a dropped case counts as complete."""
+"""The rule for when a dropped case is complete."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ SEEN = Snapshot(files=3, bytes=300, newest_ns=1)
 
 
 def after(*scans: tuple[float, Snapshot]) -> SeenCase:
-    """Remember some scans, each with its time."""
+    """Return the case after some scans, each with its time."""
     watched: SeenCase | None = None
     for now, snapshot in scans:
         watched = add_scan(watched, snapshot, now)
@@ -27,14 +27,14 @@ def after(*scans: tuple[float, Snapshot]) -> SeenCase:
 
 
 def test_a_case_settles_when_nothing_changed_for_the_quiet_period() -> None:
-    """Not before it is over, and then at once."""
+    """Not before it is over, and then immediately."""
     watched = after((0.0, SEEN), (4.9, SEEN))
     assert judge(watched, PATIENCE, 4.9) is Verdict.WAITING
     assert judge(after((0.0, SEEN), (5.0, SEEN)), PATIENCE, 5.0) is Verdict.COMPLETE
 
 
 def test_one_scan_is_never_enough() -> None:
-    """A watcher that was held up has seen nothing stay as it is."""
+    """A watcher that was held up cannot know that nothing changed."""
     assert judge(after((0.0, SEEN)), PATIENCE, 30.0) is Verdict.WAITING
 
 
@@ -48,7 +48,7 @@ def test_every_change_begins_the_quiet_period_anew(change: dict[str, int]) -> No
 
 
 def test_a_file_in_progress_keeps_a_case_waiting_until_it_is_given_up() -> None:
-    """A name such as x.part says more than silence."""
+    """A name such as x.part counts more than a quiet period."""
     copying = replace(SEEN, copying=True)
     watched = after((0.0, copying), (30.0, copying))
     assert judge(watched, PATIENCE, 30.0) is Verdict.WAITING

@@ -1,4 +1,4 @@
-"""What the watcher says about its last look comes back as it was."""
+"""The state file returns what was written."""
 
 import os
 from pathlib import Path
@@ -24,7 +24,7 @@ STATE = WatcherState(
 
 
 def test_a_state_comes_back_with_names_of_any_bytes(tmp_path: Path) -> None:
-    """Also names that are no UTF-8, and nothing else is left in the folder."""
+    """Also names that are not UTF-8; no temporary file is left."""
     write_watcher_state(tmp_path / WATCHER_STATE, WatcherState(looked_at="earlier"))
     write_watcher_state(tmp_path / WATCHER_STATE, STATE)
     assert read_watcher_state(tmp_path / WATCHER_STATE) == STATE
@@ -32,7 +32,7 @@ def test_a_state_comes_back_with_names_of_any_bytes(tmp_path: Path) -> None:
 
 
 def test_a_missing_or_foreign_file_says_nothing(tmp_path: Path) -> None:
-    """No watcher has looked yet, or one of another version."""
+    """No watcher has looked yet, or another version has."""
     assert read_watcher_state(tmp_path / "none.json") is None
     (tmp_path / "other.json").write_text('{"seen": 1}', encoding="utf-8")
     assert read_watcher_state(tmp_path / "other.json") is None

@@ -11,7 +11,7 @@ _log = logs.logger(__name__)
 
 @dataclass(slots=True)
 class InboxState:
-    """State between two looks; if it is lost, the next looks restore it.
+    """State between two looks; the next looks can restore it.
 
     Cases and zip files are known by their names.
 
@@ -48,11 +48,11 @@ class InboxState:
                 del known[gone]
 
     def finish(self, name: str) -> None:
-        """Remember that an entry needs nothing until it changes."""
+        """Mark an entry as finished until it changes."""
         self.finished[name] = self.seen.pop(name).snapshot
 
     def mark_unusable(self, name: str, reason: str) -> None:
-        """Record why an entry cannot be processed; log it if that is new."""
+        """Record why an entry cannot be processed; log new reasons."""
         if self.unusable.get(name) != reason:
             self.unusable[name] = reason
             _log.warning("case_unusable")

@@ -97,7 +97,7 @@ class WatcherMetrics:
         self._has_looked, self._failed = False, False
 
     def watching(self) -> str | None:
-        """Return why the watcher is not ready, for /readyz; None if it is."""
+        """Return why the watcher is not ready, for /readyz."""
         if self._failed:
             return "the last look at the inbox failed"
         return (

@@ -1,4 +1,4 @@
-"""The watcher's process: one per inbox; a second one waits for its turn."""
+"""The watcher's process; a second one per inbox waits."""
 
 import threading
 from collections.abc import Callable
@@ -41,7 +41,7 @@ _log = logs.logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """What lasts as long as this process is the active watcher.
+    """The resources of the active watcher.
 
     Attributes:
         ledger: the jobs that were published.
@@ -55,7 +55,7 @@ class Turn:
 
 
 def run_watcher(service: ServiceConfig, metrics_port: int | None = None) -> int:
-    """Watch the inbox of a service until stopped, and return the exit code.
+    """Watch a service's inbox until stopped; return the exit code.
 
     Raises:
         ConfigurationError: a folder, the queue or a setting must be corrected first.

@@ -32,7 +32,7 @@ class Removed:
 
 
 def seconds_between_removals(rules: SpoolSection) -> float:
-    """Return how often expired folders should be searched for."""
+    """Return the time between two removals."""
     days = (rules.archive_days, rules.quarantine_days, rules.reports_days)
     shares = [each * DAY_SECONDS * _PAUSE_SHARE for each in days if each is not None]
     return min([_LONGEST_PAUSE_SECONDS, *shares])
@@ -41,7 +41,7 @@ def seconds_between_removals(rules: SpoolSection) -> float:
 def remove_expired(
     spool: ServiceSpool, rules: SpoolSection, *, now: float, case_depth: int = 1
 ) -> Removed:
-    """Remove the job folders that are older than their place allows.
+    """Remove the expired job folders of every place.
 
     A report stays while its case is in inbox, outbox or quarantine, because it shows that the case
     is done, or why not. Nothing is removed of a case that has a job in progress. Folders that
@@ -93,7 +93,7 @@ class _ExpiredJob:
 
 
 def _expired_jobs(root: Path, depth: int, days: float | None, now: float) -> Iterator[_ExpiredJob]:
-    """Yield the folders of jobs that are older than so many days.
+    """Yield job folders older than a number of days.
 
     A case may have a name like a job's, and its originals may hold such names too. Only the depth
     tells them apart.
@@ -124,7 +124,7 @@ def _remove(jobs: Iterable[_ExpiredJob], is_kept: Callable[[str], bool]) -> int:
 
 
 def _moved_at(folder: Path) -> float:
-    """Return when a folder was moved to its place, in seconds since the epoch.
+    """Return when a folder was moved, seconds since the epoch.
 
     A rename changes the time of status, not the time of modification.
     """

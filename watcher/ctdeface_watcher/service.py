@@ -1,4 +1,4 @@
-"""The watcher: scans the inbox, waits until cases are complete, and publishes a job for each.
+"""The watcher: publishes a job for each complete case.
 
 Each look goes one way: scan → snapshot → verdict → manifest → job → queue → ledger. Reports close
 the jobs that have ended. File events only make the next look come sooner.
@@ -72,7 +72,7 @@ _log = logs.logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchRules:
-    """When the watcher looks, publishes, pauses and tidies up.
+    """When the watcher looks, publishes and pauses.
 
     Attributes:
         inbox: which names in the inbox count.
@@ -99,7 +99,9 @@ class WatchRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watcher:
-    """The parts of a watcher; other modules are given only the parts that they need.
+    """The parts of a watcher.
+
+    Functions of other modules are given only the parts that they need.
 
     Attributes:
         rules: when it looks, publishes, pauses and tidies up.
@@ -125,7 +127,7 @@ class Watcher:
 
 
 def watch(watcher: Watcher, stop: threading.Event) -> None:
-    """Look at the inbox until stopped, or until another watcher has taken over.
+    """Look at the inbox until stopped or replaced by another watcher.
 
     A look that fails is followed by the next one.
 
@@ -158,7 +160,7 @@ def watch(watcher: Watcher, stop: threading.Event) -> None:
 
 
 def look_once(watcher: Watcher, state: InboxState, stop: threading.Event) -> Inbox:
-    """Look once at inbox and reports, and publish the cases that are complete.
+    """Look once, and publish the cases that are complete.
 
     Raises:
         TransientError: inbox, queue or ledger cannot be used now; nothing is lost.
@@ -186,7 +188,7 @@ def look_once(watcher: Watcher, state: InboxState, stop: threading.Event) -> Inb
 
 
 def _update_ledger(ledger: Ledger, spool: ServiceSpool, state: InboxState) -> None:
-    """Fill an empty ledger from the reports, and close the jobs that have ended."""
+    """Rebuild an empty ledger, and close the jobs that have ended."""
     if ledger.replace_damaged() or not state.is_rebuilt:
         rebuild(ledger, spool)
         state.is_rebuilt = True
@@ -196,7 +198,7 @@ def _update_ledger(ledger: Ledger, spool: ServiceSpool, state: InboxState) -> No
 
 
 def _report_scan(inbox: Inbox, state: InboxState) -> None:
-    """Log new strays, without their names, and folders that cannot be read."""
+    """Log new strays and unreadable folders, without names."""
     if inbox.strays - state.strays:
         _log.warning("stray_in_inbox", files=len(inbox.strays))
     state.strays = inbox.strays
@@ -206,7 +208,7 @@ def _report_scan(inbox: Inbox, state: InboxState) -> None:
 
 
 def _process(watcher: Watcher, state: InboxState, name: str, path: Path) -> None:
-    """Process one case or zip file; its errors concern no other entry."""
+    """Process one case or zip file."""
     rules = watcher.rules
     with _errors_of(name, state, watcher.hooks):
         is_zip = path.is_file()
@@ -228,7 +230,10 @@ def _process(watcher: Watcher, state: InboxState, name: str, path: Path) -> None
 
 
 def _judge_anew(watcher: Watcher, state: InboxState, name: str, path: Path) -> Verdict | None:
-    """Take a snapshot and return the verdict; None if the entry has not changed since.
+    """Take a snapshot and return the verdict.
+
+    Returns:
+        None if the entry was processed and has not changed since.
 
     Raises:
         OSError: the entry cannot be read, or changes while it is read.
@@ -257,7 +262,7 @@ def _judge_anew(watcher: Watcher, state: InboxState, name: str, path: Path) -> V
 
 @contextmanager
 def _errors_of(name: str, state: InboxState, hooks: tuple[WatchHook, ...]) -> Iterator[None]:
-    """Record the errors of one case or zip file, so that the others go on."""
+    """Record an entry's errors, so that the others are processed."""
     try:
         yield
     except FileNotFoundError:
@@ -286,7 +291,7 @@ def _unreadable(error: OSError) -> str:
 
 
 def _update_pause(watcher: Watcher, state: InboxState) -> bool:
-    """Return True if nothing may be published now; log it when that begins.
+    """Return True if publishing is paused; log when a pause begins.
 
     Raises:
         StorageUnavailable: the ledger cannot be read.
@@ -311,7 +316,7 @@ def _pause_reason(watcher: Watcher) -> str | None:
 
 
 def _finish_look(watcher: Watcher, state: InboxState, looked: Inbox | Exception) -> None:
-    """Report the look, remove what has expired, and search for lost jobs.
+    """Report the look, remove expired files, and find lost jobs.
 
     Raises:
         ConfigurationError: the queue's configuration must be corrected first.
@@ -328,7 +333,10 @@ def _finish_look(watcher: Watcher, state: InboxState, looked: Inbox | Exception)
 
 
 def _write_state(watcher: Watcher, state: InboxState, cases: int) -> WatcherState | None:
-    """Write the result of a look for `ctdeface status`; after an error it holds what was known."""
+    """Write the state after a look for `ctdeface status`.
+
+    After an error it holds what was known before.
+    """
     try:
         open_jobs = watcher.ledger.open_jobs()
     except StorageUnavailable:
@@ -350,7 +358,7 @@ def _write_state(watcher: Watcher, state: InboxState, cases: int) -> WatcherStat
 
 
 def _remove_expired(watcher: Watcher, state: InboxState) -> None:
-    """Remove from time to time what was kept long enough."""
+    """Remove expired files from time to time."""
     retention = watcher.rules.retention
     if monotonic() < state.next_removal:
         return
@@ -368,7 +376,9 @@ def _remove_expired(watcher: Watcher, state: InboxState) -> None:
 
 
 def _forget_lost_jobs(watcher: Watcher, state: InboxState) -> None:
-    """Forget jobs that were lost with their queue, so that the next look publishes them again.
+    """Forget jobs that were lost with their queue.
+
+    The next look publishes them again.
 
     Raises:
         ConfigurationError: the queue's configuration must be corrected first.

@@ -1,4 +1,4 @@
-"""Events that the watcher reports to its hooks, such as the metrics."""
+"""Events of the watcher for metrics and other hooks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,10 @@ from ctdeface_shared.status.watcher_state import WatcherState
 
 
 class EventKind(StrEnum):
-    """Kind of an event; all but the first and the last are results of a case."""
+    """Kind of an event.
+
+    All but the first and the last are results of a case.
+    """
 
     DROPPED = "dropped"
     """A case was seen for the first time, or changed after it had been processed."""

@@ -115,7 +115,7 @@ class RunningWatcher:
         return read_watcher_state(self.state / WATCHER_STATE) or WatcherState(looked_at="")
 
     def expect(self, *cases: str) -> None:
-        """Wait until exactly these cases are published, and check that no more follow."""
+        """Wait until exactly these cases are published and no more."""
         wait_for(lambda: len(self.jobs) >= len(cases))
         time.sleep(2 * self.quiet)
         assert sorted(job.case for job in self.jobs) == sorted(cases)

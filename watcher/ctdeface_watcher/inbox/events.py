@@ -1,4 +1,4 @@
-"""Waiting for file events in the inbox, or for the next scan.
+"""Waiting for file events or the next scan.
 
 Events are hints. The next scan finds what they miss (an overflow, a network mount, an inbox that
 was recreated). Only the folders above the cases are watched, so the number of the kernel's watches
@@ -47,7 +47,7 @@ class Wakeups(Protocol):
 
 
 class Polling:
-    """Waits for time to pass, for network shares without events."""
+    """Waits for time to pass, without events."""
 
     def wait(self, seconds: float, stop: threading.Event) -> bool:
         """Wait until the time is over or the stop is set."""
@@ -59,7 +59,7 @@ class Polling:
 
 
 class Inotify(FileSystemEventHandler):
-    """Waits for the kernel's events in the folders above the cases.
+    """Waits for the kernel's events above the cases.
 
     It watches again when one of them was missing or has been replaced.
     """
@@ -79,7 +79,7 @@ class Inotify(FileSystemEventHandler):
         self._update_watches()
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        """Remember that there was an event; the watcher's own reading does not count."""
+        """Remember an event, unless it is only a read."""
         if event.event_type not in _READS:
             self._event.set()
 
@@ -136,7 +136,7 @@ class Inotify(FileSystemEventHandler):
             self._refused_at = None
 
     def _is_watching(self, folders: dict[Path, tuple[int, int]]) -> bool:
-        """Return True if exactly these folders are being watched."""
+        """Return True if exactly these folders are watched."""
         if folders != self._folders or self._observer is None:
             return not folders and self._observer is None
         return all(emitter.is_alive() for emitter in self._observer.emitters)
@@ -154,7 +154,7 @@ def wakeups(root: Path, *, polling: bool, depth: int = 1) -> Wakeups:
 
 
 def _folders_to_watch(root: Path, depth: int) -> dict[Path, tuple[int, int]]:
-    """Return device and inode of each folder that holds cases, or folders of them.
+    """Return device and inode of each folder above cases.
 
     Folders that this user may not read are left out: the kernel refuses to watch them.
     """

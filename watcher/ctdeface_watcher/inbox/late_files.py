@@ -39,7 +39,9 @@ class EarlierCase:
 
 
 def is_late(drop: frozenset[str], earlier: frozenset[str], is_same: Callable[[str], bool]) -> bool:
-    """Return True if a drop lacks files of an earlier case and contradicts none.
+    """Return True if a drop is part of an earlier case.
+
+    It must lack some of that case's files and contradict none of them.
 
     Args:
         drop: names of the dropped files.
@@ -95,7 +97,7 @@ def gather(drop: Path, earlier: Path | None) -> None:
 
 
 def unfinished_gatherings(inbox: Path, case_depth: int) -> tuple[Path, ...]:
-    """Return the case folders whose gathering was interrupted.
+    """Return the cases whose gathering was interrupted.
 
     Raises:
         OSError: the inbox cannot be read.

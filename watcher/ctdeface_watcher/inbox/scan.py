@@ -1,4 +1,4 @@
-"""The scan of the inbox: cases, zip files, and everything that is neither.
+"""The scan of the inbox: cases, zip files and strays.
 
 Links are never followed.
 """
@@ -27,17 +27,19 @@ class InboxRules:
     ignore: Sequence[str] = ()
 
     def skips(self, name: str) -> bool:
-        """Return True for a name that is not a case yet, or never will be."""
+        """Return True for a name that is not a case."""
         return is_unfinished(name) or is_ignored(name, self.ignore)
 
     def counts(self, file: str) -> bool:
-        """Return True for a file name that belongs to the content of a case."""
+        """Return True for a file that belongs to a case."""
         return file != self.marker and not is_ignored(file, self.ignore)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inbox:
-    """The result of one scan; names are relative to the inbox, parts joined by `/`.
+    """The result of one scan.
+
+    Names are relative to the inbox, with parts joined by `/`.
 
     Attributes:
         cases: case folders by name.
@@ -53,7 +55,7 @@ class Inbox:
 
     @property
     def names(self) -> frozenset[str]:
-        """Names of everything that is a case, may become one or may hold one."""
+        """Names of everything that is or may become a case."""
         return frozenset((*self.cases, *self.zips, *self.unreadable))
 
 
@@ -115,7 +117,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def _entries(folder: Path, *, hidden: bool = False) -> Iterator[tuple["os.DirEntry[str]", bool]]:
-    """Yield every file, and whether a folder above it marks a copy in progress."""
+    """Yield every file, and whether its folder is being copied."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):

@@ -1,4 +1,4 @@
-"""The rule for when a dropped case is complete.
+"""The rule for when a case is complete.
 
 A case is complete when nothing about it has changed for the quiet period over at least two scans,
 or as soon as its marker file is there. Names that copying tools use for files in progress keep it
@@ -34,7 +34,7 @@ class Snapshot:
 
 
 class Verdict(Enum):
-    """The decision about a case after a scan."""
+    """The decision after a scan."""
 
     WAITING = "waiting"
     COMPLETE = "complete"
@@ -58,7 +58,9 @@ class SettleTimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenCase:
-    """A case that is not complete, or waits for its turn; times are monotonic seconds.
+    """A case that is not complete, or waits for its turn.
+
+    Times are monotonic seconds.
 
     Attributes:
         snapshot: the last snapshot.
@@ -100,7 +102,7 @@ def seconds_to_next_scan(
     rescan_seconds: float,
     has_marker: bool,
 ) -> float:
-    """Return how long to wait before the next scan if no event comes.
+    """Return the time to the next scan if no event comes.
 
     Args:
         seen: cases that are not complete.

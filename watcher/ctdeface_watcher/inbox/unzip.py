@@ -1,4 +1,4 @@
-"""Unpacking of a zip file into a folder, completely or not at all.
+"""Unpacking of a zip file, completely or not at all.
 
 Anything unusual about a zip file refuses it.
 """
@@ -88,7 +88,7 @@ def unpack(archive: Path, folder: Path, limits: ZipLimits) -> None:
 
 
 def holds(archive: Path, folder: Path) -> bool:
-    """Return True if a folder has exactly the content of a zip file.
+    """Return True if a folder equals a zip file's content.
 
     Names, sizes and checksums are compared.
 
@@ -108,7 +108,7 @@ def holds(archive: Path, folder: Path) -> bool:
 
 
 def unpacked_sizes(archive: Path) -> Mapping[str, int]:
-    """Return the size of each file, as listed in the zip file's directory.
+    """Return each file's size from the zip file's directory.
 
     Raises:
         UnsafeArchive: the directory cannot be read.
@@ -128,7 +128,7 @@ def _members(archive: Path) -> Mapping[str, zipfile.ZipInfo]:
 
 
 def _is_content_of(member: zipfile.ZipInfo, path: Path) -> bool:
-    """Return True if a file has the content of a member.
+    """Return True if a file equals a member.
 
     Other instances of a scanner may have the same name and size, so the checksum is compared.
     """
@@ -161,7 +161,7 @@ def _extract(archive: Path, folder: Path, limits: ZipLimits) -> None:
 
 
 def _content(packed: zipfile.ZipFile) -> Sequence[zipfile.ZipInfo]:
-    """Return the members that are files, without those that macOS adds."""
+    """Return the members that are content files."""
     return [
         member
         for member in packed.infolist()
@@ -172,7 +172,7 @@ def _content(packed: zipfile.ZipFile) -> Sequence[zipfile.ZipInfo]:
 def _require_allowed(
     members: Sequence[zipfile.ZipInfo], limits: ZipLimits, allowed_bytes: float
 ) -> None:
-    """Check everything that can be checked before unpacking.
+    """Check the members before unpacking.
 
     Raises:
         UnsafeArchive: a limit is exceeded, or a member cannot be unpacked safely.
@@ -187,7 +187,7 @@ def _require_allowed(
 def _excess(
     members: Sequence[zipfile.ZipInfo], limits: ZipLimits, allowed_bytes: float
 ) -> str | None:
-    """Return what is wrong with the members as a whole; None if nothing is."""
+    """Return which limit the members exceed, if any."""
     size = sum(member.file_size for member in members)
     if not members:
         return "is empty, and a case needs at least one file: drop the case again"
@@ -215,7 +215,7 @@ def _excess(
 
 
 def _unsafe(member: zipfile.ZipInfo) -> str | None:
-    """Return why a member cannot be unpacked safely; None if it can."""
+    """Return why a member cannot be unpacked safely."""
     name = PurePosixPath(member.filename)
     if len(name.parts) > _DEEPEST:
         return (

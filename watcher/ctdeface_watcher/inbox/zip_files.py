@@ -1,4 +1,4 @@
-"""The files of a zip file on its way to a case folder.
+"""The steps from a zip file to a case folder.
 
 A zip file is unpacked into a hidden folder beside the case, which a rename then shows.
 """
@@ -16,12 +16,12 @@ _UNPACKING = ".unpacking"
 
 
 def hidden_folder(case: Path) -> Path:
-    """Return the hidden folder into which a case's zip file is unpacked."""
+    """Return the hidden folder for a case's zip file."""
     return case.with_name(f".{case.name}{_UNPACKING}")
 
 
 def unpack_hidden(archive: Path, case: Path, limits: ZipLimits, min_free_gb: float) -> None:
-    """Unpack a zip file into the hidden folder of its case.
+    """Unpack a zip file into its hidden folder.
 
     Args:
         archive: the zip file.
@@ -51,7 +51,7 @@ def unpack_hidden(archive: Path, case: Path, limits: ZipLimits, min_free_gb: flo
 
 
 def show(case: Path) -> None:
-    """Rename the hidden folder of a case to the case's name.
+    """Rename the hidden folder to the case's name.
 
     Raises:
         OSError: storage failed.
@@ -61,7 +61,7 @@ def show(case: Path) -> None:
 
 
 def sweep_unpacked(inbox: Path, case_depth: int) -> None:
-    """Remove hidden folders whose zip file is gone.
+    """Remove hidden folders without a zip file.
 
     They are left when the watcher is killed while it unpacks.
 

@@ -1,4 +1,4 @@
-"""Closing the open jobs whose reports say that they have ended."""
+"""Closing of jobs whose reports say that they ended."""
 
 from ctdeface_shared import logs
 from ctdeface_shared.errors import InputChanged
@@ -10,7 +10,7 @@ _log = logs.logger(__name__)
 
 
 def close_ended_jobs(ledger: Ledger, spool: ServiceSpool) -> tuple[str, ...]:
-    """Close the open jobs that have ended; return the cases to process again.
+    """Close ended jobs; return the cases to process again.
 
     These cases were changed while they were worked on. Their snapshots may be the same as before,
     since renaming files changes a case but not its snapshot.
@@ -31,7 +31,7 @@ def close_ended_jobs(ledger: Ledger, spool: ServiceSpool) -> tuple[str, ...]:
 
 
 def _ended_job(entry: Entry, history: tuple[JobRecord, ...]) -> JobRecord | None:
-    """Return the ended job, or an ended replay of it."""
+    """Return the ended job or replay, if any."""
     for job in history:
         is_replay = job.digest == entry.digest and job.generation > entry.generation
         if job.ended and (job.job_id == entry.job_id or is_replay):

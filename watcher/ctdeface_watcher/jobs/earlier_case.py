@@ -1,4 +1,4 @@
-"""The earlier case that late files belong to, and the cases whose gathering was interrupted."""
+"""The earlier case that late files belong to."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from ctdeface_watcher.inbox.late_files import EarlierCase, gather, unfinished_ga
 def find_earlier_case(
     spool: ServiceSpool, case: str, history: Sequence[JobRecord]
 ) -> EarlierCase | None:
-    """Return the files of the newest ended job of a case.
+    """Return the files of a case's newest ended job.
 
     Args:
         spool: the folders of the service.
@@ -45,7 +45,7 @@ def find_earlier_case(
 
 
 def finish_gatherings(spool: ServiceSpool, case_depth: int) -> dict[str, OSError]:
-    """Finish the gatherings that were interrupted; return the errors by case.
+    """Finish interrupted gatherings; return the errors by case.
 
     Raises:
         OSError: the inbox cannot be read.

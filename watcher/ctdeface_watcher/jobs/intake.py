@@ -1,4 +1,4 @@
-"""The rule for whether a complete case makes a new job."""
+"""The rule for new jobs of complete cases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

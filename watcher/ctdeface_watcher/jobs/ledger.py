@@ -62,7 +62,7 @@ class Ledger:
     """The file; usable in one thread only."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the ledger in a folder; start a new one if it is missing or damaged.
+        """Open the ledger in a folder, or start a new one.
 
         Raises:
             ConfigurationError: the folder is on a network file system.
@@ -88,7 +88,10 @@ class Ledger:
         self._connection.close()
 
     def replace_damaged(self) -> bool:
-        """Start a new ledger if the last use found damage; return True if so.
+        """Start a new ledger if the last use found damage.
+
+        Returns:
+            Whether it is new.
 
         Raises:
             StorageUnavailable: the new file cannot be opened.
@@ -154,7 +157,7 @@ class Ledger:
         self._run("DELETE FROM jobs WHERE job_id = ?", (job_id,))
 
     def trim(self, kept: int = CLOSED_KEPT) -> None:
-        """Remove the oldest ended jobs, so that the file does not grow forever.
+        """Remove the oldest ended jobs to limit the file's size.
 
         Args:
             kept: number of the newest that stay, at least 1: an empty file means a loss.
@@ -280,7 +283,10 @@ class Ledger:
         return connection
 
     def _set_aside(self) -> None:
-        """Rename a damaged file; inbox and reports hold what it recorded."""
+        """Rename a damaged file.
+
+        Inbox and reports hold what it recorded.
+        """
         number = next(
             number
             for number in count(1)

@@ -124,7 +124,7 @@ def _require_text(case: str) -> None:
 def _complete_late_files(
     spool: ServiceSpool, job: DefaceJob, folder: Path, earlier: EarlierCase
 ) -> IntakeResult:
-    """Combine late files with their originals, or refuse them if those are gone.
+    """Combine late files with their originals, or refuse them.
 
     Raises:
         OSError: storage failed; the call can be repeated.

@@ -1,4 +1,4 @@
-"""Refusals by the watcher itself: a report like the workers', and the drop in the quarantine.
+"""Refusals by the watcher: a report and the quarantine.
 
 Every step can be repeated after a crash.
 """

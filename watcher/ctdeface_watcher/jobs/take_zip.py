@@ -1,4 +1,4 @@
-"""From a complete zip file to a case folder, or to a refusal.
+"""Taking of a zip file: a new case, or a refusal.
 
 The order makes every step repeatable after a crash: hidden folder complete, zip file recorded in
 the ledger, folder shown, zip file archived, deleted or kept.
@@ -90,7 +90,10 @@ def take_zip(
 
 
 def _is_unpacked(archive: Path, case: Path, rules: ZipRules) -> bool:
-    """Unpack a zip file unless its case is there; return False if that is another case.
+    """Unpack a zip file unless its case exists.
+
+    Returns:
+        False if the existing case has other content.
 
     Raises:
         UnsafeArchive: the zip file is refused.
