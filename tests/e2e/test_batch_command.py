@@ -124,6 +124,13 @@ def test_the_report_is_one_file_with_a_picture_and_without_links(folders: Folder
     assert 'src="preview' not in text
 
 
+def test_the_page_of_all_cases_has_a_row_for_each(folders: Folders) -> None:
+    """The refused case and the released one, beside the reports."""
+    page = (folders.state / "reports" / "index.html").read_text(encoding="utf-8")
+    assert page.count("<tr data-job=") == 2
+    assert "damaged" in page
+
+
 def test_the_log_has_a_line_for_each_case_and_no_name(folders: Folders) -> None:
     """JSON with job ids only, readable by the owner only."""
     log = folders.state / "log.jsonl"

@@ -144,6 +144,27 @@ def test_attempts_that_nobody_settled_are_counted_from_the_disk(slot: WorkerSlot
     assert reports(slot.spool, "a")[0].result.code == "WorkerCrashed"
 
 
+def test_every_end_of_a_case_is_on_the_page_of_all_cases(slot: WorkerSlot) -> None:
+    """Released, refused for its content and refused after its attempts: one row each."""
+    for name, plan in {"a": "release", "b": "refuse", "c": "crash"}.items():
+        drop(slot.spool, name, plan)
+        publish(slot, job_for(slot.spool, name))
+    work_until(slot, lambda: is_empty(queue_of(slot)))
+    page = (slot.spool.reports / "index.html").read_text(encoding="utf-8")
+    assert page.count("<tr data-job=") == 3
+    for text in ("released", "FaceNotFound", "WorkerCrashed"):
+        assert text in page
+
+
+def test_a_page_of_all_cases_that_cannot_be_written_changes_no_outcome(slot: WorkerSlot) -> None:
+    """The case is released although a folder is in the place of the page."""
+    (slot.spool.reports / "index.html").mkdir()
+    drop(slot.spool, "a")
+    publish(slot, job_for(slot.spool, "a"))
+    work_until(slot, lambda: is_empty(queue_of(slot)))
+    assert ends(slot.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
+
+
 def test_the_same_job_twice_is_published_once(slot: WorkerSlot) -> None:
     """A redelivery after the end changes nothing."""
     drop(slot.spool, "a")

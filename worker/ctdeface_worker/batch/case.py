@@ -1,4 +1,4 @@
-"""One case of a batch: its input, its extra files, and the record of a refusal."""
+"""One case of a batch."""
 
 import sys
 import threading
@@ -54,7 +54,10 @@ class Batch:
 
     @property
     def rules(self) -> OutputRules:
-        """The rules for released cases; NIfTI files are written before a job is done."""
+        """The rules for released cases.
+
+        NIfTI files are written before a job is done.
+        """
         output = self.settings.output
         return OutputRules(
             folder_mode=output.folder_mode,
@@ -85,7 +88,7 @@ class Batch:
         )
 
     def before_done(self, report: CaseReport) -> None:
-        """Write NIfTI files, audit entry and index row of a published case."""
+        """Finish a published case: NIfTI files, audit entry, index."""
         if self.nifti_root is not None:
             folder = case_path(self.nifti_root, report.case)
             for file in sorted((self.spool.staging / report.staged / NIFTI).glob("*.nii.gz")):
@@ -95,7 +98,7 @@ class Batch:
         show_in_index(self.spool, report, stale_seconds=self.settings.work.stale_seconds)
 
     def has_nifti(self, report: CaseReport) -> bool:
-        """Return whether a published case has all NIfTI files that were asked for."""
+        """Return whether a published case has its NIfTI files."""
         if self.nifti_root is None:
             return True
         folder = case_path(self.nifti_root, report.case)
@@ -138,7 +141,7 @@ class Batch:
 
 
 def deface_case(batch: Batch, case: Case, child: Child, on_stage: OnStage) -> CaseRun:
-    """Run a case and return its end; an error costs this case only."""
+    """Run one case; an error costs this case only."""
     resources = batch.resources(case, child)
     input_ = _input(batch, case)
     with logs.about_job(input_.job_id):
@@ -157,7 +160,10 @@ def deface_case(batch: Batch, case: Case, child: Child, on_stage: OnStage) -> Ca
 
 
 def _input(batch: Batch, case: Case) -> CaseInput:
-    """Return the input of a case; a folder that cannot be read has an empty manifest."""
+    """Return the input of a case.
+
+    A folder that cannot be read has an empty manifest.
+    """
     try:
         manifest = Manifest.scan(case.folder)
     except OSError:

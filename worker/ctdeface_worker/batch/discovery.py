@@ -1,4 +1,4 @@
-"""Cases of a batch: the folders directly in the root, or deeper with `--case-depth`."""
+"""Discovery of a batch's cases below its root."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -31,7 +31,7 @@ class Case:
 
     @property
     def boundary(self) -> str:
-        """The effect of the stray file and the remedy, as a sentence for a person."""
+        """The effect of the stray file and the remedy."""
         if self.stray is None:
             return ""
         return (
@@ -42,7 +42,7 @@ class Case:
 
 
 def find_cases(root: Path, *, depth: int = 1) -> tuple[Case, ...]:
-    """Return the cases under a root in the order of their names.
+    """Return the cases below a root, sorted by name.
 
     A folder is a case when it is `depth` levels below the root, or when DICOM is directly in it
     above that depth. Folders without any DICOM are left out. A folder that cannot be read is a
@@ -63,7 +63,9 @@ def find_cases(root: Path, *, depth: int = 1) -> tuple[Case, ...]:
 
 
 def left_out(root: Path, cases: Iterable[Case]) -> tuple[str, ...]:
-    """Return the names of folders, links and zip files in the root that are not cases.
+    """Return the names of root entries without a case.
+
+    These are folders, links and zip files.
 
     Hidden entries are ignored.
     """
@@ -81,7 +83,7 @@ def left_out(root: Path, cases: Iterable[Case]) -> tuple[str, ...]:
 
 
 def looks_like_dicom(file: Path) -> bool:
-    """Return whether a file has the suffix or the content of DICOM.
+    """Return whether a file has DICOM suffix or content.
 
     The content is DICM behind the preamble (DICOM PS3.10 section 7.1), or a data set without both.
     """
@@ -102,7 +104,10 @@ def _case_folders(root: Path, depth: int) -> Iterator[Path]:
 
 
 def _is_case(folder: Path) -> bool:
-    """Return True if DICOM is directly in a folder, or the folder cannot be read."""
+    """Return whether a folder directly holds DICOM.
+
+    A folder that cannot be read counts as well.
+    """
     try:
         return any(entry.is_file() and looks_like_dicom(entry) for entry in folder.iterdir())
     except OSError:
@@ -110,7 +115,7 @@ def _is_case(folder: Path) -> bool:
 
 
 def _stray(folder: Path, root: Path, depth: int) -> Path | None:
-    """Return the file that moved the case boundary up to this folder, if one did."""
+    """Return the file that moved the case boundary up."""
     if len(folder.relative_to(root).parts) >= depth:
         return None
     try:

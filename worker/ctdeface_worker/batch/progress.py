@@ -1,4 +1,4 @@
-"""Progress of a batch on the console, and the summary at its end."""
+"""Progress of a batch on the console, and summary."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +23,10 @@ _REPLACED = "replaces the earlier output, which is kept in archive/outputs of th
 
 
 class Display:
-    """Live progress: a bar with the time left on a terminal, else one line per case."""
+    """Live progress of a batch.
+
+    A terminal shows a bar with the time left; other outputs get one line per case.
+    """
 
     def __init__(self, console: Console, progress: Progress, total: int) -> None:
         """Start with none of `total` cases done."""
@@ -66,7 +69,9 @@ def display(console: Console, total: int) -> Iterator[Display]:
 
 
 def summary(console: Console, runs: Sequence[CaseRun]) -> None:
-    """Print the end of every case: a table on a terminal, tab-separated lines otherwise.
+    """Print the end of every case.
+
+    A terminal gets a table, other outputs get tab-separated lines.
 
     The fields of a line are case, outcome, seconds, reason and released files of all files. The
     reason is empty for a case that was released whole.
@@ -153,7 +158,7 @@ def _files(report: CaseReport) -> str:
 
 
 def _series(report: CaseReport) -> str:
-    """Return the number of released series and of those that were to be released."""
+    """Return released series of those that should be."""
     released = len(report.result.released_series)
     return f"{released} of {released + len(report.result.failed_series)}"
 

@@ -122,7 +122,7 @@ def _exit_code(runs: Sequence[CaseRun]) -> int:
 
 
 def _warn_of_strays(cases: Sequence[Case]) -> None:
-    """Warn of each stray file that makes one case of several folders."""
+    """Warn of each file that joins several folders."""
     for case in cases:
         if case.stray is not None:
             _print(Console(stderr=True), f"warning: {case.boundary}")
@@ -140,7 +140,9 @@ def _print_left_out(names: Sequence[str]) -> None:
 
 
 def check_roots(plan: BatchPlan) -> None:
-    """Check that no folder of the batch is inside another, with links resolved.
+    """Check that the folders of a batch do not overlap.
+
+    Links are resolved first.
 
     Raises:
         ConfigurationError: names the two folders.
@@ -180,7 +182,7 @@ def prepare_nifti_root(folder: Path, mode: int) -> None:
 
 
 def prepare(segmenter: str, log: Path, models: Path) -> Run[CaseTask, CaseResult]:
-    """Prepare a child for cases; it logs to the file of the batch."""
+    """Prepare a child that logs to the batch's file."""
     from ctdeface_worker.case import child_main
 
     logs.configure(_open_log(log))
@@ -194,7 +196,7 @@ def _overlap(one: Path, other: Path) -> bool:
 def _run_cases(
     batch: Batch, cases: Sequence[Case], plan: BatchPlan, console: Console
 ) -> list[CaseRun]:
-    """Run all cases in `jobs` threads, each with a child process of its own."""
+    """Run all cases in threads, each with its child."""
     waiting: queue.SimpleQueue[Case] = queue.SimpleQueue()
     for case in cases:
         waiting.put(case)
@@ -245,7 +247,7 @@ def _take_cases(
 
 @contextmanager
 def _logging_to(file: Path) -> Iterator[None]:
-    """Log to a file of the state root for the time of the block."""
+    """Log to a file of the state root."""
     with _open_log(file) as stream:
         logs.configure(stream)
         try:

@@ -1,4 +1,4 @@
-"""Entry point of the warm child: the pipeline with its segmenters loaded once.
+"""Entry point of the warm child.
 
 The parent imports this module as well, so imaging libraries are loaded in `prepare` only.
 """

@@ -1,4 +1,4 @@
-"""Tasks in a warm child process that can crash without harm to the parent.
+"""Tasks in a warm child process that may crash.
 
 A crash, a hang or the kernel's out-of-memory killer costs one task, never the parent. The child
 prepares itself once (`prepare`, for example by loading a model) and then answers tasks over a pipe.
@@ -47,7 +47,10 @@ class WorkerTimedOut(TransientError):
 
 
 class UnexpectedError(TransientError):
-    """An error that is not one of the project's: a bug, logged with its traceback."""
+    """A bug: an error of a class not our own.
+
+    The log has its traceback.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class _Answer:
 
 
 class WarmChild(Generic[Task, Outcome]):
-    """One child process that is started when needed and replaced when it died."""
+    """One child process, replaced when it died."""
 
     def __init__(self, prepare: Prepare[Task, Outcome]) -> None:
         """Keep the function that prepares the child.
@@ -82,7 +85,7 @@ class WarmChild(Generic[Task, Outcome]):
 
     @property
     def peak_bytes(self) -> int:
-        """Largest memory that a process of this child held, 0 without /proc."""
+        """Peak memory of all its processes, 0 without /proc."""
         return self._peak_bytes
 
     def run(
@@ -138,14 +141,20 @@ class WarmChild(Generic[Task, Outcome]):
                     raise self._died()
 
     def interrupt(self) -> None:
-        """Kill the child from another thread, so that its task fails immediately."""
+        """Kill the child from another thread.
+
+        Its task fails immediately.
+        """
         process = self._process
         if process is not None:
             with suppress(ValueError):  # it has just been closed
                 process.kill()
 
     def close(self) -> None:
-        """End the child: an idle one exits by itself, a busy one is killed."""
+        """End the child.
+
+        An idle child exits by itself; a busy one is killed.
+        """
         if self._connection is not None:
             self._connection.close()
         if self._process is not None:
@@ -233,7 +242,7 @@ def _resident_bytes(pid: int | None) -> int:
 
 
 def _peak_bytes(pid: int | None) -> int:
-    """Return the largest memory that a living process has held, 0 without /proc."""
+    """Return the peak memory of a process, 0 without /proc."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -243,7 +252,10 @@ def _peak_bytes(pid: int | None) -> int:
 
 
 def _serve(connection: Connection, prepare: Prepare[Task, Outcome]) -> None:
-    """Answer tasks until the pipe closes, then exit even in the middle of a task."""
+    """Answer tasks until the pipe closes.
+
+    A busy child then exits in the middle of its task.
+    """
     # A new process: without this, texts of bugs and warnings of libraries would be printed raw.
     logs.configure()
     # Ctrl-C reaches the whole process group; the parent decides.

@@ -1,4 +1,4 @@
-"""One case from its folder to its report; the batch and the service share it.
+"""One run of a case, shared by batch and service.
 
     finished before? → attempt in the warm child → publish or refuse → report
 
@@ -139,7 +139,7 @@ def run_case(
     on_stage: OnStage,
     begin_attempt: Callable[[], None] = lambda: None,
 ) -> CaseRun:
-    """Release or refuse a case, resuming what an earlier process has begun.
+    """Release or refuse a case, resuming earlier work.
 
     Args:
         case: the input.
@@ -200,7 +200,10 @@ def refuse_case(case: CaseInput, error: Exception, resources: CaseResources) -> 
 
 
 def _resume(case: CaseInput, earlier: CaseReport, resources: CaseResources) -> CaseReport | None:
-    """Finish a case from its earlier report; return None when it needs an attempt."""
+    """Finish a case from its earlier report.
+
+    Returns None when the case needs an attempt.
+    """
     submitted_again = earlier.created_at < case.submitted_at
     output = case_path(resources.spool.outbox, case.case)
     if submitted_again and earlier.state is not State.PREPARED and not holds(output, earlier):
@@ -274,7 +277,7 @@ def _require_unchanged(case: CaseInput, message: str) -> None:
 
 
 def _with_code(error: Exception) -> CtDefaceError:
-    """Return an error with a stable code and a reason for the report."""
+    """Return the error with a stable code for the report."""
     if isinstance(error, CtDefaceError):
         return error
     if isinstance(error, OSError):

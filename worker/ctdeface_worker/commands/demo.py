@@ -33,7 +33,7 @@ EXIT_CODES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the folders of the demo and the options of `deface` for the output."""
+    """Add the options of the demo."""
     parser.add_argument(
         "--folder",
         type=Path,

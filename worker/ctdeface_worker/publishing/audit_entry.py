@@ -11,7 +11,7 @@ UNSEEN = frozenset({State.REFUSED, State.SUPERSEDED})
 
 
 def attest(log: AuditLog, spool: Spool, refused: Outcome, report: CaseReport) -> None:
-    """Write an entry about the end of a job unless there is one already.
+    """Write an audit entry unless there is one already.
 
     Args:
         log: the audit log.

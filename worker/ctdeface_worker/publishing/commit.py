@@ -86,7 +86,9 @@ def publish(
 def resume(
     spool: Spool, report: CaseReport, rules: OutputRules, *, step: Step = no_step
 ) -> CaseReport | None:
-    """Finish a job that has a report; return None when it needs a new attempt.
+    """Finish a job that has a report.
+
+    Returns None when the job needs a new attempt.
 
     Raises:
         VerificationFailed: the staged files are not those that passed the gate.
@@ -143,7 +145,7 @@ def recover(spool: Spool, rules: OutputRules) -> tuple[CaseReport, ...]:
 
 
 def is_superseded(spool: Spool, report: CaseReport) -> bool:
-    """Return whether a newer job of the same case has been published.
+    """Return whether a newer job of the case was published.
 
     The newer output counts also when it has been collected since.
     """
@@ -155,7 +157,10 @@ def is_superseded(spool: Spool, report: CaseReport) -> bool:
 
 
 def _recover_folder(spool: Spool, folder: Path, rules: OutputRules) -> CaseReport | None:
-    """Finish the job of one marked staging folder, unless it has ended otherwise."""
+    """Finish the job of one marked staging folder.
+
+    A job that has ended otherwise is left alone.
+    """
     report = _marked(spool, folder)
     if report is None:
         return None
@@ -168,12 +173,15 @@ def _recover_folder(spool: Spool, folder: Path, rules: OutputRules) -> CaseRepor
 
 
 def _is_staged(spool: Spool, report: CaseReport) -> bool:
-    """Return whether the staging folder holds exactly the files of the report."""
+    """Return whether staging holds exactly the report's files."""
     return holds(spool.staging / report.staged / "dicom", report)
 
 
 def _was_renamed(spool: Spool, report: CaseReport) -> bool:
-    """Return whether a marked case has left staging; it can only go to the outbox."""
+    """Return whether a marked case has left staging.
+
+    It can only have gone to the outbox.
+    """
     staged = spool.staging / report.staged
     return (
         bool(report.staged) and (staged / UNFINISHED).exists() and not (staged / "dicom").exists()
@@ -181,7 +189,7 @@ def _was_renamed(spool: Spool, report: CaseReport) -> bool:
 
 
 def _commit(spool: Spool, report: CaseReport, rules: OutputRules, step: Step) -> CaseReport:
-    """Rename the staged case into the outbox while holding the case's lock."""
+    """Rename the staged case into the outbox, under lock."""
     target = case_path(spool.outbox, report.case)
     try:
         with locked(spool.locks, case_lock_name(report.case), stale_seconds=rules.stale_seconds):
@@ -220,7 +228,7 @@ def _supersede(spool: Spool, report: CaseReport) -> CaseReport:
 def _follow(
     spool: Spool, report: CaseReport, published: CaseReport, rules: OutputRules, step: Step
 ) -> CaseReport:
-    """Return the report of the process that published the same job first."""
+    """Finish as the process that published the job first."""
     done = published.state is State.DONE
     final = published if done else _finish(spool, published, rules, step)
     _unmark(spool, report)
@@ -242,7 +250,9 @@ def _finish(spool: Spool, report: CaseReport, rules: OutputRules, step: Step) ->
 
 
 def _archive_output(spool: Spool, case: str, target: Path) -> None:
-    """Move an earlier output to the archive under the name of its job.
+    """Move an earlier output to the archive.
+
+    It gets the name of its job.
 
     An output that matches no report is archived as `unknown`.
     """
@@ -263,7 +273,10 @@ def _archive_output(spool: Spool, case: str, target: Path) -> None:
 
 
 def _marked(spool: Spool, folder: Path) -> CaseReport | None:
-    """Return the report in the mark of a staging folder, None for another outbox."""
+    """Return the report in a staging folder's mark.
+
+    Returns None if it was staged for another outbox.
+    """
     mark = json.loads((folder / UNFINISHED).read_bytes())
     if mark["outbox"] != spool.outbox.stat().st_ino:
         return None

@@ -1,4 +1,4 @@
-"""Reports on disk: pages for people and the journal of each job's state."""
+"""Reports on disk, which are also the jobs' journal."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +52,10 @@ def record_refusal(spool: Spool, report: CaseReport, *, stale_seconds: float) ->
 
 
 def show_in_index(spool: Spool, report: CaseReport, *, stale_seconds: float) -> None:
-    """Show the end of a case on the page of all cases; a failure is only logged."""
+    """Show a case's end in index.html.
+
+    A failure is logged and changes nothing.
+    """
     try:
         update_index(spool, report, stale_seconds=stale_seconds)
     except (StorageUnavailable, OSError) as error:
@@ -76,7 +79,7 @@ def find_report(spool: Spool, case: str, job_id: str) -> CaseReport | None:
 
 
 def published_already(spool: Spool, report: CaseReport) -> CaseReport | None:
-    """Return the published report of the same submission of a job, if any.
+    """Return the published report of the same submission.
 
     A repetition of a job has another submission time.
     """
@@ -87,7 +90,7 @@ def published_already(spool: Spool, report: CaseReport) -> CaseReport | None:
 
 
 def is_over(spool: Spool, report: CaseReport) -> bool:
-    """Return whether this or a later submission of the job has ended already."""
+    """Return whether this or a later submission has ended."""
     found = (_read(report_folder(spool, report) / name) for name in (REPORT, REPEAT))
     return any(
         other.created_at > report.created_at

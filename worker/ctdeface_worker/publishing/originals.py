@@ -1,4 +1,4 @@
-"""Dropped files after the outcome of their job is safe on disk.
+"""Dropped files after the end of their job.
 
 Every step can be repeated after a crash.
 """
@@ -59,7 +59,7 @@ def archive(
 
 
 def move(spool: ServiceSpool, report: CaseReport, place: Path, rename: Rename = os.rename) -> bool:
-    """Move the originals of a job from the inbox to a folder.
+    """Move a job's originals from inbox to folder.
 
     Returns:
         Whether they are still in the inbox because they could not be moved.
@@ -129,7 +129,9 @@ def _must_move(source: Path, report: CaseReport, *, again: bool) -> bool:
 
 
 def _return_strays(place: Path, source: Path, report: CaseReport) -> None:
-    """Return files to the inbox that arrived after the job was described.
+    """Return late files to the inbox.
+
+    They arrived after the job was described.
 
     A crash between the move and this step is repaired by the next call.
     """
@@ -147,7 +149,7 @@ def _return_strays(place: Path, source: Path, report: CaseReport) -> None:
 
 
 def _files_of(folder: Path, report: CaseReport) -> frozenset[str]:
-    """Return the names of the files whose content is in the report."""
+    """Return the files whose content is in the report."""
     return frozenset(
         file.file for file in report.result.files if _has_content(folder / file.file, file)
     )

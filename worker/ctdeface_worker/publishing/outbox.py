@@ -47,7 +47,9 @@ def apply_modes(folder: Path, rules: OutputRules) -> None:
 
 
 def make_parents(folder: Path, rules: OutputRules) -> None:
-    """Create the folders above a nested case, with the modes and group of the outbox.
+    """Create the folders above a nested case.
+
+    They get the modes and group of the outbox.
 
     Raises:
         ConfigurationError: the group cannot be given.
@@ -59,7 +61,7 @@ def make_parents(folder: Path, rules: OutputRules) -> None:
 
 
 def holds(folder: Path, report: CaseReport) -> bool:
-    """Return whether a folder holds exactly the released files of a report."""
+    """Return whether a folder holds exactly the report's outputs."""
     outputs = report.outputs
     if not outputs or not folder.is_dir():
         return False

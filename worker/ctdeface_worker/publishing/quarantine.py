@@ -1,4 +1,4 @@
-"""Refusals: recorded in the reports, then shown in the quarantine with the originals."""
+"""Refusals in reports and quarantine."""
 
 import os
 from dataclasses import replace
@@ -67,7 +67,7 @@ def refuse(
 def show(
     spool: ServiceSpool, report: CaseReport, rule: Originals, rename: originals.Rename = os.rename
 ) -> bool:
-    """Copy a recorded refusal to the quarantine and move its originals there.
+    """Show a recorded refusal with its originals in quarantine.
 
     With the rule `keep` the originals stay in the inbox.
 
@@ -93,7 +93,7 @@ def _copy_pages(spool: ServiceSpool, report: CaseReport) -> Path:
 
 
 def _require_not_prepared(spool: ServiceSpool, report: CaseReport) -> None:
-    """Check that no earlier attempt at the job is ready to publish.
+    """Check that no earlier attempt is ready to publish.
 
     Raises:
         StorageUnavailable: an earlier attempt is, and will be published.

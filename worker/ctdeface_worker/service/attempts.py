@@ -1,4 +1,6 @@
-"""Attempts at a job: one worker at a time, counted in the job's report folder.
+"""Attempts at a job, counted in its report folder.
+
+One worker at a time attempts a job.
 
 The count includes attempts that ended together with their worker or host.
 """
@@ -57,7 +59,10 @@ class Attempt:
         self._is_recorded = True
 
     def hand_back(self) -> None:
-        """Take the attempt out of the count, because the case is not at fault."""
+        """Take the attempt out of the count.
+
+        The case is not at fault.
+        """
         if self._is_recorded:
             # If this cannot be recorded either, the attempt counts.
             with suppress(OSError):
@@ -72,7 +77,7 @@ class Attempt:
 
 @contextmanager
 def claimed(locks: Path, job_id: str) -> Iterator[None]:
-    """Hold the claim on a job for the duration of the block.
+    """Hold the claim on a job.
 
     Raises:
         JobInProgress: another worker holds it.

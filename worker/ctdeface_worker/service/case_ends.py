@@ -1,4 +1,4 @@
-"""Originals, audit entry and index page at the end of each case of the service."""
+"""Originals, audit entry and index at a case's end."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,9 @@ from ctdeface_worker.report.model import CaseReport, State
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseEnds:
-    """The last steps of a case; each can be repeated after a crash.
+    """The last steps of a case.
+
+    Each step can be repeated after a crash.
 
     Attributes:
         spool: folders of the service.
@@ -48,7 +50,9 @@ class CaseEnds:
         return left
 
     def archive_repeated(self, report: CaseReport) -> bool:
-        """Handle the originals of a repeated drop of a released case; return True.
+        """Handle the originals of a released case's repeated drop.
+
+        Nothing else can be missing, so this returns True.
 
         Raises:
             StorageUnavailable: storage failed.
@@ -58,7 +62,7 @@ class CaseEnds:
         return True
 
     def refuse(self, report: CaseReport) -> CaseReport:
-        """Quarantine a refused case, or archive the originals of a superseded one.
+        """Quarantine a refused case or archive a superseded one.
 
         Returns:
             The report that stands; see `quarantine.refuse`.

@@ -1,4 +1,4 @@
-"""The worker's consumer: one job after the other from the queue to its end.
+"""Consumer of one worker slot, from delivery to settlement.
 
     receive → run case, while the queue is tended → conclude → settle
 
@@ -66,7 +66,7 @@ class Stopped(CtDefaceError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSlot:
-    """One slot of a worker, with its own queue connection and warm child.
+    """One slot with its own queue connection and child.
 
     Attributes:
         name: shown in logs, metrics and traces.
@@ -105,7 +105,9 @@ class Conclusion:
 
 
 def serve(slot: WorkerSlot) -> None:
-    """Handle jobs until the worker is stopped; an error costs one job only.
+    """Handle jobs until the worker is stopped.
+
+    An error costs one job only.
 
     Raises:
         ConfigurationError: the queue refuses this worker, which waiting would not change.
@@ -128,7 +130,9 @@ def serve(slot: WorkerSlot) -> None:
 
 
 def receive(slot: WorkerSlot) -> Delivery | None:
-    """Take the next job; return None when there is none or disk space is short.
+    """Take the next job from the queue.
+
+    Returns None when there is none, or when disk space is short.
 
     Raises:
         ConfigurationError: the queue refuses this worker.
@@ -147,7 +151,7 @@ def receive(slot: WorkerSlot) -> Delivery | None:
 
 
 def handle(slot: WorkerSlot, delivery: Delivery) -> Conclusion:
-    """Run the case of a delivery and conclude how the delivery is settled."""
+    """Run the case of a delivery and conclude its settlement."""
     try:
         job = decode_job(delivery.body)
     except (InvalidMessage, EscapingPath) as error:
@@ -171,7 +175,7 @@ def handle(slot: WorkerSlot, delivery: Delivery) -> Conclusion:
 
 
 def run_job(slot: WorkerSlot, case: CaseInput, attempt: Attempt) -> CaseRun | Exception:
-    """Run a case in a thread while this one keeps the delivery alive.
+    """Run a case in a thread while tending the queue.
 
     Returns:
         The end of the case, or the error that prevents it; `Stopped` when the grace period of a
@@ -209,7 +213,7 @@ def run_job(slot: WorkerSlot, case: CaseInput, attempt: Attempt) -> CaseRun | Ex
 def conclude(
     slot: WorkerSlot, case: CaseInput, outcome: CaseRun | Exception, attempt: Attempt
 ) -> Conclusion:
-    """Conclude how a delivery is settled from the outcome of its case.
+    """Conclude the settlement from the outcome of a case.
 
     Raises:
         StorageUnavailable: a refusal cannot be recorded now.
@@ -240,7 +244,10 @@ def conclude(
 
 
 def conclude_bug(slot: WorkerSlot, delivery: Delivery, error: Exception) -> Conclusion:
-    """Retry a job that met a bug outside its case, then dead-letter it."""
+    """Retry a job that met a bug outside its case.
+
+    After the last attempt the message is dead-lettered.
+    """
     code = code_of(error)
     _report_failure(slot, "", delivery.attempt, code)
     if delivery.attempt >= slot.rule.max_attempts:
@@ -249,7 +256,7 @@ def conclude_bug(slot: WorkerSlot, delivery: Delivery, error: Exception) -> Conc
 
 
 def settle(slot: WorkerSlot, delivery: Delivery, conclusion: Conclusion, seconds: float) -> None:
-    """Settle a delivery with the queue and announce the end of its job.
+    """Settle a delivery and announce the end of its job.
 
     Args:
         slot: has received the delivery.
@@ -284,7 +291,10 @@ def settle(slot: WorkerSlot, delivery: Delivery, conclusion: Conclusion, seconds
 
 
 def _conclude_report(slot: WorkerSlot, run: CaseRun, attempt: Attempt) -> Conclusion:
-    """Acknowledge a case that has ended; retry one that is visible but not done."""
+    """Acknowledge a case that has ended.
+
+    A case that is visible but not done is retried.
+    """
     report = run.report
     if report.state is State.PUBLISHED:
         settlement = Retry(slot.rule.delay_after(attempt.number), attempt.number - 1)
@@ -323,7 +333,7 @@ def _check_source(spool: ServiceSpool, source: Path) -> None:
 
 
 def _report_failure(slot: WorkerSlot, job_id: str, attempt: int, code: str) -> None:
-    """Log a delivery that came to no recorded end, and count its failure."""
+    """Log and count a delivery without a recorded end."""
     _log.error("job_not_concluded", worker=slot.name, attempt=attempt, code=code)
     event = JobEvent(kind=Progress.ATTEMPT_FAILED, job_id=job_id, attempt=attempt, code=code)
     notify(slot.hooks, event)

@@ -1,4 +1,4 @@
-"""Progress events of a job, sent to the hooks of a worker slot."""
+"""Progress events of a job for metrics, traces and logs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Outcome(StrEnum):
 
 
 class Progress(StrEnum):
-    """Kind of a progress event; the comments name the values that it carries."""
+    """Kind of a progress event, with the values it carries."""
 
     RECEIVED = "received"
     """A delivery was taken from the queue: traceparent."""

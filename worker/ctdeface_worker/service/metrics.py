@@ -1,4 +1,4 @@
-"""Metrics of the worker: counted by a hook, and read from the warm children on scrape."""
+"""Metrics of the worker and its children."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -70,7 +70,7 @@ class Children(Collector):
 
 
 class _Family:
-    """Creates metrics of one registry, each with all its labels at 0."""
+    """Creates metrics of one registry with labels at 0."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -135,7 +135,7 @@ class _JobCounters:
 
 
 class _CaseFigures:
-    """Sizes, times and margins of the cases that were released or refused."""
+    """Sizes, times and margins of released and refused cases."""
 
     def __init__(self, make: _Family) -> None:
         self.bytes = make.counter(
@@ -245,7 +245,7 @@ class WorkerMetrics:
 def exported_metrics(
     service: ServiceConfig, port: int | None, find: Callable[[], Segmenter]
 ) -> Iterator[WorkerMetrics]:
-    """Serve the metrics of a worker for the time of the block.
+    """Serve the metrics of a worker.
 
     Args:
         service: the service.
@@ -268,7 +268,7 @@ def exported_metrics(
 
 
 def model_check(find: Callable[[], Segmenter], *, period_seconds: float = MODEL_SECONDS) -> Check:
-    """Return the check that the model is the one the children have loaded."""
+    """Return a check that the loaded model is still installed."""
     digest = find().digest
     checked_at, problem = monotonic(), ""
 

@@ -1,4 +1,4 @@
-"""A worker process: slots in threads, each with a queue connection and a warm child."""
+"""Worker process with a thread for each slot."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -50,7 +50,7 @@ def run_workers(
     pipeline: Pipeline | None = None,
     metrics_port: int | None = None,
 ) -> int:
-    """Run the slots of a worker until it is stopped, and return the exit code.
+    """Run a worker until stopped and return its exit code.
 
     Args:
         service: folders, queue and settings.
@@ -136,7 +136,10 @@ def _observe(make: Callable[[], WorkerSlot], metrics: WorkerMetrics, tracer: Tra
 def _run_slots(
     makers: Sequence[Callable[[], WorkerSlot]], stop: threading.Event
 ) -> list[Exception | None]:
-    """Run every slot in a thread until all have ended; return how each ended."""
+    """Run every slot in a thread until all have ended.
+
+    Returns the error of each slot, None for a slot that was stopped.
+    """
     ends: list[Exception | None] = []
     threads = [
         threading.Thread(target=_run_slot, args=(make, stop, ends), name=f"slot-{n}", daemon=True)

@@ -1,4 +1,4 @@
-"""Spans of a worker slot: one per delivery, with a part for each stage.
+"""Spans of a worker slot, one per delivery.
 
 The span of a delivery continues the trace that its message names. Stages have the times that the
 child measured and sent with its result. An attempt that failed has no such times: its stages last
