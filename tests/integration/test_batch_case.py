@@ -105,6 +105,6 @@ def test_a_case_of_several_patients_names_the_stray_file_that_joined_them(tmp_pa
     report = deface_case(batch, case, child, lambda _: None).report
     child.close()
     assert report.result.code == "MixedPatients"
-    assert report.result.reason.endswith(case.boundary)
+    assert report.result.reason.endswith(case.stray_warning)
     assert "stray.dcm is directly in scans" in report.result.reason
     assert find_report(batch.spool, "scans", report.job_id) == report

@@ -43,10 +43,10 @@ def test_a_stray_file_that_makes_the_root_one_case_is_named(tmp_path: Path) -> N
     put(root, "b/1", "a/1", "IM0")
     (case,) = find_cases(root)
     assert case.stray == root / "IM0"
-    assert case.boundary.startswith("IM0 is directly in scans, so this folder and all folders")
-    assert "move the file into a folder of its own" in case.boundary
+    assert case.stray_warning.startswith("IM0 is directly in scans, so this folder and all folders")
+    assert "move the file into a folder of its own" in case.stray_warning
     (flat,) = find_cases(root / "a")
-    assert (flat.stray, flat.boundary) == (None, "")
+    assert (flat.stray, flat.stray_warning) == (None, "")
 
 
 def test_a_stray_file_is_named_above_a_deeper_case_depth(tmp_path: Path) -> None:

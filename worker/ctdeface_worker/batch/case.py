@@ -121,7 +121,7 @@ class Batch:
         A case that was interrupted by a stop of the batch is not recorded. An error of storage is
         shown to the user; the next run repeats the case.
         """
-        report = _with_boundary(case, report)
+        report = _with_stray_file(case, report)
         if self.stop.is_set():
             return report
         stale_seconds = self.settings.work.stale_seconds
@@ -178,11 +178,11 @@ def _input(batch: Batch, case: Case) -> CaseInput:
     )
 
 
-def _with_boundary(case: Case, report: CaseReport) -> CaseReport:
-    """Name the stray file that made one case of several patients."""
+def _with_stray_file(case: Case, report: CaseReport) -> CaseReport:
+    """Name the stray file that joined several patients."""
     if report.result.code != MixedPatients.code or case.stray is None:
         return report
-    reason = f"{report.result.reason}; {case.boundary}"
+    reason = f"{report.result.reason}; {case.stray_warning}"
     return replace(report, result=replace(report.result, reason=reason))
 
 

@@ -30,7 +30,7 @@ class Case:
     stray: Path | None = None
 
     @property
-    def boundary(self) -> str:
+    def stray_warning(self) -> str:
         """The effect of the stray file and the remedy."""
         if self.stray is None:
             return ""

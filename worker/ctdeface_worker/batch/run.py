@@ -125,7 +125,7 @@ def _warn_of_strays(cases: Sequence[Case]) -> None:
     """Warn of each file that joins several folders."""
     for case in cases:
         if case.stray is not None:
-            _print(Console(stderr=True), f"warning: {case.boundary}")
+            _print(Console(stderr=True), f"warning: {case.stray_warning}")
 
 
 def _print_left_out(names: Sequence[str]) -> None:
