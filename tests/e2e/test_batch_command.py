@@ -58,7 +58,7 @@ class Folders:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    """Run once over a good case with an awkward name two levels down, and a damaged case; keep everything that can be kept."""
+    """Run once over a good case with an awkward name and a damaged case, keeping everything."""
     root = tmp_path_factory.mktemp("batch")
     scans = root / "scans"
     first, *_ = write_small_case(scans / "site" / AWKWARD)
@@ -89,7 +89,7 @@ def names(folder: Path) -> set[str]:
 def test_one_case_is_released_and_the_damaged_one_refused_with_exit_code_1(
     folders: Folders,
 ) -> None:
-    """The batch goes on past a refusal; lines can be searched; nothing of the refused case is in OUT."""
+    """The batch goes on past a refusal, and OUT holds nothing of the refused case."""
     assert folders.first.returncode == 1, folders.first.stderr
     lines = dict(line.split("\t", 1) for line in folders.first.stdout.splitlines() if "\t" in line)
     assert lines[r"site/M\udcfcller"].startswith("released\t")
@@ -161,7 +161,7 @@ def good_case(folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> lis
 def test_a_second_run_skips_what_is_released_and_makes_only_the_nifti_that_is_missing(
     folders: Folders, good_case: list[str | Path], tmp_path: Path
 ) -> None:
-    """Asked for NIfTI later, the released case gets them; its DICOM stays the very same files. Then there is nothing left to do."""
+    """Missing NIfTI files are added without touching the DICOM; then nothing is left to do."""
     file = min((folders.out / "site" / AWKWARD).iterdir())
     inode, reports = file.stat().st_ino, folders.reports(f"site/{AWKWARD}")
     made = deface(*good_case, "--nifti-root-out", tmp_path)
@@ -192,7 +192,7 @@ def test_redo_repeats_and_archives_the_earlier_output_under_its_job(
 
 
 def test_a_partial_release_and_a_replaced_output_are_named(tmp_path: Path) -> None:
-    """Exit code 3, the numbers of files and failed series, and the archive of the earlier output."""
+    """Exit code 3, the numbers of files and series, and the archived earlier output."""
     case = tmp_path / "scans" / "a"
     files = write_small_case(case)
     add_incomplete_series(case)

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of a batch: never a partial case in OUT, never an undefaced pixel there, and the next run completes.
+"""A batch killed at random moments shows no partial case, and the next run completes it.
 
 The suite kills a few times; `make chaos` sets CTDEFACE_TEST_KILLS for the full number, with six
 cases.
@@ -69,7 +69,7 @@ def shown(out: Path) -> Shown:
 def wait_for_a_moment(
     process: subprocess.Popen[bytes], out: Path, chance: random.Random, *, while_publishing: bool
 ) -> bool:
-    """Wait for a random moment, or for one while a case is being published; False when the batch was complete before."""
+    """Wait for a random moment or for a publication; return False if the batch ended before."""
     deadline = time.monotonic() + (60 if while_publishing else chance.uniform(0.3, LONGEST_SECONDS))
     while process.poll() is None and time.monotonic() < deadline:
         if while_publishing and any((state_of(out) / "staging").glob(f"*/{UNFINISHED}")):
@@ -83,7 +83,7 @@ def wait_for_a_moment(
 def test_a_batch_killed_at_random_moments_never_shows_a_partial_case_and_completes(
     tmp_path: Path,
 ) -> None:
-    """Kills fall on the parent alone and on the whole group in turn, at any moment and while a case is being published."""
+    """Kills hit the parent alone and the whole group, at any moment and during publications."""
     seed = int(os.environ.get("CTDEFACE_TEST_SEED", "20261121"))
     print(f"seed {seed}, {KILLS} kills, {CASES} cases")
     chance = random.Random(seed)

@@ -1,4 +1,4 @@
-"""The warm child: answers, stages, errors as they are, and a parent that outlives every kind of death."""
+"""The warm child: answers, stages, errors, and a parent that survives its deaths."""
 
 import multiprocessing
 import os
@@ -24,28 +24,33 @@ _kept: list[object] = []
 """Objects that live as long as the child."""
 
 
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def _hoard() -> None:
+    hoard = b"x" * 600_000_000
+    time.sleep(MINUTE)
+    del hoard
+
+
+TASKS: dict[str, Callable[[], object]] = {
+    "refuse": lambda: _raise(MissingSlices("slice 4 is missing")),
+    "bug": lambda: _raise(KeyError("bug")),
+    "memory": lambda: _raise(MemoryError()),
+    "die": lambda: os._exit(3),
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "greedy": _hoard,
+    "semaphore": lambda: _kept.append(multiprocessing.RLock()),
+    "hang": lambda: time.sleep(MINUTE),
+}
+
+
 def _prepare() -> Callable[[str, Callable[[str], None]], int]:
-    def run(task: str, notify: Callable[[str], None]) -> int:
-        notify(f"starting {task}")
-        match task:
-            case "refuse":
-                raise MissingSlices("slice 4 is missing")
-            case "bug":
-                raise KeyError(task)
-            case "memory":
-                raise MemoryError
-            case "die":
-                os._exit(3)
-            case "killed":
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "greedy":
-                hoard = b"x" * 600_000_000
-                time.sleep(MINUTE)
-                return len(hoard)
-            case "semaphore":
-                _kept.append(multiprocessing.RLock())
-            case "hang":
-                time.sleep(MINUTE)
+    def run(task: str, on_stage: Callable[[str], None]) -> int:
+        on_stage(f"starting {task}")
+        if task in TASKS:
+            TASKS[task]()
         return os.getpid()
 
     return run
@@ -114,7 +119,7 @@ def test_a_child_killed_by_a_signal_is_described_by_what_is_known(
 
 
 def test_an_idle_child_leaves_no_semaphore_behind() -> None:
-    """Python warns of leaked semaphores at the end of a run; progress bars of libraries have one."""
+    """Python warns of leaked semaphores; progress bars of libraries create one."""
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import test_executor as t\n"
@@ -124,7 +129,7 @@ def test_an_idle_child_leaves_no_semaphore_behind() -> None:
         "    c.close()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, os.path.dirname(__file__)],
+        [sys.executable, "-c", script, Path(__file__).parent],
         capture_output=True,
         text=True,
         check=True,
@@ -160,7 +165,7 @@ def test_a_task_that_needs_too_much_memory_is_ended(child: WarmChild[str, int]) 
 def test_a_child_knows_how_often_it_was_started_again_and_what_memory_it_held(
     child: WarmChild[str, int],
 ) -> None:
-    """The first start is none; the peak is that of a Python process, and grows with what a task holds."""
+    """The first start does not count; the peak grows with what a task holds."""
     ask(child, "a")
     assert (child.restarts, child.peak_bytes > 5_000_000) == (0, True)
     for _ in range(2):
@@ -188,7 +193,7 @@ def test_a_busy_child_exits_when_its_parent_is_killed() -> None:
         "    t.ask(c, 'hang')\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", script, os.path.dirname(__file__)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, Path(__file__).parent], stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
@@ -205,5 +210,5 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    with open(f"/proc/{pid}/stat") as stat:
-        return stat.read().split(")")[1].split()[0] != "Z"
+    state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").split(")")[1].split()[0]
+    return state != "Z"

@@ -1,4 +1,4 @@
-"""A job that two workers get at once has one visible effect, and an older job that ends after a newer one changes nothing."""
+"""A job delivered to two workers has one effect; an older job never replaces a newer one."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ from tests.support.service.spools import Ends, drop, ends, job_for, reports
 
 @pytest.fixture(params=["sqlite", "rabbitmq"])
 def local_service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LocalService]:
-    """Workers that are yet to be started and leave dropped files where they are, on a fresh queue of each kind."""
+    """Workers not yet started that keep originals, on a fresh queue of each kind."""
     url = None if request.param == "sqlite" else request.getfixturevalue("clean_rabbitmq").url
     made = LocalService(
         folder=tmp_path, service=configured_service(tmp_path, url, spool={"originals": "keep"})
@@ -43,7 +43,7 @@ def local_service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lo
 
 
 def freeze(worker: "subprocess.Popen[bytes]") -> None:
-    """Stop a process where it is, as a host that swaps or a suspended machine does; its child runs on."""
+    """Stop a process, as a suspended machine does; its child runs on."""
     os.kill(worker.pid, signal.SIGSTOP)
 
 
@@ -55,7 +55,7 @@ def thaw(worker: "subprocess.Popen[bytes]") -> None:
 def test_a_job_whose_worker_froze_is_given_to_another_and_shown_once(
     local_service: LocalService,
 ) -> None:
-    """Lease or heartbeats are over and the ack comes too late: the second worker leaves the job to the first as long as that one lives."""
+    """The ack comes too late; the second worker waits as long as the first one lives."""
     drop(local_service.spool, "a", "slow")
     job = job_for(local_service.spool, "a")
     first = local_service.start()
@@ -125,7 +125,7 @@ def slot(spool: ServiceSpool) -> Iterator[WorkerSlot]:
 
 
 def test_a_second_delivery_waits_for_the_first_and_costs_no_attempt(slot: WorkerSlot) -> None:
-    """However often a broker gives a long job out again, the bound of attempts is not reached by that."""
+    """Redeliveries of a long job never use up its attempts."""
     drop(slot.spool, "a", "slow")
     slot.broker.publish(job_for(slot.spool, "a"))
     delivery = received(slot.broker)
@@ -143,7 +143,7 @@ def test_a_second_delivery_waits_for_the_first_and_costs_no_attempt(slot: Worker
 
 
 def test_a_job_that_was_done_stays_done_when_its_output_was_taken_away(slot: WorkerSlot) -> None:
-    """Downstream moved the case on before a late redelivery came: nothing is refused, and nothing lies in quarantine."""
+    """After the output was collected, a late redelivery refuses and quarantines nothing."""
     drop(slot.spool, "a")
     slot.broker.publish(job_for(slot.spool, "a"))
     delivery = received(slot.broker)
@@ -177,7 +177,7 @@ def test_a_refusal_that_comes_after_the_publication_gives_way(
 def test_a_refusal_waits_while_an_output_is_about_to_be_published(
     spool: ServiceSpool, reported: tuple[CaseReport, CaseReport]
 ) -> None:
-    """What another attempt has proven and marked will appear in the outbox; once the mark is gone it will not, and the case is refused."""
+    """A marked output will be published; without its mark the case is refused."""
     released, refused = reported
     staged = spool.staging / "0123456789abcdef"
     staged.mkdir()
@@ -202,7 +202,7 @@ def test_a_refusal_waits_while_an_output_is_about_to_be_published(
 def test_a_refused_repetition_is_shown_with_its_own_report(
     spool: ServiceSpool, reported: tuple[CaseReport, CaseReport]
 ) -> None:
-    """The same drop came again and failed: quarantine tells why, and the report of what is published stays."""
+    """Quarantine shows the new reason, and the report of the publication stays."""
     released, refused = reported
     later = replace(refused, created_at=datetime.now(UTC).isoformat(timespec="milliseconds"))
     assert refuse(spool, later, Originals.ARCHIVE, stale_seconds=60) == later

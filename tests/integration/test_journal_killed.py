@@ -1,4 +1,4 @@
-"""A worker process is killed at every step of a publication, and the workers after it bring the job to its one end."""
+"""A worker killed at every step of a publication leaves a job that others finish."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,7 +65,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_a_worker_killed_at_any_step_of_a_publication_leaves_one_output(
     local_service: LocalService,
 ) -> None:
-    """One worker after the other dies, over an earlier output; the next ones finish what is left, and nothing is there or entered twice."""
+    """Workers die in turn over an earlier output; nothing is published or logged twice."""
     local_service.start()
     earlier = publish_all(local_service, CASES, "release")
     local_service.until(local_service.is_idle)

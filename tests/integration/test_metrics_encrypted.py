@@ -1,4 +1,4 @@
-"""The pages over https: encrypted with a certificate of ours, and for known clients only where that is asked for."""
+"""Metrics over HTTPS, and for known clients only where that is required."""
 
 import socket
 import ssl
@@ -50,7 +50,7 @@ def _in_the_clear(port: int) -> bytes:
 
 
 def test_pages_are_served_by_https_only(folder: Path) -> None:
-    """Who trusts our authority is answered; plain HTTP and an old TLS are not, and a silent client holds up nobody."""
+    """Trusted clients are answered, plain HTTP and old TLS are not, silent ones block none."""
     tls = Address.of(_settings(folder), 1).tls
     client = ssl.create_default_context(cafile=str(folder / "ca.pem"))
     old = ssl.create_default_context(cafile=str(folder / "ca.pem"))

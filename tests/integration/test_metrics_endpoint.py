@@ -1,4 +1,4 @@
-"""What a service tells over HTTP: metrics, whether it is alive, whether it is ready, and that no request can hurt it."""
+"""Metrics, liveness and readiness over HTTP, and requests that cannot do harm."""
 
 import json
 import socket
@@ -149,7 +149,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def test_the_surroundings_are_looked_at_again_and_again(service: ServiceConfig) -> None:
-    """Ready; not without the inbox; ready again when it is back; the queue's messages are counted."""
+    """Not ready without the inbox, ready when it is back; the queue's messages are counted."""
     registry = new_registry()
     surroundings = Dependencies(service, registry, counts_messages=True)
     probe = Probe(surroundings.checks(), close=surroundings.close, period_seconds=0.05)
@@ -181,7 +181,7 @@ def test_the_surroundings_are_looked_at_again_and_again(service: ServiceConfig) 
 def test_rabbitmq_is_counted_and_its_absence_told(
     service: ServiceConfig, clean_rabbitmq: RabbitNode
 ) -> None:
-    """Messages while it is there; none and a reason where nobody listens, and where we are not let in."""
+    """Messages are counted while the queue is reachable; otherwise the reason is shown."""
 
     def looked(url: str) -> tuple[str | None, float | None, float | None]:
         registry = new_registry()

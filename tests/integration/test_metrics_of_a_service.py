@@ -1,4 +1,4 @@
-"""A real watcher and a real worker with the stand-in pipeline: their metrics agree with what lies in outbox and quarantine."""
+"""Metrics of a real watcher and worker agree with outbox and quarantine."""
 
 import os
 import subprocess

@@ -38,7 +38,7 @@ def umask(value: int) -> Iterator[None]:
 
 
 def used_site(root: Path) -> ServiceConfig:
-    """A service that has released one case and refused another, with everything that watcher and worker leave on the disk."""
+    """A spool with one released and one refused case, and all files of both services."""
     service = find_service(None, root)
     service.prepare()
     spool = service.spool
@@ -71,7 +71,7 @@ def mode_of(path: Path) -> int:
 
 @pytest.mark.parametrize("given", [0o000, 0o022, 0o077])
 def test_nobody_else_can_reach_a_patient_whatever_the_umask(given: int, tmp_path: Path) -> None:
-    """Everything but inbox and outbox is the owner's alone; others reach nothing; the group reads the outbox and may drop."""
+    """Only the group reads the outbox and drops; all other folders are private."""
     with umask(given):
         service = used_site(tmp_path / "spool")
     spool = service.spool

@@ -1,4 +1,4 @@
-"""Originals are put away after the outcome: at once, repeatably, and without taking what does not belong to the job."""
+"""Originals move after the outcome: atomically, repeatably, and only those of the job."""
 
 import errno
 import hashlib
@@ -112,7 +112,7 @@ def test_a_refused_case_stays_in_a_kept_inbox(spool: ServiceSpool) -> None:
 def test_originals_that_may_not_be_moved_stay_in_the_inbox(
     spool: ServiceSpool, number: int, rule: Originals
 ) -> None:
-    """A folder that belongs to somebody else, or a mount point: the step ends, nothing is lost, and a refusal shows its report."""
+    """A foreign folder or a mount point ends the step without loss; the report is shown."""
 
     def fail(_source: Path, _place: Path) -> None:
         raise OSError(number, os.strerror(number))
@@ -126,7 +126,7 @@ def test_originals_that_may_not_be_moved_stay_in_the_inbox(
 
 @pytest.mark.parametrize("released", [True, False])
 def test_the_report_says_that_originals_are_left(spool: ServiceSpool, released: bool) -> None:
-    """Both as a field and on the page, of a released case and of a refused one in the quarantine."""
+    """Both as a field and on the page, for a released and for a refused case."""
     report, inbox = report_of(spool, released=released), spool.inbox / "a"
 
     def rename(source: Path, place: Path) -> None:

@@ -1,4 +1,4 @@
-"""Publishing has exactly one visible effect, wherever it is broken off, and never loses or halves a case."""
+"""Publishing has one visible effect wherever it is interrupted, and never halves a case."""
 
 import errno
 import grp
@@ -140,7 +140,7 @@ def test_a_job_killed_after_any_step_is_published_once_by_the_next_process(
 
 @pytest.mark.parametrize("step", OVER_AN_EARLIER_OUTPUT)
 def test_a_kill_while_an_earlier_output_is_replaced_loses_neither(spool: Spool, step: str) -> None:
-    """The earlier output lies in the archive under its job, or is still shown; the case is whole or absent."""
+    """The earlier output is archived or still visible; the case is whole or absent."""
     publish(spool, *stage(spool, "early", "old", OLD), RULES)
     report, staged = stage(spool, "job", "new")
     with pytest.raises(Killed):
@@ -209,7 +209,7 @@ def test_a_refusal_never_replaces_the_report_of_a_published_job(spool: Spool) ->
 
 
 def test_a_repeated_job_keeps_each_earlier_output_and_report(spool: Spool) -> None:
-    """The archive has the job's own name with a number, the report's folder the earlier reports with the same numbers."""
+    """Archived outputs get the job's name with a number, earlier reports the same numbers."""
     for text, at in (("first", OLD), ("second", NEW), ("third", NEWEST)):
         publish(spool, *stage(spool, "job", text, at), RULES)
     archive = spool.archive / "outputs/group/a"
@@ -225,7 +225,7 @@ def test_a_repeated_job_keeps_each_earlier_output_and_report(spool: Spool) -> No
 
 
 def test_a_job_that_two_workers_finish_is_published_once(spool: Spool) -> None:
-    """A message that was delivered twice: the slower one finds the same output there and archives nothing."""
+    """The slower of two deliveries finds the same output and archives nothing."""
     first = publish(spool, *stage(spool, "job", "new"), RULES)
     second = publish(spool, *stage(spool, "job", "new"), RULES)
     assert first.state is second.state is State.DONE
@@ -238,7 +238,7 @@ def test_a_job_that_two_workers_finish_is_published_once(spool: Spool) -> None:
 def test_of_two_workers_with_different_outputs_the_faster_one_is_shown_and_told(
     spool: Spool, step: str
 ) -> None:
-    """Another processor may round otherwise; what is reported and written down for good must be what lies in the outbox."""
+    """Processors may round differently; report and audit must match the visible output."""
     told: list[CaseReport] = []
 
     def tell(report: CaseReport) -> bool:
@@ -272,7 +272,7 @@ def test_staged_files_that_changed_after_the_proof_are_not_published(spool: Spoo
 
 
 def test_staging_outlives_storage_that_fails_while_publishing(spool: Spool, tmp_path: Path) -> None:
-    """An input/output error is worth another attempt; what was proven waits in staging, through sweeps, until it is published."""
+    """After an I/O error the staged case survives sweeps until it is published."""
 
     def fail(_: CaseReport) -> None:
         raise OSError(5, "Input/output error")
@@ -314,7 +314,7 @@ def test_staging_of_a_living_process_or_of_another_outbox_is_left_alone(
 def test_a_case_that_was_collected_before_its_job_was_done_is_not_published_again(
     spool: Spool, step: str, redelivered: bool
 ) -> None:
-    """Downstream moves the output away between the death of a process and the next one, which only records that the job is done."""
+    """If the output was collected after a crash, the next process only records the end."""
     report, staged = stage(spool, "job", "new")
     with pytest.raises(Killed):
         publish(spool, report, staged, RULES, step=kill_after(step))
@@ -333,7 +333,7 @@ def test_a_case_that_was_collected_before_its_job_was_done_is_not_published_agai
 def test_a_job_that_ends_after_a_newer_or_the_same_one_was_collected_is_not_published(
     spool: Spool,
 ) -> None:
-    """An older output must not take the place of a newer one that downstream has already; nor the same one come twice."""
+    """A collected output is never replaced by an older one, nor published again."""
     publish(spool, *stage(spool, "newer", "newest", NEWEST), RULES)
     shutil.rmtree(spool.outbox / "group/a")
     assert publish(spool, *stage(spool, "older", "old", OLD), RULES).state is State.SUPERSEDED
@@ -345,7 +345,7 @@ def test_a_job_that_ends_after_a_newer_or_the_same_one_was_collected_is_not_publ
 def test_a_case_that_was_marked_and_then_refused_by_a_later_attempt_is_not_published(
     spool: Spool, earlier: bool
 ) -> None:
-    """It lies in the quarantine, also when the same job had been released before; what was staged is gone."""
+    """It stays refused, also when the job had been released before; staging is removed."""
     if earlier:
         publish(spool, *stage(spool, "job", "old", OLD), RULES)
         shutil.rmtree(spool.outbox / "group/a")
@@ -370,7 +370,7 @@ def test_a_case_that_was_marked_and_then_refused_by_a_later_attempt_is_not_publi
 def test_a_case_that_cannot_be_finished_does_not_keep_the_others_from_being_finished(
     spool: Spool,
 ) -> None:
-    """A worker that starts meets an error of the system with one dead case, keeps it for later and finishes the next one."""
+    """An I/O error with one dead case does not keep a starting worker from the next."""
 
     def fail_for_one(report: CaseReport) -> None:
         if report.case == "group/a":

@@ -1,4 +1,4 @@
-"""A watcher that was frozen for so long that another one took its place leaves the inbox to that one, and waits for its turn again."""
+"""A watcher that lost its lock while frozen leaves the inbox alone and waits again."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Watcher and worker as processes over a real queue tell a collector where their cases spent the time, one trace for each case."""
+"""Watcher and worker processes export one trace per case to a collector."""
 
 import os
 import signal
@@ -85,7 +85,7 @@ def watching(local_service: LocalService) -> Iterator["subprocess.Popen[bytes]"]
 
 
 def inside(span: Received, outer: Received) -> bool:
-    """Whether a span is a part of another one, also in time; clocks of one machine, read one after the other."""
+    """Return whether a span is part of another one, also in time."""
     return (
         span.parent == outer.span
         and outer.begun - 1e6 <= span.begun <= span.ended <= outer.ended + 1e6
@@ -95,7 +95,7 @@ def inside(span: Received, outer: Received) -> bool:
 def test_watcher_and_worker_tell_one_trace_of_each_case(
     local_service: LocalService, collector: Collector
 ) -> None:
-    """Every stage is a span inside its job, a failed attempt shows where, and no byte of it names a patient."""
+    """Every stage is a span of its job, failures show where, and no patient is named."""
     for name, plan in PLANS.items():
         drop(local_service.spool, name, plan)
     with watching(local_service) as watcher:
@@ -209,7 +209,10 @@ def test_a_collector_that_is_not_there_costs_nothing_but_its_spans(tmp_path: Pat
 
 def test_an_endpoint_without_the_libraries_says_what_to_install(tmp_path: Path) -> None:
     """In one line, before anything is taken."""
-    block = "import sys; sys.modules['opentelemetry'] = None; from ctdeface_shared.commands.main import main; sys.exit(main(sys.argv[1:]))"
+    block = (
+        "import sys; sys.modules['opentelemetry'] = None; "
+        "from ctdeface_shared.commands.main import main; sys.exit(main(sys.argv[1:]))"
+    )
     surroundings = os.environ | {
         "CTDEFACE_TRACES__ENDPOINT": "http://127.0.0.1:9/v1/traces",
         "CTDEFACE_METRICS__WATCH_PORT": "0",

@@ -1,4 +1,4 @@
-"""A collector that takes spans and never answers, or not to the end, does not hold a process that wants to end."""
+"""A collector that never answers does not hold a process that wants to end."""
 
 import socket
 import subprocess
@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 MOST_SECONDS = 8.0
-"""Five of waiting, as docs/run/tracing.md says, and the end of the interpreter on a busy machine."""
+"""Five of waiting (docs/run/tracing.md), and a slow end of the interpreter."""
 BATCHES = 4
 PROCESS = """
 import sys
@@ -32,7 +32,7 @@ def hang(connection: socket.socket, stop: threading.Event) -> None:
 
 
 def drip(connection: socket.socket, stop: threading.Event) -> None:
-    """Begin an answer and go on with a byte at a time, each in time for a reader that waits for the next one only."""
+    """Answer one byte at a time, each in time for a reader that waits for the next."""
     with connection, suppress(OSError):
         connection.recv(65536)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
@@ -44,7 +44,7 @@ def drip(connection: socket.socket, stop: threading.Event) -> None:
 def collector(
     answer: Callable[[socket.socket, threading.Event], None],
 ) -> Iterator[tuple[str, threading.Event]]:
-    """Give the address of a collector on this machine, and what is set when the first spans have come."""
+    """Return the address of a local collector and the event of its first spans."""
     stop, came = threading.Event(), threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -67,7 +67,7 @@ def collector(
 def test_a_process_ends_within_seconds_though_the_collector_does_not_answer(
     answer: Callable[[socket.socket, threading.Event], None],
 ) -> None:
-    """With several batches to send, each of which would be waited for; it ends as it should, and says that spans were given up."""
+    """Several batches are waiting; the process ends anyway and logs the lost spans."""
     with collector(answer) as (endpoint, came):
         command = [sys.executable, "-c", PROCESS, endpoint, str(BATCHES * 512)]
         with subprocess.Popen(

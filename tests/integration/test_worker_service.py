@@ -1,4 +1,4 @@
-"""One slot of a worker over a real spool, with a queue in memory and a stand-in for the pipeline: every job comes to its end."""
+"""One worker slot over a real spool brings every job to its end."""
 
 import os
 import threading
@@ -86,7 +86,7 @@ def test_a_released_case_lies_in_the_outbox_its_originals_in_the_archive_and_an_
 def test_a_job_that_wants_new_uids_is_not_done_by_a_worker_without_the_secret(
     slot: WorkerSlot,
 ) -> None:
-    """Without it anybody could compute the new UIDs of known ones; the settings of watcher and worker may differ."""
+    """Without it anybody could compute the new UIDs of known ones."""
     drop(slot.spool, "a")
     job = job_for(slot.spool, "a")
     publish(slot, replace(job, options=replace(job.options, headers=HeaderPolicy.ANNOTATE)))
@@ -110,7 +110,7 @@ def test_a_job_that_wants_new_uids_is_not_done_by_a_worker_without_the_secret(
 def test_a_case_that_cannot_be_released_ends_in_quarantine_while_others_go_on(
     slot: WorkerSlot, plan: str, code: str
 ) -> None:
-    """After the bound of attempts the case lies in quarantine with its originals; the next case is released."""
+    """After its attempts the case is quarantined with its originals; the next is released."""
     drop(slot.spool, "bad", plan)
     drop(slot.spool, "good")
     publish(slot, job_for(slot.spool, "bad"), job_for(slot.spool, "good"))
@@ -268,7 +268,7 @@ def test_a_refusal_that_cannot_be_recorded_is_tried_again(slot: WorkerSlot) -> N
 def test_a_published_case_that_cannot_be_finished_is_never_settled_as_refused(
     slot: WorkerSlot,
 ) -> None:
-    """Whatever keeps it from being done, it is delivered again, and is done as soon as it can be."""
+    """It is delivered again until it can be finished."""
 
     def fail(_: CaseReport) -> bool:
         raise NotADirectoryError
@@ -287,7 +287,7 @@ def test_a_published_case_that_cannot_be_finished_is_never_settled_as_refused(
 
 
 def test_a_job_whose_storage_fails_waits_without_losing_an_attempt(slot: WorkerSlot) -> None:
-    """However often it meets a full disk it is delivered again as the attempt that it was, and released when there is space."""
+    """A full disk costs no attempt; the case is released when there is space."""
     folder = drop(slot.spool, "a", "disk")
     times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     job = job_for(slot.spool, "a")
@@ -309,12 +309,13 @@ class _Closed(MemoryBroker):
 
     def receive(self, wait_seconds: float) -> Delivery | None:
         """Refuse, as a server does that is given a wrong password."""
+        del wait_seconds
         raise ConfigurationError("the queue refuses this user")
 
 
 def test_a_queue_that_never_lets_the_worker_in_ends_it_with_the_sentence(
     slot: WorkerSlot,
 ) -> None:
-    """Waiting would not help: somebody must change a setting, and whoever supervises the worker is told so."""
+    """Waiting would not help: an operator must change a setting and sees the reason."""
     with pytest.raises(ConfigurationError, match="refuses this user"):
         serve(replace(slot, broker=_Closed()))

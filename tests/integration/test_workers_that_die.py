@@ -1,4 +1,4 @@
-"""Worker processes over each real queue: whatever a job does to its child or its worker, it ends after the bound and the others go on."""
+"""A job that kills its child or worker ends after its attempts; other jobs go on."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +32,7 @@ def local_service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lo
 def test_jobs_that_kill_their_child_or_their_worker_end_in_quarantine_while_others_are_released(
     local_service: LocalService,
 ) -> None:
-    """Each is tried as often as allowed and no more; what is no job is a dead letter; at the end nothing is in the queue."""
+    """Each is tried as often as allowed, a broken message is dead-lettered, the queue is empty."""
     good = [f"good {number}" for number in range(4)]
     for name in BAD:
         drop(local_service.spool, name, name)

@@ -64,7 +64,7 @@ def test_folders_beside_each_other_are_fine(tmp_path: Path, places: dict[str, st
 def test_a_nifti_root_that_cannot_be_made_is_told_before_any_case_is_worked_on(
     tmp_path: Path,
 ) -> None:
-    """A file lies in the way; where nothing does, the folder is made with the mode of the output."""
+    """A file is in the way; otherwise the folder is made with the output's mode."""
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot be created"):
         prepare_nifti_root(tmp_path / "file" / "nifti", 0o750)

@@ -57,7 +57,7 @@ def test_a_stray_file_is_named_above_a_deeper_case_depth(tmp_path: Path) -> None
 
 
 def test_case_depth_moves_the_boundary_and_stops_where_dicom_lies(tmp_path: Path) -> None:
-    """With depth 2 a case is named a/b; DICOM lying higher up makes a case there rather than being lost."""
+    """With depth 2 a case is named a/b; DICOM above that depth makes a case there."""
     put(tmp_path, "a/x/IM0", "a/y/deep/IM0", "flat/IM0")
     assert names(tmp_path, depth=2) == ["a/x", "a/y", "flat"]
 
@@ -78,7 +78,7 @@ def test_a_data_set_without_preamble_and_suffix_makes_a_case(tmp_path: Path) -> 
 
 
 def test_what_looks_like_a_case_and_holds_none_is_told(tmp_path: Path) -> None:
-    """A folder with a zip file or nothing, a link, a zip file; not what is hidden, and no text beside the cases."""
+    """Folders without DICOM, links and zip files, but neither hidden entries nor texts."""
     put(tmp_path, "a/IM0", "b/deep/IM0", ".hidden/IM0")
     put(tmp_path, "zipped/a.zip", "b.zip", "readme.txt", content=b"hello")
     (tmp_path / "link").symlink_to(tmp_path / "a")

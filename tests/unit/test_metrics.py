@@ -89,7 +89,7 @@ def test_every_end_of_a_delivery_has_its_outcome(
 def test_what_a_case_took_and_how_close_it_came_is_observed_once(
     registry: CollectorRegistry,
 ) -> None:
-    """Stages, bytes, voxels, the share of the face that is gone, and the margin of each check with a bound."""
+    """Stages, bytes, voxels, the removed share of the face and each check's margin."""
     report = case(SKIN, BONE, seconds={"segment": 2.0, "verify": 0.05})
     WorkerMetrics(registry)(settled(Outcome.RELEASED, report, 3.0))
     seen = registry.get_sample_value

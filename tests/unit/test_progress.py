@@ -14,7 +14,7 @@ from ctdeface_worker.imaging.domain import Fate
 from ctdeface_worker.pipeline.result import CaseResult, FileResult, SeriesResult
 from ctdeface_worker.report.model import CaseReport, State, describe
 
-LONG = "a-case-with-a-name-that-is-much-longer-than-eighty-columns-because-archives-really-hold-such-names"
+LONG = "a-case-with-a-name-that-is-longer-than-eighty-columns-as-archives-really-hold-such-names"
 
 
 def report_of(case: str, state: State, code: str = "", reason: str = "") -> CaseReport:
@@ -75,7 +75,7 @@ def printed(*, terminal: bool) -> str:
 
 
 def test_without_a_terminal_each_case_is_one_line_with_tabs() -> None:
-    """Case, outcome, seconds, reason and files, never wrapped, so that lines can be searched and cut."""
+    """Case, outcome, seconds, reason and files, never wrapped."""
     assert [line.split("\t") for line in printed(terminal=False).splitlines()] == [
         [LONG, "released", "2.0", "", "0 of 1"],
         [

@@ -1,4 +1,4 @@
-"""What watcher and worker tell becomes spans that name no patient; without a collector nothing is loaded and nothing told."""
+"""Events become spans that name no patient; without a collector nothing is loaded."""
 
 import subprocess
 import sys
@@ -208,7 +208,8 @@ def test_while_traces_are_off_opentelemetry_is_not_loaded() -> None:
     """Neither watcher nor worker pays for it."""
     script = (
         "import sys, ctdeface_watcher.process, ctdeface_worker.service.process; "
-        "print([name for name in sys.modules if name.startswith(('opentelemetry', 'google.protobuf'))])"
+        "foreign = ('opentelemetry', 'google.protobuf'); "
+        "print([name for name in sys.modules if name.startswith(foreign)])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
