@@ -1,4 +1,4 @@
-"""What real archives hold, through the whole pipeline: each file gets the right code or the listed difference, and no more comes out."""
+"""Files of real archives get the right code or the listed difference."""
 
 import os
 import warnings
@@ -164,7 +164,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def mixture(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A head of which every slice is in another transfer syntax than its neighbor, all of them in turn."""
+    """Return a head whose neighboring slices have different transfer syntaxes."""
     folder = tmp_path_factory.mktemp("mixture")
     (folder / "case").mkdir()
     for turn, syntax in enumerate(SYNTAXES):
@@ -246,7 +246,7 @@ def test_what_is_no_slice_is_withheld_with_its_code(archive: Run, name: str, cod
 def test_series_that_cannot_be_defaced_are_withheld_whole(
     archive: Run, folder: str, fate: Fate, code: str, reason: str
 ) -> None:
-    """Repeated positions, a gap, a private copy of a slice, an overlay in unused bits, lossy 12-bit JPEG."""
+    """Repeated positions, a gap, a private copy, an overlay in unused bits, lossy JPEG."""
     assert fates(archive, folder) == {(fate, code)}
     assert any(
         reason in file.reason for file in archive.result.files if file.file.startswith(f"{folder}/")
@@ -279,7 +279,7 @@ def test_icon_and_overlay_are_blanked_and_listed_and_the_rest_of_the_file_stays(
 
 
 def test_equal_pixels_at_one_position_are_both_defaced(archive: Run) -> None:
-    """The same slice under another SOPInstanceUID is no way around the mask."""
+    """A copy of a slice under another SOPInstanceUID does not bypass the mask."""
     one, twin = (
         next(pair for pair in archive.released() if pair.name == name)
         for name in ("IM0041.dcm", "twin.dcm")
@@ -291,7 +291,7 @@ def test_equal_pixels_at_one_position_are_both_defaced(archive: Run) -> None:
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
 def test_every_syntax_is_defaced_and_written_in_kind(mixture: Run, syntax: str) -> None:
-    """Exactly the masked voxels change, to one value; uncompressed files keep every other byte, compressed ones every other element."""
+    """Only masked voxels change; all other bytes or elements stay."""
     assert mixture.result.released, mixture.result.reason
     pairs = [
         pair for pair in mixture.released() if pair.before.file_meta.TransferSyntaxUID == syntax
@@ -311,7 +311,7 @@ def test_every_syntax_is_defaced_and_written_in_kind(mixture: Run, syntax: str) 
 
 
 def test_annotated_instances_are_consistent_derived_ones(annotated: Run) -> None:
-    """New SOP and one new series UID, file meta following; study, frame of reference and identity stay, and are not claimed removed."""
+    """New SOP and series UIDs; study, frame of reference and identity stay."""
     pairs = list(annotated.released())
     assert len(pairs) == 90
     assert (
@@ -370,7 +370,7 @@ def test_a_missing_slice_refuses_the_case(tmp_path: Path) -> None:
 
 
 def test_a_hole_in_the_numbers_where_the_gap_is_wider_refuses_the_case(tmp_path: Path) -> None:
-    """A slice can be missing where thin slices give way to thick ones; the gap alone would not show it."""
+    """Where thickness changes, the gap alone would not show a missing slice."""
     thin = [replace(file, elements={"SliceThickness": 4}) for file in stack(6, spacing=4.0)]
     thick = [
         CtFile(number=8 + k, position=(0, 0, 27.0 + 7.0 * k), elements={"SliceThickness": 7})
@@ -381,7 +381,7 @@ def test_a_hole_in_the_numbers_where_the_gap_is_wider_refuses_the_case(tmp_path:
 
 
 def test_an_overlay_in_the_unused_bits_of_compressed_pixels_is_seen(tmp_path: Path) -> None:
-    """Run-length coded words keep all their bits; a decoder that hid them would let the overlay through."""
+    """Words decoded from RLE keep all bits, so an overlay in unused bits is found."""
     put(
         tmp_path / "case",
         stack(4, bits_stored=12, stored=np.full((6, 8), 0x4001, np.uint16), intercept=-1100.0),
@@ -404,7 +404,7 @@ def test_an_overlay_in_the_unused_bits_of_compressed_pixels_is_seen(tmp_path: Pa
 def test_odd_header_values_are_not_quoted_on_stderr(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Values that pydicom warns about may name the patient; the suite turns any warning that leaves the pipeline into an error."""
+    """Warnings of pydicom may name the patient; any warning fails the suite."""
     odd: dict[str, Any] = {"ReferencedImageSequence": [pydicom.Dataset()]}
     put(tmp_path / "case", [replace(file, elements=odd) for file in stack(4)])
     for file in (tmp_path / "case").iterdir():

@@ -68,7 +68,7 @@ def overlap(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
 
 
 def removed(run: Run, series: str | None = None) -> NDArray[np.bool_]:
-    """Return which voxels changed, (slice, row, column), in the order of the positions from the phantom's first slice on."""
+    """Return the changed voxels, (slice, row, column), in order of position."""
     pairs = sorted(
         run.released(series),
         key=lambda pair: tuple(float(v) for v in pair.before.ImagePositionPatient),
@@ -134,7 +134,10 @@ def prepare_dying() -> Callable[[CaseTask, Callable[[str], None]], CaseResult]:
 
 @pytest.fixture(scope="module")
 def reformats(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Coronal and sagittal series of the same 128 slices of 90 rows and 128 columns, beside a scout of two images that sorts first."""
+    """Return coronal and sagittal series and a scout that sorts first.
+
+    The series have 128 slices of 90 rows and 128 columns.
+    """
     folder = tmp_path_factory.mktemp("reformats")
     for plane, series in ((Plane.CORONAL, CORONAL), (Plane.SAGITTAL, SAGITTAL)):
         for file in write_small_case(folder / "case" / plane.value, Variation(plane=plane)):
@@ -158,7 +161,7 @@ def reformats(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def awkward(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """An axial series numbered from the top, named at random, with padding and a rescale of its own in every other slice."""
+    """Return an axial series with reversed numbers, random names, padding and varying rescale."""
     folder = tmp_path_factory.mktemp("awkward")
     files = write_small_case(folder / "case", replace(PLAIN, padding_circle=True))
     names = random.Random(7).sample(range(1000), len(files))
@@ -208,7 +211,7 @@ class Batch:
 
 
 def run_batch(root: Path, *arguments: str) -> Batch:
-    """Run the command over root/scans with a work root in which a file of the user's lies."""
+    """Run the command with a work root that holds a file of the user."""
     (root / "work").mkdir()
     (root / "elsewhere").mkdir()
     (root / "work" / "precious.txt").write_text("mine", encoding="utf-8")
@@ -237,7 +240,7 @@ def run_batch(root: Path, *arguments: str) -> Batch:
 
 @pytest.fixture(scope="module")
 def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
-    """Cases a/b (compressed, three folders deep), a__b and, first of all, a/a with a truncated slice."""
+    """Return the cases a/b (compressed), a__b and a/a, which has a truncated slice."""
     root = tmp_path_factory.mktemp("batch")
     scans = root / "scans"
     truncate(write_small_case(scans / "a" / "a", replace(PLAIN, patient_id="P-1"))[40])
@@ -260,7 +263,7 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Batch:
 def test_fault_01_every_volume_is_defaced_and_a_scout_that_sorts_first_is_withheld(
     reformats: Run,
 ) -> None:
-    """Fault 1: only the first series was read, so a localizer could become the output. Ours takes every CT volume."""
+    """Fault 1: only the first series was read. Every CT volume is processed."""
     assert reformats.result.released, reformats.result.reason
     assert set(reformats.result.released_series) == {CORONAL, SAGITTAL}
     scouts = [file for file in reformats.result.files if file.series == SCOUT_SERIES]
@@ -270,7 +273,7 @@ def test_fault_01_every_volume_is_defaced_and_a_scout_that_sorts_first_is_withhe
 def test_fault_02_pixels_are_bound_to_their_instance_and_patients_are_never_mixed(
     reformats: Run, tmp_path: Path
 ) -> None:
-    """Fault 2: the target series was found by its number of slices. Ours binds by instance, and refuses two patients."""
+    """Fault 2: series were matched by number of slices. Pixels are matched by instance."""
     counts = [sum(1 for _ in reformats.released(series)) for series in (CORONAL, SAGITTAL)]
     assert counts == [128, 128]
     for pair in reformats.released():
@@ -284,7 +287,7 @@ def test_fault_02_pixels_are_bound_to_their_instance_and_patients_are_never_mixe
 
 
 def test_fault_03_as_many_slices_as_columns_leave_sagittal_images_sagittal(reformats: Run) -> None:
-    """Fault 3: with as many slices as columns, planes of another axis were saved. Ours keeps each image in its own plane."""
+    """Fault 3: planes of another axis were saved. Each image keeps its plane."""
     files = list(reformats.released(SAGITTAL))
     assert len(files) == files[0].before.Columns
     expected = reordered(small_head().face, Plane.SAGITTAL)
@@ -295,7 +298,7 @@ def test_fault_03_as_many_slices_as_columns_leave_sagittal_images_sagittal(refor
 
 
 def test_fault_04_instance_numbers_against_the_positions_change_nothing(awkward: Run) -> None:
-    """Fault 4: slices in the order of InstanceNumber met voxels in the order of position. Ours orders by position alone."""
+    """Fault 4: slices were ordered by InstanceNumber. Position decides the order."""
     assert awkward.result.released, awkward.result.reason
     changed, truth = removed(awkward), small_head().face
     assert overlap(changed, truth) > overlap(changed[::-1], truth) + 0.15
@@ -303,7 +306,7 @@ def test_fault_04_instance_numbers_against_the_positions_change_nothing(awkward:
 
 
 def test_fault_05_each_instance_is_filled_through_its_own_inverse_rescale(awkward: Run) -> None:
-    """Fault 5: Hounsfield units were cast into stored words. Ours goes back by each instance's own slope and intercept."""
+    """Fault 5: HU were stored without rescale. Each instance uses its own inverse rescale."""
     values = set()
     for pair in awkward.released():
         inside = stored(pair.after)[pair.changed] * float(pair.after.RescaleSlope) + float(
@@ -318,7 +321,7 @@ def test_fault_05_each_instance_is_filled_through_its_own_inverse_rescale(awkwar
 
 
 def test_fault_06_slices_without_face_stay_identical_to_the_last_byte(awkward: Run) -> None:
-    """Fault 6: even an empty mask changed 62 % of the voxels by rounding. Ours never lets an untouched voxel leave its integer."""
+    """Fault 6: an empty mask changed 62 % of the voxels. Untouched voxels keep their integers."""
     untouched = [pair.name for pair in awkward.released() if not pair.changed.any()]
     assert len(untouched) > 10
     for name in untouched:
@@ -326,7 +329,7 @@ def test_fault_06_slices_without_face_stay_identical_to_the_last_byte(awkward: R
 
 
 def test_fault_07_a_mask_that_removes_nothing_is_never_released(tmp_path: Path) -> None:
-    """Fault 7: the guard against unchanged volumes was swallowed. Ours refuses, and stages nothing."""
+    """Fault 7: unchanged volumes were written. They are refused, and nothing is staged."""
     write_small_case(tmp_path / "case")
     run = run_case(tmp_path / "case", tmp_path, segmenter=EmptyMask())
     assert (run.result.released, run.result.code, run.outputs) == (
@@ -338,7 +341,7 @@ def test_fault_07_a_mask_that_removes_nothing_is_never_released(tmp_path: Path) 
 
 
 def test_fault_08_a_prediction_that_fails_or_does_not_fit_is_a_failure(tmp_path: Path) -> None:
-    """Fault 8: a failed prediction's leftover mask was written as CT. Ours fails the series, or the attempt when the process dies."""
+    """Fault 8: an old mask was written as CT. A failed prediction fails the series."""
     write_small_case(tmp_path / "case")
     run = run_case(tmp_path / "case", tmp_path / "shape", segmenter=MaskOfAnother())
     assert (run.result.released, run.result.code, run.outputs) == (
@@ -359,7 +362,7 @@ def test_fault_08_a_prediction_that_fails_or_does_not_fit_is_a_failure(tmp_path:
 
 
 def test_fault_09_only_released_instances_come_out_and_each_with_its_pixels(reformats: Run) -> None:
-    """Fault 9: files were "copied unchanged", without their pixels (and with the face, had it worked). Ours copies nothing."""
+    """Fault 9: files were copied unchanged, without pixels. Only released instances are written."""
     assert reformats.outputs == {
         file.file for file in reformats.result.files if file.fate is Fate.RELEASED
     }
@@ -369,7 +372,7 @@ def test_fault_09_only_released_instances_come_out_and_each_with_its_pixels(refo
 
 
 def test_fault_10_no_rotation_or_flip_is_guessed(reformats: Run) -> None:
-    """Fault 10: a rotation was chosen by comparing images. Ours goes by the geometry: turned or flipped, the mask would not fit."""
+    """Fault 10: rotations were chosen by comparing images. Geometry decides."""
     for series, plane in ((CORONAL, Plane.CORONAL), (SAGITTAL, Plane.SAGITTAL)):
         changed, truth = removed(reformats, series), reordered(small_head().face, plane)
         front = (
@@ -392,14 +395,14 @@ def test_fault_11_what_else_lies_in_the_work_folder_stays(single: Batch) -> None
 def test_fault_12_nothing_of_the_patient_is_left_in_the_work_folder(
     single: Batch, batch: Batch
 ) -> None:
-    """Fault 12: undefaced volumes named by SeriesInstanceUID stayed behind. Ours leaves work and staging empty."""
+    """Fault 12: undefaced volumes stayed in folders. Work and staging are left empty."""
     for run in (single, batch):
         assert snapshot(run.work) == {"precious.txt": b"mine"}
         assert snapshot(run.out.with_name("out.ctdeface") / "staging") == {}
 
 
 def test_fault_13_text_is_no_dicom(tmp_path: Path) -> None:
-    """Fault 13: read with force, a folder of text counted as DICOM. Ours finds no case in it, and no slice in text named .dcm."""
+    """Fault 13: text counted as DICOM. It is neither a case nor a slice."""
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("not an image\n" * 100, encoding="utf-8")
     assert find_cases(tmp_path) == ()
@@ -413,7 +416,7 @@ def test_fault_13_text_is_no_dicom(tmp_path: Path) -> None:
 
 
 def test_fault_14_trees_of_any_depth_are_searched(batch: Batch) -> None:
-    """Fault 14: only first-level folders were looked into. Ours finds a case's files wherever they lie in it, and keeps the tree."""
+    """Fault 14: only first-level folders were searched. All files are found, and the tree stays."""
     files = {
         path.relative_to(batch.scans / "a" / "b")
         for path in (batch.scans / "a" / "b").rglob("*.dcm")
@@ -425,7 +428,7 @@ def test_fault_14_trees_of_any_depth_are_searched(batch: Batch) -> None:
 
 
 def test_fault_15_compressed_input_is_defaced_and_compressed_again(batch: Batch) -> None:
-    """Fault 15: compressed pixels ended in an error and a broken file. Ours decodes, edits and encodes losslessly in the same syntax."""
+    """Fault 15: compressed pixels broke the file. They are edited and encoded losslessly."""
     changed = 0
     for after in sorted((batch.out / "a" / "b").rglob("*.dcm")):
         dataset = pydicom.dcmread(after)
@@ -438,7 +441,7 @@ def test_fault_15_compressed_input_is_defaced_and_compressed_again(batch: Batch)
 
 
 def test_fault_16_a_slice_that_cannot_be_read_refuses_the_case(batch: Batch) -> None:
-    """Fault 16: unreadable slices were skipped. Ours refuses the case and names the file; all the others are accounted for."""
+    """Fault 16: unreadable slices were skipped. The case is refused, naming the file."""
     report = batch.report("a/a")
     assert (report.result.released, report.result.code) == (False, "UnreadableInstance")
     assert "IM0041.dcm" in report.result.reason
@@ -447,7 +450,7 @@ def test_fault_16_a_slice_that_cannot_be_read_refuses_the_case(batch: Batch) -> 
 
 
 def test_fault_17_a_bad_case_costs_itself_only_and_nothing_partial_is_visible(batch: Batch) -> None:
-    """Fault 17: one bad case ended the batch and left a partial output. Ours goes on; what is visible is complete and proven."""
+    """Fault 17: one bad case ended the batch. The others continue; visible output is complete."""
     assert batch.done.returncode == 1, batch.done.stderr
     assert {path.name for path in batch.out.iterdir()} == {"a", "a__b"}
     for case in ("a/b", "a__b"):
@@ -459,7 +462,7 @@ def test_fault_17_a_bad_case_costs_itself_only_and_nothing_partial_is_visible(ba
 def test_fault_18_no_other_picture_of_the_face_stays_and_derived_instances_say_so(
     annotated: Run, tmp_path: Path
 ) -> None:
-    """Fault 18: icon, overlays and private copies stayed, UIDs and ImageType too. Ours blanks or withholds, and annotates on request."""
+    """Fault 18: icons, overlays and private copies stayed. They are blanked or withheld."""
     assert annotated.result.released, annotated.result.reason
     (pair,) = (pair for pair in annotated.released() if "IconImageSequence" in pair.before)
     assert any(pair.before.IconImageSequence[0].PixelData)
@@ -486,7 +489,7 @@ def test_fault_18_no_other_picture_of_the_face_stays_and_derived_instances_say_s
 
 
 def add_private_copy_of(file: Path) -> None:
-    """Give a file the phantom's private block and in it a copy of a slice with something in it."""
+    """Add a private block with a copy of a slice to a file."""
     dataset = pydicom.dcmread(file)
     dataset.private_block(0x0029, "CTDEFACE PHANTOM", create=True)
     dataset.PixelData = np.arange(dataset.Rows * dataset.Columns, dtype=np.uint16).tobytes()
@@ -495,7 +498,7 @@ def add_private_copy_of(file: Path) -> None:
 
 
 def test_fault_19_multi_frame_objects_are_withheld(awkward: Run) -> None:
-    """Fault 19: one frame would have been written into an object of many. Ours withholds it and says so."""
+    """Fault 19: one frame would have replaced many. The object is withheld."""
     enhanced = awkward.file("enhanced")
     assert (enhanced.fate, enhanced.code) == (Fate.WITHHELD, "UnsupportedObject")
     assert "multi-frame" in enhanced.reason
@@ -505,7 +508,7 @@ def test_fault_19_multi_frame_objects_are_withheld(awkward: Run) -> None:
 def test_fault_20_every_series_and_every_case_gets_its_own_mask(
     reformats: Run, batch: Batch
 ) -> None:
-    """Fault 20: only the last prediction was processed. Ours removes the face from each series of a case and each case of a batch."""
+    """Fault 20: only the last prediction was used. Each series has its own mask."""
     assert all(series.mask_ml > 100 for series in reformats.result.series)
     assert all(removed(reformats, series).any() for series in (CORONAL, SAGITTAL))
     assert all(batch.report(case).result.series[0].mask_ml > 100 for case in ("a/b", "a__b"))
@@ -514,7 +517,7 @@ def test_fault_20_every_series_and_every_case_gets_its_own_mask(
 def test_fault_21_the_current_folder_does_not_matter_and_errors_name_no_patient(
     batch: Batch,
 ) -> None:
-    """Fault 21: the model was found relative to the current folder, and output quoted paths. Ours runs anywhere, stderr is silent."""
+    """Fault 21: the model path was relative, and output quoted paths. Stderr stays silent."""
     assert snapshot(batch.out.with_name("elsewhere")) == {}
     assert batch.report("a__b").result.model_digest
     assert "P-2" not in batch.done.stderr + batch.done.stdout
@@ -522,7 +525,7 @@ def test_fault_21_the_current_folder_does_not_matter_and_errors_name_no_patient(
 
 
 def test_fault_22_the_fill_is_air_and_never_padding(awkward: Run) -> None:
-    """Fault 22: the fill was a percentile that fell on the padding and drew the mask. Ours is the case's own air; padding stays."""
+    """Fault 22: the fill could be padding and outline the mask. It is the scan's own air."""
     padding = 0
     for pair in awkward.released():
         outside = stored(pair.before) == pair.before.PixelPaddingValue
@@ -540,7 +543,7 @@ def test_fault_22_the_fill_is_air_and_never_padding(awkward: Run) -> None:
 
 
 def test_fault_23_case_names_never_collide(batch: Batch) -> None:
-    """Fault 23: a/b and a__b shared a label and overwrote each other. Ours keeps the names as folders."""
+    """Fault 23: a/b and a__b overwrote each other. Names stay as folders."""
     patients = {
         case: {pydicom.dcmread(file).PatientID for file in (batch.out / case).rglob("*.dcm")}
         for case in ("a/b", "a__b")
@@ -550,14 +553,14 @@ def test_fault_23_case_names_never_collide(batch: Batch) -> None:
 
 
 def test_fault_24_images_need_not_be_square(reformats: Run) -> None:
-    """Fault 24: rows unlike columns ended in an error. Ours defaces images of 90 rows and 128 columns."""
+    """Fault 24: non-square images ended in an error. They are defaced."""
     assert {(pair.after.Rows, pair.after.Columns) for pair in reformats.released()} == {(90, 128)}
 
 
 def test_fault_25_images_of_several_sizes_in_one_series_are_volumes_of_their_own(
     tmp_path: Path,
 ) -> None:
-    """Fault 25: mixed sizes in one series ended the whole batch. Ours splits them; too few to be a volume are withheld."""
+    """Fault 25: mixed sizes ended the batch. They are split; small parts are withheld."""
     small = [
         replace(file, number=file.number + 10, stored=np.zeros((4, 4), np.uint16))
         for file in stack(4)

@@ -39,7 +39,7 @@ def only_series(real_data: Path, case: str) -> LoadedSeries:
 def test_plain_axial_series_keep_their_shape_and_spacing(
     real_data: Path, case: str, shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]
 ) -> None:
-    """Slices rise with z although InstanceNumber may run the other way; bone and air have their HU; NIfTI can say it exactly."""
+    """Slices ascend with z, bone and air have their HU, and NIfTI is exact."""
     volume = only_series(real_data, case).volume
     assert volume.geometry.shape == shape
     assert volume.geometry.spacing_mm == pytest.approx(spacing_mm)
@@ -50,7 +50,7 @@ def test_plain_axial_series_keep_their_shape_and_spacing(
 
 
 def test_a_tilted_series_of_two_thicknesses_keeps_tilt_and_positions(real_data: Path) -> None:
-    """Gantry tilt 18.5°, 4 mm and then 7 mm slices, padding of -1500 outside the round field of view."""
+    """Tilt of 18.5°, slices of 4 mm and 7 mm, padding of -1500 around the field of view."""
     volume = only_series(real_data, "dcm_qa_ct_ge").volume
     geometry = volume.geometry
     tilt = np.degrees(np.arccos(abs(geometry.normal_lps[2])))
@@ -63,7 +63,7 @@ def test_a_tilted_series_of_two_thicknesses_keeps_tilt_and_positions(real_data: 
 
 
 def test_every_file_of_a_scanner_s_study_gets_its_fate(real_data: Path) -> None:
-    """Localizer, captures and directory files are withheld, each with its code; the volume is one of 28 slices."""
+    """Localizer, captures and DICOMDIR are withheld; the volume has 28 slices."""
     selected = selection(real_data, "dcm_qa_ct_philips")
     assert [len(series.instances) for series in selected.series] == [28]
     assert Counter(other.code for other in selected.others) == {
@@ -77,7 +77,7 @@ def test_every_file_of_a_scanner_s_study_gets_its_fate(real_data: Path) -> None:
 def test_real_files_are_written_back_with_nothing_but_masked_pixels_changed(
     real_data: Path, tmp_path: Path, case: str
 ) -> None:
-    """Compared byte by byte: only bytes of masked, valid voxels differ, and the fill is this case's air."""
+    """Only bytes of masked, valid voxels differ, and the fill is the scan's air."""
     loaded = only_series(real_data, case)
     face = np.zeros(loaded.volume.geometry.shape, dtype=bool)
     rows, columns = face.shape[1] // 4, face.shape[2] // 3

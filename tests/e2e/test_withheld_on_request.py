@@ -1,4 +1,4 @@
-"""Series that are to be left out, through the whole pipeline: nothing of them comes out, and the others go on."""
+"""Series excluded by the user are withheld, and the others are released."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,7 @@ def series_of(file: Path) -> str:
 def test_a_series_that_is_left_out_no_longer_holds_back_the_others(
     case: Path, tmp_path: Path
 ) -> None:
-    """The head is released, every file of the other series is withheld on request, and none of it is staged."""
+    """The head is released; all files of the other series are withheld and not staged."""
     done = run_case(
         case, tmp_path / "out", DefaceOptions(withhold=(series_of(next((case / "gap").iterdir())),))
     )

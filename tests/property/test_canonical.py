@@ -1,4 +1,4 @@
-"""The upright grid puts every voxel where its headers say, whatever the order, tilt and spacing of the slices, and masks come back."""
+"""The canonical grid follows the headers in any order, tilt and spacing of slices."""
 
 import numpy as np
 import pytest
@@ -22,14 +22,17 @@ UPRIGHT = [
     for s in (1, -1)
     for t in (1, -1)
 ]
-"""Row and column direction: axial, coronal, sagittal, and an axial one lying on its side, with every flip."""
+"""Row and column directions: axial, coronal, sagittal and on the side, with all flips."""
 BALL_MM = 18.0
 
 
 def stack(
     directions: FloatArray, spacing_mm: tuple[float, float], gaps_mm: list[float], drift: float
 ) -> Geometry:
-    """Lay slices with the given gaps along the normal of (row, column) directions; drift is the tangent of a gantry's tilt."""
+    """Return slices with the given gaps along the normal.
+
+    `drift` is the tangent of the gantry tilt.
+    """
     row, column = directions
     normal = np.cross(column, row)
     along = np.concatenate([[0.0], np.cumsum(gaps_mm)])
@@ -72,7 +75,7 @@ def geometries(draw: st.DrawFn) -> Geometry:
 @settings(max_examples=40)
 @given(geometry=geometries())
 def test_values_lie_where_the_headers_say(geometry: Geometry) -> None:
-    """A field that rises evenly through the patient reads the same on the grid, inside the field of view."""
+    """A linear field has the same values on the grid, inside the field of view."""
     rise = np.array([3.0, -5.0, 7.0])
     hu = (positions(geometry) @ rise).astype(np.float32)
     canonical = to_canonical(Volume(hu=hu, valid=np.ones(hu.shape, dtype=bool), geometry=geometry))
@@ -95,7 +98,7 @@ def test_values_lie_where_the_headers_say(geometry: Geometry) -> None:
 def test_what_padding_holds_shines_into_no_measured_voxel(
     geometry: Geometry, padding: float
 ) -> None:
-    """Scanners store below and above all tissue where they did not measure; the border of the field of view is neither hole nor bone."""
+    """Padding values are far from tissue; they must not blend into the border."""
     valid = positions(geometry)[..., 0] < 10
     usual, other = (
         Volume(hu=np.where(valid, 40.0, value).astype(np.float32), valid=valid, geometry=geometry)
@@ -129,7 +132,7 @@ def test_indices_and_positions_are_inverse(geometry: Geometry) -> None:
 @settings(max_examples=40)
 @given(geometry=geometries())
 def test_a_mask_comes_back_to_its_place(geometry: Geometry) -> None:
-    """A ball on the grid is the same ball among the stored voxels; only voxels at its surface may differ."""
+    """A ball stays the same ball; only voxels at its surface may differ."""
     edge = np.arange(-40.0, 40.0, 2.0)
     grid = np.stack(np.meshgrid(edge, edge, edge, indexing="ij"), axis=-1)
     canonical = Canonical(
@@ -147,7 +150,7 @@ def test_a_mask_comes_back_to_its_place(geometry: Geometry) -> None:
 
 @pytest.mark.parametrize("directions", UPRIGHT)
 def test_upright_and_oblique_ways_back_agree(directions: FloatArray) -> None:
-    """A hundredth of a degree beside the axis another code runs; it gives the same mask but for voxels at the very edge."""
+    """Two code paths give the same mask but for voxels at the very edge."""
     mask = np.random.default_rng(1).random((9, 9, 9)).repeat(4, 0).repeat(4, 1).repeat(4, 2) > 0.5
     canonical = Canonical(
         hu=np.zeros(mask.shape, dtype=np.float32),
@@ -166,7 +169,7 @@ def test_upright_and_oblique_ways_back_agree(directions: FloatArray) -> None:
 
 
 def test_outside_the_field_of_view_is_not_valid() -> None:
-    """Around a turned stack and where the input was padding, the grid says so and holds a value of its own."""
+    """Around a rotated stack and on padding, voxels are invalid and have a fixed value."""
     turned = np.asarray(Rotation.from_euler("z", 45, degrees=True).apply(UPRIGHT[0]))
     geometry = stack(turned, (1.0, 1.0), [2.0] * 20, 0.0)
     valid = np.ones(geometry.shape, dtype=bool)

@@ -1,4 +1,4 @@
-"""Damaged files are told from good ones and never crash anything."""
+"""Damaged files are recognized and never crash the reader."""
 
 import tempfile
 from contextlib import suppress

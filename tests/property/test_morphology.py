@@ -16,7 +16,7 @@ VOLUMES = arrays.arrays(
 
 
 def disk(radius: int) -> BoolArray:
-    """Return what lies within a radius of the middle."""
+    """Return the disk of a radius."""
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     return np.asarray(x * x + y * y <= radius * radius)
 

@@ -125,7 +125,7 @@ def words(path: Path) -> NDArray[Any]:
 
 
 def without_pixels(path: Path) -> bytes:
-    """Return the file (inflated where it is deflated) with its pixel bytes cut out, found by pydicom's own reading of it."""
+    """Return the file, inflated, without its pixel bytes as pydicom finds them."""
     content, dataset = path.read_bytes(), pydicom.dcmread(path)
     if dataset.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
         body = 128 + 4 + 12 + dataset.file_meta.FileMetaInformationGroupLength
@@ -138,7 +138,10 @@ def without_pixels(path: Path) -> bytes:
 
 
 def expected_fill(header: pydicom.Dataset, fill_hu: float) -> set[int]:
-    """Stored integers that may stand for the fill in a file: the rounded one within BitsStored, or its neighbors where that is padding."""
+    """Return the stored integers that may represent the fill.
+
+    These are the rounded one within BitsStored, or its neighbors where that is padding.
+    """
     bits, signed = header.BitsStored, header.PixelRepresentation == 1
     low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
     value = min(
@@ -157,7 +160,7 @@ def expected_fill(header: pydicom.Dataset, fill_hu: float) -> set[int]:
 def test_exactly_the_masked_voxels_change_to_the_fill_and_nothing_else_in_the_file(
     files: list[CtFile], seed: int, fill_hu: float
 ) -> None:
-    """Whatever slope, intercept, bits, signedness, padding, byte order, file order, numbering and orientation the series has."""
+    """For any rescale, bits, signedness, padding, byte order, file order and orientation."""
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder, "before"), Path(folder, "after")
         before.mkdir()
@@ -185,7 +188,7 @@ def test_exactly_the_masked_voxels_change_to_the_fill_and_nothing_else_in_the_fi
 @settings(max_examples=30, deadline=None)
 @given(files=series())
 def test_positions_rise_and_every_voxel_lies_where_its_file_says(files: list[CtFile]) -> None:
-    """The volume's slices are those of the files, in the order of their positions along the normal."""
+    """The slices of the volume are those of the files, ordered along the normal."""
     with tempfile.TemporaryDirectory() as folder:
         loaded = loaded_from(files, Path(folder))
         assert np.all(np.diff(loaded.volume.geometry.slice_positions_mm) > 0)

@@ -123,7 +123,7 @@ def concluded(
 def test_the_outcome_follows_from_the_fates(
     attempts: list[SeriesOutcome], others: list[FileFate], rule: OnSeriesFailure, code: str
 ) -> None:
-    """Released = at least one series released and none failed; a damaged file of no known series always holds the case back."""
+    """A series must be released, none may fail, and no file may be of an unknown series."""
     result = concluded(attempts, others, rule)
     assert (result.released, result.code) == (not code, code)
     assert bool(result.reason) is bool(code)
@@ -192,7 +192,7 @@ def test_the_result_counts_what_is_released() -> None:
 
 
 def test_a_case_with_nothing_to_release_says_why() -> None:
-    """The reasons of its series and DICOM files, each once; text beside the images is no reason."""
+    """Each reason once, with its series; text beside the images does not count."""
     reason = concluded([withheld(), withheld("crown 2")], [SCOUT, TEXT], QUARANTINE).reason
     assert (
         reason
@@ -230,7 +230,7 @@ def test_a_case_refused_as_a_whole_still_accounts_for_every_file() -> None:
 
 
 def test_a_damaged_slice_fails_the_series_that_it_names(tmp_path: Path) -> None:
-    """Its header says to which series it belongs, so the others of that series are not released without it."""
+    """The other files of that series are not released without it."""
     *good, last = stack(5)
     put(tmp_path, [*good, replace(last, elements={"Rows": [6, 6]}), *stack(4, series="2")])
     selection = select(read_case(tmp_path))

@@ -103,7 +103,7 @@ def test_pictures_hidden_in_unused_bits_are_refused(tmp_path: Path) -> None:
 def test_padding_may_use_all_bits_but_draw_no_picture(
     tmp_path: Path, odd: int, refused: bool
 ) -> None:
-    """Scanners write -2000 as a whole word; several words that mean padding could be a picture in the low bits."""
+    """Scanners write -2000 as a whole word; several padding words could form a picture."""
     stored = np.full((6, 8), 1024, dtype=np.uint16)
     stored[0, :4] = (0xF830, odd, 0xF830, odd)
     files = stack(

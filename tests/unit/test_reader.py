@@ -42,7 +42,7 @@ def test_a_data_set_without_preamble_is_unreadable_and_no_text(tmp_path: Path) -
 
 
 def test_elements_behind_a_stray_delimiter_make_a_file_unreadable(tmp_path: Path) -> None:
-    """Most readers end there: what follows could be a picture that nobody looks at."""
+    """Most readers stop there, so the rest could hide a picture."""
     (tmp_path / "IM1").write_bytes(
         CtFile().content + b"\xfe\xff\x0d\xe0\0\0\0\0" + CtFile().content[132:]
     )
@@ -63,7 +63,7 @@ def test_the_companion_file_of_a_mac_is_not_taken_for_a_damaged_slice(tmp_path: 
 
 
 def test_a_file_cut_off_anywhere_in_its_pixel_data_is_unreadable(tmp_path: Path) -> None:
-    """Whatever the syntax, and also when only the last byte is missing."""
+    """In every syntax, and also when only the last byte is missing."""
     for syntax in ("1.2.840.10008.1.2.1", ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian):
         content = CtFile(syntax=syntax).content
         for cut in (2, 9):
@@ -72,7 +72,7 @@ def test_a_file_cut_off_anywhere_in_its_pixel_data_is_unreadable(tmp_path: Path)
 
 
 def test_links_out_of_the_case_are_not_followed_and_not_forgotten(tmp_path: Path) -> None:
-    """A link out of the case may stand for a slice: the case must not be released as if it were whole."""
+    """Such a link may stand for a slice, so the case is not complete."""
     outside, case = tmp_path / "outside", tmp_path / "case"
     outside.mkdir()
     case.mkdir()

@@ -110,10 +110,20 @@ KINDS: dict[str, tuple[type, ...]] = {
 }
 
 
+def is_of_type(value: object, kind: str) -> bool:
+    """Return whether a value has a JSON type; true and false are not numbers."""
+    if isinstance(value, bool):
+        return kind == "boolean"
+    return isinstance(value, KINDS[kind])
+
+
 def problems(
     value: object, schema: dict[str, Any], root: dict[str, Any], place: str = "$"
 ) -> Iterator[str]:
-    """Hold a JSON value against the part of JSON Schema that ours uses; an unknown keyword is an error of this test."""
+    """Validate a JSON value with the part of JSON Schema that the report uses.
+
+    An unknown keyword is an error of this test.
+    """
     known = {
         "$defs",
         "$ref",
@@ -137,37 +147,44 @@ def problems(
         list(problems(value, one, root, place)) for one in schema["anyOf"]
     ):
         yield f"{place}: none of the alternatives"
-    if "type" in schema and (
-        not isinstance(value, KINDS[schema["type"]])
-        or (isinstance(value, bool) and schema["type"] != "boolean")
-    ):
-        yield f"{place}: {value!r} is no {schema['type']}"
+    if "type" in schema and not is_of_type(value, schema["type"]):
+        yield f"{place}: {value!r} is not of the type {schema['type']}"
     if "enum" in schema and value not in schema["enum"]:
         yield f"{place}: {value!r} is not in {schema['enum']}"
     if isinstance(value, dict):
-        properties = schema.get("properties", {})
-        yield from (
-            f"{place}: {name} is missing"
-            for name in schema.get("required", ())
-            if name not in value
-        )
-        for name, one in value.items():
-            inner = properties.get(name, schema.get("additionalProperties"))
-            yield from (
-                problems(one, inner, root, f"{place}.{name}")
-                if inner is not None
-                else [f"{place}: {name} is unknown"]
-            )
+        yield from object_problems(value, schema, root, place)
     if isinstance(value, list):
-        if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
-            yield f"{place}: {len(value)} items"
-        inners = schema.get("prefixItems") or [schema["items"]] * len(value)
-        for number, (one, inner) in enumerate(zip(value, inners, strict=False)):
-            yield from problems(one, inner, root, f"{place}[{number}]")
+        yield from array_problems(value, schema, root, place)
+
+
+def object_problems(
+    value: dict[str, Any], schema: dict[str, Any], root: dict[str, Any], place: str
+) -> Iterator[str]:
+    """Validate the members of an object."""
+    for name in schema.get("required", ()):
+        if name not in value:
+            yield f"{place}: {name} is missing"
+    for name, one in value.items():
+        inner = schema.get("properties", {}).get(name, schema.get("additionalProperties"))
+        if inner is None:
+            yield f"{place}: {name} is unknown"
+        else:
+            yield from problems(one, inner, root, f"{place}.{name}")
+
+
+def array_problems(
+    value: list[Any], schema: dict[str, Any], root: dict[str, Any], place: str
+) -> Iterator[str]:
+    """Validate the number of items and each item."""
+    if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
+        yield f"{place}: {len(value)} items"
+    inners = schema.get("prefixItems") or [schema["items"]] * len(value)
+    for number, (one, inner) in enumerate(zip(value, inners, strict=False)):
+        yield from problems(one, inner, root, f"{place}[{number}]")
 
 
 def test_the_committed_schema_is_the_code() -> None:
-    """A change of the report shows in the schema, for whoever reads reports by program."""
+    """A change of the report shows in the schema that programs use."""
     assert COMMITTED.read_text(encoding="utf-8") == encoded_schema()
 
 
@@ -318,7 +335,7 @@ def test_files_are_folded_into_groups_of_one_reason() -> None:
 
 
 def test_tissue_is_counted_apart_from_air() -> None:
-    """A mask reaches into the air before the face, which nobody would call removed."""
+    """A mask reaches into the air in front of the face."""
     page = render(complete().at(State.DONE), {})
     assert "303 ml" in page
     assert "mask with air: 412 ml" in page

@@ -55,7 +55,7 @@ def refused(case: str, job: str = "job") -> CaseReport:
 
 
 def ended(spool: Spool, report: CaseReport) -> None:
-    """Record the report of a case and add it to the index, as at the end of a case."""
+    """Record the report of a case and add it to the index."""
     record(spool, report)
     update_index(spool, report, stale_seconds=STALE)
 

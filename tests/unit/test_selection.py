@@ -173,14 +173,14 @@ def test_a_slice_missing_between_two_acquisitions_is_found(tmp_path: Path) -> No
 
 
 def test_slices_that_lie_beside_each_other_fail(tmp_path: Path) -> None:
-    """A jump sideways is no gantry tilt."""
+    """A jump sideways is not gantry tilt."""
     files = stack(6)
     files[3] = replace(files[3], position=(30.0, 0.0, 6.0))
     assert outcome(selected(tmp_path, files)) == {(Fate.FAILED, "InconsistentGeometry")}
 
 
 def test_two_patients_in_one_case_are_refused(tmp_path: Path) -> None:
-    """Whatever the series."""
+    """The series does not matter."""
     with pytest.raises(MixedPatients):
         selected(tmp_path, [*stack(5), *with_elements(stack(3, series="2"), PatientID="other")])
 

@@ -106,7 +106,7 @@ def replaced(folder: Path, file: CtFile, dataset: pydicom.Dataset) -> None:
 def test_lossless_input_stays_in_its_syntax_and_nothing_but_the_frame_changes(
     tmp_path: Path, syntax: str, signed: bool
 ) -> None:
-    """Bytes before and after the pixel data are the input's; instances without face are the input's files."""
+    """Other bytes equal the input; instances without face are identical files."""
     files = random_stack(signed=signed)
     folder = put(tmp_path / "in", files)
     for path in folder.iterdir():
@@ -184,7 +184,7 @@ def test_icons_and_overlays_are_zeroed_in_place_at_any_depth(tmp_path: Path) -> 
 def test_an_icon_inside_a_private_element_of_unknown_kind_is_zeroed(
     tmp_path: Path, syntax: str
 ) -> None:
-    """Archives turn private sequences into UN or implicit values; their items are found all the same, whatever their size."""
+    """Archives convert private sequences to UN or implicit values; their items are still found."""
     holder = pydicom.Dataset()
     holder.IconImageSequence = [icon()]
     holder.TextValue = "x" * 9000
@@ -255,7 +255,7 @@ def test_signatures_that_no_longer_verify_are_listed(tmp_path: Path) -> None:
     ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"],
 )
 def test_annotated_instances_are_new_derived_objects(tmp_path: Path, syntax: str) -> None:
-    """New UIDs by the key, references inside the case follow, codes are appended, and only the listed elements differ."""
+    """New UIDs, remapped references and codes; only the listed elements differ."""
     files = [replace(file, syntax=syntax) for file in random_stack()]
     folder = put(tmp_path / "in", files)
     dataset = files[1].dataset
@@ -329,7 +329,7 @@ def test_what_a_description_said_before_stays_readable(
 
 
 def test_odd_header_values_are_not_quoted_while_annotating(tmp_path: Path) -> None:
-    """What pydicom warns about quotes the value, which may name the patient; the suite turns a warning that gets out into an error."""
+    """Warnings of pydicom quote values, which may name the patient; any warning fails the suite."""
     put(tmp_path / "in", random_stack())
     for file in (tmp_path / "in").iterdir():
         content = file.read_bytes()
