@@ -33,6 +33,19 @@ def fill_value_hu(volume: Volume, rule: FillRule) -> float:
     return min(chosen, float(HIGHEST_FILL_HU))
 
 
+def require_same_shape(mask: FaceMask, volume: Volume) -> None:
+    """Check that a mask has the shape of its volume.
+
+    Raises:
+        InconsistentGeometry: it has another shape.
+    """
+    if mask.face.shape != volume.geometry.shape:
+        raise InconsistentGeometry(
+            f"the mask has the shape {mask.face.shape}; the shape of the volume, "
+            f"{volume.geometry.shape}, is required"
+        )
+
+
 def fill_stored(loaded: LoadedSeries, mask: FaceMask, fill_hu: float) -> tuple[WordArray, ...]:
     """Return the stored words with the face filled.
 
@@ -42,11 +55,7 @@ def fill_stored(loaded: LoadedSeries, mask: FaceMask, fill_hu: float) -> tuple[W
         InconsistentGeometry: the mask has another shape than the volume.
         UnsupportedObject: the stored integers of an instance cannot hold air.
     """
-    if mask.face.shape != loaded.volume.geometry.shape:
-        raise InconsistentGeometry(
-            f"the mask has the shape {mask.face.shape}; the shape of the volume, "
-            f"{loaded.volume.geometry.shape}, is required"
-        )
+    require_same_shape(mask, loaded.volume)
     return tuple(
         _filled(words, mask.face[k], instance.pixels, fill_hu)
         for words, k, instance in zip(

@@ -112,6 +112,7 @@ def _deface_series(series: Series, label: SeriesLabel, run: _CaseRun) -> SeriesO
         result = _with_volume(result, volume.geometry)
         with stages.stage("segment"):
             mask = run.segmenter.segment(volume, profile=options.profile, ears=options.ears)
+        fill.require_same_shape(mask, volume)
         fill_hu = fill.fill_value_hu(volume, options.fill)
         result = _with_mask(result, volume, mask, fill_hu)
         with stages.stage("write"):
@@ -145,7 +146,7 @@ def _with_volume(result: SeriesResult, geometry: Geometry) -> SeriesResult:
 def _with_mask(
     result: SeriesResult, volume: Volume, mask: FaceMask, fill_hu: float
 ) -> SeriesResult:
-    tissue = mask.face & volume.valid & (volume.hu > SKIN_HU)
+    tissue = volume.hu[mask.face & volume.valid] > SKIN_HU
     return replace(
         result,
         orientation=mask.orientation,
