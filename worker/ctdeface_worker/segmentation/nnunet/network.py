@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pydoc
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -23,10 +24,13 @@ from ctdeface_worker.segmentation.nnunet.weights import Weights, read_weights
 # nnU-Net prints that its training folders are not set
 with redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
     import nnunetv2
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor, tqdm
     from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+# Its progress bars lock with a semaphore by default, which a killed process leaves behind.
+tqdm.set_lock(threading.RLock())
 
 Json: TypeAlias = dict[str, Any]
 
