@@ -29,7 +29,7 @@ for threads in (
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder with real CT that CTDEFACE_REAL_DATA names; without it the test is skipped, in CI it fails."""
+    """Return the folder of CTDEFACE_REAL_DATA; skip without it, or fail in CI."""
     named = os.environ.get("CTDEFACE_REAL_DATA", "")
     folder = Path(named)
     if not named or not folder.is_dir():

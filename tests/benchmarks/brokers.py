@@ -1,4 +1,4 @@
-"""Jobs per second through each queue: published and confirmed, then received and acknowledged, by one process each way.
+"""Measure jobs per second through each queue, with one process each way.
 
     python -m tests.benchmarks.brokers [--jobs 500] [--rabbitmq URL]
 
@@ -74,7 +74,8 @@ def main() -> int:
             published, settled = rates(broker, chosen.jobs)
             broker.close()
             print(
-                f"{name:9} {published:8.0f} jobs/s published   {settled:8.0f} jobs/s received and acknowledged"
+                f"{name:9} {published:8.0f} jobs/s published  "
+                f" {settled:8.0f} jobs/s received and acknowledged"
             )
     return 0
 

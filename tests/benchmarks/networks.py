@@ -1,11 +1,14 @@
-"""What networks cost on a CPU: seconds and peak memory of the segmentation stage, for a tiny, a small and CTA-DEFACE's architecture.
+"""Measure seconds and peak memory of the segmentation with networks on a CPU.
 
 Weights are by chance or by hand, so masks mean nothing here; only time, memory and agreement with
 nnU-Net's official way are measured. Each measurement runs in a process of its own:
 
-    .venv/bin/python -m tests.benchmarks.networks tiny small         on visible_human_female of CTDEFACE_REAL_DATA
-    .venv/bin/python -m tests.benchmarks.networks long               1 000 slices of 512 x 512 from a phantom
-    .venv/bin/python -m tests.benchmarks.networks big                128-voxel tiles: install, one tile, agreement
+    .venv/bin/python -m tests.benchmarks.networks tiny small
+        on visible_human_female of CTDEFACE_REAL_DATA
+    .venv/bin/python -m tests.benchmarks.networks long
+        1 000 slices of 512 x 512 from a phantom
+    .venv/bin/python -m tests.benchmarks.networks big
+        128-voxel tiles: installation, one tile, agreement
 """
 
 import os
@@ -53,19 +56,21 @@ def _measure(name: str) -> None:
 
 
 def _segment(name: str, volume: Volume, folder: Path) -> None:
-    """Time geometry alone, then a network by itself and guided, each twice: with loading, and warm."""
+    """Time geometry alone, a network alone and guided, each cold and warm."""
     from ctdeface_worker.segmentation.geometric.segmenter import GeometricSegmenter
     from ctdeface_worker.segmentation.nnunet.segmenter import GuidedSegmenter, NnunetSegmenter
 
     megabytes = _weights_mb(made := write_plans(folder / "m", tiny_plans(SIZES[name])), SIZES[name])
     print(
-        f"{name}: volume {volume.hu.shape}, {volume.hu.nbytes / 1e6:.0f} MB; weights {megabytes:.1f} MB; threads {_threads()}"
+        f"{name}: volume {volume.hu.shape}, {volume.hu.nbytes / 1e6:.0f} MB;"
+        f" weights {megabytes:.1f} MB; threads {_threads()}"
     )
     print(f"  before segmenting: peak {_peak_mb():.0f} MB")
     begun, used = perf_counter(), process_time()
     GeometricSegmenter().segment(volume)
     print(
-        f"  geometric: {perf_counter() - begun:.1f} s ({process_time() - used:.1f} s of CPU), peak {_peak_mb():.0f} MB"
+        f"  geometric: {perf_counter() - begun:.1f} s ({process_time() - used:.1f} s of CPU),"
+        f" peak {_peak_mb():.0f} MB"
     )
     model = Model(name="m", folder=made, sha256=model_files(made).digest(), origin="unverified")
     alone, guided = NnunetSegmenter("nnunet:m", model), GuidedSegmenter("network", model)
@@ -82,7 +87,8 @@ def _segment(name: str, volume: Volume, folder: Path) -> None:
         except CtDefaceError as error:
             outcome = error.code
         print(
-            f"  network {what}: {perf_counter() - begun:.1f} s ({process_time() - used:.1f} s of CPU), peak {_peak_mb():.0f} MB, {outcome}"
+            f"  network {what}: {perf_counter() - begun:.1f} s"
+            f" ({process_time() - used:.1f} s of CPU), peak {_peak_mb():.0f} MB, {outcome}"
         )
 
 
@@ -92,7 +98,7 @@ def _weights_mb(folder: Path, size: Size) -> float:
 
 
 def _big(folder: Path) -> None:
-    """Install a folder of CTA-DEFACE's architecture and hold its mask on a small volume against the official way."""
+    """Install a model like CTA-DEFACE's, and compare its mask with stock nnU-Net's."""
     import torch
 
     from ctdeface_worker.segmentation.nnunet.network import load_network, quiet
@@ -105,14 +111,16 @@ def _big(folder: Path) -> None:
     begun = perf_counter()
     model = install(InstallRequest(name="cta-deface", source=str(given)), folder / "store")
     print(
-        f"big: {model.files().size / 1e6:.0f} MB of weights, installed in {perf_counter() - begun:.1f} s; threads {_threads()}"
+        f"big: {model.files().size / 1e6:.0f} MB of weights,"
+        f" installed in {perf_counter() - begun:.1f} s; threads {_threads()}"
     )
     volume = _blobs((90, 120, 120))
     network = load_network(model.verified_files())
     begun = perf_counter()
     found = stored_mask(network, volume, (np.full(3, -1e4), np.full(3, 1e4)))
     print(
-        f"  one tile of 128 x 128 x 128 through our way: {perf_counter() - begun:.1f} s, peak {_peak_mb():.0f} MB"
+        f"  one tile of 128 x 128 x 128 with ctdeface: {perf_counter() - begun:.1f} s,"
+        f" peak {_peak_mb():.0f} MB"
     )
     del network
     with quiet():
@@ -128,7 +136,8 @@ def _big(folder: Path) -> None:
             volume.hu[None], {"spacing": list(volume.geometry.spacing_mm)}
         )
     print(
-        f"  the official way: {perf_counter() - begun:.1f} s; marked {found.mean():.1%}; same {np.mean(found == (labels == 1)):.6%}"
+        f"  with stock nnU-Net: {perf_counter() - begun:.1f} s; face {found.mean():.1%} of voxels;"
+        f" equal {np.mean(found == (labels == 1)):.6%}"
     )
 
 
@@ -152,7 +161,7 @@ def _real() -> Volume:
 
 
 def _long() -> Volume:
-    """A phantom's head on top of a trunk of soft tissue: 1 000 slices of 512 x 512, 0.9 mm each way."""
+    """Return a phantom's head on a trunk: 1 000 slices of 512 x 512, 0.9 mm voxels."""
     from scipy import ndimage
 
     from ctdeface_worker.phantom.head import make_head

@@ -1,4 +1,4 @@
-"""What the default costs for each real case beside geometry alone, and beside CTA-DEFACE's architecture run the official way.
+"""Compare the time of the default with geometry alone and with CTA-DEFACE's network.
 
 The first two are whole commands as a user runs them, then a case as a warm worker has it: the
     second of two in one command, by the
@@ -7,7 +7,8 @@ at the step that nnU-Net takes, half a tile without mirroring, times the seconds
 measured here: it would run for hours. Tiles are counted on the voxels of the case; the grid of the
 published weights is known only to those who have them.
 
-    .venv/bin/python -m tests.benchmarks.segmenters            on the DICOM cases of CTDEFACE_REAL_DATA
+    .venv/bin/python -m tests.benchmarks.segmenters
+        on the DICOM cases of CTDEFACE_REAL_DATA
 """
 
 import os
@@ -32,7 +33,8 @@ def main() -> int:
     cases = [Path(name) for name in sys.argv[1:]] or real_cases()
     tile = tile_seconds()
     print(
-        f"one tile of 128 x 128 x 128: {tile:.1f} s, {os.environ.get('OMP_NUM_THREADS', 'all')} threads\n"
+        f"one tile of 128 x 128 x 128: {tile:.1f} s,"
+        f" {os.environ.get('OMP_NUM_THREADS', 'all')} threads\n"
     )
     print(
         "| case | geometric: segment | whole | network: segment | whole | warm: segment | whole "
@@ -47,7 +49,8 @@ def main() -> int:
         segment, whole = seconds(network)
         if "segment" not in network[0].stages:
             print(
-                f"| {case.name} ({network[0].outcome}) | | {seconds(geometric)[1]:.1f} | | {whole:.1f} | | | | | | | |",
+                f"| {case.name} ({network[0].outcome}) | | {seconds(geometric)[1]:.1f} | |"
+                f" {whole:.1f} | | | | | | | |",
                 flush=True,
             )
             continue
@@ -56,8 +59,10 @@ def main() -> int:
         official = sum(warm.values()) - warm["segment"] + tiles * tile
         figures = (*seconds(geometric), segment, whole, warm["segment"], sum(warm.values()))
         print(
-            f"| {case.name} ({network[0].outcome}) | {' | '.join(f'{figure:.1f}' for figure in figures)} "
-            f"| {tiles} | {tiles * tile:.0f} | {official:.0f} | {official / whole:.0f} | {official / sum(warm.values()):.0f} |",
+            f"| {case.name} ({network[0].outcome}) "
+            f"| {' | '.join(f'{figure:.1f}' for figure in figures)} "
+            f"| {tiles} | {tiles * tile:.0f} | {official:.0f} | {official / whole:.0f} "
+            f"| {official / sum(warm.values()):.0f} |",
             flush=True,
         )
     return 0
@@ -70,7 +75,7 @@ def measured(case: Path, segmenter: str) -> Run:
 
 
 def warmed(case: Path) -> Run:
-    """Deface a case twice in one process with the default segmenter; the stages are those of the second time."""
+    """Deface a case twice in one process; return the stages of the second run."""
     os.environ.pop(SEGMENTER, None)
     with tempfile.TemporaryDirectory() as folder:
         for name in ("1", "2"):

@@ -50,7 +50,7 @@ def watching(folder: Path, mode: str) -> Iterator[LocalService]:
 
 
 def latencies(folder: Path, mode: str, drops: int) -> list[float]:
-    """Seconds from the end of a dropped case's quiet period to its job in the queue; the first drop, while all starts, does not count."""
+    """Measure the seconds from the quiet period of a case to its job in the queue."""
     found = []
     with (
         watching(folder, mode) as local_service,
@@ -110,7 +110,8 @@ def main() -> int:
         for mode in ("inotify", "polling"):
             found = latencies(folder / mode, mode, chosen.drops)
             print(
-                f"latency {mode:9} {statistics.median(found):6.2f} s median {max(found):6.2f} s longest, after {QUIET_SECONDS:g} s of quiet"
+                f"latency {mode:9} {statistics.median(found):6.2f} s median"
+                f" {max(found):6.2f} s longest, after {QUIET_SECONDS:g} s of quiet"
             )
         urls = {"sqlite": url_of(folder / "queue.sqlite3")}
         if chosen.rabbitmq or server_binary():
@@ -121,7 +122,8 @@ def main() -> int:
             with closing(open_broker(BrokerTarget(url=url))) as broker:
                 published, settled = rates(broker, chosen.jobs)
             print(
-                f"queue {name:9} {published:8.0f} jobs/s published {settled:8.0f} jobs/s received and acknowledged"
+                f"queue {name:9} {published:8.0f} jobs/s published"
+                f" {settled:8.0f} jobs/s received and acknowledged"
             )
         one, two = (
             seconds_for(folder / f"{workers} workers", workers, chosen.cases, chosen.rounds)
@@ -129,7 +131,8 @@ def main() -> int:
         )
         alone, both = chosen.cases / one, chosen.cases / two
         print(
-            f"scaling {alone:6.2f} cases/s with 1 worker {both:6.2f} cases/s with 2 workers: {both / alone:.2f} times as fast"
+            f"scaling {alone:6.2f} cases/s with 1 worker {both:6.2f} cases/s with 2 workers:"
+            f" {both / alone:.2f} times as fast"
         )
     return 0
 

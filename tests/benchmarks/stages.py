@@ -1,4 +1,4 @@
-"""What each real case costs: seconds per stage and peak memory, beside reading, hashing and copying the same files.
+"""Measure seconds per stage and peak memory of each real case.
 
 Run by `make bench`. The command line is measured from outside, as a user runs it; the stages are
 those of its reports.
@@ -84,7 +84,7 @@ def real_cases() -> list[Path]:
 
 
 def measure(case: Path) -> Run:
-    """Deface a case, or a folder of cases one after the other, into a folder that is removed afterwards."""
+    """Deface a case, or the cases of a folder, into a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder, "state")
         command: list[str | Path] = [

@@ -1,4 +1,4 @@
-"""A Prometheus of our own for the tests, with the rules that are shipped: private folder, free port, gone afterwards."""
+"""A private Prometheus for tests, with the shipped rules."""
 
 import json
 import math
@@ -67,7 +67,7 @@ class Prometheus:
             time.sleep(0.2)
 
     def figures(self, expression: str, seconds: float) -> Sequence[float]:
-        """Return every figure, NaN excepted, that an expression had within so many seconds, over all its series."""
+        """Return all figures of an expression in the last seconds, without NaN."""
         now = time.time()
         found = self.ask(
             "query_range", query=expression, start=str(now - seconds), end=str(now), step=EVERY
@@ -81,7 +81,7 @@ class Prometheus:
 
 
 def quick_rules(folder: Path) -> None:
-    """Copy the shipped rules; alerts wait a second where they wait for minutes, and the expressions stay as they are."""
+    """Copy the shipped rules with delays of a second; expressions stay the same."""
     for file in sorted((SHIPPED / "rules").glob("*.yml")):
         text = file.read_text(encoding="utf-8")
         (folder / file.name).write_text(

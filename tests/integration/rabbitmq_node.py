@@ -24,13 +24,13 @@ DEBIAN = Path("/usr/lib/rabbitmq/bin")
 
 
 def server_binary() -> str | None:
-    """The server to start: Debian's own script, since the one on its PATH changes the user, else the one on PATH."""
+    """Return Debian's script if it exists, as the one on PATH changes the user."""
     debian = DEBIAN / "rabbitmq-server"
     return str(debian) if debian.exists() else shutil.which("rabbitmq-server")
 
 
 def require_server() -> str:
-    """Return the server's path; without one skip the test, or fail where continuous integration runs."""
+    """Return the server's path; skip without one, or fail in CI."""
     found = server_binary()
     if found is None:
         missing(f"rabbitmq-server is not installed: {INSTALLER}")
@@ -38,7 +38,7 @@ def require_server() -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on, and that the system gives to no connection before they are used."""
+    """Return free ports of the loopback interface outside the ephemeral range."""
     ports: list[int] = []
     while len(ports) < count:
         port = PORTS[secrets.randbelow(len(PORTS))]
@@ -50,7 +50,7 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass(slots=True, kw_only=True)
 class RabbitNode:
-    """A server in a folder; it keeps its data when it is killed and started again, and looks for late acks every second.
+    """A server that keeps its data when it is killed and started again.
 
     Attributes:
         folder: everything it writes.
@@ -123,9 +123,8 @@ class RabbitNode:
         deadline = time.monotonic() + STARTS_WITHIN_SECONDS
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(
-                    f"RabbitMQ did not start: {(self.folder / 'output').read_text(encoding='utf-8')[-2000:]}"
-                )
+                written = (self.folder / "output").read_text(encoding="utf-8")
+                pytest.fail(f"RabbitMQ did not start: {written[-2000:]}")
             time.sleep(0.1)
 
     def control(self, *arguments: str | Path) -> str:
@@ -182,7 +181,7 @@ def running_node(folder: Path, *settings: str) -> Iterator[RabbitNode]:
 
 
 def forget_everything(target: BrokerTarget) -> None:
-    """Delete the queues that a target knows, whatever their arguments, so that the next test finds an empty server."""
+    """Delete the queues of a target, so that the next test starts without messages."""
     from ctdeface_shared.broker.rabbitmq.link import Link
     from ctdeface_shared.broker.topology import queues
 

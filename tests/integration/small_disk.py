@@ -13,11 +13,14 @@ NOT_ROOT = "only root can mount the small file system that this test fills up"
 
 @contextmanager
 def small_disk(place: Path, megabytes: int) -> Iterator[Path]:
-    """Mount a file system of so many megabytes at a folder; without root the test is skipped, or fails in continuous integration."""
+    """Mount a small file system; skip without root, or fail in CI."""
     place.mkdir(parents=True, exist_ok=True)
-    mounted = os.geteuid() == 0 and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0700", "tmpfs", str(place)], check=False, capture_output=True
-    ).returncode == 0  # fmt: skip
+    options = f"size={megabytes}m,mode=0700"
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+    mounted = (
+        os.geteuid() == 0
+        and subprocess.run(command, check=False, capture_output=True).returncode == 0
+    )
     if not mounted:
         missing(NOT_ROOT)
     try:

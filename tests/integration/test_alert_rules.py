@@ -1,4 +1,4 @@
-"""The alert and recording rules are valid, each alert is tested by Prometheus' own tool, and each says what a person should do."""
+"""Alert and recording rules are valid, tested, and name an action."""
 
 import re
 import subprocess
@@ -106,7 +106,7 @@ def test_every_rule_asks_for_metrics_that_exist(rule: dict[str, Any]) -> None:
 
 
 def test_no_alert_shows_a_case() -> None:
-    """Alerts leave the service: they may hold labels of metrics only, and none of those is a case."""
+    """Alerts leave the service, so they contain labels of metrics only, never a case."""
     shown = {
         name
         for rule in ALERTS.values()

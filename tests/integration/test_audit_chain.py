@@ -1,4 +1,4 @@
-"""Chains on the disk: whatever somebody does to them afterwards is found, and what honest writers leave is not taken for it."""
+"""Every later change of a chain is detected; honest writers raise no alarm."""
 
 import json
 from collections.abc import Callable
@@ -66,7 +66,7 @@ ATTACKS: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
 def test_whatever_is_done_to_a_signed_chain_is_found(
     attack: str, key: PrivateKey, tmp_path: Path
 ) -> None:
-    """Altered, damaged, deleted, reordered, repeated and inserted lines are each told with their number."""
+    """Altered, damaged, deleted, reordered, repeated and inserted lines are listed by number."""
     write(tmp_path, *JOBS, key=key)
     assert problems(tmp_path, trusting(key.public)) == []
     change, said = ATTACKS[attack]
@@ -77,7 +77,7 @@ def test_whatever_is_done_to_a_signed_chain_is_found(
 def test_a_rebuilt_chain_needs_the_key(
     key: PrivateKey, other_key: PrivateKey, tmp_path: Path
 ) -> None:
-    """Whoever writes all entries anew, so that each continues the one before, fails at the signatures."""
+    """A chain rewritten from its first entry fails at the signatures."""
     write(tmp_path, *JOBS, key=other_key)
     assert [said.split(" is signed")[0] for said in problems(tmp_path, trusting(key.public))] == [
         f"entry {n}" for n in (1, 2, 3, 4)
@@ -96,7 +96,7 @@ def test_a_signature_of_another_entry_does_not_count(key: PrivateKey, tmp_path: 
 def test_unsigned_entries_do_not_count_where_a_key_is_known(
     key: PrivateKey, tmp_path: Path
 ) -> None:
-    """Unless somebody says that they do, as for those from before there was a key; they stay counted as what they are."""
+    """An option accepts unsigned entries, as from before the key; they are still counted."""
     write(tmp_path, "job-1")
     write(tmp_path, "job-2", key=key)
     assert problems(tmp_path, trusting(key.public)) == ["entry 1 is not signed"]
@@ -105,7 +105,7 @@ def test_unsigned_entries_do_not_count_where_a_key_is_known(
 
 
 def test_a_chain_that_was_cut_is_found_by_a_head_that_was_published(tmp_path: Path) -> None:
-    """Without a head the shorter chain looks whole; with it the cut, a rewritten end and a chain that is gone are told."""
+    """A head reveals truncated, rewritten and missing chains, which look whole without it."""
     write(tmp_path, *JOBS)
     published = [head for chain in seen(tmp_path) if (head := chain.head) is not None]
     assert list(missing_heads(seen(tmp_path), published)) == []

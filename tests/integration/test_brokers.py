@@ -1,4 +1,4 @@
-"""What every queue promises, proven on each of them by the same tests: memory, SQLite and RabbitMQ."""
+"""The contract of every queue: memory, SQLite and RabbitMQ pass the same tests."""
 
 import os
 import signal
@@ -30,7 +30,10 @@ CONSUMER = """
 import sys
 from ctdeface_shared.broker import open_broker
 from ctdeface_shared.broker.target import BrokerTarget
-broker = open_broker(BrokerTarget(url=sys.argv[1], lease_seconds=float(sys.argv[2]), retry_delays=(float(sys.argv[3]),)))
+target = BrokerTarget(
+    url=sys.argv[1], lease_seconds=float(sys.argv[2]), retry_delays=(float(sys.argv[3]),)
+)
+broker = open_broker(target)
 print(broker.receive(20).attempt, flush=True)
 while broker.tend(0.2): pass
 """
@@ -49,7 +52,8 @@ manifest = Manifest(files=1, bytes=1, digest="0" * 64)
 for number in range(100_000):
     name, options = f"case {number}", DefaceOptions()
     broker.publish(DefaceJob(
-        job_id=job_id(name, manifest, options), case=name, manifest=manifest, submitted_at=datetime.now(UTC), options=options
+        job_id=job_id(name, manifest, options), case=name, manifest=manifest,
+        submitted_at=datetime.now(UTC), options=options,
     ))
     print(name, flush=True)
 """
@@ -59,7 +63,8 @@ from ctdeface_shared.broker import open_broker
 from ctdeface_shared.broker.settlement import Ack
 from ctdeface_shared.broker.target import BrokerTarget
 from ctdeface_shared.jobs.messages import decode_job
-broker = open_broker(BrokerTarget(url=sys.argv[1], lease_seconds=60, retry_delays=(float(sys.argv[3]),)))
+target = BrokerTarget(url=sys.argv[1], lease_seconds=60, retry_delays=(float(sys.argv[3]),))
+broker = open_broker(target)
 while delivery := broker.receive(1.0):
     assert broker.settle(delivery, Ack())
     print(decode_job(delivery.body).case, flush=True)
@@ -92,7 +97,7 @@ class Opened:
 
 
 def put_raw(target: BrokerTarget, *bodies: bytes) -> None:
-    """Put bytes into an empty queue as a foreign sender would: through dead letters that are revived with them."""
+    """Put raw bytes into an empty queue, as a foreign sender could."""
     broker = open_broker(target)
     for number in range(len(bodies)):
         broker.publish(job(f"raw {number}"))
@@ -189,7 +194,7 @@ def test_a_published_job_is_delivered_once_and_gone_after_its_ack(queue: Opened)
 
 
 def test_a_worker_holds_one_job_and_leaves_the_rest_to_others(queue: Opened) -> None:
-    """With one delivery in hand the second job goes to another worker, in the order of publishing."""
+    """While one worker holds a delivery, another gets the second job."""
     sender, first, second = queue(), queue(), queue()
     for name in ("a", "b", "c"):
         sender.publish(job(name))
@@ -258,7 +263,7 @@ def test_what_is_not_settled_is_delivered_again(queue: Opened) -> None:
 
 
 def test_a_dead_letter_is_listed_and_can_be_revived(queue: Opened) -> None:
-    """What was given up keeps its reason, stays while it is looked at, and starts anew when revived."""
+    """A dead letter keeps its reason, survives inspection, and restarts when requeued."""
     broker = queue()
     broker.publish(job("a"))
     broker.publish(job("b"))
@@ -280,7 +285,7 @@ def test_a_dead_letter_is_listed_and_can_be_revived(queue: Opened) -> None:
 
 
 def test_a_message_that_is_no_job_can_be_buried(queue: Opened) -> None:
-    """Bytes that nobody can read arrive as they are and end as a dead letter, and the queue goes on."""
+    """Unreadable bytes arrive unchanged and end as a dead letter; the queue continues."""
     queue.drop(b"\xff no job")
     broker = queue()
     delivery = received(broker)
@@ -334,7 +339,7 @@ def test_a_job_outlives_its_worker_process(durable_queue: Opened) -> None:
 def test_a_job_of_a_process_that_was_killed_is_free_long_before_its_lease_ends(
     tmp_path: Path,
 ) -> None:
-    """The embedded queue sees that the holder of a lease is gone, and takes nothing from one that lives."""
+    """The embedded queue releases leases of dead processes only."""
     target = BrokerTarget(
         url=f"sqlite://{tmp_path}/queue.sqlite3", lease_seconds=600, retry_delays=(DELAY_SECONDS,)
     )
@@ -385,7 +390,7 @@ def test_what_was_published_outlives_its_sender(durable_queue: Opened) -> None:
 def test_nothing_confirmed_is_lost_and_nothing_goes_to_two_of_several_processes(
     durable_queue: Opened,
 ) -> None:
-    """A sender is killed while it publishes; three processes then share all that was confirmed, each job once."""
+    """After a killed sender, three processes share the confirmed jobs, each job once."""
     assert durable_queue.target
     sender = process(SENDER, durable_queue.target)
     assert sender.stdout

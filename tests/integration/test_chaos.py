@@ -1,4 +1,4 @@
-"""Everything is killed at random while cases are dropped, and each case still comes to exactly one end.
+"""Processes are killed at random, and each case still has exactly one outcome.
 
 The suite runs it small; `make chaos` sets CTDEFACE_TEST_CHAOS=full: 200 cases and 30 kills per
 queue, and ten real heads.
@@ -69,7 +69,7 @@ def queue(
 
 
 def prepare_server(node: RabbitNode) -> None:
-    """Declare the queues a moment before anything is killed, as docs/reference/messages.md asks for (`ctdeface broker init`)."""
+    """Declare the queues before anything is killed, as `ctdeface broker init` does."""
     broker = open_broker(BrokerTarget(url=node.url, retry_delays=DELAYS))
     broker.depth()
     broker.close()
@@ -118,7 +118,7 @@ def members(
 
 
 def is_over(spool: ServiceSpool, queue: Queue, cases: int) -> bool:
-    """Whether every case has left the inbox for an end, and no job is left, not even one that comes again although its case is done."""
+    """Return True if every case has an outcome and no job remains."""
     ended = len(chaos.names(spool.outbox)) + len(chaos.names(spool.quarantine))
     if chaos.names(spool.inbox) or ended < cases:
         return False
@@ -163,7 +163,7 @@ def logs(of: Sequence[chaos.ServiceProcess]) -> str:
 def test_every_case_comes_to_exactly_one_end_whatever_is_killed(
     spool: ServiceSpool, queue: Queue, tmp_path: Path
 ) -> None:
-    """Watcher, workers and server die at random moments: nothing lost, nothing twice, nothing partial, nothing undefaced."""
+    """Watcher, workers and server die at random; no case is lost, repeated or partial."""
     chance = random.Random(SEED)
     plans = {
         f"case-{number:03d}": chance.choice(["short", "release", "release", "refuse"])
@@ -194,7 +194,8 @@ def test_every_case_comes_to_exactly_one_end_whatever_is_killed(
             plan, processes, queue.restart, partial(is_over, spool, queue, CASES)
         )
     print(
-        f"{dict(killed)} killed in {time.monotonic() - begun:.0f} s, {monitor.looks} looks at the outbox"
+        f"{dict(killed)} killed in {time.monotonic() - begun:.0f} s,"
+        f" {monitor.scans} scans of the outbox"
     )
 
     assert killed.total() >= KILLS
@@ -237,7 +238,7 @@ def test_the_real_pipeline_gives_the_same_files_whatever_is_killed(
         killed = chaos.kill_at_random(
             plan, processes, queue.restart, partial(is_over, spool, queue, len(cases))
         )
-    print(f"seed {SEED}: {dict(killed)} killed, {monitor.looks} looks at the outbox")
+    print(f"seed {SEED}: {dict(killed)} killed, {monitor.scans} scans of the outbox")
 
     assert monitor.wrong == [], logs(processes)
     assert chaos.names(spool.outbox) == expected.keys(), logs(processes)
@@ -257,7 +258,7 @@ def test_a_lookout_that_died_is_no_proof(tmp_path: Path) -> None:
         pytest.raises(AssertionError, match="the monitor died"),
         chaos.OutboxMonitor(tmp_path, fails) as monitor,
     ):
-        wait_for(lambda: monitor.looks > 0)
+        wait_for(lambda: monitor.scans > 0)
 
 
 def undisturbed(scans: Path, out: Path) -> Mapping[str, chaos.Contents]:

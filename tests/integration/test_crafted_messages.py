@@ -1,4 +1,4 @@
-"""Messages that a stranger crafted: each is refused with the right code, and nothing outside the spool is read or touched."""
+"""Crafted messages are refused with the right code and reach no other folder."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tests.support.service.spools import Ends, drop, ends, job_for, reports
 
 @pytest.fixture(params=["sqlite", "rabbitmq"])
 def local_service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LocalService]:
-    """Workers that are yet to be started, on a fresh queue of each kind; a stranger's case lies beside their folder."""
+    """Workers, not yet started, on each queue, with a foreign case beside their spool."""
     drop_outside(tmp_path)
     url = None if request.param == "sqlite" else request.getfixturevalue("clean_rabbitmq").url
     made = LocalService(
@@ -27,14 +27,14 @@ def local_service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lo
 
 
 def drop_outside(root: Path) -> None:
-    """Lay a whole case where no job may reach: two levels above the inbox, as `../../etc` means it, too."""
+    """Put a case where no job may reach: two levels above the inbox."""
     for name in ("etc", "service/etc", "service/spool/etc"):
         (root / name).mkdir(parents=True)
         (root / name / "plan.txt").write_text("release\n", encoding="utf-8")
 
 
 def outside(root: Path) -> Iterator[Path]:
-    """Yield all below a folder but the spool, in which the workers make and remove locks all the time."""
+    """Yield everything below a folder except the spool, where locks change."""
     for path in root.iterdir():
         if path.name != "spool":
             yield path
@@ -93,7 +93,7 @@ def crafted(valid: dict[str, Any], outside: Path) -> dict[str, tuple[bytes, str]
 def test_crafted_messages_are_dead_letters_and_touch_nothing_outside_the_spool(
     local_service: LocalService, tmp_path: Path
 ) -> None:
-    """Each gets its code, the worker goes on with what is a job, and the queue is empty afterwards."""
+    """Each gets its code, valid jobs continue, and the queue ends empty."""
     drop(local_service.spool, "a")
     (local_service.spool.inbox / "link").symlink_to(tmp_path / "etc")
     (tmp_path / "etc" / "below").mkdir()

@@ -1,4 +1,4 @@
-"""The audit of dependencies tells clean from vulnerable from not asked, with the real pip-audit and a service of our own."""
+"""The dependency audit distinguishes clean, vulnerable and unknown, with the real pip-audit."""
 
 import json
 import threading
@@ -29,7 +29,7 @@ Told = Callable[[str], dict[str, Any] | None]
 
 @contextmanager
 def _service(told: Told) -> Iterator[str]:
-    """Run a service that speaks OSV's protocol on the loopback address: None is an error of its own."""
+    """Run a server of OSV's protocol on the loopback interface; None answers an error."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -88,7 +88,7 @@ def _verdict(url: str) -> tuple[int, str]:
 def test_an_audit_of_everything_without_findings_is_clean(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every distribution was asked about, the exit code is 0, and answer and bill of materials are written."""
+    """Every distribution is queried; the exit code is 0; both files are written."""
     asked: list[str] = []
 
     def keep(name: str) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def test_a_bill_that_is_wrong_is_not_accepted(
 
 
 def test_every_ignored_advisory_has_a_reason_and_a_package_that_is_installed() -> None:
-    """An entry goes when its package goes, and its package is the one that the advisory database named."""
+    """An exception ends with its package, and names the package of the advisory."""
     entries = tomllib.loads(IGNORED.read_text(encoding="utf-8"))["advisory"]
     assert not [
         entry

@@ -1,4 +1,4 @@
-"""The processes that deploy/compose.yaml describes, without containers: what dashboards and alerts show of them.
+"""Dashboards and alerts of the processes of deploy/compose.yaml, without containers.
 
 RabbitMQ with the shipped settings and users, `setup`, a watcher and two workers with the commands
 and settings of the file, and Prometheus with the shipped rules. Hosts, ports and folders are this
@@ -165,7 +165,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def test_all_cases_have_ended_and_only_the_small_disk_is_complained_about(service: Service) -> None:
-    """Eleven released, one refused; 64 MB are fewer than the 25 GB below which the alert warns, and a trend over seconds is none."""
+    """Eleven cases are released, one is refused; the disk warning uses free bytes only."""
     found = ends(service.spool)
     assert (len(found.outbox), found.quarantine) == (11, ["case 10"])
     service.prometheus.until(
@@ -198,7 +198,7 @@ def test_a_full_disk_is_told_and_the_alert_clears_with_space(service: Service) -
 
 
 def test_poison_is_told_while_it_is_tried_and_when_it_is_given_up(service: Service) -> None:
-    """A case that kills its worker, and a message that leads out of the inbox; what is left for an hour is that the case was given up."""
+    """A case kills its worker and a message escapes the inbox; the alerts show this."""
     spool, passing = service.spool, {"CtdefaceCasesRetried", "CtdefaceDeadLetters"}
     drop(spool, "poison", "crash")
     (spool.inbox / "link").symlink_to(spool.outbox)
@@ -253,7 +253,7 @@ def test_every_query_of_the_dashboards_has_data(
 
 
 def test_recorded_figures_agree_with_the_outbox(service: Service) -> None:
-    """One model and one version; no more is counted as released, over restarts, than lies in the outbox."""
+    """One model and one version; releases equal the outbox, even over restarts."""
     prometheus = service.prometheus
     assert (
         prometheus.figures("ctdeface:models:count", 5)[-1]

@@ -1,4 +1,4 @@
-"""Whoever is killed while it makes, signs, takes over or removes folders leaves nothing that the next sweep does not remove at once."""
+"""Processes killed while they handle folders leave nothing that a sweep cannot remove."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What RabbitMQ does to us: broker gone and back, timeouts, other declarations, certificates."""
+"""RabbitMQ in operation: restarts, timeouts, other declarations, certificates."""
 
 import os
 import re
@@ -45,7 +45,8 @@ openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -o
 for name in server client; do
     openssl req -newkey rsa:2048 -nodes -subj /CN=$name -keyout $name.key -out $name.csr
     printf 'subjectAltName=IP:127.0.0.1' >san
-    openssl x509 -req -days 2 -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile san -out $name.pem
+    openssl x509 -req -days 2 -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial \\
+        -extfile san -out $name.pem
 done
 """
 STRICT = (
@@ -94,7 +95,7 @@ def strict_target(strict: RabbitNode) -> BrokerTarget:
 def test_no_confirmed_job_is_lost_when_the_broker_is_killed(
     strict: RabbitNode, strict_target: BrokerTarget
 ) -> None:
-    """Ready, held, delayed and dead jobs are there after SIGKILL, in queues that were new; all reconnect, and a late ack is no ack."""
+    """Jobs in every state survive SIGKILL; all clients reconnect; a late ack does not count."""
     sender, worker = RabbitBroker(strict_target), RabbitBroker(strict_target)
     for name in ("dead", "delayed", "held", "ready"):
         sender.publish(job(name))
@@ -125,7 +126,7 @@ def test_no_confirmed_job_is_lost_when_the_broker_is_killed(
 
 
 def reaches(broker: RabbitBroker) -> bool:
-    """Whether the broker answers again."""
+    """Return True if the broker answers again."""
     try:
         return broker.depth() is not None
     except BrokerUnavailable:
@@ -133,7 +134,7 @@ def reaches(broker: RabbitBroker) -> bool:
 
 
 def received_again(broker: RabbitBroker) -> Delivery:
-    """The next delivery, however often the connection must be made anew."""
+    """Return the next delivery, reconnecting as needed."""
     deadline = time.monotonic() + 3 * DEADLINE_SECONDS
     while time.monotonic() < deadline:
         try:
@@ -145,7 +146,7 @@ def received_again(broker: RabbitBroker) -> Delivery:
 
 
 def test_a_job_longer_than_the_ack_timeout_is_not_lost(strict_target: BrokerTarget) -> None:
-    """The broker takes the job back while it runs; the worker learns it, its ack comes too late, and the job comes again."""
+    """The broker requeues a running job; the late ack is refused, and the job repeats."""
     worker = RabbitBroker(strict_target)
     worker.publish(job("a"))
     first = received(worker)
@@ -175,7 +176,7 @@ def test_heartbeats_keep_a_busy_worker_connected(target: BrokerTarget) -> None:
 
 
 def test_a_sender_that_idled_too_long_publishes_all_the_same(target: BrokerTarget) -> None:
-    """A connection that the server closed for lack of heartbeats is made anew by the next publishing."""
+    """Publishing reconnects if the server closed the connection for missing heartbeats."""
     sender = RabbitBroker(target)
     sender.publish(job("a"))
     connection = sender._link._connection
@@ -189,7 +190,7 @@ def test_a_sender_that_idled_too_long_publishes_all_the_same(target: BrokerTarge
 def test_a_job_that_is_never_settled_ends_as_a_dead_letter_of_the_broker(
     target: BrokerTarget,
 ) -> None:
-    """Past the delivery limit the broker itself buries a job, with its own reason."""
+    """Beyond the delivery limit the broker dead-letters a job, with its own reason."""
     link = Link(target)
     link.channel(DEADLINE_SECONDS)
     worker = RabbitBroker(target)
@@ -208,7 +209,7 @@ def test_a_job_that_is_never_settled_ends_as_a_dead_letter_of_the_broker(
 
 
 def test_the_documented_consumer_hears_of_released_cases_only(target: BrokerTarget) -> None:
-    """The example of docs/reference/messages.md runs as it stands and prints the job of a released case."""
+    """The example of docs/reference/messages.md runs and prints a released job."""
     (code,) = re.findall(
         r"```python\n(.*?)```",
         (ROOT / "docs/reference/messages.md").read_text(encoding="utf-8"),
@@ -243,7 +244,7 @@ def test_the_documented_consumer_hears_of_released_cases_only(target: BrokerTarg
 
 
 def is_declared(target: BrokerTarget, queue: str) -> bool:
-    """Whether a queue is there."""
+    """Return True if a queue exists."""
     link = Link(target)
     link.connect(DEADLINE_SECONDS)
     try:
@@ -277,7 +278,7 @@ def queue_arguments(name: str, target: BrokerTarget) -> dict[str, str | int]:
 def test_a_full_queue_refuses_to_publish_and_drops_nothing(
     clean_rabbitmq: RabbitNode, target: BrokerTarget
 ) -> None:
-    """The shipped definitions set a limit; at a limit the sender is told, and goes on when there is room again."""
+    """The definitions set a limit; a full queue rejects jobs until there is space."""
     clean_rabbitmq.control("import_definitions", ROOT / "deploy/rabbitmq/definitions.json")
     assert "ctdeface-limits" in clean_rabbitmq.control("list_policies")
     clean_rabbitmq.control(
@@ -305,7 +306,7 @@ def test_a_full_queue_refuses_to_publish_and_drops_nothing(
 
 
 def publishes(broker: RabbitBroker, name: str) -> bool:
-    """Whether the queue takes a job."""
+    """Return True if the queue accepts a job."""
     try:
         broker.publish(job(name))
     except BrokerUnavailable:
@@ -314,7 +315,7 @@ def publishes(broker: RabbitBroker, name: str) -> bool:
 
 
 def test_another_declaration_is_explained(target: BrokerTarget) -> None:
-    """A queue of that name with other arguments stops the start with a sentence that names queue and argument."""
+    """A queue with other arguments stops the start; the error names both."""
     link = Link(target)
     link.connect(DEADLINE_SECONDS)
     arguments = queue_arguments(JOBS, target) | {"x-delivery-limit": 5}
@@ -329,7 +330,7 @@ def test_another_declaration_is_explained(target: BrokerTarget) -> None:
 
 
 def test_check_says_what_is_missing_and_init_declares_it(target: BrokerTarget) -> None:
-    """A look changes nothing; after the declaration all is as it should be, and what AMQP hides is named."""
+    """`check` changes nothing, `init` declares; what AMQP cannot show is mentioned."""
     command = [str(CTDEFACE), "broker", "check", "--url", target.url]
     for _ in range(2):
         before = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -351,7 +352,7 @@ def test_check_says_what_is_missing_and_init_declares_it(target: BrokerTarget) -
     "url", ["amqp://guest:wrong@127.0.0.1:{port}", "amqp://guest:guest@127.0.0.1:{port}/nowhere"]
 )
 def test_a_wrong_login_is_a_configuration_error(rabbitmq: RabbitNode, url: str) -> None:
-    """A password or virtual host that the server does not know stops the start, and the password is not repeated."""
+    """An unknown password or virtual host stops the start; the password is not printed."""
     broker = RabbitBroker(BrokerTarget(url=url.format(port=rabbitmq.port)))
     with pytest.raises(ConfigurationError, match="refuses the login") as met:
         broker.receive(DEADLINE_SECONDS)
@@ -361,7 +362,7 @@ def test_a_wrong_login_is_a_configuration_error(rabbitmq: RabbitNode, url: str) 
 def test_the_connection_is_encrypted_and_both_sides_show_certificates(
     strict: RabbitNode, strict_target: BrokerTarget, certificates: Path
 ) -> None:
-    """With our authority and a client certificate jobs travel over TLS; without either nothing does."""
+    """Jobs travel over TLS only with the right authority and a client certificate."""
     plain = replace(
         strict_target, url=f"amqps://127.0.0.1:{strict.tls_port}", user="guest", password="guest"
     )
@@ -384,7 +385,7 @@ def test_the_connection_is_encrypted_and_both_sides_show_certificates(
 def test_a_worker_busy_for_longer_than_heartbeat_and_ack_timeout_publishes_once(
     strict: RabbitNode, strict_target: BrokerTarget, tmp_path: Path
 ) -> None:
-    """The server gives the job out again while its worker goes on: one attempt, one output, one report, and a released event."""
+    """A redelivered running job has one attempt, one output, one report and one event."""
     broker_settings = {
         "heartbeat": strict_target.heartbeat_seconds,
         "retry_delays": list(strict_target.retry_delays),
@@ -428,7 +429,7 @@ def test_a_worker_busy_for_longer_than_heartbeat_and_ack_timeout_publishes_once(
 
 
 def test_a_broker_that_is_not_there_is_tried_with_growing_pauses(target: BrokerTarget) -> None:
-    """Nobody hammers a broker that is down, and no call takes longer than it was told."""
+    """Retries slow down, and no call exceeds its time."""
     tries = []
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         deaf.settimeout(0.2)

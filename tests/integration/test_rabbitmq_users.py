@@ -43,7 +43,7 @@ def node(secrets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ra
 
 @pytest.fixture(scope="module")
 def target(node: RabbitNode, secrets: Path) -> Callable[[str], BrokerTarget]:
-    """Makes the target of a user; the queues are not there before the administrator has made them."""
+    """Makes the target of a user; the administrator creates the queues first."""
 
     def of(user: str) -> BrokerTarget:
         password = (secrets / f"{user}-password").read_text(encoding="utf-8")
@@ -64,7 +64,7 @@ def target(node: RabbitNode, secrets: Path) -> Callable[[str], BrokerTarget]:
 def test_a_job_goes_its_way_with_two_users_who_may_declare_nothing(
     target: Callable[[str], BrokerTarget],
 ) -> None:
-    """The watcher publishes, counts and hears events; the worker takes, retries, buries, acknowledges and announces."""
+    """Each user has exactly the permissions that watcher and worker need."""
     watcher, worker = RabbitBroker(target("watcher")), RabbitBroker(target("worker"))
     subscriber = EventSubscriber(target("admin"))
     watcher.publish(job("a"))
@@ -130,7 +130,7 @@ def test_a_user_may_not(what: str, user: str, target: Callable[[str], BrokerTarg
 
 
 def test_nobody_else_is_let_in(node: RabbitNode, target: Callable[[str], BrokerTarget]) -> None:
-    """Neither guest nor a user with another's password; the shipped definitions alone let nobody in."""
+    """Guest and wrong passwords are refused; the shipped definitions contain no user."""
     swapped = BrokerTarget(
         url=target("worker").url, user="ctdeface-admin", password=target("worker").password
     )

@@ -40,9 +40,13 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "password").write_text(f"{SECRETS['password file']}\n", encoding="utf-8")
     made = tmp_path / "site.toml"
     made.write_text(
-        f'uid_key = "{SECRETS["uid_key"]}"\n[spool]\nroot = "{tmp_path / "spool"}"\n[output]\nmin_free_gb = 0\n[broker]\n'
-        f'url = "amqp://me:{SECRETS["password in the URL"]}@127.0.0.1:9/ct"\npassword = "{SECRETS["password"]}"\n'
-        f'password_file = "{tmp_path / "password"}"\n[audit]\nkey_file = "{tmp_path / "audit.key"}"\n',
+        f'uid_key = "{SECRETS["uid_key"]}"\n'
+        f'[spool]\nroot = "{tmp_path / "spool"}"\n'
+        "[output]\nmin_free_gb = 0\n"
+        f'[broker]\nurl = "amqp://me:{SECRETS["password in the URL"]}@127.0.0.1:9/ct"\n'
+        f'password = "{SECRETS["password"]}"\n'
+        f'password_file = "{tmp_path / "password"}"\n'
+        f'[audit]\nkey_file = "{tmp_path / "audit.key"}"\n',
         encoding="utf-8",
     )
     signer = make_key_pair(tmp_path / "audit.key")
@@ -69,7 +73,7 @@ def secrets_in(text: str, file: Path) -> list[str]:
 def test_no_command_shows_a_secret(
     command: list[str], file: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither in its answer nor in its complaints, though each of them needs or reads the settings."""
+    """No command prints a secret, though each reads the settings."""
     main([command[0], "--config", str(file), *command[1:]])
     shown = capfd.readouterr()
     assert shown.out + shown.err

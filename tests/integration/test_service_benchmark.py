@@ -1,4 +1,4 @@
-"""The benchmark of the service runs and prints its figures; how large they are is for a person to read on a quiet machine."""
+"""The service benchmark runs and prints its figures."""
 
 import re
 import subprocess
@@ -13,7 +13,8 @@ LINES = (
     r"latency polling +([\d.]+) s median +([\d.]+) s longest, after 1 s of quiet",
     r"queue sqlite +([\d.]+) jobs/s published +([\d.]+) jobs/s received and acknowledged",
     r"queue rabbitmq +([\d.]+) jobs/s published +([\d.]+) jobs/s received and acknowledged",
-    r"scaling +([\d.]+) cases/s with 1 worker +([\d.]+) cases/s with 2 workers: ([\d.]+) times as fast",
+    r"scaling +([\d.]+) cases/s with 1 worker +([\d.]+) cases/s with 2 workers:"
+    r" ([\d.]+) times as fast",
 )
 
 

@@ -13,7 +13,10 @@ import pytest
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.local_service.supervisor import Program, Running, supervise
 
-STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+    " print(flush=True); time.sleep(60)"
+)
 
 
 def run(

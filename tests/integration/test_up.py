@@ -1,4 +1,4 @@
-"""`ctdeface up`: the whole service on one machine, as a process like a user starts it, with the real pipeline."""
+"""`ctdeface up` runs the whole service with the real pipeline."""
 
 import json
 import os
@@ -119,7 +119,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
 def test_once_brings_every_case_to_its_end_although_a_worker_is_killed_and_then_ends(
     spool: ServiceSpool, start: Callable[..., "subprocess.Popen[str]"]
 ) -> None:
-    """One case is released by the real pipeline, one refused; the account names both, and nothing is left running."""
+    """One case is released, one refused; the summary names both, and no process remains."""
     write_small_cases(spool.inbox, 1)
     (spool.inbox / "letters").mkdir()
     (spool.inbox / "letters" / "a.txt").write_text("no image")
@@ -223,7 +223,7 @@ def test_the_closing_line_says_what_continues() -> None:
 
 
 def test_what_must_be_put_right_is_said_and_ends_with_78(spool: ServiceSpool) -> None:
-    """A setting that no worker can start with is told in a line and ends everything; what was dropped stays where it is."""
+    """An invalid setting ends the service with one line; the inbox is unchanged."""
     (spool.inbox / "case").mkdir()
     (spool.inbox / "case" / "a.txt").write_text("no image")
     command = [str(COMMAND), "up", "--spool", str(spool.inbox.parent), "--once"]

@@ -23,7 +23,7 @@ RULES = st.builds(
 def test_every_outcome_has_a_settlement_and_only_success_is_silent(
     error: Exception | None, attempt: int, rule: RetryRule
 ) -> None:
-    """Whatever happened, the decision is one of four, and a failure is never merely acknowledged."""
+    """There are four decisions, and a failure is never just acknowledged."""
     decision = decide(error, attempt, rule)
     assert isinstance(decision, Ack | Retry | Reject | Quarantine)
     assert isinstance(decision, Ack) == (error is None)
@@ -48,7 +48,7 @@ def test_no_error_is_retried_for_ever(error: Exception, rule: RetryRule) -> None
 def test_a_pause_is_one_of_those_that_have_a_queue(
     error: Exception, attempt: int, rule: RetryRule
 ) -> None:
-    """A retry waits for a configured delay, at least as long as the one before, and counts the attempt that failed."""
+    """Retry delays are the configured ones, never decrease, and count the attempt."""
     decision = decide(error, attempt, rule)
     if isinstance(decision, Retry):
         assert decision.delay_seconds in rule.delays_seconds

@@ -1,4 +1,4 @@
-"""Makes CT files for the tests with pydicom, one variation at a time; nothing of ctdeface is imported here."""
+"""CT files made with pydicom for the tests, without code of ctdeface."""
 
 from dataclasses import dataclass, field, replace
 from io import BytesIO

@@ -95,7 +95,7 @@ def tiny_model(folder: Path, *, ours: bool = True) -> Path:
 
 
 def fitted_model(folder: Path, volume: Volume, face: BoolArray, rounds: int = 40) -> Path:
-    """Write a model folder with a coarse network of ours that learned one head by heart, as safetensors."""
+    """Write a model with a coarse network that was fitted to one head."""
     import torch
 
     from ctdeface_worker.segmentation.nnunet.network import quiet

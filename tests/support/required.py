@@ -1,4 +1,4 @@
-"""Programs that tests need and pip does not bring: found, or the test is skipped; in continuous integration it fails instead."""
+"""Programs that tests need: skip without them, or fail in CI."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ INSTALLER = "sh deploy/install_servers.sh installs it on Debian and Ubuntu, as r
 
 
 def program(name: str) -> str:
-    """Return the path of a program; without it skip the test, or fail it in continuous integration."""
+    """Return the path of a program; skip without it, or fail in CI."""
     found = shutil.which(name)
     if found is None:
         missing(f"{name} is not installed: {INSTALLER}")

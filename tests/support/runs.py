@@ -1,4 +1,4 @@
-"""Runs cases through the public pipeline for the tests, and reads what came out with pydicom alone."""
+"""Run cases through the pipeline, and read the output with pydicom alone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

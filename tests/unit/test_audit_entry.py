@@ -68,7 +68,7 @@ def test_what_is_written_is_what_is_read(end: CaseEnd, seq: int) -> None:
     ],
 )
 def test_a_line_that_is_not_written_as_entries_are_is_none(line: bytes) -> None:
-    """There is one way to write an entry, so nothing can hide in spaces, order, other fields or another version."""
+    """An entry has one canonical form, so spaces and extra fields are errors."""
     with pytest.raises(ValueError, match="entr"):
         Entry.from_line(line)
 
@@ -85,7 +85,7 @@ def test_the_signature_covers_everything_but_itself() -> None:
 
 
 def test_the_digest_of_a_case_names_case_files_and_contents() -> None:
-    """Another name of the case, of a file, or another content is another digest; the order of the files is none."""
+    """The digest changes with names and content, not with the order of files."""
     files = {"1.dcm": "a" * 64, "2.dcm": "b" * 64}
     assert digest_of("case", files) == digest_of("case", dict(reversed(files.items())))
     others = [
@@ -97,7 +97,7 @@ def test_the_digest_of_a_case_names_case_files_and_contents() -> None:
 
 
 def test_the_digest_of_a_report_stays_when_only_its_journal_goes_on() -> None:
-    """State and staging folder do not count, nor does how a figure is spelled; everything else does."""
+    """The digest ignores state, staging folder and the spelling of numbers only."""
     report = {"state": "published", "staged": "f" * 16, "case": "a", "mask_ml": 1}
     later = {"mask_ml": 1.0, "case": "a", "state": "done", "staged": ""}
     assert digest_of_report(json.dumps(report).encode()) == digest_of_report(

@@ -79,7 +79,7 @@ def test_the_embedded_queue_is_the_default_and_lies_in_the_state_folder(tmp_path
 
 
 def test_a_password_file_comes_before_the_password(tmp_path: Path) -> None:
-    """A mounted secret is read without its line end; one that is not there is a configuration error."""
+    """A secret is read without its line end; a missing file is a configuration error."""
     secret = tmp_path / "secret"
     secret.write_text("from file\n", encoding="utf-8")
     section = BrokerSection.model_validate({"password": "from settings", "password_file": secret})
@@ -121,7 +121,7 @@ def test_a_local_folder_is_accepted(tmp_path: Path) -> None:
 
 
 def test_everything_that_correctness_needs_is_an_argument() -> None:
-    """All queues are quorum queues that refuse rather than drop, and what leaves one arrives before it is gone."""
+    """All queues are quorum queues that reject instead of drop, with confirmed transfers."""
     declared = {queue.name: queue.arguments for queue in queues((30.0, 0.5))}
     assert set(declared) == {JOBS, DEAD, "ctdeface.v1.retry.30000ms", "ctdeface.v1.retry.500ms"}
     assert all(

@@ -5,6 +5,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -86,7 +87,7 @@ def test_text_of_other_libraries_is_withheld(stream: io.StringIO) -> None:
 def test_a_traceback_names_places_but_not_the_message(stream: io.StringIO) -> None:
     """An error is logged as class and code places; its own words may quote a path."""
     try:
-        open(f"/nowhere/{PATIENT}")
+        Path(f"/nowhere/{PATIENT}").read_bytes()
     except FileNotFoundError:
         logging.getLogger("ctdeface_worker").exception("bug_met")
     (line,) = _lines(stream)

@@ -92,7 +92,7 @@ def test_a_face_cut_by_the_field_of_view_is_not_counted() -> None:
 
 
 def test_the_window_is_found_by_the_nose() -> None:
-    """A bump between two lower sides, with nothing as high above and below, is the nose; a plain wall has none."""
+    """A bump between lower sides is the nose; a plain wall has none."""
     head = np.pad(block(), ((10, 30), (20, 0), (10, 10)), constant_values=AIR)
     head[:, SKIN_ROW + 20 :] = SKIN
     plain = head.copy()

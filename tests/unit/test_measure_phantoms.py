@@ -1,4 +1,4 @@
-"""The window on a drawn head: where its landmarks were put is where its face is found, turned or not."""
+"""The window of a phantom is where its landmarks are, rotated or not."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from tests.support.measure.phantoms import (
 from tests.support.measure.skin import SkinResult, Window, facial_skin
 
 STRAIGHT, TILTED, LEANING = 251, 118, 66
-"""Unseen scenes: one that looks ahead with its mouth open; one turned by 22° and 16° in a tilted gantry; one turned by 16°, 22° and 25°."""
+"""Unseen scenes: an open mouth without rotation, two rotations of up to 25°."""
 LEAST_RAYS = {STRAIGHT: 1300, TILTED: 1900, LEANING: 2200}
 """Rays that a window from brow to chin has there."""
 
@@ -58,7 +58,7 @@ def test_the_drawn_nose_is_where_the_nose_is_found(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_landmarks_lie_on_drawn_bones(seed: int) -> None:
-    """A short face and a long one with an open mouth: jaw, brow ridges, orbital rims and nose are looked for in the image."""
+    """Jaw, brow, orbits and nose in the image agree with the window."""
     made = draw(seed, unseen=True)
     head, window = (
         model(made, spacing_mm=(2.0, 2.0, 2.0), reach_mm=(-150.0, 80.0)).volume,
@@ -79,7 +79,7 @@ def test_the_landmarks_lie_on_drawn_bones(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [STRAIGHT, TILTED, LEANING])
 def test_the_window_turns_with_the_head(seed: int) -> None:
-    """The true face is nearly all that the rays meet, its right half nearly half of it, and with nothing taken all of it stays."""
+    """Rays count almost the whole true face, half of its half, and nothing without it."""
     head, window = scene(seed, unseen=True), window_of_scene(seed, unseen=True)
     whole = gone(head, window, head.face)
     assert whole.removed > 0.99

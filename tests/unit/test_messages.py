@@ -189,7 +189,7 @@ def test_a_message_that_breaks_the_contract_is_invalid(given_fields: dict[str, A
 
 @pytest.mark.parametrize("body", NO_JOBS, ids=lambda body: repr(body[:12]))
 def test_what_is_no_job_at_all_is_invalid(body: bytes) -> None:
-    """Anything that is not a JSON object with a version and all fields is refused, without a crash."""
+    """Anything but a JSON object with version and all fields is refused."""
     with pytest.raises(InvalidMessage):
         decode_job(body)
 

@@ -47,7 +47,7 @@ def depth_mm(head: Phantom, x: float, z: float, threshold: float) -> float:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_brain_and_face_have_the_size_of_an_adults(seed: int) -> None:
-    """The brain is 1.2 to 1.7 liters of brain tissue, and not in the face; the face's soft tissue is 0.2 to 0.7 liters."""
+    """The brain has 1.2 to 1.7 liters, the face 0.2 to 0.7 liters of tissue."""
     head = small_head(seed)
     assert 1.2 < liters(head, head.brain) < 1.7
     assert 25 < np.median(head.volume.hu[head.brain]) < 45
@@ -57,7 +57,7 @@ def test_brain_and_face_have_the_size_of_an_adults(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_face_is_all_skin_in_front(seed: int) -> None:
-    """Seen from the front, skin from brow to chin and all air before it are face; only through the nostrils is more to be seen."""
+    """From the front, the skin and the air before it are face, except for nostrils."""
     head = small_head(seed)
     geometry = head.volume.geometry
     z, x = (
@@ -75,7 +75,7 @@ def test_the_face_is_all_skin_in_front(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_nose_stands_out_and_the_orbits_lie_deep(seed: int) -> None:
-    """The most anterior point is the nose, 15 to 35 mm before what lies beside it; behind the lids no bone follows for 16 mm."""
+    """The nose protrudes by 15 to 35 mm; no bone follows the lids for 16 mm."""
     head = small_head(seed)
     skin = {
         (x, z): depth_mm(head, x, z, AIR_TO_SKIN_HU)
@@ -254,7 +254,7 @@ def test_a_head_stored_otherwise_lies_the_same(plane: Plane) -> None:
 
 
 def test_a_tilted_head_lies_the_same() -> None:
-    """Slices lean by 20 degrees; the middle of the brain, which every leaning slice meets, stays."""
+    """Slices are tilted by 20 degrees; the middle of the brain stays."""
     head, leaning = small_head(), variants.tilted(small_head(), 20)
     places = [
         one.volume.geometry.affine_lps @ [*np.argwhere(one.brain).mean(axis=0), 1]
@@ -265,7 +265,7 @@ def test_a_tilted_head_lies_the_same() -> None:
 
 
 def test_arms_plastic_and_metal_are_added_to_the_head() -> None:
-    """Arms stand beside the head, plastic before it, metal in the mouth; the brain is what it was."""
+    """Arms are beside the head, plastic in front, metal in the mouth; the brain stays."""
     head = small_head()
     arms, tubes, metal = (
         variants.with_arms(head),
@@ -279,7 +279,7 @@ def test_arms_plastic_and_metal_are_added_to_the_head() -> None:
 
 
 def test_what_has_no_face_is_no_head_either() -> None:
-    """Torso, water and air are volumes without any bone-ringed brain; chest and abdomen hold bone and air."""
+    """Torso, water and air contain no brain; chest and abdomen contain bone and air."""
     chest, water, air = faceless.torso(lungs=True), faceless.water_cylinder(), faceless.empty_air()
     assert ((chest.hu > BONE_HU).mean(), (chest.hu < -700).mean()) > (0.01, 0.3)
     assert not (water.hu > BONE_HU).any()

@@ -136,7 +136,7 @@ def test_a_scan_above_the_brow_has_no_face() -> None:
 
 
 def test_the_face_holds_skin_and_leaves_bone() -> None:
-    """Every ray from the front between brow and chin loses its first tissue; hardly any of the face is bone."""
+    """Rays between brow and chin lose their first tissue; the face has hardly any bone."""
     made = acquire(coarse_model(), Scan(spacing_mm=COARSE_MM), chance())
     tissue = made.face & (made.volume.hu > TISSUE_HU)
     assert (made.volume.hu[tissue] > 200).mean() < 0.06

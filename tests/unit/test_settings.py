@@ -73,7 +73,7 @@ def test_the_file_can_be_named_in_the_environment_or_as_an_option(
     ],
 )
 def test_what_makes_no_sense_in_the_file_is_refused_in_words(text: str, said: str) -> None:
-    """A misspelt key, a value out of range or a broken file is a configuration error that names it."""
+    """A misspelt key, invalid value or broken file is a named configuration error."""
     _write(text)
     with pytest.raises(ConfigurationError, match=said.replace("?", r"\?")):
         load()

@@ -34,7 +34,7 @@ def test_thirty_six_coarse_volumes_and_three_heads_are_held_out() -> None:
 
 
 def test_the_held_out_volumes_are_spread_over_the_names(real_data: Path) -> None:
-    """They are the names, in their order, at whose position the whole part of 36 i / 136 changes."""
+    """They are the sorted names at positions where 36 i / 136 reaches a new integer."""
     names = sorted(
         file.name.removesuffix(".nii.gz") for file in (real_data / "openkbp").glob("*.nii.gz")
     )
@@ -56,7 +56,7 @@ def test_volumes_that_are_held_out_are_not_even_read(tmp_path: Path) -> None:
 
 
 def test_a_volume_and_its_variants_are_labeled_by_the_geometric_segmenter(tmp_path: Path) -> None:
-    """One file gives itself and its variants, each with a face; without a face in view there is no example."""
+    """A file yields itself and its variants, but only if a face is in view."""
     write_nifti(small_head().volume, tmp_path / "one.nii.gz")
     made = list(examples.volumes(tmp_path, 1, 1))
     assert [example.name for example in made] == ["volume_one_1", "volume_one_0"]
@@ -72,7 +72,7 @@ def test_a_volume_and_its_variants_are_labeled_by_the_geometric_segmenter(tmp_pa
 
 
 def test_the_label_is_the_face_and_the_air_just_before_it() -> None:
-    """All of the face's tissue is labeled; air farther than four voxels from it is not, though the mask goes on."""
+    """All facial tissue is labeled, and air within four voxels of it."""
     made = small_labeled()
     tissue = made.face & (made.volume.hu > TISSUE_HU)
     whole = on_grid(small_head().volume, np.ones_like(small_head().face))
@@ -96,7 +96,7 @@ def test_cleaning_drops_crumbs_and_keeps_the_face() -> None:
 
 
 def test_a_variant_is_another_volume_with_its_face() -> None:
-    """Two variants differ, stay on the grid and keep a part of the face; the same seed gives the same one."""
+    """Variants differ, stay on the grid, keep part of the face, and are reproducible."""
     made = [varied(small_labeled(), np.random.default_rng(seed)) for seed in (1, 2, 1)]
     assert np.array_equal(made[0].volume.hu, made[2].volume.hu)
     assert (

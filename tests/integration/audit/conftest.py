@@ -17,7 +17,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key pair, and a batch of three released cases, one of them released twice with different outputs."""
+    """A key pair, and a batch of three released cases, one released twice."""
     return make_batch(tmp_path_factory.mktemp("made"))
 
 

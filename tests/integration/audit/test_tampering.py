@@ -149,7 +149,7 @@ def test_a_case_without_an_entry_is_found(spool: Spool, capsys: pytest.CaptureFi
 def test_a_case_whose_publication_was_broken_off_is_found(
     spool: Spool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It lies in the outbox, and until a worker has finished it, no entry says so; what its report says of that is no excuse."""
+    """It is in the outbox without an entry, and its report does not excuse this."""
     with log_in(spool.audit.parent) as log:
         report, staged = stage(spool, "three", "new", case="d")
         with pytest.raises(Killed):
@@ -211,7 +211,7 @@ def test_unsigned_entries_after_signed_ones_are_found_even_where_unsigned_ones_c
 def test_a_copy_beside_the_segments_stops_nobody_and_is_named(
     spool: Spool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Somebody's backup in the folder of a chain keeps no worker from writing, nor hides anything."""
+    """A backup in the folder of a chain neither stops a writer nor hides a change."""
     (chain,) = spool.audit.iterdir()
     shutil.copy(chain / "000001.jsonl", chain / "000001 (copy).jsonl")
     with log_in(spool.audit.parent, load_private_key(Path("audit.key"))) as log:
@@ -226,7 +226,7 @@ def test_a_copy_beside_the_segments_stops_nobody_and_is_named(
 def test_an_altered_end_stays_found_after_an_honest_entry(
     spool: Spool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The next entry answers for the lines that it found, and a killed writer leaves no whole ones."""
+    """The next entry covers the lines before it; a killed writer leaves partial lines only."""
     root = spool.audit.parent
     rewrite(root, [*lines_of(root)[:2], *(line.replace(b"a", b"b") for line in lines_of(root)[2:])])
     with log_in(root, load_private_key(Path("audit.key"))) as log:

@@ -1,1 +1,1 @@
-"""The tests' own measure of how much facial skin is gone; knows nothing of segmentation and verification."""
+"""The tests' measure of removed facial skin, independent of segmentation and verification."""

@@ -1,4 +1,4 @@
-"""Cloths before a face, as dense as skin, and masks that take such a cloth and leave the face behind it."""
+"""Cloths in front of a face, and masks that remove them but not the face."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ MIDDLE_MM = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
-    """A volume as seen from the front; arrays have length 1 along what they do not depend on, so that they broadcast to its shape.
+    """A volume seen from the front.
 
     Attributes:
         axis: stored axis that runs along y.
@@ -37,7 +37,7 @@ class Front:
 
 
 def front_of(volume: Volume) -> Front:
-    """Look at a volume from the front; the stored axes must run along the patient's, give or take a tilt."""
+    """Return the front view; the stored axes must be the patient's, except for a tilt."""
     steps = steps_lps(volume.geometry)
     axis = next(each for each in range(3) if np.abs(steps[each]).argmax() == 1)
     count = volume.hu.shape[axis]
@@ -71,7 +71,7 @@ def draped(volume: Volume, face: BoolArray, *, gap: int, thick: int) -> tuple[Vo
 
 
 def hung(volume: Volume, face: BoolArray, *, gap: int, thick: int) -> tuple[Volume, BoolArray]:
-    """Hang a flat cloth so many voxels before the nose, joined to the head beside the mask; returns the same as `draped`."""
+    """Add a flat cloth in front of the nose, connected to the head beside the mask."""
     front = front_of(volume)
     columns: BoolArray = np.asarray(face.any(axis=front.axis, keepdims=True))
     first = front.skin[columns].min() - gap - thick
@@ -89,7 +89,7 @@ def hung(volume: Volume, face: BoolArray, *, gap: int, thick: int) -> tuple[Volu
 def under_cover(
     volume: Volume, face: BoolArray, right: BoolArray
 ) -> Iterator[tuple[str, BoolArray]]:
-    """Yield masks that take the cover and leave skin behind it; `volume` and `face` are those without it, `right` is the mask with it."""
+    """Yield masks that remove the cover and leave skin behind it."""
     skin = front_of(volume).behind_skin()
     z = np.arange(face.shape[0])[:, None, None]
     levels = np.flatnonzero(face.any(axis=(1, 2)))

@@ -1,4 +1,4 @@
-"""Where the faces of the real DICOM heads are, written down by a person looking at surface renders and sagittal cuts."""
+"""Positions of the faces of the real heads, noted from renders and sagittal slices."""
 
 from tests.support.measure.skin import Window
 

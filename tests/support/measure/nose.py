@@ -1,4 +1,4 @@
-"""Finding the window by the nose: the point of greatest two-sided prominence of the frontal skin."""
+"""Find the window of a face by the nose, the most prominent frontal skin."""
 
 import numpy as np
 from scipy import ndimage
@@ -18,7 +18,7 @@ SIDE_MM, UP_MM, DOWN_MM = 45.0, 50.0, 60.0
 
 
 def window_by_nose(volume: Volume) -> Window | None:
-    """Place the window around the tip of the nose, clipped to the volume; None where no nose is in view."""
+    """Return the window around the tip of the nose, None without a nose."""
     low, high = box_lps(volume.geometry)
     x, z = (np.arange(low[i], high[i], GRID_MM) for i in (0, 2))
     tip = _tip(_front_y(volume, x, z))
@@ -35,7 +35,7 @@ def window_by_nose(volume: Volume) -> Window | None:
 
 
 def _front_y(volume: Volume, x: FloatArray, z: FloatArray) -> FloatArray:
-    """Return the y of the first skin of the largest thing in the volume, (z, x); infinite where there is none."""
+    """Return the first y of the largest object, (z, x); infinite without one."""
     labels, _ = ndimage.label((volume.hu > AIR_HU) & volume.valid)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
@@ -52,7 +52,7 @@ def _front_y(volume: Volume, x: FloatArray, z: FloatArray) -> FloatArray:
 
 
 def _tip(front: FloatArray) -> tuple[int, int, float] | None:
-    """Return row, column and y of the tip: both sides lie 9-45 mm deeper and alike, above and below lie behind."""
+    """Return row, column and y of the tip of the nose."""
     smooth = np.where(
         np.isfinite(front), ndimage.median_filter(front, size=3), np.nan
     )  # beyond any skin nothing can be compared
@@ -76,7 +76,7 @@ def _tip(front: FloatArray) -> tuple[int, int, float] | None:
 
 
 def _shifted(front: FloatArray, up_mm: float, left_mm: float) -> FloatArray:
-    """Return the map as seen from so far above and to the left; outside there is nothing to compare with."""
+    """Return the map shifted up and to the left; infinite outside."""
     rows, columns = round(up_mm / GRID_MM), round(left_mm / GRID_MM)
     moved = ndimage.shift(
         np.where(np.isfinite(front), front, 1e6), (-rows, -columns), order=0, cval=np.nan

@@ -1,4 +1,4 @@
-"""Where the faces of phantoms are, by construction: what a person writes down for real heads (`heads`) is known of drawn ones.
+"""Positions of the faces of phantoms, known by construction.
 
 The window turns with the head, so that rays come from the front of the face. How a head is bent (6
 mm at most) is left out.
@@ -39,7 +39,7 @@ def window_of_synthetic(seed: int) -> Window:
 
 
 def window_of_scene(seed: int, *, unseen: bool) -> Window:
-    """Place the window on a head as `scene` scans it; left and right are alike, so a mirrored one has the same."""
+    """Return the window of a head in a scene; mirroring does not change it."""
     drawn = draw_scene(seed, scene_rng(seed, unseen=unseen), unseen=unseen)
     axes = np.asarray(rotation(drawn.scan).as_matrix(), dtype=np.float64)
     return replace(window_by_construction(drawn.anatomy), axes=axes)

@@ -1,4 +1,4 @@
-"""How much of the facial skin in view is gone: parallel rays through input and output (issue 2, "how the face is gone is measured").
+"""Measure how much facial skin in view is removed, by parallel rays.
 
 A ray counts if the first thing of the patient that it meets in the input is soft tissue with
 measured air in front of it, well inside the field of view. Its skin is gone when the first surface
@@ -41,7 +41,7 @@ AROUND = EDGE_MM * _CORNERS / np.linalg.norm(_CORNERS, axis=1, keepdims=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """The part of the face that is measured, mm along the head's own axes: brow to chin, lateral orbital rim to lateral orbital rim.
+    """The measured part of the face, mm along the axes of the head.
 
     Attributes:
         right_x: the right orbital rim (the smaller x).
@@ -82,7 +82,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """One ray per (height, side): what became of the skin it met. Rows rise to superior, columns to the patient's left.
+    """Results per ray, (height, side).
 
     Attributes:
         counted: rays that meet facial skin in the input.
@@ -148,7 +148,7 @@ class SkinResult:
 def facial_skin(
     before: Volume, after: Volume, window: Window, views: Iterable[str] = tuple(VIEWS)
 ) -> SkinResult:
-    """Measure how much of the facial skin in the window is gone, from the front and from four oblique views.
+    """Measure the removed skin of a window, from the front and four oblique views.
 
     Args:
         before: the input.
@@ -166,7 +166,7 @@ def facial_skin(
 
 
 def find_patient(before: Volume, window: Window) -> BoolArray:
-    """Find the largest connected thing denser than air around the window; nothing farther away is looked at."""
+    """Return the largest connected object denser than air around the window."""
     box = _box_around(before.geometry, window)
     dense = (before.hu[box] > AIR_HU) & before.valid[box]
     labels, count = ndimage.label(dense)
@@ -189,7 +189,7 @@ def _box_around(geometry: Geometry, window: Window) -> tuple[slice, slice, slice
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rays:
-    """Parallel rays: `starts` (height, side, 3), unit `direction`, sampled `count` times every `step_mm`."""
+    """Parallel rays: `starts` (height, side, 3), `count` samples every `step_mm`."""
 
     starts: FloatArray
     direction: FloatArray

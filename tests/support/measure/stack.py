@@ -1,4 +1,4 @@
-"""Reading stored voxels at positions in patient space, nearest neighbor: what a ray meets is what the file holds."""
+"""Read stored voxels at positions in patient space, by nearest neighbor."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The real volumes that the measure is taken on: DICOM heads through our own reader, coarse NIfTI volumes with SimpleITK."""
+"""The measured real volumes: DICOM heads and coarse NIfTI volumes."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.support.measure.heads import HEADS
 
 
 def names(real_data: Path) -> tuple[str, ...]:
-    """Return every volume there is: the heads first, then the coarse ones in order of their numbers."""
+    """Return the heads, then the coarse volumes by number."""
     coarse = sorted(
         (real_data / "openkbp").glob("*.nii.gz"),
         key=lambda file: int(file.name.split("_")[1].partition(".")[0]),

@@ -34,7 +34,7 @@ SIDES = {
 
 
 def wrong_masks(volume: Volume, face: BoolArray) -> Iterator[tuple[str, BoolArray]]:
-    """Yield every wrong mask that one volume and its right mask give; the stored axes must run along the patient's, give or take a tilt."""
+    """Yield every wrong mask of a volume and its right mask."""
     axes = _stored_axes(volume.geometry)
     for side, direction in SIDES.items():
         yield (
@@ -63,7 +63,7 @@ def wrong_masks(volume: Volume, face: BoolArray) -> Iterator[tuple[str, BoolArra
 
 
 def moved_to(volume: Volume, face: BoolArray, other: Volume, others: BoolArray) -> BoolArray:
-    """Return another patient's mask, brought to this one's grid so that the tips of both noses fall together."""
+    """Return another patient's mask, aligned by the tips of both noses."""
     foreign = to_canonical(
         Volume(hu=others.astype(np.float32), valid=other.valid, geometry=other.geometry)
     )
@@ -132,7 +132,7 @@ def _left(volume: Volume, behind_mm: float) -> BoolArray:
 
 
 def _without_lowest(volume: Volume, face: BoolArray, mm: float) -> BoolArray:
-    """Leave out what lies lowest; in a head that is cut above the chin that is another part of the face."""
+    """Remove the lowest part of the mask."""
     lowest = points_lps(volume, face & (volume.hu > TISSUE_HU))[:, 2].min()
     out: BoolArray = np.zeros_like(face)
     out[face] = points_lps(volume, face)[:, 2] >= lowest + mm

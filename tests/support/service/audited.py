@@ -1,4 +1,4 @@
-"""Chains of entries and cases with entries, made quickly for the tests of the audit log: everything is real but the pipeline."""
+"""Audit chains and cases with entries, made without the pipeline."""
 
 import json
 from collections.abc import Iterator
@@ -127,7 +127,7 @@ def spool_in(root: Path) -> Spool:
 
 
 def make_batch(root: Path) -> Path:
-    """Make a key pair, and a batch of three released cases, one of them released twice with different outputs; return the folder."""
+    """Make a key pair and a batch of three released cases; return the folder."""
     assert main(["audit", "key", str(root / "audit.key")]) == EXIT_OK
     spool = spool_in(root)
     spool.prepare(outbox_mode=0o750)

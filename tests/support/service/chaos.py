@@ -105,7 +105,7 @@ class OutboxMonitor:
 
     outbox: Path
     is_right: Callable[[str, Contents], bool]
-    looks: int = 0
+    scans: int = 0
     wrong: list[str] = field(default_factory=list)
     right: set[str] = field(default_factory=set)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -114,7 +114,7 @@ class OutboxMonitor:
 
     def __enter__(self) -> Self:
         """Start the thread."""
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         return self
 
@@ -128,15 +128,15 @@ class OutboxMonitor:
         self._thread.join()
         assert self._is_done, "the monitor died before it was stopped"
         self.right.clear()
-        self._look_once()
+        self._scan()
 
-    def _look(self) -> None:
+    def _run(self) -> None:
         while not self._stop.wait(0.002):
-            self._look_once()
+            self._scan()
         self._is_done = True
 
-    def _look_once(self) -> None:
-        self.looks += 1
+    def _scan(self) -> None:
+        self.scans += 1
         for case in sorted(names(self.outbox) - self.right):
             if self.is_right(case, contents(self.outbox / case)):
                 self.right.add(case)
@@ -194,14 +194,8 @@ def kill_at_random(
                 drop()
             del left[:share]
             time.sleep(plan.chance.uniform(*plan.pause_seconds))
-            # one of those that were killed least
-            name = plan.chance.choice(
-                [
-                    target
-                    for target in targets
-                    if killed[target] == min(killed[each] for each in targets)
-                ]
-            )
+            least = min(killed[target] for target in targets)
+            name = plan.chance.choice([target for target in targets if killed[target] == least])
             if name == "server" and restart_server is not None:
                 restart_server()
             else:
@@ -209,24 +203,27 @@ def kill_at_random(
                     group=bool(killed.total() % 2)
                 )
             killed[name] += 1
-        deadline = time.monotonic() + plan.settle_seconds
-        while not is_over():
-            if time.monotonic() > deadline:
-                raise TimeoutError("not every case was completed in time")
-            for process in processes:
-                process.start()
-            time.sleep(0.2)
-        time.sleep(
-            max(
-                *(process.started + BEGINNING_SECONDS - time.monotonic() for process in processes),
-                0.0,
-            )
-        )
+        _wait_until_over(plan.settle_seconds, processes, is_over)
     finally:
         codes = {process.name: process.end() for process in processes}
     if any(codes.values()):
         raise TimeoutError(f"not every process ended with 0: {codes}")
     return killed
+
+
+def _wait_until_over(
+    seconds: float, processes: Sequence[ServiceProcess], is_over: Callable[[], bool]
+) -> None:
+    """Restart dead processes until every case is complete and every process is ready."""
+    deadline = time.monotonic() + seconds
+    while not is_over():
+        if time.monotonic() > deadline:
+            raise TimeoutError("not every case was completed in time")
+        for process in processes:
+            process.start()
+        time.sleep(0.2)
+    last = max(process.started for process in processes)
+    time.sleep(max(last + BEGINNING_SECONDS - time.monotonic(), 0.0))
 
 
 def names(folder: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""A collector of traces for tests: takes what OTLP/HTTP exporters send, keeps the bytes, and reads them."""
+"""A trace collector for tests: receive, keep and parse OTLP/HTTP."""
 
 import threading
 from collections.abc import Iterator
@@ -92,8 +92,8 @@ def collecting() -> Iterator[Collector]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  as inherited
+            """Do nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

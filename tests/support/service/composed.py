@@ -1,4 +1,4 @@
-"""The processes of deploy/compose.yaml without containers: the same commands, settings, users and passwords, with this machine's places."""
+"""Run the processes of deploy/compose.yaml without containers."""
 
 import os
 import re

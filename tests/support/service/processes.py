@@ -1,4 +1,4 @@
-"""What the processes of a service hold: memory, files and threads, read from /proc again and again; and by how much it grows."""
+"""Memory, files and threads of processes over time, from /proc."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -84,7 +84,7 @@ def command_of(pid: int) -> str:
 
 
 def family(roles: Mapping[str, int]) -> Mapping[str, int]:
-    """Return the processes of these roles and the warm child of each, which is not the library's own resource tracker."""
+    """Return these processes and the warm child of each."""
     found = dict(roles)
     for role, pid in roles.items():
         warm = [child for child in children_of(pid) if "spawn_main" in command_of(child)]

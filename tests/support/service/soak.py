@@ -1,4 +1,4 @@
-"""Services that work without a pause while somebody looks at what they hold: for `make soak` and, reduced, for the suite.
+"""Services under a constant load, sampled over time.
 
 Cases are dropped at a steady rate; whoever uses the service takes released and refused cases away
 and counts them, as people do. All processes are real; the pipeline is the real one on small
@@ -24,9 +24,9 @@ from tests.support.service.scrapes import by_label, get, scrape, value
 
 DAY_SECONDS = 86_400.0
 RESTING_SECONDS = 2.0
-"""What lies in outbox or quarantine for so long is taken away: its worker has nothing more to do with it."""
+"""Cases in outbox or quarantine are removed after this time, when the worker is done."""
 MOST_WAITING = 6
-"""No case is dropped while so many lie in the inbox: a busy machine shall work without a pause, and not fall behind."""
+"""No case is dropped while this many are in the inbox, so that none pile up."""
 STATE = ("ledger.sqlite3", "queue.sqlite3", "watcher.json")
 
 
@@ -93,7 +93,7 @@ class Service:
             self.dropped += 1
 
     def roles(self) -> Mapping[str, int]:
-        """Return the processes by what they do; those that `up` has started are its watcher and its workers."""
+        """Return the process ids by role, including the children of `up`."""
         pids = {
             member.name: member.process.pid for member in self.members if member.process is not None
         }
@@ -166,7 +166,7 @@ class Service:
 def soak(
     services: Sequence[Service], seconds: float, sample_seconds: float, settle_seconds: float
 ) -> None:
-    """Drop a case for each worker, then cases for so long, look at everything meanwhile, and wait until all has ended.
+    """Drop cases, sample everything, and wait for every outcome.
 
     Raises:
         TimeoutError: a service did not become ready, or its cases did not come to their end.
@@ -253,7 +253,7 @@ def processes(
 
 
 def settings(url: str | None, keep_seconds: float) -> Mapping[str, str]:
-    """Return the environment of a service that settles fast and keeps nothing for long; the embedded queue without a URL."""
+    """Return settings with short delays and retention; without a URL the queue is embedded."""
     days = str(keep_seconds / DAY_SECONDS)
     chosen = {
         "WATCH__QUIET_PERIOD": "0.4",
@@ -269,7 +269,7 @@ def settings(url: str | None, keep_seconds: float) -> Mapping[str, str]:
 
 
 def copies(templates: Mapping[str, Path], spool: ServiceSpool) -> Callable[[int], object]:
-    """Return what drops copies of the same folders in turn, each under a new name and shown at once."""
+    """Return a function that drops copies of the folders in turn."""
     turns = itertools.cycle(templates.items())
 
     def drop(number: int) -> None:

@@ -26,7 +26,7 @@ def main() -> None:
         PR_SET_SECUREBITS, SECBIT_NOROOT, 0, 0, 0
     ):
         raise OSError(ctypes.get_errno(), "the privileges of root cannot be dropped")
-    os.execvp(sys.argv[1], sys.argv[1:])
+    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606  the caller names the command
 
 
 if __name__ == "__main__":
