@@ -146,7 +146,7 @@ def test_an_entry_of_another_chain_is_found(tmp_path: Path) -> None:
     """A whole chain under another name, too."""
     write(tmp_path, "job-1")
     (tmp_path / "audit" / "host.1").rename(tmp_path / "audit" / "host.2")
-    assert problems(tmp_path) == ["entry 1 is one of the chain host.1"]
+    assert problems(tmp_path) == ["entry 1 belongs to the chain host.1"]
 
 
 def test_one_file_holds_the_present_key_and_the_earlier_ones(

@@ -1,1 +1,1 @@
-"""What became of every case, in signed chains of entries that nobody can change unnoticed."""
+"""The audit log: signed, chained entries on how each case ended."""

@@ -1,4 +1,7 @@
-"""Holds reports and outbox against what the chains say: no case without an entry, no file and no report other than was entered."""
+"""Comparison of reports and outbox with the audit log.
+
+Every ended case needs an entry, and its files and report must be the ones that were entered.
+"""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,22 +20,22 @@ _ENDED = {
     JobState.SUPERSEDED: frozenset({Outcome.SUPERSEDED}),
 }
 _SHOWN = frozenset({JobState.PUBLISHED, JobState.DONE})
-_NAMED = 10
-"""So many jobs are named in one note."""
+_MOST_NAMED = 10
+"""Maximum number of jobs that one note names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """One report, as far as it matters here.
+class ReportedEnd:
+    """How a report says that its job ended.
 
     Attributes:
-        case: whose it is.
-        job_id: of which job.
-        submitted_at: of which submission of it.
-        state: how far it came.
-        code: why it was refused.
-        outputs: SHA-256 of each released file.
-        digest: of the report.
+        case: name of the case.
+        job_id: name of the job.
+        submitted_at: time of its submission; UTC, ISO 8601.
+        state: state of the job.
+        code: code of the refusal, or empty.
+        outputs: SHA-256 of each released file, by its name in the case.
+        digest: digest of the report (`digest_of_report`).
     """
 
     case: str
@@ -45,22 +48,22 @@ class Told:
 
     @property
     def submission(self) -> tuple[str, str]:
-        """What an entry about it is about."""
+        """Return job and time, which identify the submission."""
         return (self.job_id, self.submitted_at)
 
 
 @dataclass(slots=True, kw_only=True)
 class CaseFindings:
-    """What came of looking at reports and outbox.
+    """The result of checking reports and outbox.
 
     Attributes:
-        reports: how many were looked at.
-        cases: how many of the outbox were looked at.
-        gone: how many entries are of released cases that are no longer in the outbox.
-        unreported: of how many entries of released cases no report is left, so that nobody can say
-            whether they are in the outbox.
-        problems: what should not be; cases and files by name.
-        notes: what is under way or was done by people.
+        reports: number of reports checked.
+        cases: number of cases in the outbox that were checked.
+        gone: number of entries whose released case is no longer in the outbox.
+        unreported: number of entries for released cases without a report. Only a report names the
+            case, so it is unknown whether such a case is still in the outbox.
+        problems: one line per mismatch, with the names of cases and files.
+        notes: one line per job under way and per change that users may make.
     """
 
     reports: int = 0
@@ -72,12 +75,12 @@ class CaseFindings:
 
 
 def inspect_cases(outbox: Path, reports: Path, ends: Sequence[CaseEnd]) -> CaseFindings:
-    """Hold every report and every file of the outbox against the entries of all chains.
+    """Compare all reports and released files with the entries.
 
     Args:
-        outbox: released cases.
-        reports: what is said about jobs.
-        ends: what the chains say.
+        outbox: folder of released cases.
+        reports: folder of reports.
+        ends: entries of all chains.
 
     Raises:
         OSError: a file cannot be read.
@@ -86,45 +89,46 @@ def inspect_cases(outbox: Path, reports: Path, ends: Sequence[CaseEnd]) -> CaseF
     entered: dict[tuple[str, str], list[CaseEnd]] = {}
     for end in ends:
         entered.setdefault(end.submission, []).append(end)
-    told = list(_reports(reports, findings))
-    for one in told:
-        _hold_report(one, entered.get(one.submission, []), findings)
-    twice = sum(len({end.outcome for end in same}) < len(same) for same in entered.values())
-    findings.notes.extend(
-        [f"{twice} submissions have more than one entry: their jobs were met twice"]
-        if twice
-        else []
-    )
-    cases: dict[str, list[Told]] = {}
-    for one in told:
-        if one.state in _SHOWN:
-            cases.setdefault(one.case, []).append(one)
-    _hold_outbox(outbox, cases, ends, findings)
-    _count_gone(outbox, told, ends, findings)
+    reported = list(_reported_ends(reports, findings))
+    for report in reported:
+        _check_report(report, entered.get(report.submission, []), findings)
+    repeated = sum(len({end.outcome for end in same}) < len(same) for same in entered.values())
+    if repeated:
+        findings.notes.append(
+            f"{repeated} submissions have more than one entry: their jobs were delivered twice"
+        )
+    cases: dict[str, list[ReportedEnd]] = {}
+    for report in reported:
+        if report.state in _SHOWN:
+            cases.setdefault(report.case, []).append(report)
+    _check_outbox(outbox, cases, ends, findings)
+    _count_gone(outbox, reported, ends, findings)
     return findings
 
 
-def _reports(folder: Path, findings: CaseFindings) -> Iterator[Told]:
-    for parent, _, names in os.walk(folder, onerror=_unless_gone):
-        for name in sorted(names):
-            if name in {REPORT, REPEAT} or (name.startswith("earlier-") and name.endswith(".json")):
-                job = Path(parent)
-                findings.reports += 1
-                try:
-                    yield _told(
-                        job, job.parent.relative_to(folder).as_posix(), (job / name).read_bytes()
-                    )
-                except ValueError:
-                    findings.problems.append(
-                        f"{(job / name).relative_to(folder)} is damaged: it cannot be read as a report"
-                    )
+def _reported_ends(folder: Path, findings: CaseFindings) -> Iterator[ReportedEnd]:
+    for parent, _, names in os.walk(folder, onerror=_raise_unless_removed):
+        for name in sorted(filter(_is_report, names)):
+            file = Path(parent, name)
+            findings.reports += 1
+            try:
+                yield _reported_end(file, folder)
+            except ValueError:
+                findings.problems.append(
+                    f"{file.relative_to(folder)} is damaged: it cannot be read as a report"
+                )
 
 
-def _told(job: Path, case: str, content: bytes) -> Told:
+def _is_report(name: str) -> bool:
+    return name in {REPORT, REPEAT} or (name.startswith("earlier-") and name.endswith(".json"))
+
+
+def _reported_end(file: Path, folder: Path) -> ReportedEnd:
+    content = file.read_bytes()
     report = parse_report(content)
-    return Told(
-        case=case,
-        job_id=job.name,
+    return ReportedEnd(
+        case=file.parent.parent.relative_to(folder).as_posix(),
+        job_id=file.parent.name,
         submitted_at=report.created_at,
         state=report.state,
         code=report.result.code,
@@ -135,37 +139,41 @@ def _told(job: Path, case: str, content: bytes) -> Told:
     )
 
 
-def _hold_report(told: Told, entries: Sequence[CaseEnd], findings: CaseFindings) -> None:
-    where = f"{told.case}, job {told.job_id}"
-    wanted = _ENDED.get(told.state)
-    if wanted is None:
-        _hold_open_report(where, told, entries, findings)
+def _check_report(report: ReportedEnd, entries: Sequence[CaseEnd], findings: CaseFindings) -> None:
+    job = f"{report.case}, job {report.job_id}"
+    outcomes = _ENDED.get(report.state)
+    if outcomes is None:
+        _check_open_report(job, report, entries, findings)
         return
-    if told.code in DROP_REFUSALS and told.state is JobState.REFUSED and not entries:
-        return
-    fitting = [end for end in entries if end.outcome in wanted]
-    if not fitting:
-        findings.problems.append(f"{where} is {told.state}, and no entry says so")
-    elif all(end.report != told.digest for end in fitting):
-        findings.problems.append(f"{where}: its report is not the one that was entered")
+    if report.code in DROP_REFUSALS and report.state is JobState.REFUSED and not entries:
+        return  # the watcher refused the drop, so there was no job
+    matching = [end for end in entries if end.outcome in outcomes]
+    if not matching:
+        findings.problems.append(f"{job} is {report.state}, and no entry says so")
+    elif all(end.report != report.digest for end in matching):
+        findings.problems.append(f"{job}: its report is not the one that was entered")
 
 
-def _hold_open_report(
-    where: str, told: Told, entries: Sequence[CaseEnd], findings: CaseFindings
+def _check_open_report(
+    job: str, report: ReportedEnd, entries: Sequence[CaseEnd], findings: CaseFindings
 ) -> None:
-    """Hold a report that says of itself that its job goes on; nothing covers that word of it, so it excuses nothing."""
+    """Check the report of an unfinished job.
+
+    The digest of a report does not cover its state, so an open state excuses no mismatch.
+    """
     released = [end for end in entries if end.outcome is Outcome.RELEASED]
-    if released and (
-        told.state is not JobState.PUBLISHED or all(end.report != told.digest for end in released)
-    ):
-        findings.problems.append(f"{where}: its report is not the one that was entered")
+    is_entered = report.state is JobState.PUBLISHED and any(
+        end.report == report.digest for end in released
+    )
+    if released and not is_entered:
+        findings.problems.append(f"{job}: its report is not the one that was entered")
     else:
-        findings.notes.append(f"{where} has not ended: {told.state}")
+        findings.notes.append(f"{job} has not ended: {report.state}")
 
 
-def _hold_outbox(
+def _check_outbox(
     outbox: Path,
-    cases: Mapping[str, Sequence[Told]],
+    cases: Mapping[str, Sequence[ReportedEnd]],
     ends: Sequence[CaseEnd],
     findings: CaseFindings,
 ) -> None:
@@ -174,85 +182,90 @@ def _hold_outbox(
     for end in released:
         for job in (end.job_id, *end.replaces):
             of_job.setdefault(job, []).append(end)
-    for case, told in sorted(cases.items()):
+    for case, reported in sorted(cases.items()):
         folder = outbox / case
-        present = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
-        if present:
+        digests = {path.relative_to(folder).as_posix(): _digest(path) for path in _files(folder)}
+        if digests:
             findings.cases += 1
-            _hold_case(
-                case,
-                {name: _digest(path) for name, path in present.items()},
-                told,
-                of_job,
-                findings,
-            )
+            _check_case(case, digests, reported, of_job, findings)
         elif folder.exists():
             findings.problems.append(f"{case} is empty in the outbox")
         else:
             findings.notes.append(f"{case} is no longer in the outbox")
-    strangers = sorted(
+    unreported = sorted(
         path.relative_to(outbox).as_posix()
-        for path in _files(outbox, but=frozenset(outbox / case for case in cases))
+        for path in _files(outbox, skip=frozenset(outbox / case for case in cases))
     )
     findings.problems.extend(
-        f"{name} is in the outbox, and no report says where it comes from" for name in strangers
+        f"{name} is in the outbox, and no report says where it comes from" for name in unreported
     )
 
 
-def _hold_case(
+def _check_case(
     case: str,
     found: Mapping[str, str],
-    told: Sequence[Told],
+    reported: Sequence[ReportedEnd],
     of_job: Mapping[str, Sequence[CaseEnd]],
     findings: CaseFindings,
 ) -> None:
     digest = digest_of(case, found)
-    known = [end for job in {one.job_id for one in told} for end in of_job.get(job, ())]
-    fitting = [end for end in known if end.outputs == digest]
-    if any(not _is_replaced(end, known) for end in fitting):
+    jobs = {report.job_id for report in reported}
+    known = [end for job in jobs for end in of_job.get(job, ())]
+    matching = [end for end in known if end.outputs == digest]
+    if any(not _is_replaced(end, known) for end in matching):
         return
-    newest = max(told, key=lambda one: one.submitted_at)
-    if fitting:
+    newest = max(reported, key=lambda report: report.submitted_at)
+    if matching:
         findings.problems.append(
             f"{case}: an earlier output is in the place of the one that replaced it"
         )
     elif newest.outputs != found:
-        findings.problems.extend(f"{case}: {what}" for what in _differences(newest.outputs, found))
-    # of a case that is just being published too, if it is seen twice: its worker was killed, and
-    # the next one goes on with it
-    else:
-        findings.problems.append(
-            f"{case} is in the outbox, and no entry says that it was released"
+        findings.problems.extend(
+            f"{case}: {difference}" for difference in _differences(newest.outputs, found)
         )
+    else:
+        # A case that is being published looks the same. If it still does in a second run, its
+        # worker was killed and the next one will finish it.
+        findings.problems.append(f"{case} is in the outbox, and no entry says that it was released")
 
 
 def _count_gone(
-    outbox: Path, told: Sequence[Told], ends: Sequence[CaseEnd], findings: CaseFindings
+    outbox: Path, reported: Sequence[ReportedEnd], ends: Sequence[CaseEnd], findings: CaseFindings
 ) -> None:
-    """Count the releases that nothing replaced and that are no longer there: people move them on, so that is no problem, but is told."""
-    case_of = {one.submission: one.case for one in told}
+    """Count current releases that are missing from the outbox.
+
+    Users move released cases on, so this is a note and not a problem.
+    """
+    case_of = {report.submission: report.case for report in reported}
     released = [end for end in ends if end.outcome is Outcome.RELEASED]
     later: dict[str, str] = {}
     for end in released:
         for job in (end.job_id, *end.replaces):
             later[job] = max(later.get(job, ""), end.submitted_at)
-    last = {end.submission: end for end in released if later[end.job_id] <= end.submitted_at}
-    findings.gone = sum(not (outbox / case_of[one]).exists() for one in last if one in case_of)
-    lost = sorted({end.job_id for one, end in last.items() if one not in case_of})
-    findings.unreported = len(lost)
+    last = {end.submission: end.job_id for end in released if later[end.job_id] <= end.submitted_at}
+    findings.gone = sum(
+        not (outbox / case_of[submission]).exists() for submission in last if submission in case_of
+    )
+    unreported = sorted({job for submission, job in last.items() if submission not in case_of})
+    findings.unreported = len(unreported)
     if findings.gone:
         findings.notes.append(
             f"{findings.gone} entries are of released cases that are no longer in the outbox"
         )
-    if lost:
-        jobs = ", ".join(lost[:_NAMED]) + (", …" if len(lost) > _NAMED else "")
+    if unreported:
+        jobs = ", ".join(unreported[:_MOST_NAMED])
+        more = ", …" if len(unreported) > _MOST_NAMED else ""
         findings.notes.append(
-            f"{len(lost)} entries are of released cases of which no report is left, nor anything known to be theirs: jobs {jobs}"
+            f"{len(unreported)} entries are of released cases without a report, so it is unknown "
+            f"whether they are in the outbox: jobs {jobs}{more}"
         )
 
 
 def _is_replaced(end: CaseEnd, known: Sequence[CaseEnd]) -> bool:
-    """Whether a later release of the same job, or one of another job that names this one, took its place."""
+    """Return whether a later release replaced this one.
+
+    It is a release of the same job, or of another job whose entry names this one as replaced.
+    """
     return any(
         other.submitted_at > end.submitted_at
         and (other.job_id == end.job_id or end.job_id in other.replaces)
@@ -270,25 +283,35 @@ def _differences(wanted: Mapping[str, str], found: Mapping[str, str]) -> Iterato
             yield f"{name} was altered"
 
 
-def _files(root: Path, but: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Yield everything below a folder that is no folder, links to folders too, but what lies below some others."""
-    for parent, folders, names in os.walk(root, onerror=_unless_gone):
+def _files(root: Path, skip: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Yield all files and links below a folder.
+
+    Args:
+        root: the folder.
+        skip: folders that are not entered.
+    """
+    for parent, folders, names in os.walk(root, onerror=_raise_unless_removed):
         here = Path(parent)
-        yield from (
-            here / name
-            for name in (*names, *(name for name in folders if (here / name).is_symlink()))
-        )
-        folders[:] = [name for name in folders if here / name not in but]
+        links = [name for name in folders if (here / name).is_symlink()]
+        yield from (here / name for name in (*names, *links))
+        folders[:] = [name for name in folders if here / name not in skip]
 
 
-def _unless_gone(error: OSError) -> None:
-    """Pass over what a running service has moved meanwhile; what cannot be read must not look like nothing."""
+def _raise_unless_removed(error: OSError) -> None:
+    """Raise an error unless the folder was removed meanwhile.
+
+    A running service removes folders, but an unreadable folder must not look like an empty one.
+    """
     if not isinstance(error, FileNotFoundError):
         raise error
 
 
 def _digest(path: Path) -> str:
-    """Return the SHA-256 of a file; a link is none of ours, whatever it points to."""
+    """Return the SHA-256 of a regular file.
+
+    Anything else gives an empty string: a released case contains no links, so a link never
+    matches.
+    """
     if path.is_symlink() or not path.is_file():
         return ""
     return sha256_of(path)

@@ -1,4 +1,7 @@
-"""How a chain lies on the disk: a folder of numbered segments, each a file of JSON lines that is only ever appended to."""
+"""The files of a chain: numbered, append-only segments.
+
+They are in one folder; each is a file of JSON lines.
+"""
 
 import hashlib
 import re
@@ -12,33 +15,36 @@ from ctdeface_shared.audit.entry import NOTHING_BEFORE, Entry
 
 SEGMENT = re.compile(r"[0-9]{6}\.jsonl")
 SEGMENT_BYTES = 1_000_000
-"""A segment that is larger gets a successor; whoever looks for one job reads whole segments."""
+"""Size in bytes above which a new segment begins.
+
+A search for one job reads whole segments, so they stay small.
+"""
 
 
 def segments(chain: Path) -> list[Path]:
-    """Return the files of a chain in their order; a copy that somebody left beside them is none."""
+    """Return the segments of a chain, in order."""
     return sorted(path for path in chain.glob("*.jsonl") if SEGMENT.fullmatch(path.name))
 
 
 def segment_name(number: int) -> str:
-    """Name the segment of a number, which begins at 1."""
+    """Return a segment's file name; segments count from 1."""
     return f"{number:06d}.jsonl"
 
 
 TORN = b" torn\n"
-"""Ends a line that a killed writer left unfinished."""
+"""Ending that is added to a line that a killed writer left unfinished."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tail:
-    """Where the next entry of a chain goes, and what it goes on from.
+    """The end of a chain, where the next entry goes.
 
     Attributes:
-        seq: of the last entry, 0 before the first one.
-        digest: of the last entry.
+        seq: number of the last entry, 0 before the first one.
+        digest: digest of the last entry.
         segment: number of the last segment.
-        offset: where its last entry ends, in bytes.
-        torn: unfinished lines behind that, which a killed writer left.
+        offset: position in bytes in that segment at which its last entry ends.
+        torn: unfinished lines after it, which a killed writer left.
     """
 
     seq: int = 0
@@ -49,10 +55,10 @@ class Tail:
 
     @classmethod
     def of(cls, chain: Path) -> Self:
-        """Find the end of a chain.
+        """Return the end of a chain.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the chain cannot be read.
         """
         tail = cls()
         for file in segments(chain):
@@ -62,49 +68,57 @@ class Tail:
         return tail
 
     def over(self, content: bytes) -> Self:
-        """Go on over what stands in the segment behind the last known entry."""
-        seq, digest, read, good = self.seq, self.digest, 0, 0
+        """Return the end after further content of the segment.
+
+        Args:
+            content: everything after the last known entry.
+        """
+        seq, digest, read, complete = self.seq, self.digest, 0, 0
         for line in content.splitlines(keepends=True):
             read += len(line)
             with suppress(ValueError):
                 if line.endswith(b"\n"):
                     entry = Entry.from_line(line[:-1])
-                    seq, digest, good = entry.seq, entry.digest, read
+                    seq, digest, complete = entry.seq, entry.digest, read
         return type(self)(
             seq=seq,
             digest=digest,
             segment=self.segment,
-            offset=self.offset + good,
-            torn=content[good:],
+            offset=self.offset + complete,
+            torn=content[complete:],
         )
 
     @property
     def closed(self) -> bytes:
-        """The unfinished lines with an end, so that the next entry gets a line of its own, and no whole entry comes of them by that."""
+        """Return the unfinished lines, closed with `TORN`.
+
+        The next entry then has its own line, and the unfinished one cannot become a valid entry.
+        """
         return self.torn if not self.torn or self.torn.endswith(b"\n") else self.torn + TORN
 
     @property
     def torn_digest(self) -> str:
-        """SHA-256 of that; empty when nothing is torn."""
+        """Return the SHA-256 of `closed`; empty without unfinished lines."""
         return hashlib.sha256(self.closed).hexdigest() if self.torn else ""
 
 
 def chains(folder: Path) -> list[Path]:
-    """Return the folder of each chain, by name."""
+    """Return the folder of each chain, sorted by name."""
     return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
 def entries_of(chain: Path, job_id: str, *, since: float) -> Iterator[Entry]:
-    """Yield what a chain says about a job, read quickly: whole lines are looked at only when they name it.
+    """Yield the entries of one job.
+
+    Only lines that contain its name are parsed.
 
     Args:
         chain: folder of the chain.
-        job_id: which job.
-        since: segments that were last written before this moment are left out; seconds since the
-            epoch.
+        job_id: name of the job.
+        since: skip segments that were last written before this time, in seconds since the epoch.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the chain cannot be read.
     """
     named = job_id.encode()
     for file in segments(chain):

@@ -1,7 +1,8 @@
-"""One entry of a chain: how a case ended, in one line of JSON that names the entry before it by digest.
+"""One entry of a chain: how a case ended.
 
-An entry names jobs and digests only. Case and file names, UIDs and header values go into the
-digests, and nowhere else.
+An entry is one line of JSON that contains the digest of the entry before it. It names jobs and
+digests only. Case and file names, UIDs and header values enter the digests and appear nowhere
+else.
 """
 
 import base64
@@ -11,17 +12,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import cache
-from typing import Any, Self
+from typing import Self
 
 from pydantic import TypeAdapter, ValidationError
 
 VERSION = 1
 NOTHING_BEFORE = "0" * 64
-"""What the first entry of a chain names as the digest of the one before it."""
+"""Digest of the previous entry in the first entry of a chain."""
 UNSIGNED = "unsigned"
 _PURPOSE = b"ctdeface audit entry\n"
 _JOURNAL = ("state", "staged", "originals_left")
-"""Fields of a report that still change after its case has ended."""
+"""Fields of a report that still change after its case has ended, so its digest omits them."""
 
 
 class Outcome(StrEnum):
@@ -30,9 +31,9 @@ class Outcome(StrEnum):
     RELEASED = "released"
     QUARANTINED = "quarantined"
     REJECTED = "rejected"
-    """Refused without a quarantine: by the batch command, which leaves the input where it is."""
+    """Refused by the batch command, which leaves the input in place."""
     SUPERSEDED = "superseded"
-    """Proven, but a newer job of the case was released before."""
+    """Verified, but a newer job of the case was released before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,17 +41,17 @@ class CaseEnd:
     """How one submission of a job ended.
 
     Attributes:
-        job_id: which job.
-        submitted_at: which submission of it; UTC, ISO 8601, as the report's `created_at`.
-        outcome: how it ended.
-        code: why it was refused, else empty.
-        files: how many were released.
-        inputs: SHA-256 over the names and contents of the case's files (`digest_of`); empty when it
-            was broken off before they were read.
-        outputs: the same of what was released; empty when nothing was.
+        job_id: name of the job.
+        submitted_at: time of its submission, the report's `created_at`; UTC, ISO 8601.
+        outcome: outcome of the case.
+        code: code of the refusal, or empty.
+        files: number of released files.
+        inputs: SHA-256 over the names and contents of the case's files (`digest_of`); empty if it
+            ended before they were read.
+        outputs: the same over the released files; empty if none was released.
         report: SHA-256 of the report (`digest_of_report`).
-        segmenter: what made the masks.
-        model: SHA-256 of its model or rules; empty when it did not come to that.
+        segmenter: name of the segmenter.
+        model: SHA-256 of its model or rules; empty if the case ended before they were loaded.
         program: version of this program.
         replaces: jobs of the same case whose output this one replaced.
     """
@@ -70,7 +71,7 @@ class CaseEnd:
 
     @property
     def submission(self) -> tuple[str, str]:
-        """What it is about; one submission ends once."""
+        """Return job and time, which identify the submission."""
         return (self.job_id, self.submitted_at)
 
 
@@ -79,17 +80,17 @@ class Entry:
     """One line of a chain.
 
     Attributes:
-        version: of this form.
+        version: version of the format.
         chain: name of the chain.
         seq: number in the chain, from 1.
         prev: SHA-256 of the line before, without its line end.
         torn: SHA-256 of unfinished lines that a killed writer left between the two, line ends
-            included; else empty.
-        at: when it was written; UTC, ISO 8601.
+            included; otherwise empty.
+        at: time of writing; UTC, ISO 8601.
         pid: process that wrote it.
-        end: what it says.
+        end: how the submission ended.
         key: name of the key that signed it, or `unsigned`.
-        signature: base64 of the Ed25519 signature, else empty.
+        signature: Ed25519 signature in base64, or empty.
     """
 
     version: int = VERSION
@@ -105,17 +106,21 @@ class Entry:
 
     @property
     def line(self) -> bytes:
-        """The entry as it stands in the file, without line end."""
+        """Return the entry's line, without line end."""
         return canonical(asdict(self))
 
     @property
     def digest(self) -> str:
-        """SHA-256 of its line."""
+        """Return the SHA-256 of the line."""
         return hashlib.sha256(self.line).hexdigest()
 
     @property
     def signed_content(self) -> bytes:
-        """What is signed: the line without its signature, after words that say what it is."""
+        """Return the signed bytes.
+
+        They are a fixed prefix and the line without its signature. The prefix states their
+        purpose, so that the signature is not valid for anything else.
+        """
         return _PURPOSE + canonical(asdict(replace(self, signature="")))
 
     def with_signature(self, signature: bytes) -> Self:
@@ -124,7 +129,7 @@ class Entry:
 
     @property
     def raw_signature(self) -> bytes:
-        """The signature's bytes; empty when it is none."""
+        """Return the signature's bytes; empty if not valid base64."""
         try:
             return base64.b64decode(self.signature, validate=True)
         except ValueError:
@@ -132,17 +137,17 @@ class Entry:
 
     @staticmethod
     def from_line(line: bytes) -> "Entry":
-        """Read a line without its line end.
+        """Parse a line without its line end.
 
         Raises:
-            ValueError: it is no entry of this version, or not written exactly as entries are.
+            ValueError: it is not an entry of this version in its canonical form.
         """
         try:
             entry = _reader().validate_json(line)
         except ValidationError:
-            raise ValueError("no entry") from None
+            raise ValueError("the line is not an entry") from None
         if entry.version != VERSION or entry.line != line:
-            raise ValueError("not written as entries are")
+            raise ValueError("the entry is not in canonical form, or of another version")
         return entry
 
 
@@ -152,35 +157,33 @@ def _reader() -> TypeAdapter[Entry]:
 
 
 def canonical(content: object) -> bytes:
-    """Write JSON in the one way that digests and signatures are taken of."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode(
-        "ascii"
-    )
+    """Return the canonical JSON that digests and signatures use."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return text.encode("ascii")
 
 
 def digest_of(case: str, files: Mapping[str, str]) -> str:
     """Return one digest for a case's name and its files.
 
     Args:
-        case: its name.
+        case: name of the case.
         files: SHA-256 of each file's content, by its name in the case.
     """
     return hashlib.sha256(canonical([case, sorted(files.items())])).hexdigest()
 
 
 def digest_of_report(content: bytes) -> str:
-    """Return the digest of a report, however far its journal came: everything but `state` and `staged`.
+    """Return the digest of a report without its journal fields.
 
     Args:
         content: report.json.
 
     Raises:
-        ValueError: it is no JSON object.
+        ValueError: it is not a JSON object.
     """
-    plain: Any = json.loads(content, parse_int=float)  # 1 and 1.0 are the same figure
-    if not isinstance(plain, dict):
-        message = "no report"
-        raise ValueError(message)
-    return hashlib.sha256(
-        canonical({name: value for name, value in plain.items() if name not in _JOURNAL})
-    ).hexdigest()
+    match json.loads(content, parse_int=float):  # 1 and 1.0 are the same number
+        case {**fields}:
+            kept = {name: value for name, value in fields.items() if name not in _JOURNAL}
+        case _:
+            raise ValueError("the report is not a JSON object")
+    return hashlib.sha256(canonical(kept)).hexdigest()

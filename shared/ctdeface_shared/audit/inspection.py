@@ -1,4 +1,7 @@
-"""Reads chains back and says what is wrong with them: altered, missing, moved or foreign entries, wrong keys, cut ends."""
+"""Verification of chains.
+
+It finds altered, missing, moved and foreign entries, wrong keys and cut ends.
+"""
 
 import hashlib
 import json
@@ -11,20 +14,20 @@ from ctdeface_shared.audit.entry import NOTHING_BEFORE, UNSIGNED, CaseEnd, Entry
 from ctdeface_shared.errors import ConfigurationError
 
 Check = Callable[[bytes, bytes], bool]
-"""Whether a signature is one of a content."""
+"""Returns whether a signature is valid for a content; arguments: signature, content."""
 HEAD = "ctdeface-audit"
-"""First word of a published head, which says what the line is."""
+"""First word of a published head, which identifies the line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
-    """Which signatures count.
+    """The signatures to accept.
 
     Attributes:
-        keys: what checks the signatures of each known key, by its name; without any, only unsigned
-            entries can be looked at.
-        allow_unsigned: whether unsigned entries count beside signed ones, as those written before
-            there was a key.
+        keys: check of the signatures of each known key, by its name; without keys, only unsigned
+            entries can be checked.
+        allow_unsigned: accept unsigned entries before the signed ones, for those that were written
+            before there was a key.
     """
 
     keys: Mapping[str, Check] = field(default_factory=dict)
@@ -33,12 +36,12 @@ class Trust:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """The last entry of a chain at some moment.
+    """The last entry of a chain at some time.
 
     Attributes:
-        chain: its name.
+        chain: name of the chain.
         seq: number of the entry.
-        digest: of the entry.
+        digest: digest of the entry.
     """
 
     chain: str
@@ -47,23 +50,23 @@ class Head:
 
     @property
     def line(self) -> str:
-        """The head as it is published."""
+        """Return the line that is published."""
         return f"{HEAD} {self.chain} {self.seq} {self.digest}"
 
 
 @dataclass(slots=True, kw_only=True)
 class Chain:
-    """What a chain says, and what is wrong with it.
+    """The entries of a chain and the problems found.
 
     Attributes:
-        name: of its folder.
-        ends: what its entries say, in their order.
-        digests: of its entries, by number.
-        head: its last entry; None when it has none.
-        signed: how many entries have a good signature of a known key.
-        unsigned: how many have none.
-        problems: what should not be.
-        notes: what happens to honest writers as well.
+        name: name of its folder.
+        ends: content of its entries, in order.
+        digests: digest of each entry, by number.
+        head: its last entry; None for an empty chain.
+        signed: number of entries with a valid signature of a known key.
+        unsigned: number of entries without a signature.
+        problems: one line for each sign of tampering or loss.
+        notes: one line for each trace of a killed writer, which needs no action.
     """
 
     name: str
@@ -77,24 +80,24 @@ class Chain:
 
 
 def inspect_chains(folder: Path, trust: Trust) -> tuple[Chain, ...]:
-    """Read every chain below a folder.
+    """Verify every chain in a folder.
 
     Raises:
-        OSError: one cannot be read.
+        OSError: a chain cannot be read.
     """
     return tuple(inspect_chain(chain, trust) for chain in chains(folder))
 
 
 def inspect_chain(folder: Path, trust: Trust) -> Chain:
-    """Read one chain from its first to its last line.
+    """Verify one chain from its first to its last line.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the chain cannot be read.
     """
     chain = Chain(name=folder.name)
     files = segments(folder)
-    strangers = sorted(path.name for path in folder.iterdir() if path not in files)
-    chain.problems.extend(f"{name} does not belong there" for name in strangers)
+    unknown = sorted(path.name for path in folder.iterdir() if path not in files)
+    chain.problems.extend(f"{name} does not belong there" for name in unknown)
     damaged = b""
     for number, file in enumerate(files, start=1):
         if file.name != segment_name(number):
@@ -105,26 +108,33 @@ def inspect_chain(folder: Path, trust: Trust) -> Chain:
         if damaged and number < len(files):
             chain.problems.append(f"{file.name} ends with a damaged line")
             damaged = b""
-    if damaged:
-        kind = chain.problems if damaged.endswith(b"\n") else chain.notes
-        kind.append(
-            "the last line is damaged"
-            if kind is chain.problems
-            else "the last line is unfinished: its writer was killed, or is writing"
-        )
+    if damaged.endswith(b"\n"):
+        chain.problems.append("the last line is damaged")
+    elif damaged:
+        chain.notes.append("the last line is unfinished: its writer was killed, or is writing")
     return chain
 
 
 def _take(chain: Chain, line: bytes, damaged: bytes, trust: Trust) -> bytes:
-    """Take one more line in; return the damaged lines that no entry has answered for."""
+    """Add one line to a chain.
+
+    Args:
+        chain: the lines so far.
+        line: the next line.
+        damaged: damaged lines between the last entry and this line.
+        trust: the signatures to accept.
+
+    Returns:
+        The damaged lines since the last entry; the next entry must contain their digest.
+    """
     try:
         if not line.endswith(b"\n"):
             return damaged + line
         entry = Entry.from_line(line[:-1])
     except ValueError:
         return damaged + line
-    chain.problems.extend(_wrong(chain, entry, damaged))
-    chain.problems.extend(_wrongly_signed(chain, entry, trust))
+    chain.problems.extend(_link_problems(chain, entry, damaged))
+    chain.problems.extend(_signature_problems(chain, entry, trust))
     if not all(one.endswith(TORN) for one in damaged.splitlines(keepends=True)):
         chain.problems.append(
             f"a whole line before entry {entry.seq} is damaged: no killed writer leaves such a line"
@@ -137,19 +147,28 @@ def _take(chain: Chain, line: bytes, damaged: bytes, trust: Trust) -> bytes:
     return b""
 
 
-def _wrong(chain: Chain, entry: Entry, damaged: bytes) -> Iterator[str]:
+def _link_problems(chain: Chain, entry: Entry, damaged: bytes) -> Iterator[str]:
     last = chain.head or Head(chain=chain.name, seq=0, digest=NOTHING_BEFORE)
     if entry.chain != chain.name:
-        yield f"entry {entry.seq} is one of the chain {entry.chain}"
+        yield f"entry {entry.seq} belongs to the chain {entry.chain}"
     if entry.seq != last.seq + 1:
-        yield f"entry {entry.seq} follows entry {last.seq}: entries are missing, repeated or out of order"
+        yield (
+            f"entry {entry.seq} follows entry {last.seq}: "
+            "entries are missing, repeated or out of order"
+        )
     elif entry.prev != last.digest:
-        yield f"entry {entry.seq} does not continue the entry before it: one of both was altered or replaced"
+        yield (
+            f"entry {entry.seq} does not continue the entry before it: "
+            "one of the two was altered or replaced"
+        )
     if entry.torn != (hashlib.sha256(damaged).hexdigest() if damaged else ""):
-        yield f"the lines before entry {entry.seq} are not what its writer found there: an entry was altered"
+        yield (
+            f"the lines before entry {entry.seq} are not what its writer found there: "
+            "an entry was altered"
+        )
 
 
-def _wrongly_signed(chain: Chain, entry: Entry, trust: Trust) -> Iterator[str]:
+def _signature_problems(chain: Chain, entry: Entry, trust: Trust) -> Iterator[str]:
     if entry.key == UNSIGNED:
         chain.unsigned += 1
         if chain.signed:
@@ -157,7 +176,7 @@ def _wrongly_signed(chain: Chain, entry: Entry, trust: Trust) -> Iterator[str]:
         elif trust.keys and not trust.allow_unsigned:
             yield f"entry {entry.seq} is not signed"
         if entry.signature:
-            yield f"entry {entry.seq} is called unsigned and has a signature"
+            yield f"entry {entry.seq} is marked as unsigned but has a signature"
     elif entry.key not in trust.keys:
         yield f"entry {entry.seq} is signed with the unknown key {entry.key}"
     elif not trust.keys[entry.key](entry.raw_signature, entry.signed_content):
@@ -167,27 +186,27 @@ def _wrongly_signed(chain: Chain, entry: Entry, trust: Trust) -> Iterator[str]:
 
 
 def missing_heads(seen: Sequence[Chain], heads: Sequence[Head]) -> Iterator[str]:
-    """Say which published heads are no longer part of their chains.
+    """Yield a problem for each published head that is missing.
 
     Args:
-        seen: the chains as they are.
-        heads: as they were published at some time.
+        seen: the chains as they are now.
+        heads: heads that were published earlier.
     """
-    there = {chain.name: chain.digests for chain in seen}
+    digests = {chain.name: chain.digests for chain in seen}
     for head in heads:
-        if head.chain not in there:
+        if head.chain not in digests:
             yield f"the chain {head.chain} is gone: it was published with {head.seq} entries"
-        elif head.seq not in there[head.chain]:
+        elif head.seq not in digests[head.chain]:
             yield f"{head.chain}: entry {head.seq} was published and is gone: the chain was cut"
-        elif there[head.chain][head.seq] != head.digest:
+        elif digests[head.chain][head.seq] != head.digest:
             yield f"{head.chain}: entry {head.seq} is not the one that was published"
 
 
 def _read_head(words: Sequence[str]) -> Head:
-    """Read one line that names a head.
+    """Parse the words of one line with a head.
 
     Raises:
-        ValueError: something stands before it or is missing.
+        ValueError: the line has other words before the head, or words are missing.
     """
     first, chain, seq, digest = words
     if first != HEAD:
@@ -196,10 +215,14 @@ def _read_head(words: Sequence[str]) -> Head:
 
 
 def read_heads(file: Path) -> tuple[Head, ...]:
-    """Read published heads: lines as `ctdeface audit head` prints them, or its JSON; lines that name no head are passed over.
+    """Read published heads, as lines or as JSON.
+
+    Args:
+        file: the output of `ctdeface audit head`, with or without `--json`; lines without a head
+            are ignored.
 
     Raises:
-        ConfigurationError: it cannot be read or holds no head.
+        ConfigurationError: the file cannot be read or contains no head.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -216,6 +239,6 @@ def read_heads(file: Path) -> tuple[Head, ...]:
         heads = ()
     if not heads:
         raise ConfigurationError(
-            f"{file} holds no heads that can be read: give what ctdeface audit head printed"
+            f"{file} contains no readable heads: give the output of ctdeface audit head"
         )
     return heads

@@ -1,4 +1,4 @@
-"""Ed25519 keys that sign entries; the only module that knows the library `cryptography`."""
+"""Ed25519 keys that sign entries; only this module imports `cryptography`."""
 
 import hashlib
 import os
@@ -25,19 +25,18 @@ _BLOCK = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----\s*"
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """Checks signatures."""
+    """A public key that checks signatures."""
 
     key: Ed25519PublicKey
 
     @property
     def name(self) -> str:
-        """What entries call it: the first 16 hexadecimal digits of the SHA-256 of its 32 bytes."""
-        return hashlib.sha256(self.key.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[
-            :16
-        ]
+        """Return the key's name: the first 16 hexadecimal digits of its SHA-256."""
+        raw = self.key.public_bytes(Encoding.Raw, PublicFormat.Raw)
+        return hashlib.sha256(raw).hexdigest()[:16]
 
     def is_signature(self, signature: bytes, content: bytes) -> bool:
-        """Whether the holder of the private key has signed this content."""
+        """Return whether the private key signed this content."""
         try:
             self.key.verify(signature, content)
         except InvalidSignature:
@@ -53,12 +52,12 @@ class PrivateKey:
 
     @property
     def public(self) -> PublicKey:
-        """The key that checks what this one signs."""
+        """Return the public key."""
         return PublicKey(self.key.public_key())
 
     @property
     def name(self) -> str:
-        """What entries call it."""
+        """Return the name of its public key."""
         return self.public.name
 
     def sign(self, content: bytes) -> bytes:
@@ -67,16 +66,17 @@ class PrivateKey:
 
 
 def load_private_key(file: Path) -> PrivateKey:
-    """Read a private key (PEM, PKCS 8, without a pass phrase).
+    """Read a private key (PEM, PKCS 8, without a passphrase).
 
     Raises:
-        ConfigurationError: it cannot be read, is no Ed25519 key, or everybody on the machine may
-            read it.
+        ConfigurationError: the file cannot be read, is not an Ed25519 key, or gives access to
+            users outside its group.
     """
     content = _content(file, "audit.key_file")
     if stat.S_IMODE(file.stat().st_mode) & 0o007:
         raise ConfigurationError(
-            f"audit.key_file {file} is open to everybody on this machine: chmod 600, or 440 for a mounted secret"
+            f"audit.key_file {file} is open to every user of this machine: "
+            "run chmod 600, or 440 for a mounted secret"
         )
     try:
         key = load_pem_private_key(content, password=None)
@@ -84,16 +84,17 @@ def load_private_key(file: Path) -> PrivateKey:
         key = None
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigurationError(
-            f"audit.key_file {file} is no Ed25519 private key: make one with ctdeface audit key FILE"
+            f"audit.key_file {file} is not an Ed25519 private key: "
+            "make one with ctdeface audit key FILE"
         )
     return PrivateKey(key)
 
 
 def load_public_keys(file: Path) -> tuple[PublicKey, ...]:
-    """Read one or more public keys (PEM) from one file: the present one, and those that were used before.
+    """Read public keys (PEM), the current and earlier ones.
 
     Raises:
-        ConfigurationError: it cannot be read, or holds anything but Ed25519 public keys.
+        ConfigurationError: the file cannot be read, or contains no key or a key of another type.
     """
     content = _content(file, "the file of public keys")
     try:
@@ -103,23 +104,27 @@ def load_public_keys(file: Path) -> tuple[PublicKey, ...]:
     found = tuple(PublicKey(key) for key in keys if isinstance(key, Ed25519PublicKey))
     if not found or len(found) < len(keys):
         raise ConfigurationError(
-            f"{file} does not hold Ed25519 public keys: give the .pub file that ctdeface audit key wrote"
+            f"{file} does not contain Ed25519 public keys only: "
+            "give the .pub file that ctdeface audit key wrote"
         )
     return found
 
 
 def make_key_pair(file: Path) -> PrivateKey:
-    """Write a new private key, for its owner only, and its public key beside it with the ending `.pub`, for everybody.
+    """Write a new private key and its public key.
+
+    The public key's file has the additional suffix `.pub`. Only the owner can read the private
+    key; everyone can read the public key.
 
     Raises:
-        ConfigurationError: one of the files is there already, or cannot be written.
+        ConfigurationError: one of the files exists already, or cannot be written.
     """
     key = Ed25519PrivateKey.generate()
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    _write_new(
-        file.with_name(f"{file.name}.pub"), public, 0o644
-    )  # first: a private key without it would be of no use
-    _write_new(file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    # The public key comes first: a private key without it would be useless.
+    _write_new(file.with_name(f"{file.name}.pub"), public, 0o644)
+    _write_new(file, private, 0o600)
     return PrivateKey(key)
 
 
@@ -135,7 +140,7 @@ def _write_new(file: Path, content: bytes, mode: int) -> None:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:
         raise ConfigurationError(
-            f"{file} is there already, and a key is never overwritten: name another file"
+            f"{file} exists already, and a key is never overwritten: name another file"
         ) from None
     except OSError as error:
         raise ConfigurationError(f"{file} cannot be written: {error.strerror}") from None

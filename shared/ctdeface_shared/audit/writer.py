@@ -1,4 +1,7 @@
-"""Writes entries: each process holds a chain of its own, and goes on with one that an ended process of its machine has left."""
+"""The writer of entries: one chain per running process.
+
+A process continues a chain that an ended process of its machine left, or begins a new one.
+"""
 
 import os
 import socket
@@ -21,17 +24,20 @@ from ctdeface_shared.storage.locks import lock_name, locked
 from ctdeface_shared.storage.spool import PRIVATE, Spool
 
 CLOCKS_APART_SECONDS = 86_400.0
-"""A segment that was last written so long before a job was submitted says nothing about it."""
+"""Seconds by which the clocks of two machines may differ.
+
+A segment that was last written so long before a job was submitted has no entry of it.
+"""
 
 _log = logs.logger(__name__)
 
 
 class Signer(Protocol):
-    """What is asked of a private key."""
+    """A private key, as the writer uses it."""
 
     @property
     def name(self) -> str:
-        """What entries call it."""
+        """Return the key's name, as entries show it."""
 
     def sign(self, content: bytes) -> bytes:
         """Return the signature of a content."""
@@ -39,16 +45,16 @@ class Signer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditTarget:
-    """Where entries are written and who signs them.
+    """The folder of the chains and the signing key.
 
     Attributes:
-        folder: holds a folder per chain.
-        locks: holds the lock of each chain that is in use.
-        writer: begin of the names of this machine's chains.
-        key: signs; None leaves entries unsigned.
-        stale_seconds: after which a chain of another machine that nobody touched counts as left.
-        segment_bytes: a segment that is larger gets a successor.
-        now: the present time, UTC.
+        folder: contains one folder per chain.
+        locks: contains the lock of each chain in use.
+        writer: first part of the names of this machine's chains.
+        stale_seconds: age of a lock's last heartbeat after which another machine's chain is free.
+        key: signs entries; None leaves them unsigned.
+        segment_bytes: size above which a new segment begins.
+        now: returns the current time, UTC.
     """
 
     folder: Path
@@ -62,7 +68,7 @@ class AuditTarget:
 
 @contextmanager
 def audit_log(spool: Spool, section: AuditSection, *, stale_seconds: float) -> Iterator["AuditLog"]:
-    """Write into the spool's audit folder for the time of the block.
+    """Open the audit log of a spool for the block.
 
     Raises:
         ConfigurationError: the key cannot be used.
@@ -86,11 +92,9 @@ def audit_log(spool: Spool, section: AuditSection, *, stale_seconds: float) -> I
 
 
 def host_name(given: str) -> str:
-    """Return a machine's name as chains may be called."""
-    kept = "".join(
-        sign if sign.isascii() and sign.isalnum() else "-" for sign in given.lower()
-    ).strip("-")
-    return kept[:63].strip("-") or "host"
+    """Return a machine's name as part of a chain's name."""
+    allowed = (char if char.isascii() and char.isalnum() else "-" for char in given.lower())
+    return "".join(allowed).strip("-")[:63].strip("-") or "host"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -105,35 +109,39 @@ class _Held:
 
 @dataclass(slots=True)
 class AuditLog:
-    """Appends entries, from any thread of one process; begins to hold a chain with its first entry.
+    """The audit log of one process.
+
+    Any thread may use it. The first entry locks a chain.
 
     Attributes:
-        target: where and with which key.
-        heard: told about each entry that was written; never raises.
+        target: folder and key.
+        on_entry: called after each written entry; it must not raise.
     """
 
     target: AuditTarget
-    heard: Callable[[Outcome], None] = lambda _: None
+    on_entry: Callable[[Outcome], None] = lambda _: None
     _alone: threading.Lock = field(default_factory=threading.Lock)
     _held: _Held | None = None
 
     def __enter__(self) -> Self:
-        """Begin without a chain."""
+        """Return the log, which has no chain yet."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the chain to another process."""
+        """Release the chain for another process."""
         with self._alone:
             self._leave()
 
     def record(self, end: CaseEnd) -> bool:
-        """Write how a case ended, unless that has been written already; it is on the disk when this returns.
+        """Write how a case ended, unless it is written already.
+
+        When this returns, the entry is on the disk.
 
         Returns:
             Whether it was written now.
 
         Raises:
-            StorageUnavailable: it could not be written; nothing is lost, and it can be repeated.
+            StorageUnavailable: it could not be written; nothing is lost, so call again.
         """
         with self._alone, atomic.storage_errors():
             since = datetime.fromisoformat(end.submitted_at).timestamp() - CLOCKS_APART_SECONDS
@@ -144,15 +152,15 @@ class AuditLog:
                     == (end.submission, end.outcome, end.report)
                     for other in known
                 ):
-                    atomic.sync_tree(chain)  # whoever wrote it may have been killed before this
+                    atomic.sync_tree(chain)  # its writer may have been killed before it did this
                     return False
-            held = self._held = self._holding()
+            held = self._held = self._free_chain()
             held.tail = self._append(held, end)
-        self.heard(end.outcome)
+        self.on_entry(end.outcome)
         return True
 
-    def _holding(self) -> _Held:
-        """Return a chain that nobody else writes: ours as long as it is, else the first that is free."""
+    def _free_chain(self) -> _Held:
+        """Return this process's chain, or lock a free one."""
         if self._held is not None:
             if self._held.is_ours():
                 return self._held
@@ -175,7 +183,7 @@ class AuditLog:
             folder = self.target.folder / name
             atomic.make_folder(folder, mode=PRIVATE)
             return _Held(folder=folder, is_ours=ours, lock=lock, tail=Tail.of(folder))
-        raise AssertionError  # numbers do not end
+        raise AssertionError  # unreachable: `count` never ends
 
     def _leave(self) -> None:
         if self._held is not None:
@@ -183,7 +191,7 @@ class AuditLog:
             self._held = None
 
     def _append(self, held: _Held, end: CaseEnd) -> Tail:
-        """Write one entry behind the last one and return where the chain ends now."""
+        """Append one entry, and return the chain's new end."""
         tail = (
             held.tail
             if held.tail.offset < self.target.segment_bytes
@@ -192,7 +200,7 @@ class AuditLog:
         file = held.folder / segment_name(tail.segment)
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            tail = replace(tail, torn=b"").over(_behind(descriptor, tail.offset))
+            tail = replace(tail, torn=b"").over(_content_after(descriptor, tail.offset))
             entry = self._entry(held.folder.name, tail, end)
             _write_all(descriptor, tail.closed[len(tail.torn) :] + entry.line + b"\n")
             os.fsync(descriptor)
@@ -221,8 +229,8 @@ class AuditLog:
         )
 
 
-def _behind(descriptor: int, offset: int) -> bytes:
-    """Read what stands behind an offset: nothing, unless a write was broken off."""
+def _content_after(descriptor: int, offset: int) -> bytes:
+    """Return what an interrupted write left after an offset."""
     size = os.fstat(descriptor).st_size
     return os.pread(descriptor, size - offset, offset) if size > offset else b""
 

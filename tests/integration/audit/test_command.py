@@ -79,7 +79,8 @@ def test_collected_cases_are_no_problem_and_are_counted(
     main(["audit", "verify", "--out", "out", "--public-key", "audit.key.pub"])
     told = capsys.readouterr().out.splitlines()
     assert [line for line in told if line.startswith("note: ")] == [
-        "note: 2 entries are of released cases of which no report is left, nor anything known to be theirs: jobs newer, one"
+        "note: 2 entries are of released cases without a report, so it is unknown "
+        "whether they are in the outbox: jobs newer, one"
     ]
 
 
@@ -166,7 +167,7 @@ def test_unsigned_entries_are_labeled_as_such(
         (["verify", "--out", "nothing"], "there are no reports at nothing.ctdeface/reports"),
         (["verify", "--out", "out", "--public-key", "nothing.pub"], "cannot be read"),
         (["verify", "--out", "out", "--public-key", "audit.key"], "give the .pub file"),
-        (["verify", "--out", "out", "--head", "audit.key"], "holds no heads"),
+        (["verify", "--out", "out", "--head", "audit.key"], "contains no readable heads"),
         (["key", "nowhere/audit.key"], "cannot be written"),
     ],
 )

@@ -83,7 +83,7 @@ def run_workers(
             exported_metrics(service, metrics_port, find) as metrics,
             traced(settings.traces, "ctdeface-worker") as tracer,
         ):
-            log.heard = partial(notify, (metrics.count_audit_entry,))
+            log.on_entry = partial(notify, (metrics.count_audit_entry,))
             slots = [
                 partial(worker_slot, service, f"slot-{n}", stop, pipeline, log)
                 for n in range(count)
