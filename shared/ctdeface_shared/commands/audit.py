@@ -1,12 +1,12 @@
-"""Checks the audit log: every chain of entries about ended cases, every signature, and that outbox and reports are what was entered.
+"""Check the audit log, and reports and released cases against it.
 
-`head` checks the chains and prints the last entry of each: publish it elsewhere, for only a head
-    that nobody here can change shows that a
-chain was cut.
+The log has an entry for each ended case, in chains that every process of a worker continues.
+`verify` checks every chain and signature, and that outbox and reports are as they were entered.
+`head` checks the chains and prints the last entry of each. Publish these lines elsewhere: only a
+published head shows later that a chain was cut.
 """
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,55 +20,54 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 examples:
-  ctdeface audit verify --spool /srv/ctdeface --public-key audit.pub                    a service, with all it released
-  ctdeface audit verify --out defaced                                                   what ctdeface deface -o defaced released
-  ctdeface audit verify --spool /srv/ctdeface --public-key audit.pub --head heads.txt   no chain shorter than it was published
-  ctdeface audit head --spool /srv/ctdeface --public-key audit.pub >> heads.txt         what to publish
-  ctdeface audit key /etc/ctdeface/audit.key                                            a new key pair: audit.key and audit.key.pub
+  ctdeface audit verify --spool SPOOL --public-key audit.pub                    a service
+  ctdeface audit verify --out defaced                                           a batch
+  ctdeface audit verify --spool SPOOL --public-key audit.pub --head heads.txt   no chain was cut
+  ctdeface audit head --spool SPOOL --public-key audit.pub >> heads.txt         to be published
+  ctdeface audit key /etc/ctdeface/audit.key                                    a new key pair
 """
 EXIT_CODES = {
     **COMMON_EXIT_CODES,
     EXIT_OK: "chains, signatures, reports and released cases agree",
-    EXIT_REFUSED: "something was changed, is missing or was never recorded",
+    EXIT_REFUSED: "something was changed, is missing or was never entered",
 }
 RECHECK_SECONDS = 2.0
-"""A running service changes things between two looks: only what is wrong both times is a problem."""
+"""A problem counts if a second check after this time finds it again.
+
+A running service moves files between two looks.
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what can be done."""
+    """Declare the actions and their options."""
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
     verify = actions.add_parser("verify", help="check chains, signatures, reports and outbox")
     _add_place(verify)
     _add_trust(verify)
-    verify.add_argument(
-        "--chains-only", action="store_true", help="do not look at reports and outbox"
-    )
-    head = actions.add_parser(
-        "head", help="check the chains and print the last entry of each, to be published"
-    )
+    verify.add_argument("--chains-only", action="store_true", help="skip reports and outbox")
+    head = actions.add_parser("head", help="check the chains and print the last entry of each")
     _add_place(head)
     _add_trust(head)
-    key = actions.add_parser("key", help="make a key pair")
+    key = actions.add_parser("key", help="create a key pair")
     key.add_argument(
         "file",
         type=Path,
         metavar="FILE",
-        help="new file of the private key; the public one gets the ending .pub",
+        help="new file for the private key; the public key goes to FILE.pub",
     )
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--spool", type=Path, metavar="DIR", help="root of a service's spool (default: spool.root)"
+        "--spool", type=Path, metavar="DIR", help="spool of a service (default: spool.root)"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="OUT", help="output of ctdeface deface, instead of a service"
+        "--out", type=Path, metavar="OUT", help="output folder of ctdeface deface, for a batch"
     )
     parser.add_argument(
         "--state-root", type=Path, metavar="DIR", help="its state root (default: OUT.ctdeface)"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON document")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def _add_trust(parser: argparse.ArgumentParser) -> None:
@@ -76,12 +75,12 @@ def _add_trust(parser: argparse.ArgumentParser) -> None:
         "--public-key",
         type=Path,
         metavar="FILE",
-        help="keys that count (default: audit.public_key_file)",
+        help="accepted public keys (default: audit.public_key_file)",
     )
     parser.add_argument(
         "--allow-unsigned",
         action="store_true",
-        help="unsigned entries count too: those from before there was a key",
+        help="accept unsigned entries, such as those from before there was a key",
     )
     parser.add_argument(
         "--head",
@@ -89,49 +88,45 @@ def _add_trust(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="heads that were published; again for more",
+        help="published heads that the chains must contain; can be repeated",
     )
 
 
 def run(namespace: argparse.Namespace) -> int:
-    """Do what was asked; 1 when something is not as it should be.
+    """Run the action and return the exit code.
 
     Raises:
-        ConfigurationError: a place or a key must be put right first.
+        ConfigurationError: a folder or a key must be corrected first.
     """
-    from rich.console import Console
-
-    from ctdeface_shared.console import printable
     from ctdeface_shared.errors import ConfigurationError
 
-    console = Console(soft_wrap=True, markup=False, highlight=False)
     action = {"verify": _verify, "head": _head, "key": _key}[namespace.action]
     try:
-        return action(namespace, lambda text: console.print(printable(text)))
+        return action(namespace)
     except PermissionError as error:
         raise ConfigurationError(
-            f"{error.filename} cannot be read: run this as a user who may read the whole spool, or nothing can be said about it"
+            f"{error.filename} cannot be read, but the whole spool must be checked: "
+            "run this as the user of the service"
         ) from error
 
 
-def _key(namespace: argparse.Namespace, say: Callable[[str], None]) -> int:
+def _key(namespace: argparse.Namespace) -> int:
     from ctdeface_shared.audit.keys import make_key_pair
+    from ctdeface_shared.console import print_line
 
     key = make_key_pair(namespace.file)
-    say(f"private key {namespace.file}: for audit.key_file of the workers, readable for them alone")
-    say(f"public key  {namespace.file}.pub: for audit.public_key_file, and for whoever checks")
-    say(f"entries call it {key.name}")
-    return 0
+    print_line(f"private key {namespace.file}: for audit.key_file; only workers may read it")
+    print_line(f"public key  {namespace.file}.pub: for audit.public_key_file and for every check")
+    print_line(f"name of the key in entries: {key.name}")
+    return EXIT_OK
 
 
-def _head(namespace: argparse.Namespace, say: Callable[[str], None]) -> int:
-    """Print the heads of chains that are as they should be: a head that is published vouches for all before it."""
-    import json
+def _head(namespace: argparse.Namespace) -> int:
+    """Print the heads, unless a chain has a problem: a published head vouches for all before it."""
     from dataclasses import asdict
 
     from ctdeface_shared.commands.main import complain
-    from ctdeface_shared.console import printable
-    from ctdeface_shared.exit_codes import EXIT_OK, EXIT_REFUSED
+    from ctdeface_shared.console import print_json, print_line, printable
 
     settings, spool = _place(namespace)
     chains, problems, _ = _inspected(namespace, spool, _trust(namespace, settings))
@@ -139,21 +134,19 @@ def _head(namespace: argparse.Namespace, say: Callable[[str], None]) -> int:
         for text in problems:
             complain(printable(f"WRONG: {text}"), EXIT_REFUSED)
         return complain(
-            "no head is printed: none of these chains is to be published like this", EXIT_REFUSED
+            "no head is printed, because chains with problems must not be published", EXIT_REFUSED
         )
     heads = [chain.head for chain in chains if chain.head is not None]
     if namespace.json:
-        say(json.dumps([asdict(head) for head in heads]))
+        print_json([asdict(head) for head in heads])
     else:
         for head in heads:
-            say(head.line)
+            print_line(head.line)
     return EXIT_OK
 
 
-def _verify(namespace: argparse.Namespace, say: Callable[[str], None]) -> int:
-    import json
-
-    from ctdeface_shared.exit_codes import EXIT_OK, EXIT_REFUSED
+def _verify(namespace: argparse.Namespace) -> int:
+    from ctdeface_shared.console import print_json, print_line
 
     settings, spool = _place(namespace)
     trust = _trust(namespace, settings)
@@ -174,21 +167,21 @@ def _verify(namespace: argparse.Namespace, say: Callable[[str], None]) -> int:
         "entries_without_report": cases.unreported if cases else 0,
     }
     if namespace.json:
-        say(json.dumps({"intact": not problems, **counts, "problems": problems, "notes": notes}))
+        print_json({"intact": not problems, **counts, "problems": problems, "notes": notes})
     else:
-        for line in _told(counts, problems, notes):
-            say(line)
+        for line in _lines(counts, problems, notes):
+            print_line(line, indent=4)
     return EXIT_REFUSED if problems else EXIT_OK
 
 
 def _inspected(
     namespace: argparse.Namespace, spool: "Spool", trust: "Trust"
 ) -> "tuple[tuple[Chain, ...], list[str], int]":
-    """Read the chains; return them, what is wrong with them, and how many published heads they were held against.
+    """Return the chains, their problems, and the number of published heads.
 
     Raises:
-        ConfigurationError: the entries are signed, and no key says by whom; or a file of heads
-            cannot be read.
+        ConfigurationError: the entries are signed and no key is given, or a file of heads cannot be
+            read.
     """
     from itertools import chain as chained
 
@@ -201,19 +194,21 @@ def _inspected(
     return chains, [*problems, *missing_heads(chains, heads)], len(heads)
 
 
-def _told(counts: dict[str, int], problems: list[str], notes: list[str]) -> list[str]:
+def _lines(counts: dict[str, int], problems: list[str], notes: list[str]) -> list[str]:
     signing = f"{counts['signed']} signed, {counts['unsigned']} unsigned"
     lines = [f"{counts['chains']} chains, {counts['entries']} entries: {signing}"]
     if counts["unsigned"]:
         lines.append(
-            "UNSIGNED entries prove nothing against whoever can write the audit folder: set audit.key_file"
+            "UNSIGNED entries can be forged by anyone who can write the audit folder: "
+            "set audit.key_file"
         )
     if not counts["heads_checked"]:
         lines.append(
-            "no published head was given: an end that was cut off would not be seen (--head FILE)"
+            "no published head was given, so a chain that was cut would not be noticed: add --head"
         )
     lines.append(
-        f"{counts['reports_checked']} reports and {counts['cases_checked']} cases of the outbox looked at"
+        f"{counts['reports_checked']} reports and {counts['cases_checked']} "
+        "cases of the outbox checked"
     )
     lines += [f"note: {text}" for text in notes]
     lines += [f"WRONG: {text}" for text in problems]
@@ -221,7 +216,7 @@ def _told(counts: dict[str, int], problems: list[str], notes: list[str]) -> list
 
 
 def _cases(spool: "Spool", trust: "Trust") -> "CaseFindings":
-    """Look at reports and outbox, and a second time where something seems wrong: a running service moves things meanwhile."""
+    """Check reports and outbox, and repeat the check if it finds a problem."""
     from time import sleep
 
     from ctdeface_shared.audit.cases import inspect_cases
@@ -244,7 +239,7 @@ def _cases(spool: "Spool", trust: "Trust") -> "CaseFindings":
 
 
 def _place(namespace: argparse.Namespace) -> "tuple[Settings, Spool]":
-    """Find the settings and the folders of a service or of a batch.
+    """Return the settings and folders of a service or a batch.
 
     Raises:
         ConfigurationError: there are none.
@@ -266,7 +261,8 @@ def _place(namespace: argparse.Namespace) -> "tuple[Settings, Spool]":
         settings, spool = load(namespace.config).settings, Spool.beside(namespace.out, state_root)
     if not spool.reports.is_dir():
         raise ConfigurationError(
-            f"there are no reports at {spool.reports}: name the service with --spool, or the output of ctdeface deface with --out"
+            f"there are no reports at {spool.reports}: give the spool of a service with --spool, "
+            "or the output of ctdeface deface with --out"
         )
     return settings, spool
 
@@ -286,14 +282,15 @@ def _trust(namespace: argparse.Namespace, settings: "Settings") -> "Trust":
 
 
 def _require_keys(chains: "tuple[Chain, ...]", trust: "Trust") -> None:
-    """Check that signatures can be checked where there are some.
+    """Require a public key if entries are signed.
 
     Raises:
-        ConfigurationError: no key was named.
+        ConfigurationError: no key was given.
     """
     from ctdeface_shared.errors import ConfigurationError
 
     if not trust.keys and any(len(chain.ends) > chain.unsigned for chain in chains):
         raise ConfigurationError(
-            "the entries are signed, and no key says by whom: name the public key with --public-key or audit.public_key_file"
+            "the entries are signed, and a public key is required to check them: "
+            "give it with --public-key or audit.public_key_file"
         )
