@@ -16,8 +16,8 @@ BATCHES = 4
 PROCESS = """
 import sys
 from ctdeface_shared.settings.sections import TracesSection
-from ctdeface_shared.tracing.start import traced
-with traced(TracesSection(endpoint=sys.argv[1]), "ctdeface-test") as tracer:
+from ctdeface_shared.tracing.start import open_tracer
+with open_tracer(TracesSection(endpoint=sys.argv[1]), "ctdeface-test") as tracer:
     for _ in range(int(sys.argv[2])):
         tracer.begin("job", 1.0).end(2.0)
     print("told", flush=True)

@@ -21,7 +21,7 @@ from ctdeface_shared.storage.locks import (
     sweep,
 )
 from ctdeface_shared.tracing.spans import Tracer
-from ctdeface_shared.tracing.start import traced
+from ctdeface_shared.tracing.start import open_tracer
 from ctdeface_watcher.inbox.events import wakeups
 from ctdeface_watcher.inbox.scan import InboxRules
 from ctdeface_watcher.inbox.stability import SettleTimes
@@ -66,7 +66,7 @@ def run_watcher(service: ServiceConfig, metrics_port: int | None = None) -> int:
     with (
         stop_on_signals() as stop,
         exported_metrics(service, metrics_port) as hook,
-        traced(service.settings.traces, "ctdeface-watcher") as tracer,
+        open_tracer(service.settings.traces, "ctdeface-watcher") as tracer,
     ):
         while not stop.is_set():
             with ExitStack() as held:

@@ -1,5 +1,5 @@
-"""Traces of cases on their way from the inbox to their end, told to an OpenTelemetry collector where one is named.
+"""Traces of cases from the inbox to the outbox.
 
-`spans` is what the services know; `export` is the only module that knows OpenTelemetry, and loads
-only when traces are on.
+The services use the protocols in `spans`. `export` sends spans to an OpenTelemetry collector; it is
+the only module that imports OpenTelemetry, and is imported only if the settings name a collector.
 """

@@ -1,7 +1,7 @@
-"""The only door of OpenTelemetry: sends spans to a collector from a thread of its own.
+"""Export of spans to an OpenTelemetry collector.
 
-What a span may say comes from an allow-list, as in logs: no case, no file, no path, no UID, no text
-of an error. A collector that cannot be reached costs its spans and nothing else.
+Only this module imports OpenTelemetry. Attributes come from an allow-list, as in logs: they contain
+no case, file, path, UID or error text. If the collector cannot be reached, only spans are lost.
 """
 
 import re
@@ -24,15 +24,18 @@ from ctdeface_shared import logs
 from ctdeface_shared.lifecycle import boundary
 from ctdeface_shared.tracing.spans import NO_SPAN, NOTHING, Span, Tracer, Value
 
-ALLOWED_ABOUT = frozenset({
-    "attempt", "code", "files", "generation", "job_id", "megabytes", "outcome", "segmenter", "series", "slot", "voxels",
-})  # fmt: skip
-"""Everything that a span may say. A new key must be of a kind that cannot carry a name, a path or a UID."""
+ALLOWED_ATTRIBUTES = frozenset(
+    {
+        *("attempt", "code", "files", "generation", "job_id", "megabytes", "outcome"),
+        *("segmenter", "series", "slot", "voxels"),
+    }
+)
+"""Attributes that a span may have. None of them may contain a name, a path or a UID."""
 SEND_SECONDS = 5.0
-"""After which a collector counts as unreachable, also at the end of the process."""
+"""Seconds after which a collector counts as unreachable, also at the end of the process."""
 _log = logs.logger(__name__)
 _PREFIX = "ctdeface."
-_HARMLESS = re.compile(r"[A-Za-z0-9._:-]{0,100}")
+_ALLOWED_TEXT = re.compile(r"[A-Za-z0-9._:-]{0,100}")
 _PROPAGATOR = TraceContextTextMapPropagator()
 _KINDS = {"watch": trace.SpanKind.PRODUCER, "job": trace.SpanKind.CONSUMER}
 
@@ -46,17 +49,17 @@ class ExportedSpan:
 
     @property
     def traceparent(self) -> str | None:
-        """What a message carries so that whoever handles it goes on with this trace."""
+        """Return the value with which a receiver continues this trace."""
         carrier: dict[str, str] = {}
         _PROPAGATOR.inject(carrier, trace.set_span_in_context(self.span))
         return carrier.get("traceparent")
 
     def part(self, name: str, begun_at: float, ended_at: float, error: str = "") -> None:
-        """Tell of a part of it that is over."""
+        """Add a finished part of the span."""
         boundary(partial(self._part, name, begun_at, ended_at, error))
 
     def end(self, ended_at: float, about: Mapping[str, Value] = NOTHING, error: str = "") -> None:
-        """End it."""
+        """End the span."""
         boundary(partial(_end, self.span, ended_at, about, error))
 
     def _part(self, name: str, begun_at: float, ended_at: float, error: str) -> None:
@@ -71,7 +74,7 @@ class ExportedSpan:
 
 @dataclass(frozen=True, slots=True)
 class ExportingTracer:
-    """Tells OpenTelemetry."""
+    """A tracer of OpenTelemetry."""
 
     tracer: trace.Tracer
 
@@ -90,12 +93,12 @@ class ExportingTracer:
 
 
 def _end(span: trace.Span, ended_at: float, about: Mapping[str, Value], error: str) -> None:
-    said = {**about, "code": error} if error else about
+    attributes = {**about, "code": error} if error else about
     span.set_attributes(
         {
             _PREFIX + key: value
-            for key, value in said.items()
-            if key in ALLOWED_ABOUT and _is_harmless(value)
+            for key, value in attributes.items()
+            if key in ALLOWED_ATTRIBUTES and _is_allowed(value)
         }
     )
     if error:
@@ -103,8 +106,8 @@ def _end(span: trace.Span, ended_at: float, about: Mapping[str, Value], error: s
     span.end(_nanoseconds(ended_at))
 
 
-def _is_harmless(value: Value) -> bool:
-    return not isinstance(value, str) or _HARMLESS.fullmatch(value) is not None
+def _is_allowed(value: Value) -> bool:
+    return not isinstance(value, str) or _ALLOWED_TEXT.fullmatch(value) is not None
 
 
 def _nanoseconds(seconds: float) -> int:
@@ -112,18 +115,18 @@ def _nanoseconds(seconds: float) -> int:
 
 
 def sender(endpoint: str) -> SpanProcessor:
-    """Make what sends ended spans to a collector, some seconds later and many at once."""
+    """Return the processor that sends ended spans in batches to a collector."""
     return BatchSpanProcessor(OTLPSpanExporter(endpoint, timeout=SEND_SECONDS))
 
 
 @contextmanager
-def told(service: str, to: SpanProcessor) -> Iterator[Tracer]:
-    """Tell spans for the time of the block.
+def export_spans(service: str, to: SpanProcessor) -> Iterator[Tracer]:
+    """Export spans during the block.
 
     Args:
-        service: who tells, such as `ctdeface-worker`.
-        to: what takes them; it is shut down afterwards, and given up when that takes longer than
-            `SEND_SECONDS`.
+        service: name of the service, such as `ctdeface-worker`.
+        to: receives the spans. Afterwards it is shut down; if that takes longer than
+            `SEND_SECONDS`, it is abandoned.
     """
     about = {
         "service.name": service,
@@ -139,7 +142,10 @@ def told(service: str, to: SpanProcessor) -> Iterator[Tracer]:
 
 
 def _shut_down(provider: TracerProvider) -> None:
-    """Send what is left, in a thread that may be left behind: OpenTelemetry waits up to 30 s for a collector that hangs or drips."""
+    """Send the remaining spans, for at most `SEND_SECONDS`.
+
+    This needs a thread, because OpenTelemetry waits up to 30 s for a slow collector.
+    """
     ending = threading.Thread(
         target=partial(boundary, provider.shutdown), name="traces-end", daemon=True
     )

@@ -1,4 +1,7 @@
-"""What watcher and worker tell about the time that a case takes; nobody listens unless traces are on, and nothing here ever raises."""
+"""Protocols for spans, and their defaults, which do nothing.
+
+Watcher and worker record with them how long each part of a case takes. No method raises.
+"""
 
 import re
 from collections.abc import Mapping
@@ -12,21 +15,30 @@ _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a
 
 
 class Span(Protocol):
-    """A stretch of time that is being told; times are seconds since the epoch."""
+    """A recorded period; times are in seconds since the epoch."""
 
     @property
     def traceparent(self) -> str | None:
-        """What a message carries so that whoever handles it goes on with this trace (W3C Trace Context); None where nobody listens."""
+        """Return the value with which a receiver continues this trace.
+
+        It is a W3C Trace Context; None if traces are off.
+        """
 
     def part(self, name: str, begun_at: float, ended_at: float, error: str = "") -> None:
-        """Tell of a part of it that is over; `error` is the code of what it failed with."""
+        """Add a finished part of the span; `error` is the code of its error."""
 
     def end(self, ended_at: float, about: Mapping[str, Value] = NOTHING, error: str = "") -> None:
-        """End it; `about` says more in keys from an allow-list, anything else is left out."""
+        """End the span.
+
+        Args:
+            ended_at: time of the end, in seconds since the epoch.
+            about: attributes; only those on the allow-list are exported.
+            error: code of the error, or empty.
+        """
 
 
 class Tracer(Protocol):
-    """Somebody who is told."""
+    """A recorder of spans."""
 
     def begin(self, name: str, begun_at: float, parent: str | None = None) -> Span:
         """Begin a span; `parent` is the traceparent of a message."""
@@ -34,7 +46,7 @@ class Tracer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _NoSpan:
-    """A span that nobody hears of."""
+    """A span that is not recorded."""
 
     traceparent: str | None = None
 
@@ -47,10 +59,10 @@ class _NoSpan:
 
 @dataclass(frozen=True, slots=True)
 class _NoTracer:
-    """Nobody is told."""
+    """The tracer while traces are off."""
 
     def begin(self, name: str, begun_at: float, parent: str | None = None) -> Span:
-        """Begin a span that nobody hears of."""
+        """Return a span that is not recorded."""
         del name, begun_at, parent
         return NO_SPAN
 
@@ -60,5 +72,8 @@ NO_TRACER: Tracer = _NoTracer()
 
 
 def traceparent_in(found: object) -> str | None:
-    """Return what a message says about its trace, if it is a traceparent; whoever can publish can write anything there."""
+    """Return a message's traceparent if it is valid, or None.
+
+    It is not trusted: anyone who can publish can write any text there.
+    """
     return found if isinstance(found, str) and _TRACEPARENT.fullmatch(found) else None

@@ -1,4 +1,4 @@
-"""Turns traces on where the settings name a collector."""
+"""Start of the traces if the settings name a collector."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,26 +9,29 @@ from ctdeface_shared.tracing.spans import NO_TRACER, Tracer
 
 
 @contextmanager
-def traced(settings: TracesSection, service: str) -> Iterator[Tracer]:
-    """Give what is told about spans for the time of the block; nothing of OpenTelemetry is loaded unless traces are on.
+def open_tracer(settings: TracesSection, service: str) -> Iterator[Tracer]:
+    """Yield the tracer of a service for the block.
+
+    OpenTelemetry is imported only if traces are on.
 
     Args:
-        settings: where to send them.
-        service: who tells, such as `ctdeface-worker`.
+        settings: names the collector; without one traces are off.
+        service: name of the service, such as `ctdeface-worker`.
 
     Raises:
-        ConfigurationError: the libraries are not installed.
+        ConfigurationError: OpenTelemetry is not installed.
     """
     if settings.endpoint is None:
         yield NO_TRACER
         return
     try:
-        from ctdeface_shared.tracing.export import sender, told
+        from ctdeface_shared.tracing.export import export_spans, sender
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("opentelemetry"):
             raise
         raise ConfigurationError(
-            "traces.endpoint needs OpenTelemetry, which is not installed: pip install 'ctdeface[traces]'"
+            "traces.endpoint needs OpenTelemetry, which is not installed: "
+            "pip install 'ctdeface[traces]'"
         ) from None
-    with told(service, sender(settings.endpoint)) as tracer:
+    with export_spans(service, sender(settings.endpoint)) as tracer:
         yield tracer

@@ -79,8 +79,10 @@ def test_collected_cases_are_no_problem_and_are_counted(
     main(["audit", "verify", "--out", "out", "--public-key", "audit.key.pub"])
     told = capsys.readouterr().out.splitlines()
     assert [line for line in told if line.startswith("note: ")] == [
-        "note: 2 entries are of released cases without a report, so it is unknown "
-        "whether they are in the outbox: jobs newer, one"
+        (
+            "note: 2 entries are of released cases without a report, so it is unknown "
+            "whether they are in the outbox: jobs newer, one"
+        )
     ]
 
 

@@ -22,7 +22,7 @@ from ctdeface_shared.lifecycle import (
 from ctdeface_shared.settings.service import ServiceConfig
 from ctdeface_shared.storage.locks import sweep
 from ctdeface_shared.tracing.spans import Tracer
-from ctdeface_shared.tracing.start import traced
+from ctdeface_shared.tracing.start import open_tracer
 from ctdeface_worker.case.child_main import prepare
 from ctdeface_worker.case.child_process import Run, WarmChild
 from ctdeface_worker.case.run import Child
@@ -81,7 +81,7 @@ def run_workers(
             sweep(folder, stale_seconds=stale_seconds)
         with (
             exported_metrics(service, metrics_port, find) as metrics,
-            traced(settings.traces, "ctdeface-worker") as tracer,
+            open_tracer(settings.traces, "ctdeface-worker") as tracer,
         ):
             log.on_entry = partial(notify, (metrics.count_audit_entry,))
             slots = [
