@@ -238,7 +238,7 @@ def test_what_is_no_slice_is_withheld_with_its_code(archive: Run, name: str, cod
             "bits",
             Fate.WITHHELD,
             "UnsupportedObject",
-            "unused bits of the pixel data hold something",
+            "unused bits of the pixel data hold values",
         ),
         ("jpeg", Fate.WITHHELD, "UnsupportedTransferSyntax", "JPEG Extended"),
     ],
