@@ -26,7 +26,7 @@ def slot(tmp_path: Path) -> Iterator[WorkerSlot]:
     spool = ServiceSpool.under(tmp_path)
     spool.prepare(outbox_mode=0o750)
     spool.prepare_inbox(Originals.ARCHIVE)
-    made = make_slot(spool, MemoryBroker())
+    made = make_slot(spool, MemoryBroker(), SlotOptions(timeout=60))
     yield made
     made.resources.child.close()
 

@@ -26,7 +26,7 @@ from ctdeface_worker.service.attempts import JobInProgress
 from ctdeface_worker.service.consumer import Conclusion, WorkerSlot, handle
 from tests.integration.test_brokers import received
 from tests.support.service.local_service import LocalService, configured_service
-from tests.support.service.slots import make_slot
+from tests.support.service.slots import SlotOptions, make_slot
 from tests.support.service.spools import Ends, drop, ends, job_for, reports
 
 
@@ -119,7 +119,7 @@ def spool(tmp_path: Path) -> ServiceSpool:
 @pytest.fixture
 def slot(spool: ServiceSpool) -> Iterator[WorkerSlot]:
     """A slot with a queue in memory."""
-    made = make_slot(spool, MemoryBroker())
+    made = make_slot(spool, MemoryBroker(), SlotOptions(timeout=60))
     yield made
     made.resources.child.close()
 
