@@ -7,7 +7,7 @@ from time import time
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ctdeface_shared.metrics.dependencies import Dependencies, error_codes, new_registry
-from ctdeface_shared.metrics.endpoint import Address, exported
+from ctdeface_shared.metrics.endpoint import Address, serve_metrics
 from ctdeface_shared.metrics.probe import Probe
 from ctdeface_shared.settings.service import ServiceConfig
 from ctdeface_shared.status.watcher_state import DISK, UNFINISHED_JOBS, WatcherState
@@ -155,5 +155,5 @@ def exported_metrics(service: ServiceConfig, port: int | None) -> Iterator[Watch
     dependencies = Dependencies(service, registry, counts_messages=True)
     checks = {**dependencies.checks(), "watching": metrics.watching}
     address = Address.of(settings, settings.watch_port if port is None else port)
-    with exported(address, registry, Probe(checks, close=dependencies.close)):
+    with serve_metrics(address, registry, Probe(checks, close=dependencies.close)):
         yield metrics.count

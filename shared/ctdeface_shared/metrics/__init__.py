@@ -1,5 +1,5 @@
-"""What a service tells about itself: metrics for Prometheus, whether it is alive, and whether it is ready.
+"""Metrics, liveness and readiness of a service.
 
-`section` holds the settings, `surroundings` what every service depends on, `probe` looks at that in
-a thread, `endpoint` serves it.
+`dependencies` checks what every service needs, `probe` runs the checks in a thread, `endpoint`
+serves the results, and `ports` lists the ports in use.
 """

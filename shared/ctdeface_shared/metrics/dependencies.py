@@ -1,4 +1,4 @@
-"""What watcher and worker depend on alike, disk, inbox and queue: its metrics, and what is wrong with it."""
+"""Checks and metrics of disk, inbox and queue."""
 
 import os
 import platform
@@ -28,13 +28,14 @@ from ctdeface_shared.metrics.probe import Check
 from ctdeface_shared.settings.service import ServiceConfig
 from ctdeface_shared.storage.disk import require_free_space
 
-AT_ONCE_SECONDS = 1.0
+_QUICK_SECONDS = 1.0
+"""A failure within this time is a stale connection and not an unreachable server."""
 
 
 def new_registry() -> CollectorRegistry:
-    """Make the registry of one process, with the process's own figures and the build."""
-    # without: a further series each, for a time that nobody asks about
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves this one untyped
+    """Return a registry with the metrics of process and build."""
+    # Otherwise every counter has a second series with its time of creation.
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped in the library
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     build = Info(
@@ -45,24 +46,27 @@ def new_registry() -> CollectorRegistry:
 
 
 def error_codes(root: type[CtDefaceError] = CtDefaceError) -> frozenset[str]:
-    """Return the code of every error there is: a label with these values cannot grow."""
+    """Return the codes of all errors, for a metric label."""
     return frozenset({root.code}).union(*(error_codes(kind) for kind in root.__subclasses__()))
 
 
 class Dependencies:
-    """Looks at disk, inbox and queue of a service; belongs to the probe's thread, queue connection included."""
+    """The checks of disk, inbox and queue of a service.
+
+    The object and its connection to the queue belong to the probe's thread.
+    """
 
     def __init__(
         self, service: ServiceConfig, registry: CollectorRegistry, *, counts_messages: bool
     ) -> None:
-        """Prepare.
+        """Register the metrics.
 
         Args:
-            site: the service.
-            registry: where the metrics go.
-            counts_messages: whether the number of messages is shown; one process per queue does.
+            service: the service.
+            registry: registry of the process.
+            counts_messages: whether to export the number of messages; one process per queue does.
         """
-        self._site = service
+        self._service = service
         self._broker: Broker | None = None
         self._free = Gauge(
             "ctdeface_disk_free_bytes",
@@ -73,7 +77,10 @@ class Dependencies:
         self._up = Gauge(
             "ctdeface_queue_up", "1 while the queue can be reached.", registry=registry
         )
-        text = "Messages in the queue, by what they wait for; not shown while the queue cannot be reached."
+        text = (
+            "Messages in the queue, by what they wait for; "
+            "not shown while the queue cannot be reached."
+        )
         self._messages = (
             Gauge("ctdeface_queue_messages", text, ["state"], registry=registry)
             if counts_messages
@@ -81,36 +88,36 @@ class Dependencies:
         )
 
     def checks(self) -> Mapping[str, Check]:
-        """Return what to look at, by name."""
+        """Return the checks by name."""
         return {"disk": self.disk, "inbox": self.inbox, "queue": self.queue}
 
     def disk(self) -> str | None:
-        """Look whether there is space to work."""
+        """Check the free space and measure it."""
         for place, folder in self._places().items():
             try:
                 self._free.labels(place).set(shutil.disk_usage(folder).free)
             except OSError:
-                self._free.remove(place)  # a figure from before it went away would be a wrong one
-        least = self._site.settings.output.min_free_gb
+                self._free.remove(place)  # the last value is no longer true
+        least = self._service.settings.output.min_free_gb
         try:
-            require_free_space(self._site.disk_places, least)
+            require_free_space(self._service.disk_places, least)
         except StorageUnavailable:
-            return f"less than {least:g} GB are free (output.min_free_gb), so nothing new is begun"
+            return f"less than {least:g} GB are free (output.min_free_gb), so no new job begins"
         except OSError as error:
             return f"outbox, work or state folder cannot be reached: {error.strerror}"
         return None
 
     def inbox(self) -> str | None:
-        """Look whether the inbox can be read."""
+        """Check whether the inbox can be read."""
         try:
-            with os.scandir(self._site.spool.inbox) as entries:
+            with os.scandir(self._service.spool.inbox) as entries:
                 next(entries, None)
         except OSError as error:
             return f"the inbox cannot be read: {error.strerror}"
         return None
 
     def queue(self) -> str | None:
-        """Look whether the queue answers, and how full it is."""
+        """Check whether the queue answers, and count its messages."""
         depth: Depth | None = None
         problem = None
         try:
@@ -119,7 +126,8 @@ class Dependencies:
             problem = "the queue cannot be reached"
         except ConfigurationError:
             problem = (
-                "the queue does not let us in, or is not as it must be: see `ctdeface broker check`"
+                "the queue refuses the login, or is not set up correctly: "
+                "run `ctdeface broker check`"
             )
         self._up.set(depth is not None)
         if self._messages is not None:
@@ -134,35 +142,33 @@ class Dependencies:
     def _depth(self) -> Depth:
         begun = monotonic()
         if self._broker is None:
-            self._broker = open_broker(self._site.queue)
+            self._broker = open_broker(self._service.queue)
         try:
             return self._broker.depth()
         except BrokerUnavailable:
-            if monotonic() - begun > AT_ONCE_SECONDS:
+            if monotonic() - begun > _QUICK_SECONDS:
                 raise
-            return self._broker.depth()  # a connection that idled too long breaks on its first use
+            return self._broker.depth()  # an idle connection breaks on its first use
 
     def _show(self, messages: Gauge, depth: Depth | None) -> None:
         messages.clear()
-        counts = (
-            {}
-            if depth is None
-            else {
-                "ready": depth.ready,
-                "held": depth.held,
-                "delayed": depth.delayed,
-                "dead": depth.dead,
-            }
-        )
+        if depth is None:
+            return
+        counts = {
+            "ready": depth.ready,
+            "held": depth.held,
+            "delayed": depth.delayed,
+            "dead": depth.dead,
+        }
         for state, count in counts.items():
             if count is not None:
                 messages.labels(state).set(count)
 
     def _places(self) -> dict[str, Path]:
-        spool = self._site.spool
+        spool = self._service.spool
         return {
             "inbox": spool.inbox,
             "outbox": spool.outbox,
             "work": spool.work,
-            "state": self._site.state_dir,
+            "state": self._service.state_dir,
         }

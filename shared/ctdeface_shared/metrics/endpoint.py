@@ -1,4 +1,7 @@
-"""Serves /metrics, /healthz and /readyz from a small thread; whatever a request does, no job hears of it."""
+"""HTTP server for /metrics, /healthz and /readyz.
+
+It runs in threads of its own, so requests cannot disturb a job.
+"""
 
 import errno
 import json
@@ -24,36 +27,46 @@ from ctdeface_shared.metrics.probe import Probe
 from ctdeface_shared.settings.sections import OFF, MetricsSection
 
 REQUEST_SECONDS = 10.0
-"""A client that is slower than this is let go."""
+"""Timeout of a request."""
 
 Problems: TypeAlias = Callable[[], Mapping[str, str]]
+"""Returns the current problems of a service, by the name of the check."""
 
 _log = logs.logger(__name__)
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """One short-lived thread per request, so that a slow client holds up nobody."""
+    """A server with one thread per request.
+
+    A slow client therefore delays no other.
+    """
 
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Log that a request broke off, without the traceback that the standard library prints."""
+        """Log a failed request without the traceback of the standard library."""
         del request, client_address
         _log.warning("metrics_request_failed")
 
 
-class _Quiet(WSGIRequestHandler):
-    """Writes no access log."""
+class _Handler(WSGIRequestHandler):
+    """A request handler without an access log."""
 
     timeout = REQUEST_SECONDS
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where to listen; port `OFF` turns it off. With `tls` only https is spoken."""
+    """The address of the endpoint.
+
+    Attributes:
+        host: address or name on which to listen.
+        port: TCP port; `OFF` turns the endpoint off.
+        tls: settings of https; None for http.
+    """
 
     host: str
     port: int
@@ -61,56 +74,54 @@ class Address:
 
     @classmethod
     def of(cls, settings: MetricsSection, port: int) -> Self:
-        """Read what the settings say about a port.
+        """Return the address of a port, by the settings.
 
         Raises:
             ConfigurationError: the certificate, its key or the authorities cannot be used.
         """
-        return cls(
-            host=settings.host, port=port, tls=_encryption(settings) if port != OFF else None
-        )
+        tls = _tls_context(settings) if port != OFF else None
+        return cls(host=settings.host, port=port, tls=tls)
 
 
 @contextmanager
-def exported(address: Address, registry: CollectorRegistry, probe: Probe) -> Iterator[None]:
-    """Serve a registry and what a probe finds for the time of the block, unless it is turned off.
+def serve_metrics(address: Address, registry: CollectorRegistry, probe: Probe) -> Iterator[None]:
+    """Run probe and endpoint during the block, unless turned off.
 
     Raises:
-        ConfigurationError: the port is taken, or the address is none of this machine.
+        ConfigurationError: the port is taken, or the address does not belong to this machine.
     """
     if address.port == OFF:
         yield
         return
-    with served(address.host, address.port, registry, probe.problems, address.tls), probe:
+    with serve(address.host, address.port, registry, probe.problems, address.tls), probe:
         yield
 
 
 @contextmanager
-def served(
+def serve(
     host: str,
     port: int,
     registry: CollectorRegistry,
     problems: Problems,
     tls: ssl.SSLContext | None = None,
 ) -> Iterator[int]:
-    """Serve for the time of the block, and give the port, which the system chooses if it is 0.
+    """Serve during the block, and yield the port.
 
     Args:
-        host: address or name to listen at.
-        port: where.
-        registry: what /metrics shows.
-        problems: what keeps the service from being ready, by name; quick, for it is asked with each
-            request.
-        tls: how https is spoken; None speaks http.
+        host: address or name on which to listen.
+        port: TCP port; 0 for a free one.
+        registry: the metrics of /metrics.
+        problems: returns what makes the service unready, by name; it is called for each request, so
+            it must be fast.
+        tls: settings of https; None for http.
 
     Raises:
-        ConfigurationError: the port is taken, or the address is none of this machine.
+        ConfigurationError: the port is taken, or the address does not belong to this machine.
     """
-    server = _listening(host, port)
+    server = _open_server(host, port)
     server.set_app(application(registry, problems))
-    if (
-        tls is not None
-    ):  # hands are shaken in the thread of each request, so that a slow client holds up nobody
+    if tls is not None:
+        # The handshake happens in the thread of each request, so a slow client delays no other.
         server.socket = tls.wrap_socket(
             server.socket, server_side=True, do_handshake_on_connect=False
         )
@@ -127,40 +138,38 @@ def served(
 
 
 def application(registry: CollectorRegistry, problems: Problems) -> WSGIApplication:
-    """Make what answers requests."""
+    """Return the WSGI application of the endpoint."""
     metrics: WSGIApplication = make_wsgi_app(registry)
 
     def ready(_: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         found = problems()
         status = HTTPStatus.SERVICE_UNAVAILABLE if found else HTTPStatus.OK
-        return _say(start, status, {"ready": not found, "problems": dict(found)})
+        return _respond(start, status, {"ready": not found, "problems": dict(found)})
 
     def alive(_: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        return _say(start, HTTPStatus.OK, {"alive": True})
+        return _respond(start, HTTPStatus.OK, {"alive": True})
 
-    places: Mapping[str, WSGIApplication] = {
+    pages: Mapping[str, WSGIApplication] = {
         "/metrics": metrics,
         "/healthz": alive,
         "/readyz": ready,
     }
 
     def answer(environment: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        place = places.get(environment.get("PATH_INFO", ""))
-        if place is None:
-            return _say(start, HTTPStatus.NOT_FOUND, {"there_is": sorted(places)})
+        page = pages.get(environment.get("PATH_INFO", ""))
+        if page is None:
+            return _respond(start, HTTPStatus.NOT_FOUND, {"there_is": sorted(pages)})
         if environment["REQUEST_METHOD"] != "GET":
-            return _say(start, HTTPStatus.METHOD_NOT_ALLOWED, {"there_is": ["GET"]})
-        found = boundary(partial(place, environment, start))
-        return (
-            _say(start, HTTPStatus.INTERNAL_SERVER_ERROR, {"failed": True})
-            if isinstance(found, Exception)
-            else found
-        )
+            return _respond(start, HTTPStatus.METHOD_NOT_ALLOWED, {"there_is": ["GET"]})
+        body = boundary(partial(page, environment, start))
+        if isinstance(body, Exception):
+            return _respond(start, HTTPStatus.INTERNAL_SERVER_ERROR, {"failed": True})
+        return body
 
     return answer
 
 
-def _say(
+def _respond(
     start: StartResponse, status: HTTPStatus, content: Mapping[str, object]
 ) -> Iterable[bytes]:
     body = json.dumps(content).encode() + b"\n"
@@ -171,7 +180,7 @@ def _say(
     return [body]
 
 
-def _encryption(settings: MetricsSection) -> ssl.SSLContext | None:
+def _tls_context(settings: MetricsSection) -> ssl.SSLContext | None:
     if settings.cert_file is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -181,24 +190,31 @@ def _encryption(settings: MetricsSection) -> ssl.SSLContext | None:
         if settings.client_ca_file is not None:
             context.load_verify_locations(settings.client_ca_file)
             context.verify_mode = ssl.CERT_REQUIRED
-    except OSError as error:  # ssl's own errors are such as well
+    except OSError as error:  # includes ssl.SSLError
         raise ConfigurationError(
-            f"metrics.cert_file, key_file or client_ca_file cannot be used: {error.strerror or error}"
+            "metrics.cert_file, metrics.key_file or metrics.client_ca_file cannot be used: "
+            f"{error.strerror or error}"
         ) from None
     return context
 
 
-def _listening(host: str, port: int) -> _Server:
+def _open_server(host: str, port: int) -> _Server:
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        kind = type("_Server", (_Server,), {"address_family": family})
-        made: _Server = kind((address[0], port), _Quiet)
+        server_class = type("_Server", (_Server,), {"address_family": family})
+        server: _Server = server_class((address[0], port), _Handler)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            message = f"port {port} at {host} is taken: choose a free one with --metrics-port (0: no metrics), or in the table [metrics]"
+            message = (
+                f"port {port} at {host} is taken: choose a free one with --metrics-port "
+                "(0: no metrics), or in the table [metrics]"
+            )
         else:
-            message = f"metrics cannot be served at {host}, port {port} ({error.strerror}): correct metrics.host or the port"
+            message = (
+                f"metrics cannot be served at {host}, port {port} ({error.strerror}): "
+                "correct metrics.host or the port"
+            )
         raise ConfigurationError(message) from None
-    return made
+    return server

@@ -7,11 +7,11 @@ from ctdeface_shared.settings.sections import OFF, MetricsSection
 
 
 def metrics_ports(section: MetricsSection, workers: int) -> Iterator[tuple[str, int]]:
-    """Yield the ports of one watcher and its workers, each with its settings key.
+    """Yield the ports of watcher and workers with their settings keys.
 
     Args:
         section: the settings of the metrics.
-        workers: number of worker processes on this machine; they use consecutive ports.
+        workers: number of worker processes on this machine, which use consecutive ports.
     """
     if section.watch_port != OFF:
         yield "metrics.watch_port", section.watch_port

@@ -1,4 +1,7 @@
-"""Looks every few seconds at what a service depends on, in a thread of its own: a dead disk or queue never holds up an answer or a job."""
+"""Periodic checks of what a service needs.
+
+They run in a thread of their own, so an unreachable disk or queue delays no request and no job.
+"""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -14,22 +17,22 @@ from ctdeface_shared.lifecycle import boundary
 
 PERIOD_SECONDS = 5.0
 STALE_SECONDS = 60.0
-"""A check that has not ended for so long counts as failed."""
+"""Seconds after which a check that has not ended counts as failed."""
 
 Check: TypeAlias = Callable[[], str | None]
-"""Says what is wrong, in a fixed sentence without a name or a path; None when nothing is."""
+"""Returns the problem, without names and paths, or None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Begun:
-    """The check that is just being made."""
+class _Running:
+    """The check that is running."""
 
     name: str
-    at: float
+    since: float
 
 
 class Probe(AbstractContextManager["Probe"]):
-    """Makes the checks again and again, and knows what they said last."""
+    """A thread that repeats checks and keeps their results."""
 
     def __init__(
         self,
@@ -39,24 +42,24 @@ class Probe(AbstractContextManager["Probe"]):
         period_seconds: float = PERIOD_SECONDS,
         stale_seconds: float = STALE_SECONDS,
     ) -> None:
-        """Remember what to check; nothing begins before the block.
+        """Prepare the thread, which begins with the block.
 
         Args:
-            checks: what to look at, by name.
-            close: called at the end in the same thread as the checks: connections to SQLite belong
-                to one.
-            period_seconds: between two rounds.
-            stale_seconds: after which a check that has not ended counts as failed.
+            checks: the checks by name.
+            close: called at the end in the thread of the checks, because a connection to SQLite
+                belongs to one thread.
+            period_seconds: pause between two rounds.
+            stale_seconds: time after which a check that has not ended counts as failed.
         """
         self._checks, self._close = dict(checks), close
         self._period, self._stale = period_seconds, stale_seconds
-        self._said: dict[str, str | None] = dict.fromkeys(self._checks, "not checked yet")
-        self._begun: _Begun | None = None
+        self._results: dict[str, str | None] = dict.fromkeys(self._checks, "not checked yet")
+        self._running: _Running | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
 
     def __enter__(self) -> Self:
-        """Begin to look."""
+        """Start the thread."""
         self._thread.start()
         return self
 
@@ -66,36 +69,33 @@ class Probe(AbstractContextManager["Probe"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Look no more; a check that hangs is left alone, its thread ends with the process."""
+        """Stop the thread; a hanging check ends with the process."""
         self._ended.set()
         self._thread.join(timeout=1.0)
 
     def problems(self) -> dict[str, str]:
-        """Return what is wrong, by the name of its check; empty when the service is ready."""
-        begun = self._begun
-        said = dict(self._said)
-        if begun is not None and monotonic() - begun.at > self._stale:
-            said[begun.name] = f"no answer for more than {self._stale:g} seconds"
-        return {name: problem for name, problem in said.items() if problem is not None}
+        """Return the problems by check; empty if the service is ready."""
+        running = self._running
+        results = dict(self._results)
+        if running is not None and monotonic() - running.since > self._stale:
+            results[running.name] = f"no answer for more than {self._stale:g} seconds"
+        return {name: problem for name, problem in results.items() if problem is not None}
 
     def _run(self) -> None:
         while not self._ended.is_set():
             for name, check in self._checks.items():
-                self._begun = _Begun(name=name, at=monotonic())
-                said = boundary(partial(_ask, check))
-                self._said[name] = (
-                    "the check itself failed" if isinstance(said, Exception) else said
-                )
-                self._begun = None
+                self._running = _Running(name=name, since=monotonic())
+                result = boundary(partial(_run_check, check))
+                if isinstance(result, Exception):
+                    result = "the check itself failed"
+                self._results[name] = result
+                self._running = None
             self._ended.wait(self._period)
         boundary(self._close)
 
 
-def _ask(check: Check) -> str | None:
+def _run_check(check: Check) -> str | None:
     try:
         return check()
-    except (
-        OSError,
-        CtDefaceError,
-    ) as error:  # expected of what goes away; its own words may hold a path
+    except (OSError, CtDefaceError) as error:  # its text may contain a path
         return f"it failed with {type(error).__name__}"

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from ctdeface_shared.audit.entry import Outcome as End
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.metrics.dependencies import Dependencies, error_codes, new_registry
-from ctdeface_shared.metrics.endpoint import Address, exported
+from ctdeface_shared.metrics.endpoint import Address, serve_metrics
 from ctdeface_shared.metrics.probe import Check, Probe
 from ctdeface_shared.settings.service import ServiceConfig
 from ctdeface_worker.report.model import CaseReport
@@ -263,7 +263,7 @@ def exported_metrics(
     dependencies = Dependencies(service, registry, counts_messages=False)
     checks = {**dependencies.checks(), "model": model_check(find)}
     address = Address.of(settings, settings.work_port if port is None else port)
-    with exported(address, registry, Probe(checks, close=dependencies.close)):
+    with serve_metrics(address, registry, Probe(checks, close=dependencies.close)):
         yield metrics
 
 
