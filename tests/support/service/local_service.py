@@ -124,9 +124,13 @@ class LocalService:
         return found
 
     def is_idle(self) -> bool:
-        """Return True if inbox and queue are empty."""
+        """Whether no case is in the inbox, no job in the queue and no publication begun.
+
+        AMQP does not report the jobs that workers hold.
+        """
         depth = self.depth()
-        return not (ends(self.spool).inbox or depth.ready or depth.delayed or depth.held)
+        waiting = ends(self.spool).inbox or depth.ready or depth.delayed or depth.held
+        return not waiting and not list(self.spool.staging.glob("*/unfinished.json"))
 
     def logged(self, event: str, job_id: str) -> list[str | int]:
         """Return the settlement codes or attempt numbers logged for an event of a job."""
