@@ -1,4 +1,4 @@
-"""A replay while watcher and worker run as processes of their own: the watcher makes no second job of originals that come back."""
+"""A replay beside running processes causes no second job for restored originals."""
 
 import subprocess
 import sys

@@ -13,8 +13,10 @@ LINES = (
     r"latency polling +([\d.]+) s median +([\d.]+) s longest, after 1 s of quiet",
     r"queue sqlite +([\d.]+) jobs/s published +([\d.]+) jobs/s received and acknowledged",
     r"queue rabbitmq +([\d.]+) jobs/s published +([\d.]+) jobs/s received and acknowledged",
-    r"scaling +([\d.]+) cases/s with 1 worker +([\d.]+) cases/s with 2 workers:"
-    r" ([\d.]+) times as fast",
+    (
+        r"scaling +([\d.]+) cases/s with 1 worker +([\d.]+) cases/s with 2 workers:"
+        r" ([\d.]+) times as fast"
+    ),
 )
 
 

@@ -243,7 +243,7 @@ def test_a_replay_that_was_ordered_waits_once_its_originals_are_back(spool: Serv
 def test_a_zip_file_that_is_kept_beside_its_case_or_was_refused_is_not_waiting(
     spool: ServiceSpool,
 ) -> None:
-    """With originals = keep it lies there for ever; a changed one waits again, and the case beside it is judged for itself."""
+    """With originals = keep a case stays; a changed one waits again, others are separate."""
     good, bad = spool.inbox / "good.zip", spool.inbox / "bad.zip"
     for archive in (good, bad):
         archive.write_bytes(b"PK")
