@@ -110,9 +110,9 @@ def members(
     commands = {"watcher": chaos.watcher(root)} | {
         f"worker-{number}": worker(root) for number in range(1, workers + 1)
     }
-    surroundings = environment(queue)
+    variables = environment(queue)
     return [
-        chaos.ServiceProcess(name, command, root.parent / f"{name}.log", surroundings)
+        chaos.ServiceProcess(name, command, root.parent / f"{name}.log", variables)
         for name, command in commands.items()
     ]
 

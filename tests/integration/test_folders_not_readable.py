@@ -93,9 +93,9 @@ def test_folders_of_the_inbox_that_cannot_be_read_are_reported_and_the_others_ar
         for name in SHUT:
             (service.spool.inbox / name).chmod(0o700)
         wait_for(lambda: published(service) == 4 and reported() == [], DEADLINE_SECONDS)
-    said = log.read_text(encoding="utf-8")
-    assert said.count('"event": "case_unusable"') == 3
-    assert not [name for name in SHUT if name in said]
+    logged = log.read_text(encoding="utf-8")
+    assert logged.count('"event": "case_unusable"') == 3
+    assert not [name for name in SHUT if name in logged]
 
 
 def test_an_outbox_that_cannot_be_read_is_never_called_intact(tmp_path: Path) -> None:

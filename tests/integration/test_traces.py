@@ -108,7 +108,7 @@ def test_watcher_and_worker_tell_one_trace_of_each_case(
     roots = [span for span in spans if span.name == "watch"]
     assert {(span.service, span.parent) for span in roots} == {("ctdeface-watcher", "")}
     assert len({span.trace for span in roots}) == len(PLANS)
-    told = {}
+    found_spans = {}
     for root in roots:
         jobs = [span for span in spans if span.name == "job" and span.trace == root.trace]
         assert {(span.service, span.parent, span.about["job_id"]) for span in jobs} == {
@@ -122,8 +122,8 @@ def test_watcher_and_worker_tell_one_trace_of_each_case(
             (str(span.about["outcome"]), span.failed, stages(spans, span))
             for span in sorted(jobs, key=lambda one: one.begun)
         ]
-        told[tuple(outcome for outcome, _, _ in outcomes)] = [rest for _, *rest in outcomes]
-    assert told == {
+        found_spans[tuple(outcome for outcome, _, _ in outcomes)] = [rest for _, *rest in outcomes]
+    assert found_spans == {
         ("released",): [[False, {"segment": False, "publish": False, "settle": False}]],
         ("refused",): [[False, {"segment": False, "quarantine": False, "settle": False}]],
         ("retried", "released"): [
@@ -213,13 +213,13 @@ def test_an_endpoint_without_the_libraries_says_what_to_install(tmp_path: Path) 
         "import sys; sys.modules['opentelemetry'] = None; "
         "from ctdeface_shared.commands.main import main; sys.exit(main(sys.argv[1:]))"
     )
-    surroundings = os.environ | {
+    variables = os.environ | {
         "CTDEFACE_TRACES__ENDPOINT": "http://127.0.0.1:9/v1/traces",
         "CTDEFACE_METRICS__WATCH_PORT": "0",
     }
     command = [sys.executable, "-c", block, "watch", "--spool", str(tmp_path / "spool")]
     ended = subprocess.run(
-        command, env=surroundings, capture_output=True, text=True, timeout=60, check=False
+        command, env=variables, capture_output=True, text=True, timeout=60, check=False
     )
     assert ended.returncode == 78
     assert "pip install 'ctdeface[traces]'" in ended.stderr
