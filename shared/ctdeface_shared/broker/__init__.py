@@ -1,4 +1,4 @@
-"""The queue between watcher and workers: RabbitMQ or a SQLite file."""
+"""The queue between watcher and workers."""
 
 from ctdeface_shared.broker.protocols import Broker
 from ctdeface_shared.broker.target import BrokerTarget, file_of, split
@@ -8,7 +8,9 @@ __all__ = ["open_broker"]
 
 
 def open_broker(target: BrokerTarget) -> Broker:
-    """Open the queue of a URL; RabbitMQ is connected to at the first call.
+    """Open the queue of a URL.
+
+    The first call of a method connects to RabbitMQ.
 
     Raises:
         ConfigurationError: the URL is not a broker URL, its file cannot be used, or the client

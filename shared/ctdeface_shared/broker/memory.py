@@ -17,7 +17,7 @@ from ctdeface_shared.jobs.messages import CaseEvent, DefaceJob, encode_job
 
 @dataclass(slots=True)
 class MemoryQueue:
-    """The state that all brokers of one queue share, guarded by `changed`.
+    """The shared state of one queue, guarded by `changed`.
 
     Attributes:
         changed: held for every access, notified after every change.
@@ -132,7 +132,7 @@ class MemoryBroker:
             return list(self.queue.dead.values())[:limit]
 
     def requeue(self, tag: str, body: bytes | None = None) -> bool:
-        """Move a dead letter back to the queue as a first attempt."""
+        """Requeue a dead letter as a first attempt."""
         with self.queue.changed:
             letter = self.queue.dead.pop(tag, None)
         if letter:
@@ -151,7 +151,7 @@ class MemoryBroker:
                 self.queue.changed.notify_all()
 
     def _release_due(self) -> bool:
-        """Move due jobs to the ready ones, and return whether any is ready."""
+        """Make due jobs ready, and return whether any is ready."""
         now = time.monotonic()
         due = [entry for entry in self.queue.delayed if entry[0] <= now]
         for entry in due:

@@ -93,7 +93,7 @@ class Broker(Protocol):
     """
 
     def publish(self, job: DefaceJob, traceparent: str | None = None) -> None:
-        """Add a job, and return when the queue has stored it.
+        """Add a job, and wait until the queue has stored it.
 
         Args:
             job: the job.
@@ -105,7 +105,7 @@ class Broker(Protocol):
         """
 
     def receive(self, wait_seconds: float) -> Delivery | None:
-        """Return the next job, or None if none comes within this time.
+        """Return the next job, or None after this time.
 
         Raises:
             BrokerUnavailable: the queue was not reachable within this time. Call again; the pauses
@@ -113,7 +113,7 @@ class Broker(Protocol):
         """
 
     def tend(self, seconds: float) -> bool:
-        """Keep the connection and the held delivery alive for this time.
+        """Keep connection and held delivery alive for this time.
 
         Call it every few seconds while a job runs, or while pausing. Without a held delivery it
         receives none, so a pausing worker keeps no job from the others. Never raises.
@@ -133,7 +133,9 @@ class Broker(Protocol):
         """
 
     def announce(self, event: CaseEvent) -> None:
-        """Publish how a job ended; without a subscriber the event is dropped.
+        """Publish how a job ended.
+
+        Without a subscriber the event is dropped.
 
         Raises:
             BrokerUnavailable: the event could not be sent. It is a hint, so it need not be sent
@@ -147,7 +149,7 @@ class Broker(Protocol):
         """Return the oldest dead letters, which stay in the queue."""
 
     def requeue(self, tag: str, body: bytes | None = None) -> bool:
-        """Move a dead letter back to the queue as a first attempt.
+        """Requeue a dead letter as a first attempt.
 
         Args:
             tag: names the dead letter.

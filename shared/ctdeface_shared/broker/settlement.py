@@ -27,12 +27,15 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """Return the job immediately without counting the attempt: the worker is stopping."""
+    """Return the job immediately without counting the attempt.
+
+    A worker that is stopping does this.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Dead-letter the message: there is no case to record an outcome for.
+    """Dead-letter the message, because it names no recordable case.
 
     Attributes:
         code: code of the error.
@@ -47,7 +50,7 @@ Settlement: TypeAlias = Ack | Retry | Requeue | Reject
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """Put the case into quarantine with a report, then settle with `Ack`.
+    """Quarantine the case with a report, then settle with `Ack`.
 
     Attributes:
         code: code of the error.
@@ -61,7 +64,7 @@ Decision: TypeAlias = Ack | Retry | Reject | Quarantine
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryRule:
-    """The number of attempts at a job and the delays between them.
+    """The number of attempts and the delays between them.
 
     Attributes:
         max_attempts: attempts in all, at least 1.
@@ -74,7 +77,7 @@ class RetryRule:
     delays_seconds: Sequence[float] = DEFAULT_DELAYS
 
     def delay_after(self, attempt: int) -> float:
-        """Return the delay in seconds after an attempt, counted from 1."""
+        """Return the delay in seconds after this attempt, from 1."""
         return self.delays_seconds[min(max(attempt, 1), len(self.delays_seconds)) - 1]
 
 
@@ -102,5 +105,5 @@ def decide(error: BaseException | None, attempt: int, rule: RetryRule) -> Decisi
 
 
 def code_of(error: BaseException) -> str:
-    """Return the stable code of an error; the class name for a bug."""
+    """Return an error's stable code, or the class of a bug."""
     return error.code if isinstance(error, CtDefaceError) else type(error).__name__

@@ -1,4 +1,6 @@
-"""The embedded queue: one SQLite file that several processes of one machine share.
+"""The embedded queue in a SQLite file.
+
+Several processes of one machine share it.
 
 A delivery is a lease that expires: `tend` renews it, and the lease of a process that hangs runs
 out. The lease names its process, so that the job of a process that died is free within a second.
@@ -58,13 +60,13 @@ class SqliteBroker:
         self._database = open_file(file)
 
     def publish(self, job: DefaceJob, traceparent: str | None = None) -> None:
-        """Add a job, and return when it is on the disk."""
+        """Add a job, and wait until it is on disk."""
         body = encode_job(job)
         with self._change():
             self._put(body, traceparent)
 
     def receive(self, wait_seconds: float) -> Delivery | None:
-        """Lease the job that has been due the longest, or return None.
+        """Lease the job that became due first, or return None.
 
         If the file cannot be used, `BrokerUnavailable` is raised only after `wait_seconds`.
         """
@@ -94,7 +96,7 @@ class SqliteBroker:
             time.sleep(min(left, self._lease_seconds / 4))
 
     def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
-        """Settle a delivery; return False if its lease went to another client."""
+        """Settle a delivery; return False if another client leased it."""
         if self._held and self._held.tag == delivery.tag:
             self._held = None
         with self._change():
@@ -143,7 +145,7 @@ class SqliteBroker:
         return [DeadLetter(tag=str(number), body=body, code=code) for number, body, code in rows]
 
     def requeue(self, tag: str, body: bytes | None = None) -> bool:
-        """Move a dead letter back to the queue as a first attempt."""
+        """Requeue a dead letter as a first attempt."""
         with self._change():
             row = self._database.execute(
                 "DELETE FROM dead WHERE id = ? RETURNING body", (int(tag),)
@@ -247,7 +249,8 @@ class SqliteBroker:
 
     def _update(self, delivery: Delivery, assignments: str, *values: float) -> int:
         number, lease = delivery.tag.split(":")
-        statement = f"UPDATE jobs SET {assignments} WHERE id = ? AND lease = ?"  # noqa: S608  constants
+        # The assignments are constants of this module.
+        statement = f"UPDATE jobs SET {assignments} WHERE id = ? AND lease = ?"  # noqa: S608
         return self._database.execute(statement, (*values, number, lease)).rowcount
 
     def _number(self, question: str, *values: float) -> int:

@@ -33,7 +33,7 @@ CREATE TABLE dead (
 
 
 def open_file(file: Path) -> sqlite3.Connection:
-    """Open the file with full durability, and create it if it is missing.
+    """Open the file with full durability; create it if missing.
 
     Raises:
         ConfigurationError: the file is not a ctdeface queue, cannot be created, or is on a network
@@ -68,7 +68,7 @@ def open_file(file: Path) -> sqlite3.Connection:
 
 
 def _prepare(database: sqlite3.Connection) -> int:
-    """Create or upgrade the tables, and return the layout's number."""
+    """Create or upgrade the tables; return the layout's number."""
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
     with closing(database.cursor()) as cursor:

@@ -73,12 +73,12 @@ def queues(delays_seconds: Sequence[float]) -> tuple[Queue, ...]:
 
 
 def retry_queue(delay_seconds: float) -> str:
-    """Return the name of the queue in which messages wait for this delay."""
+    """Return the name of the retry queue with this delay."""
     return f"ctdeface.v1.retry.{milliseconds(delay_seconds)}ms"
 
 
 def nearest(delay_seconds: float, delays_seconds: Sequence[float]) -> float:
-    """Return the configured delay that is closest to the wanted one.
+    """Return the configured delay closest to the wanted one.
 
     Args:
         delay_seconds: the wanted delay.

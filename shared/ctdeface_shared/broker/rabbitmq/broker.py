@@ -32,7 +32,7 @@ from ctdeface_shared.jobs.messages import (
 )
 from ctdeface_shared.tracing.spans import traceparent_in
 
-PATIENCE_SECONDS = 10.0
+WAIT_SECONDS = 10.0
 _COUNT_HEADER = "x-delivery-count"
 
 _Message: TypeAlias = tuple[pika.spec.Basic.Deliver, pika.BasicProperties, bytes]
@@ -54,7 +54,7 @@ class RabbitBroker:
         self._held: Delivery | None = None
 
     def publish(self, job: DefaceJob, traceparent: str | None = None) -> None:
-        """Publish a job, and return when the server has confirmed it."""
+        """Publish a job, and wait for the server's confirmation."""
         body, headers = encode_job(job), _trace(traceparent)
         try:
             self._send(JOBS, body, headers)
@@ -140,13 +140,16 @@ class RabbitBroker:
     def announce(self, event: CaseEvent) -> None:
         """Publish an event to the topic exchange."""
         body = encode_event(event)
-        channel = self._link.channel(PATIENCE_SECONDS)
+        channel = self._link.channel(WAIT_SECONDS)
         with self._link.errors_named():
             channel.basic_publish(EVENTS, event.kind.value, body, _persistent({}))
 
     def depth(self) -> Depth:
-        """Count the jobs by state; AMQP does not report the held ones."""
-        channel = self._link.channel(PATIENCE_SECONDS)
+        """Count the jobs by state, except the held ones.
+
+        AMQP does not report these.
+        """
+        channel = self._link.channel(WAIT_SECONDS)
 
         def count(queue: str) -> int:
             with self._link.errors_named():
@@ -164,7 +167,7 @@ class RabbitBroker:
 
         They are fetched without an acknowledgement, so that they return to their place.
         """
-        channel = self._link.side_channel(PATIENCE_SECONDS)
+        channel = self._link.side_channel(WAIT_SECONDS)
         letters: list[DeadLetter] = []
         with self._link.errors_named():
             for _, properties, body in _taken(channel):
@@ -179,7 +182,7 @@ class RabbitBroker:
 
         A crash in between leaves both.
         """
-        channel = self._link.side_channel(PATIENCE_SECONDS)
+        channel = self._link.side_channel(WAIT_SECONDS)
         with self._link.errors_named():
             found = next(
                 (
@@ -199,13 +202,13 @@ class RabbitBroker:
         return found is not None
 
     def close(self) -> None:
-        """Close the connection, so that the held delivery is delivered again."""
+        """Close the connection; the held delivery is delivered again."""
         self._held = None
         self._arrived.clear()
         self._link.drop()
 
     def _send(self, queue: str, body: bytes, headers: dict[str, int | str] | None = None) -> None:
-        channel = self._link.channel(PATIENCE_SECONDS)
+        channel = self._link.channel(WAIT_SECONDS)
         with self._link.errors_named():
             channel.basic_publish("", queue, body, _persistent(headers or {}), mandatory=True)
 
@@ -227,11 +230,14 @@ class RabbitBroker:
         self._consumer = (self._link.epoch, name)
 
     def _cancelled(self, _reason: object) -> None:
-        """Note that the server cancelled the consumer, as when a queue moves to another node."""
+        """Forget the consumer, which the server cancelled.
+
+        This happens when a queue moves to another node, for example.
+        """
         self._consumer = None
 
     def _stop_consuming(self) -> None:
-        """Cancel the consumer, and requeue a job that arrived meanwhile."""
+        """Cancel the consumer, and requeue jobs that arrived meanwhile."""
         if self._consumer and self._consumer[0] == self._link.epoch and self._link.is_open:
             channel = self._link.channel(0)
             with self._link.errors_named():
@@ -263,7 +269,7 @@ def _number(headers: dict[str, object], name: str) -> int:
 
 
 def _code(properties: pika.BasicProperties) -> str:
-    """Return the code of ctdeface, or the reason of RabbitMQ such as `delivery_limit`."""
+    """Return the error code, or RabbitMQ's reason such as `delivery_limit`."""
     headers = properties.headers or {}
     return str(headers.get(CODE_HEADER) or headers.get("x-first-death-reason") or "unknown")
 

@@ -11,7 +11,7 @@ from ctdeface_shared.broker.target import BrokerTarget
 from ctdeface_shared.broker.topology import EXCHANGES, Exchange, Queue, queues
 from ctdeface_shared.errors import ConfigurationError
 
-PATIENCE_SECONDS = 5.0
+WAIT_SECONDS = 5.0
 OLDEST = (3, 10)
 NOT_SEEN = (
     "policies that change limits or lifetimes of the queues",
@@ -36,7 +36,7 @@ def check(target: BrokerTarget, *, create: bool) -> Findings:
     """
     link = Link(target)
     try:
-        link.connect(PATIENCE_SECONDS)
+        link.connect(WAIT_SECONDS)
         version = link.version
         wrong = (
             []

@@ -71,18 +71,18 @@ class Link:
             and self._channel.is_open
         )
 
-    def channel(self, patience_seconds: float) -> BlockingChannel:
+    def channel(self, wait_seconds: float) -> BlockingChannel:
         """Return the main channel, with publisher confirms and prefetch 1.
 
         Args:
-            patience_seconds: how long to wait for a connection if there is none.
+            wait_seconds: maximum wait for a connection if it is not open.
 
         Raises:
-            BrokerUnavailable: there is no connection within that time.
+            BrokerUnavailable: the server was not reachable within that time.
             ConfigurationError: the login is refused, or a queue exists with other arguments.
         """
         if not self.is_open:
-            self.connect(patience_seconds)
+            self.connect(wait_seconds)
             try:
                 with self.errors_named():
                     self._declare_all()
@@ -93,7 +93,7 @@ class Link:
                 self.drop()
                 raise
         if self._channel is None:
-            raise BrokerUnavailable("there is no connection to the queue right now")
+            raise BrokerUnavailable("the connection to the queue is not open")
         return self._channel
 
     def _declare_all(self) -> None:
@@ -123,17 +123,17 @@ class Link:
             return bool(error.reply_code == _NOT_FOUND)
         return False
 
-    def connect(self, patience_seconds: float) -> None:
-        """Open a new connection after the pause that earlier failures require.
+    def connect(self, wait_seconds: float) -> None:
+        """Open a new connection, after a pause if earlier ones failed.
 
         Args:
-            patience_seconds: how long to try.
+            wait_seconds: how long to try.
 
         Raises:
-            BrokerUnavailable: there is no connection within that time.
+            BrokerUnavailable: the server was not reachable within that time.
             ConfigurationError: the login is refused.
         """
-        deadline = time.monotonic() + patience_seconds
+        deadline = time.monotonic() + wait_seconds
         self.drop()
         while self._connection is None:
             wait = self._next_try - time.monotonic()
@@ -156,10 +156,12 @@ class Link:
 
     @contextmanager
     def fresh_channel(self) -> Iterator[BlockingChannel]:
-        """Open a channel for a request that the server may answer by closing it.
+        """Open a channel for a request that may fail.
+
+        The server refuses a request by closing its channel.
 
         Raises:
-            BrokerUnavailable: there is no connection.
+            BrokerUnavailable: the connection is not open.
         """
         channel = self._connection_now().channel()
         try:
@@ -168,9 +170,9 @@ class Link:
             if channel.is_open:
                 channel.close()
 
-    def side_channel(self, patience_seconds: float) -> BlockingChannel:
-        """Open a further channel; closing it requeues what it did not acknowledge."""
-        self.channel(patience_seconds)
+    def side_channel(self, wait_seconds: float) -> BlockingChannel:
+        """Open another channel; closing it requeues its unacknowledged messages."""
+        self.channel(wait_seconds)
         with self.errors_named():
             channel: BlockingChannel = self._connection_now().channel()
             channel.confirm_delivery()
@@ -195,7 +197,7 @@ class Link:
             )
 
     def drop(self) -> None:
-        """Close the connection, so that unsettled deliveries are delivered again."""
+        """Close the connection; unsettled deliveries are delivered again."""
         connection, self._connection, self._channel = self._connection, None, None
         self.epoch += 1
         if connection and connection.is_open:
@@ -207,12 +209,13 @@ class Link:
     @property
     def version(self) -> str:
         """Return the version that the server reports."""
-        properties = self._connection_now()._impl.server_properties  # noqa: SLF001  pika offers no public way
+        connection = self._connection_now()._impl  # noqa: SLF001  pika has no public attribute
+        properties = connection.server_properties
         return str(properties.get("version", ""))
 
     @contextmanager
     def errors_named(self) -> Iterator[None]:
-        """Turn errors of pika and the system into errors of this project.
+        """Translate errors of pika and the system.
 
         The connection is dropped, except when the server only rejects a message.
 
@@ -243,7 +246,7 @@ class Link:
 
     def _connection_now(self) -> pika.BlockingConnection:
         if self._connection is None:
-            raise BrokerUnavailable("there is no connection to the queue right now")
+            raise BrokerUnavailable("the connection to the queue is not open")
         return self._connection
 
 
