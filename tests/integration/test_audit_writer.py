@@ -1,4 +1,4 @@
-"""Writers of the audit log: killed ones, two at once, repeated ends; every case is entered once, wherever its publication is broken off."""
+"""Every case is entered once in the audit log, wherever its writer is killed."""
 
 import resource
 import signal
@@ -50,21 +50,35 @@ from pathlib import Path
 from ctdeface_shared.audit.entry import CaseEnd, Outcome
 from ctdeface_shared.audit.writer import AuditLog, AuditTarget
 root = Path(sys.argv[1])
-with AuditLog(AuditTarget(folder=root / "audit", locks=root / "locks", writer="host", stale_seconds=4000, segment_bytes=20_000)) as log:
+target = AuditTarget(
+    folder=root / "audit",
+    locks=root / "locks",
+    writer="host",
+    stale_seconds=4000,
+    segment_bytes=20_000,
+)
+with AuditLog(target) as log:
     for number in count():
         job = f"{sys.argv[2]}-{number}"
-        log.record(CaseEnd(job_id=job, submitted_at="2026-01-02", outcome=Outcome.RELEASED, report="r", program="p"))
+        end = CaseEnd(
+            job_id=job,
+            submitted_at="2026-01-02",
+            outcome=Outcome.RELEASED,
+            report="r",
+            program="p",
+        )
+        log.record(end)
         print(number, flush=True)
 """
 
 
 def _endless(root: Path, name: str) -> "subprocess.Popen[bytes]":
-    """A process that enters jobs until it is killed, and says the number of each that is entered."""
+    """Enter jobs until killed, and print the number of each."""
     return subprocess.Popen([sys.executable, "-c", ENDLESS, root, name], stdout=subprocess.PIPE)
 
 
 def _killed(process: "subprocess.Popen[bytes]", after: int) -> int:
-    """Kill a process when it has said this number; return the last one that it said."""
+    """Kill a process once it has printed this number; return its last number."""
     assert process.stdout is not None
     for line in process.stdout:
         if int(line) >= after:
@@ -79,7 +93,7 @@ def _killed(process: "subprocess.Popen[bytes]", after: int) -> int:
 def test_killed_writers_lose_nothing_that_they_said_was_entered_and_their_chains_go_on(
     tmp_path: Path,
 ) -> None:
-    """Two processes write at once, each a chain of its own; both are killed, twice; the chains stay whole and hold every job said."""
+    """Two processes are killed twice while they write; their chains stay whole and complete."""
     said: dict[str, int] = {}
     for folder in ("audit", "locks"):
         (tmp_path / folder).mkdir()
@@ -103,7 +117,7 @@ def test_killed_writers_lose_nothing_that_they_said_was_entered_and_their_chains
 def test_a_line_that_a_killed_writer_left_unfinished_is_told_and_the_chain_goes_on(
     tmp_path: Path, cut: int
 ) -> None:
-    """Nothing is removed: the next entry names what it found, the job is entered anew, and changing those bytes is found."""
+    """Nothing is removed; the next entry covers the partial line, so a later change shows."""
     write(tmp_path, "job-1", "job-2")
     lines = lines_of(tmp_path)
     rewrite(tmp_path, [lines[0], lines[1][:cut]])
@@ -126,7 +140,7 @@ def test_a_line_that_a_killed_writer_left_unfinished_is_told_and_the_chain_goes_
 
 
 def test_a_writer_that_is_killed_again_while_it_goes_on_leaves_no_puzzle(tmp_path: Path) -> None:
-    """Several unfinished lines in a row are answered for by one entry."""
+    """One entry covers several unfinished lines in a row."""
     write(tmp_path, "job-1")
     file = tmp_path / "audit" / "host.1" / "000001.jsonl"
     file.write_bytes(file.read_bytes() + b'{"at":' + TORN + b'{"at":"2026' + TORN + b'{"a')
@@ -136,7 +150,7 @@ def test_a_writer_that_is_killed_again_while_it_goes_on_leaves_no_puzzle(tmp_pat
 
 
 def test_what_is_cut_off_under_a_living_writer_is_found_without_a_head(tmp_path: Path) -> None:
-    """It goes on from what it wrote, not from what somebody made of it."""
+    """It continues what it wrote, not what was changed since."""
     with log_in(tmp_path) as log:
         for job in ("job-1", "job-2", "job-3"):
             log.record(an_end(job))
@@ -151,7 +165,7 @@ def test_what_is_cut_off_under_a_living_writer_is_found_without_a_head(tmp_path:
 def test_two_writers_of_one_machine_have_a_chain_each_and_enter_no_end_twice(
     tmp_path: Path,
 ) -> None:
-    """The second one takes the next number; what the first one entered it finds; later the first chain is taken again."""
+    """The second process takes the next number and finds the entries of the first."""
     with log_in(tmp_path) as one, log_in(tmp_path) as other:
         assert one.record(an_end("job-1"))
         assert other.record(an_end("job-2"))
@@ -166,7 +180,7 @@ def test_two_writers_of_one_machine_have_a_chain_each_and_enter_no_end_twice(
 
 
 def test_a_writer_whose_lock_was_taken_over_goes_on_in_another_chain(tmp_path: Path) -> None:
-    """As after it was frozen for hours: it never writes into a chain that is somebody else's now."""
+    """After hours frozen it never writes into a chain that another process holds."""
     with log_in(tmp_path) as frozen:
         frozen.record(an_end("job-1"))
         (lock,) = (tmp_path / "locks").iterdir()
@@ -183,7 +197,7 @@ def test_a_writer_whose_lock_was_taken_over_goes_on_in_another_chain(tmp_path: P
 
 
 def test_a_full_disk_is_worth_another_attempt_and_leaves_the_chain_whole(tmp_path: Path) -> None:
-    """What was written by halves counts as unfinished."""
+    """A half-written line counts as unfinished."""
     with log_in(tmp_path) as log:
         log.record(an_end("job-1"))
         size = (tmp_path / "audit" / "host.1" / "000001.jsonl").stat().st_size
@@ -219,7 +233,7 @@ def _entries(root: Path) -> list[CaseEnd]:
 def test_a_publication_killed_at_any_step_is_entered_exactly_once(
     spool: Spool, tmp_path: Path, step: str, again: object
 ) -> None:
-    """Whether the job is met again or found by the next start: one output, one entry, and no entry before the output is there."""
+    """One output and one entry, and no entry before the output exists."""
     state = tmp_path / "state"
     with log_in(state) as log:
         report, staged = stage(spool, "job", "new")
@@ -248,7 +262,7 @@ def test_a_publication_killed_at_any_step_is_entered_exactly_once(
 
 
 def test_an_entry_names_the_outputs_that_it_replaces(spool: Spool, tmp_path: Path) -> None:
-    """So that nobody can put an earlier output back unnoticed."""
+    """So that an earlier output cannot be put back unnoticed."""
     with log_in(tmp_path / "state") as log:
         release(spool, log, "old")
         release(spool, log, "new", "newer", created_at=NEWEST)
@@ -256,7 +270,7 @@ def test_an_entry_names_the_outputs_that_it_replaces(spool: Spool, tmp_path: Pat
 
 
 def test_a_job_is_not_done_before_its_entry_is_on_the_disk(spool: Spool, tmp_path: Path) -> None:
-    """When the entry cannot be written the case stays published and not done; later it is entered and done."""
+    """Without an entry the case stays published and not done; the entry follows later."""
     state = tmp_path / "state"
     with log_in(state) as log:
         report, staged = stage(spool, "job", "new")
@@ -275,7 +289,7 @@ def test_a_job_is_not_done_before_its_entry_is_on_the_disk(spool: Spool, tmp_pat
 
 
 def test_a_refused_job_is_entered_before_it_is_settled_and_once(tmp_path: Path) -> None:
-    """A delivery whose entry cannot be written comes again; one that comes again after its end is not entered again."""
+    """A delivery whose entry fails is repeated; one repeated after its end is not entered again."""
     spool = ServiceSpool.under(tmp_path)
     spool.prepare(outbox_mode=0o750)
     spool.prepare_inbox(Originals.ARCHIVE)
@@ -307,7 +321,7 @@ def test_a_refused_job_is_entered_before_it_is_settled_and_once(tmp_path: Path) 
 
 
 def test_a_batch_enters_what_it_refuses_and_nothing_that_a_person_broke_off(tmp_path: Path) -> None:
-    """A stop is no end of a case."""
+    """A stop does not end a case."""
     batch = batch_of(tmp_path)
     gone = Case(name="gone", folder=tmp_path / "gone")
     with log_in(tmp_path / "state") as log:
@@ -327,7 +341,7 @@ def test_a_batch_enters_what_it_refuses_and_nothing_that_a_person_broke_off(tmp_
 def test_a_key_that_cannot_be_used_ends_the_program_before_any_job(
     spool: Spool, tmp_path: Path
 ) -> None:
-    """No key, no other kind of key, none that everybody may read."""
+    """No key, another kind of key, and a key that every user may read."""
     file = tmp_path / "audit.key"
     with (
         pytest.raises(ConfigurationError, match="cannot be read"),
@@ -350,7 +364,7 @@ def test_a_key_that_cannot_be_used_ends_the_program_before_any_job(
 
 
 def test_the_log_holds_no_name(spool: Spool, tmp_path: Path) -> None:
-    """Neither case nor files: digests and job ids only."""
+    """Neither case nor file names: digests and job ids only."""
     with log_in(tmp_path / "state") as log:
         release(spool, log, "job", case="Mustermann^Erika")
     (line,) = lines_of(tmp_path / "state")

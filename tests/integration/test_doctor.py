@@ -1,4 +1,4 @@
-"""What `ctdeface doctor` finds in healthy and in broken places."""
+"""`ctdeface doctor` on healthy and on broken services."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def root(tmp_path: Path) -> Path:
 def examined(
     root: Path, capsys: pytest.CaptureFixture[str], *more: str
 ) -> tuple[int, dict[str, list[str]]]:
-    """Exit code, and what is not ok, by what was looked at."""
+    """Return the exit code, and the findings that are not ok by subject."""
     code = main(["doctor", "--json", "--spool", str(root), *more])
     findings = json.loads(capsys.readouterr().out)["findings"]
     told: dict[str, list[str]] = {}
@@ -39,7 +39,7 @@ def examined(
 
 @pytest.fixture
 def umask() -> Iterator[None]:
-    """The process's umask, put back afterwards."""
+    """Restore the umask of the process afterwards."""
     before = os.umask(0o027)
     yield
     os.umask(before)
@@ -48,7 +48,7 @@ def umask() -> Iterator[None]:
 def test_a_service_that_was_started_is_healthy(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is told but what is fine, and nothing is left behind."""
+    """Every finding is ok, and no file is left behind."""
     monkeypatch.setenv("CTDEFACE_OUTPUT__MIN_FREE_GB", "0")
     for port in ("WATCH_PORT", "WORK_PORT"):
         monkeypatch.setenv(f"CTDEFACE_METRICS__{port}", "0")
@@ -60,7 +60,7 @@ def test_a_service_that_was_started_is_healthy(
 def test_the_lines_for_a_person_begin_with_the_grade(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """So that one can grep for problems."""
+    """The grade comes first, so `grep problem` works."""
     main(["doctor", "--spool", str(root)])
     assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} <= {
         "ok",
@@ -72,7 +72,7 @@ def test_the_lines_for_a_person_begin_with_the_grade(
 def test_before_the_first_start_missing_folders_are_no_problem(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They will be made; the command makes none."""
+    """They are created at the first start, not by the command."""
     code, told = examined(tmp_path / "new", capsys)
     assert code == 0
     assert told["folders"][0].startswith("warning: inbox, outbox")
@@ -95,7 +95,7 @@ def test_something_else_in_the_place_of_a_folder_is_a_problem(
 def test_an_inbox_on_another_file_system_is_a_problem_unless_originals_are_kept(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Originals could not be moved out of it at once."""
+    """Originals could not be moved out of it atomically."""
     monkeypatch.setenv("CTDEFACE_SPOOL__INBOX", "/proc/self/fdinfo")
     code, told = examined(root, capsys)
     assert code == 78
@@ -157,7 +157,7 @@ def test_only_the_folders_above_the_cases_are_counted_as_watched(
 def test_networks_are_looked_for_in_the_folder_of_the_settings(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There, and not among the user's data, is where the worker looks."""
+    """The worker looks there, too, and not among the user's data."""
     monkeypatch.setenv("CTDEFACE_DEFACE__SEGMENTER", "nnunet:mine")
     monkeypatch.setenv("CTDEFACE_MODELS__FOLDER", str(tmp_path / "networks"))
     _, told = examined(root, capsys)
@@ -167,7 +167,7 @@ def test_networks_are_looked_for_in_the_folder_of_the_settings(
 def test_a_segmenter_that_is_not_there_is_a_problem(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the name of the setting's value."""
+    """The finding names the value of the setting."""
     monkeypatch.setenv("CTDEFACE_DEFACE__SEGMENTER", "nonesuch")
     code, told = examined(root, capsys)
     assert code == 78
@@ -217,7 +217,7 @@ def test_a_group_that_is_not_there_is_a_problem(
     ],
 )
 def test_clocks_are_compared_through_the_time_of_a_new_file(written: float, grade: Grade) -> None:
-    """Machines that share a spool judge each other's life by such times."""
+    """Machines that share a spool judge heartbeats by such times."""
     assert judge_clock(99.9, written, 100.1).grade is grade
 
 

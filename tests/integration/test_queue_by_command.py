@@ -1,4 +1,4 @@
-"""What the commands do with a real RabbitMQ: a refused login, and dead letters that are replayed."""
+"""The commands with a real RabbitMQ: a refused login, and replayed dead letters."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Cases are done again by real workers with a stand-in for the pipeline: once, with other options, whatever interrupts the replay."""
+"""Replays with a real worker: once each, with other options, and after interruptions."""
 
 import json
 import os
@@ -45,14 +45,14 @@ class Killed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A spool, a queue and one worker with a warm stand-in."""
+    """A spool, a queue and one worker with a stand-in for the pipeline."""
 
     spool: ServiceSpool
     broker: MemoryBroker
     child: Child
 
     def work(self, originals: Originals = Originals.ARCHIVE) -> None:
-        """Let the worker do what lies in the queue."""
+        """Let the worker process the queue."""
         slot = make_slot(self.spool, self.broker, SlotOptions(originals=originals))
         slot = replace(slot, resources=replace(slot.resources, child=self.child))
         while delivery := self.broker.receive(0.05):
@@ -83,7 +83,7 @@ def service(spool: ServiceSpool, child: Child) -> Service:
 
 
 def replay_with(service: Service, choices: ReplayOptions = BULKY) -> Replay:
-    """What a replay needs."""
+    """Return the dependencies of a replay."""
     return Replay(
         spool=service.spool,
         publish=service.broker.publish,
@@ -93,7 +93,7 @@ def replay_with(service: Service, choices: ReplayOptions = BULKY) -> Replay:
 
 
 def refused(service: Service, name: str = "a", originals: Originals = Originals.ARCHIVE) -> None:
-    """Bring a case into the quarantine that only the profile bulky gets out of it."""
+    """Bring a case into the quarantine that only the profile bulky releases."""
     drop(service.spool, name, "needs bulky")
     service.broker.publish(job_for(service.spool, name))
     service.work(originals)
@@ -101,7 +101,7 @@ def refused(service: Service, name: str = "a", originals: Originals = Originals.
 
 
 def answer_of_the_watcher(spool: ServiceSpool, name: str) -> object:
-    """What the watcher makes of a case in the inbox, having lost its ledger."""
+    """Return what a watcher without its ledger makes of a case."""
     manifest = Manifest.scan(spool.inbox / name)
     settled = CompleteCase(
         case=name, manifest=manifest, history=history_of(spool, name), open_jobs=frozenset()
@@ -112,7 +112,7 @@ def answer_of_the_watcher(spool: ServiceSpool, name: str) -> object:
 def test_a_refused_case_that_is_replayed_with_another_option_ends_in_the_outbox_once(
     service: Service,
 ) -> None:
-    """Originals are back where released ones go, both reports are there, and the quarantine says what became of it."""
+    """Originals return to their place, both reports stay, and the quarantine names the replay."""
     refused(service)
     content = next((service.spool.quarantine / "a").glob("*/originals/0.dcm")).read_bytes()
     order = replay_case(replay_with(service), "a")
@@ -158,7 +158,7 @@ def test_a_replay_that_is_killed_between_two_steps_goes_on_when_it_is_run_again(
 
 
 def test_a_replay_that_was_killed_can_be_run_again_with_other_options(service: Service) -> None:
-    """As long as it was not published the first order is forgotten."""
+    """Until it is published, another request replaces it."""
     refused(service)
 
     def die(step: str) -> None:
@@ -179,13 +179,13 @@ def test_a_replay_that_was_killed_can_be_run_again_with_other_options(service: S
 
 
 def reports_by_state(spool: ServiceSpool, state: State) -> str:
-    """The job of case a that has this state."""
+    """Return the job of case a that has this state."""
     (job,) = [report.job_id for report in reports(spool, "a") if report.state is state]
     return job
 
 
 def test_a_second_replay_waits_for_the_first(service: Service) -> None:
-    """Two jobs of a case at once would take the originals away from each other; the same one again is harmless."""
+    """Two different jobs would take the originals from each other; the same job is harmless."""
     refused(service)
     first = replay_case(replay_with(service), "a")
     assert replay_case(replay_with(service), "a") == first
@@ -196,7 +196,7 @@ def test_a_second_replay_waits_for_the_first(service: Service) -> None:
 
 
 def test_other_files_in_the_inbox_under_the_same_name_are_left_alone(service: Service) -> None:
-    """Neither they nor the originals in the quarantine are touched, and nothing is published."""
+    """Neither these files nor those in the quarantine are touched, and nothing is published."""
     refused(service)
     other = drop(service.spool, "a", "release", files=5)
     before = Manifest.scan(other)
@@ -208,7 +208,7 @@ def test_other_files_in_the_inbox_under_the_same_name_are_left_alone(service: Se
 
 
 def test_a_released_case_is_replayed_from_a_copy_of_the_archive(service: Service) -> None:
-    """Its newer output takes the place of the older one, and the archive keeps what it had."""
+    """The newer output replaces the older one, and the archive keeps its originals."""
     drop(service.spool, "a")
     first = job_for(service.spool, "a")
     service.broker.publish(first)
@@ -240,7 +240,7 @@ def test_kept_originals_are_replayed_where_they_lie(service: Service) -> None:
 def test_an_earlier_drop_that_comes_back_gets_no_second_job_from_the_watcher(
     service: Service,
 ) -> None:
-    """Not even when the newest report was for other files of the same name."""
+    """Not even if the newest report was for other files of the same name."""
     drop(service.spool, "a")
     first = job_for(service.spool, "a")
     service.broker.publish(first)
@@ -257,7 +257,7 @@ def test_an_earlier_drop_that_comes_back_gets_no_second_job_from_the_watcher(
 def test_what_cannot_be_replayed_says_why_and_changes_nothing(
     service: Service, missing: str
 ) -> None:
-    """No originals, or a job that is on its way already."""
+    """There are no originals, or a job is on its way already."""
     if missing == "originals deleted":
         drop(service.spool, "a")
         service.broker.publish(job_for(service.spool, "a"))
@@ -277,7 +277,7 @@ def test_what_cannot_be_replayed_says_why_and_changes_nothing(
 
 
 def test_late_files_in_the_quarantine_are_not_taken_for_a_case(service: Service) -> None:
-    """Alone they would replace the whole case's output; nothing is moved or published."""
+    """Alone they would replace the output of the whole case."""
     folder = drop(service.spool, "a")
     late = Refusal(
         case="a",
@@ -295,7 +295,7 @@ def test_late_files_in_the_quarantine_are_not_taken_for_a_case(service: Service)
 def test_a_replay_keeps_off_a_job_that_a_worker_is_just_bringing_to_its_end(
     service: Service,
 ) -> None:
-    """The report of a refusal is there before its originals lie in the quarantine."""
+    """The report of a refusal exists before its originals are in the quarantine."""
     refused(service)
     (report,) = reports(service.spool, "a")
     with (
@@ -307,7 +307,7 @@ def test_a_replay_keeps_off_a_job_that_a_worker_is_just_bringing_to_its_end(
 
 
 def test_a_case_whose_queue_was_lost_is_replayed_anyway(service: Service) -> None:
-    """On request only: nobody but a person knows that its job will never come."""
+    """Only on request, because only a person knows that its job is lost."""
     drop(service.spool, "a")
     replay_case(replace(replay_with(service, ReplayOptions()), anyway=True), "a")
     service.work()
@@ -315,7 +315,7 @@ def test_a_case_whose_queue_was_lost_is_replayed_anyway(service: Service) -> Non
 
 
 def test_looking_only_changes_nothing(service: Service) -> None:
-    """The order is shown as it would be."""
+    """The request is shown as it would be written."""
     refused(service)
     before = sorted(path for path in service.spool.inbox.parent.rglob("*"))
     order = replay_case(replace(replay_with(service), dry_run=True), "a")
@@ -329,7 +329,7 @@ def test_looking_only_changes_nothing(service: Service) -> None:
 
 
 def bury(service: Service, body: bytes) -> None:
-    """Let the queue give a message up."""
+    """Let the queue give up a message."""
     service.broker.queue.put(body)
     delivery = service.broker.receive(1.0)
     assert delivery is not None
@@ -342,7 +342,7 @@ def requeue(replay: Replay, service: Service) -> list[Requeued]:
 
 
 def test_dead_letters_become_jobs_again_and_what_is_none_is_left(service: Service) -> None:
-    """An undecodable message, a case that is gone and one that has changed stay where they are, each with its reason."""
+    """Unreadable messages, missing cases and changed ones stay, each with its reason."""
     for name in ("a", "gone", "changed"):
         drop(service.spool, name)
         bury(service, encode_job(job_for(service.spool, name)))
@@ -365,7 +365,7 @@ def test_dead_letters_become_jobs_again_and_what_is_none_is_left(service: Servic
 def test_a_dead_letter_whose_replay_was_killed_is_replayed_by_the_same_job(
     service: Service,
 ) -> None:
-    """The order that lies there is taken up."""
+    """The earlier request is continued."""
     drop(service.spool, "a")
     bury(service, encode_job(job_for(service.spool, "a")))
 
@@ -385,7 +385,7 @@ def test_a_dead_letter_whose_replay_was_killed_is_replayed_by_the_same_job(
 def test_the_command_replays_every_case_that_was_refused_for_a_code(
     service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The others stay; what was done is said, one line each."""
+    """The others stay; each has a line of output."""
     refused(service)
     root = str(service.spool.inbox.parent)
     capsys.readouterr()
@@ -407,7 +407,7 @@ def test_the_command_replays_every_case_that_was_refused_for_a_code(
 def test_root_makes_no_folders_in_the_service_of_another_user(
     spool: ServiceSpool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The worker could not write its report into them; whoever is not root is not kept away."""
+    """The worker could not write its report into them; other users are not affected."""
     is_root = os.geteuid() == 0
     if is_root:
         os.chown(spool.reports, 65534, -1)
@@ -435,7 +435,7 @@ def test_the_command_says_what_is_wrong(
     code: int,
     said: str,
 ) -> None:
-    """In one line, with an exit code that a script can use."""
+    """In one line, with an exit code for scripts."""
     assert main(["replay", *arguments, "--spool", str(spool.inbox.parent)]) == code
     printed = capsys.readouterr()
     assert said in printed.out + printed.err

@@ -1,4 +1,4 @@
-"""What `ctdeface status` says about a real spool with an embedded queue and what a watcher wrote down."""
+"""`ctdeface status` on a real spool with an embedded queue."""
 
 import json
 import time
@@ -62,7 +62,7 @@ def running_watcher(spool: ServiceSpool) -> Iterator[None]:
 
 
 def said(spool: ServiceSpool, capsys: pytest.CaptureFixture[str], *more: str) -> str:
-    """What the command prints; it always ends with 0."""
+    """Return the output of the command, which always ends with 0."""
     assert main(["status", "--spool", str(spool.inbox.parent), *more]) == 0
     return capsys.readouterr().out
 
@@ -70,7 +70,7 @@ def said(spool: ServiceSpool, capsys: pytest.CaptureFixture[str], *more: str) ->
 def test_counts_refused_cases_with_reasons_and_the_queue_are_shown(
     spool: ServiceSpool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A person sees at one look what waits and what is wrong."""
+    """Counts, reasons and the queue are on one screen."""
     refuse(spool, "bad")
     drop(spool, "good")
     queue = SqliteBroker(spool.inbox.parent / "state" / "queue.sqlite3")
@@ -109,7 +109,7 @@ def test_a_queue_that_is_not_reachable_is_a_line_and_no_failure(
 
 
 def test_looking_makes_no_queue(spool: ServiceSpool, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whoever only looks leaves nothing behind."""
+    """A status leaves nothing behind."""
     before = sorted(spool.inbox.parent.rglob("*"))
     said(spool, capsys)
     assert sorted(spool.inbox.parent.rglob("*")) == before
@@ -118,7 +118,7 @@ def test_looking_makes_no_queue(spool: ServiceSpool, capsys: pytest.CaptureFixtu
 def test_a_place_without_a_service_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With what to do."""
+    """The error names the option to use."""
     assert main(["status", "--spool", str(tmp_path / "nothing")]) == 78
     assert "--spool" in capsys.readouterr().err
 
@@ -127,7 +127,7 @@ def test_a_place_without_a_service_is_told(
 def test_a_user_who_may_not_look_is_told_so(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In a line, not with a traceback."""
+    """The error is one line, not a traceback."""
     root = tmp_path / "spool"
     (root / "inbox").mkdir(parents=True)
     root.chmod(0)
@@ -138,7 +138,7 @@ def test_a_user_who_may_not_look_is_told_so(
 
 
 def test_what_the_watcher_saw_is_told(spool: ServiceSpool) -> None:
-    """Strays, cases that never settled, a pause and a silence are warnings."""
+    """Strays, cases that never settled, a pause and a missing watcher are warnings."""
     service = find_service(None, spool.inbox.parent)
     looked = datetime(2026, 11, 21, 8, tzinfo=UTC)
     state = WatcherState(
@@ -157,7 +157,10 @@ def test_what_the_watcher_saw_is_told(spool: ServiceSpool) -> None:
     ) in shown
     assert [line for line in shown if line.startswith("warning")] == [
         "warning: no watcher is running: start ctdeface up or ctdeface watch",
-        "warning: the watcher publishes nothing now: disk: less than output.min_free_gb is free: make space",
+        (
+            "warning: the watcher publishes nothing now: disk: "
+            "less than output.min_free_gb is free: make space"
+        ),
         "warning: loose.dcm is loose in the inbox: put the files of a case into a folder",
         "warning: slow is not complete after watch.max_wait: finish or remove the copy",
         "warning: bad.zip cannot be used: the zip file is encrypted",
@@ -165,7 +168,7 @@ def test_what_the_watcher_saw_is_told(spool: ServiceSpool) -> None:
 
 
 def test_a_watcher_that_looks_gives_no_warning(spool: ServiceSpool) -> None:
-    """Nor does a case that was dropped just now."""
+    """A case that was dropped just now is no reason for one either."""
     service = find_service(None, spool.inbox.parent)
     drop(spool, "a")
     write_watcher_state(
@@ -177,7 +180,7 @@ def test_a_watcher_that_looks_gives_no_warning(spool: ServiceSpool) -> None:
 
 
 def test_cases_that_wait_long_without_a_watcher_are_told(spool: ServiceSpool) -> None:
-    """Somebody forgot to start it, or it runs elsewhere."""
+    """It was not started, or it runs elsewhere."""
     service = find_service(None, spool.inbox.parent)
     drop(spool, "a")
     (warning,) = service_status(service, time.time() + 600).warnings
@@ -185,7 +188,7 @@ def test_cases_that_wait_long_without_a_watcher_are_told(spool: ServiceSpool) ->
 
 
 def test_a_watcher_that_stops_is_reported_immediately(spool: ServiceSpool) -> None:
-    """Its lock is gone with it; nobody waits until it has missed some scans."""
+    """Its lock is gone with it, so the warning does not wait for missed scans."""
     service = find_service(None, spool.inbox.parent)
     write_watcher_state(
         service.state_dir / WATCHER_STATE, WatcherState(looked_at=datetime.now(UTC).isoformat())
@@ -209,7 +212,7 @@ def test_a_watcher_that_hangs_is_reported(spool: ServiceSpool) -> None:
 def test_a_refused_case_is_shown_with_its_time_its_report_and_its_quarantine(
     spool: ServiceSpool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A person need not search for what to open."""
+    """The output names the file to open."""
     report = refuse(spool, "bad")
     folder = spool.quarantine / "bad" / report.job_id
     text = said(spool, capsys)
@@ -275,6 +278,6 @@ def test_a_full_disk_is_told(spool: ServiceSpool, monkeypatch: pytest.MonkeyPatc
 def test_names_that_would_move_the_cursor_are_spelled_out(
     spool: ServiceSpool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A name from the inbox is no command to the terminal."""
+    """Names from the inbox cannot control the terminal."""
     refuse(spool, "a\x1b[2Jb")
     assert "a\\x1b[2Jb" in said(spool, capsys)

@@ -1,4 +1,4 @@
-"""Processes that shall run do run, come back after a death, and end together."""
+"""Processes are started, restarted after a death, and ended together."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ def run(
 
 
 def test_a_program_that_dies_is_started_again(tmp_path: Path) -> None:
-    """Each start leaves a line; two lines mean it came back."""
+    """Each start writes a line; two lines prove a restart."""
     starts = tmp_path / "starts"
     stop = threading.Event()
     threading.Thread(
@@ -46,7 +46,7 @@ def test_a_program_that_must_be_configured_ends_everything() -> None:
 
 
 def test_stopping_ends_also_a_program_that_does_not_listen() -> None:
-    """SIGKILL follows when the grace is over."""
+    """SIGKILL follows after the grace period."""
     stop, seen = threading.Event(), list[Sequence[Running]]()
     threading.Thread(target=stop_when, args=(stop, lambda: len(seen) > 2), daemon=True).start()
     run(STUBBORN, stop, seen, grace=0.3)

@@ -45,7 +45,7 @@ QUICK = {
 
 @pytest.fixture
 def spool(tmp_path: Path) -> ServiceSpool:
-    """A spool that is not there yet but for its inbox."""
+    """A spool that has only its inbox."""
     made = ServiceSpool.under(tmp_path / "spool")
     made.inbox.mkdir(parents=True)
     return made
@@ -53,7 +53,7 @@ def spool(tmp_path: Path) -> ServiceSpool:
 
 @pytest.fixture
 def start(spool: ServiceSpool) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """Starts `ctdeface up`; whatever still runs at the end is killed."""
+    """Start `ctdeface up`, and kill what still runs at the end."""
     begun: list[subprocess.Popen[str]] = []
 
     def up(*arguments: str) -> "subprocess.Popen[str]":
@@ -77,7 +77,7 @@ def start(spool: ServiceSpool) -> Iterator[Callable[..., "subprocess.Popen[str]"
 
 
 def test_a_log_in_the_state_folder_that_grows_too_large_is_begun_anew(tmp_path: Path) -> None:
-    """Once put aside, whoever writes goes on in the same file; small ones stay as they are."""
+    """It is put aside once, and open files continue; small logs stay."""
     with (tmp_path / "watcher.log").open("a", encoding="utf-8") as log:
         for written in ("first", "second"):
             log.write(written)
@@ -145,7 +145,7 @@ def test_once_brings_every_case_to_its_end_although_a_worker_is_killed_and_then_
 def test_whatever_ends_the_supervisor_ends_all_of_it(
     spool: ServiceSpool, start: Callable[..., "subprocess.Popen[str]"]
 ) -> None:
-    """SIGTERM ends it orderly with exit code 0; after a SIGKILL nothing goes on in the dark."""
+    """SIGTERM ends it in order with exit code 0; after SIGKILL no process goes on."""
     killed = start("--workers", "1")
     wait_for(lambda: list(spool.locks.glob("watcher")))
     polite = start("--workers", "2")  # its watcher waits for its turn
@@ -246,7 +246,7 @@ def test_the_queue_of_up_is_the_one_of_the_other_commands(tmp_path: Path) -> Non
 def test_each_worker_has_a_port_of_its_own_for_metrics(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first has the port of the settings, the next ones the following; 0 is off for all."""
+    """The first uses the port of the settings, the others the next ones; 0 turns all off."""
     monkeypatch.setenv("CTDEFACE_METRICS__WORK_PORT", "9465")
     on = programs(LocalService(service=find_service(None, tmp_path), workers=3), None)
     monkeypatch.setenv("CTDEFACE_METRICS__WORK_PORT", "0")
@@ -268,7 +268,7 @@ def test_an_inbox_elsewhere_leaves_the_spool_where_it_is(
 
 
 def test_what_had_ended_before_is_not_told_again(tmp_path: Path) -> None:
-    """Whatever the clock of the file system says, only what ends during the run counts."""
+    """Only jobs that end during the run count, regardless of the file system's clock."""
     folder = tmp_path / "case" / "6f0b6a3c-0d1f-5c6e-9a53-5f0c1c1d7a10"
     folder.mkdir(parents=True)
     told = {"state": "refused", "generation": 0, "created_at": "2026-01-01T00:00:00+00:00"}

@@ -32,7 +32,7 @@ def test_a_state_comes_back_with_names_of_any_bytes(tmp_path: Path) -> None:
 
 
 def test_a_missing_or_foreign_file_says_nothing(tmp_path: Path) -> None:
-    """No watcher has looked yet, or another version has."""
+    """The watcher has not scanned yet, or another version has."""
     assert read_watcher_state(tmp_path / "none.json") is None
     (tmp_path / "other.json").write_text('{"seen": 1}', encoding="utf-8")
     assert read_watcher_state(tmp_path / "other.json") is None

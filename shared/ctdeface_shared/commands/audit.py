@@ -261,7 +261,7 @@ def _place(namespace: argparse.Namespace) -> "tuple[Settings, Spool]":
         settings, spool = load(namespace.config).settings, Spool.beside(namespace.out, state_root)
     if not spool.reports.is_dir():
         raise ConfigurationError(
-            f"there are no reports at {spool.reports}: give the spool of a service with --spool, "
+            f"no reports were found at {spool.reports}: give the spool of a service with --spool, "
             "or the output of ctdeface deface with --out"
         )
     return settings, spool

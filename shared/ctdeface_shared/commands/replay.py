@@ -75,7 +75,7 @@ def run(namespace: argparse.Namespace) -> int:
     """Replay the requested cases and return the exit code.
 
     Raises:
-        ConfigurationError: the options contradict each other, or there is no such spool.
+        ConfigurationError: the options contradict each other, or the spool does not exist.
     """
     from ctdeface_shared.broker import open_broker
     from ctdeface_shared.commands.main import complain

@@ -35,7 +35,7 @@ def run(namespace: argparse.Namespace) -> int:
     """Print the status of the service.
 
     Raises:
-        ConfigurationError: there is no such spool, or it cannot be read.
+        ConfigurationError: the spool does not exist or cannot be read.
     """
     from time import time
 

@@ -35,7 +35,7 @@ from ctdeface_shared.storage.spool import ServiceSpool, case_path
 
 REPLAYED = "replayed.json"
 """Marks a replayed job in the quarantine, beside its report."""
-PATIENCE_SECONDS = 5.0
+LOCK_WAIT_SECONDS = 5.0
 Records = Sequence[JobRecord]
 
 
@@ -145,7 +145,7 @@ def carry_out(replay: Replay, request: ReplayRequest, source: Source) -> ReplayR
 def next_job(records: Records, job: DefaceJob) -> DefaceJob:
     """Return a job as the newest of its case.
 
-    Its generation is higher and its submission later than all others, whatever the clocks say.
+    Its generation is higher and its submission later than all others, regardless of the clocks.
     """
     generation = max([job.generation, *(one.generation for one in records)]) + 1
     last = max((one.created_at for one in records if one.created_at), default="")
@@ -214,7 +214,7 @@ def _exclusive(spool: ServiceSpool, name: str) -> Iterator[None]:
                     spool.locks,
                     name,
                     stale_seconds=MISSED_HEARTBEATS_SECONDS,
-                    patience_seconds=PATIENCE_SECONDS,
+                    patience_seconds=LOCK_WAIT_SECONDS,
                 )
             )
         except StorageUnavailable:

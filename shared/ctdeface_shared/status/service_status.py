@@ -74,7 +74,7 @@ class ServiceStatus:
     def _plain_watcher(self) -> dict[str, Any] | None:
         if self.watcher is None:
             return None
-        # the watcher looks at empty folders, too; they are no cases until they hold a file
+        # the watcher looks at empty folders, too; they do not count until they hold a file
         waiting = [name for name in self.watcher.waiting if name not in self.spool.empty]
         return {
             **asdict(self.watcher),

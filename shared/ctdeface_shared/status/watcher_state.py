@@ -59,7 +59,7 @@ def write_watcher_state(path: Path, state: WatcherState) -> None:
 
 
 def read_watcher_state(path: Path) -> WatcherState | None:
-    """Return the last scan, or None if there is no valid one.
+    """Return the last scan, or None if it is missing or not valid.
 
     Raises:
         OSError: the file exists and cannot be read.

@@ -1,4 +1,4 @@
-"""`ctdeface audit`: what a person or an auditor sees of a service and of a batch, and which heads may be published."""
+"""`ctdeface audit` checks a service or a batch, and prints only heads that may be published."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ HEAD = ["audit", "head", "--out", "out", "--public-key", "audit.key.pub"]
 def test_a_key_pair_is_made_once_with_the_right_modes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The private key is for its owner only, the public one for everybody; neither is ever overwritten."""
+    """Only its owner can read the private key, and no key file is ever overwritten."""
     private, public = tmp_path / "audit.key", tmp_path / "audit.key.pub"
     assert main(["audit", "key", str(private)]) == EXIT_OK
     assert [stat.S_IMODE(file.stat().st_mode) for file in (private, public)] == [0o600, 0o644]
@@ -32,7 +32,7 @@ def test_a_key_pair_is_made_once_with_the_right_modes(
 
 @pytest.mark.usefixtures("spool")
 def test_what_nobody_touched_is_intact(capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 0; a person is told what was looked at, and what would not be seen."""
+    """Exit code 0; the output says what was checked, and what would not be noticed."""
     assert main(["audit", "verify", "--out", "out", "--public-key", "audit.key.pub"]) == EXIT_OK
     told = capsys.readouterr().out.splitlines()
     assert told == [
@@ -64,7 +64,7 @@ def test_a_published_head_is_never_passed_over(
 def test_collected_cases_are_no_problem_and_are_counted(
     spool: Spool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whoever takes released cases away may do so, reports too; what replaced an earlier output counts once."""
+    """Released cases and reports may be taken away; a replaced output counts once."""
     shutil.rmtree(spool.outbox / "c")
     assert verify(capsys) == (EXIT_OK, [])
     main(["audit", "verify", "--out", "out", "--public-key", "audit.key.pub"])
@@ -89,7 +89,7 @@ def test_collected_cases_are_no_problem_and_are_counted(
 def test_no_head_of_a_chain_with_problems_is_printed(
     spool: Spool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A head vouches for all before it: altered entries, a cut that an earlier head shows, and unchecked signatures have none."""
+    """Altered entries, a cut chain and unchecked signatures have no head to publish."""
     root = spool.audit.parent
     assert main(HEAD) == EXIT_OK
     Path("heads.txt").write_text(capsys.readouterr().out, encoding="utf-8")
@@ -119,7 +119,7 @@ def test_no_head_of_a_chain_with_problems_is_printed(
 def test_a_published_head_shows_a_tail_that_is_gone_with_all_it_was_about(
     spool: Spool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Output, report and entry of a case vanish without a trace but for the head, which somebody else keeps."""
+    """Output, report and entry of a case vanish; only a published head shows it."""
     root = spool.audit.parent
     capsys.readouterr()
     for name, more in (("heads.txt", ()), ("heads.json", ("--json",))):
@@ -138,7 +138,7 @@ def test_a_published_head_shows_a_tail_that_is_gone_with_all_it_was_about(
 def test_without_the_key_nothing_signed_is_called_intact(
     spool: Spool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The command ends with 78 and says which option is missing; a wrong key is told entry by entry."""
+    """Exit code 78 and the missing option; a wrong key is reported for each entry."""
     capsys.readouterr()
     assert main(["audit", "verify", "--out", str(spool.outbox)]) == EXIT_CONFIGURATION
     assert "--public-key" in capsys.readouterr().err
@@ -151,7 +151,7 @@ def test_without_the_key_nothing_signed_is_called_intact(
 def test_unsigned_entries_are_labeled_as_such(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In what a person reads and in what a program reads."""
+    """In the text and in the JSON."""
     made = Spool.beside(tmp_path / "out", tmp_path / "out.ctdeface")
     made.prepare(outbox_mode=0o750)
     with log_in(tmp_path / "out.ctdeface") as log:
@@ -166,7 +166,7 @@ def test_unsigned_entries_are_labeled_as_such(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["verify", "--out", "nothing"], "there are no reports at nothing.ctdeface/reports"),
+        (["verify", "--out", "nothing"], "no reports were found at nothing.ctdeface/reports"),
         (["verify", "--out", "out", "--public-key", "nothing.pub"], "cannot be read"),
         (["verify", "--out", "out", "--public-key", "audit.key"], "give the .pub file"),
         (["verify", "--out", "out", "--head", "audit.key"], "contains no readable heads"),
