@@ -9,7 +9,7 @@ import numpy as np
 
 from ctdeface_worker.imaging.domain import BoolArray, Volume
 from ctdeface_worker.training.export import safetensors_bytes
-from ctdeface_worker.training.labels import GRID_MM, on_grid
+from ctdeface_worker.training.labels import TRAINING_GRID_MM, on_grid
 from ctdeface_worker.training.plan import CONFIGURATION, Size, dataset_json, plans
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def fitted_model(folder: Path, volume: Volume, face: BoolArray, rounds: int = 40
     images = (
         labeled.volume.hu[None],
         labeled.face[None].astype("int8"),
-        {"spacing": [GRID_MM] * 3},
+        {"spacing": [TRAINING_GRID_MM] * 3},
     )
     plan = manager.get_configuration(CONFIGURATION)
     data, seg, _ = DefaultPreprocessor(verbose=False).run_case_npy(

@@ -14,7 +14,7 @@ from ctdeface_worker.phantom.scan import Scan, acquire
 from ctdeface_worker.training import dataset, examples, held_out, plan
 from ctdeface_worker.training.augment import varied
 from ctdeface_worker.training.export import safetensors_bytes
-from ctdeface_worker.training.labels import GRID_MM, Labeled, cleaned, on_grid
+from ctdeface_worker.training.labels import TRAINING_GRID_MM, Labeled, cleaned, on_grid
 from tests.support.cases import small_head
 
 TISSUE_HU = -300.0
@@ -104,7 +104,7 @@ def test_a_variant_is_another_volume_with_its_face() -> None:
         or (made[0].face != made[1].face).any()
     )
     for one in made:
-        assert one.volume.geometry.spacing_mm == pytest.approx((GRID_MM,) * 3)
+        assert one.volume.geometry.spacing_mm == pytest.approx((TRAINING_GRID_MM,) * 3)
         assert 0.3 < one.face.sum() / small_labeled().face.sum() < 2
 
 
@@ -119,7 +119,7 @@ def test_the_data_set_is_listed_with_digests_and_goes_on_where_it_stopped(tmp_pa
     image = sitk.ReadImage(folders.raw / "imagesTr" / "phantom_00001_0000.nii.gz")
     assert set(np.unique(label.hu)) == {0.0, 1.0}
     assert int(label.hu.sum()) == first[0].face_voxels
-    assert image.GetSpacing() == pytest.approx((GRID_MM,) * 3)
+    assert image.GetSpacing() == pytest.approx((TRAINING_GRID_MM,) * 3)
     dataset.describe(folders)
     assert json.loads((folders.raw / "dataset.json").read_text())["numTraining"] == 2
 

@@ -1,4 +1,6 @@
-"""Evaluate segmenters on heads: outcome, skin removed, brain in the mask, Dice, seconds.
+"""Evaluate segmenters on heads.
+
+The results are outcome, removed skin, brain in the mask, Dice and seconds.
 
 DATA contains DICOM cases (first-level folders) and NIfTI volumes in HU; the longest series of a
 case counts. Phantoms with a known face, and scans without a face, are generated. The evaluation

@@ -1,7 +1,9 @@
-"""Train the network that finds faces: make its data set, train, export the model."""
+"""Train the network that finds faces, and export the model.
+
+The data set is made first. After an interruption the same command resumes.
+"""
 
 import argparse
-import hashlib
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -11,6 +13,7 @@ from rich.console import Console
 
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.exit_codes import COMMON_EXIT_CODES, EXIT_OK, EXIT_REFUSED
+from ctdeface_shared.storage.checksum import sha256_of
 
 if TYPE_CHECKING:
     from ctdeface_worker.training.dataset import Folders
@@ -175,7 +178,7 @@ def rate(text: str) -> float:
 
 def _sha256(weights: Path) -> str:
     try:
-        return hashlib.sha256(weights.read_bytes()).hexdigest()
+        return sha256_of(weights)
     except OSError as error:
         raise ConfigurationError(f"cannot read the weights {weights}: {error.strerror}") from None
 

@@ -1,1 +1,1 @@
-"""Evaluation of segmenters: masks against truth and each other, and face detection."""
+"""Evaluation of segmenters by masks and face detection."""

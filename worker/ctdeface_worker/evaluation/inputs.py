@@ -1,6 +1,8 @@
-"""Inputs of an evaluation: DICOM cases, NIfTI volumes, phantoms, scans without a face."""
+"""Inputs of an evaluation.
 
-import hashlib
+They are DICOM cases, NIfTI volumes, phantoms and scans without a face.
+"""
+
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +13,11 @@ import numpy as np
 
 from ctdeface_shared.errors import NothingToRelease
 from ctdeface_shared.jobs.manifest import Manifest
+from ctdeface_shared.storage.checksum import sha256_of
 from ctdeface_worker.dicom import reader, selection
 from ctdeface_worker.dicom import volume as volumes
 from ctdeface_worker.imaging.domain import BoolArray, Volume
+from ctdeface_worker.imaging.hounsfield import SKIN_HU
 from ctdeface_worker.imaging.nifti import read_nifti
 from ctdeface_worker.phantom import without_face
 from ctdeface_worker.phantom.head import Phantom, make_head
@@ -22,7 +26,6 @@ from ctdeface_worker.phantom.scenes import scene
 NIFTI = (".nii", ".nii.gz")
 SMALLEST_FACE_ML = 15.0
 """A phantom with less facial tissue need not be released: the gate accepts no smaller mask."""
-SKIN_HU = -300.0
 
 
 class Kind(StrEnum):
@@ -69,7 +72,7 @@ class LoadedInput:
 
     @property
     def face_ml(self) -> float | None:
-        """Milliliters of tissue in the true face, None if unknown."""
+        """Tissue of the true face in ml, or None."""
         if self.face is None:
             return None
         tissue = np.count_nonzero(self.face & (self.volume.hu > SKIN_HU))
@@ -77,17 +80,15 @@ class LoadedInput:
 
 
 def found(data: Path) -> Iterator[Input]:
-    """Yield the DICOM cases of a folder, then its NIfTI volumes, by name.
+    """Yield the DICOM cases, then the NIfTI volumes.
 
     A case is a first-level folder without NIfTI files. A folder that contains DICOM files directly
     is one case itself. Volumes of the same name are named with their folders.
     """
     below = sorted(path for path in data.iterdir() if not path.name.startswith("."))
     niftis = sorted(path for path in data.rglob("*") if path.name.endswith(NIFTI))
-    if any(
-        path.is_file() and not path.name.endswith((*NIFTI, ".md", ".txt", ".json"))
-        for path in below
-    ):
+    other = (*NIFTI, ".md", ".txt", ".json")
+    if any(path.is_file() and not path.name.endswith(other) for path in below):
         yield Input(name=data.resolve().name, kind=Kind.CASE, path=data)
         return
     cases = {
@@ -99,21 +100,21 @@ def found(data: Path) -> Iterator[Input]:
         yield Input(name=name, kind=Kind.CASE, path=path)
     alike = Counter(stem(path) for path in niftis)
     for path in niftis:
-        own = alike[stem(path)] == 1 and stem(path) not in cases
-        yield Input(
-            name=stem(path) if own else "--".join((*path.relative_to(data).parts[:-1], path.name)),
-            kind=Kind.VOLUME,
-            path=path,
-        )
+        is_unique = alike[stem(path)] == 1 and stem(path) not in cases
+        long_name = "--".join((*path.relative_to(data).parts[:-1], path.name))
+        name = stem(path) if is_unique else long_name
+        yield Input(name=name, kind=Kind.VOLUME, path=path)
 
 
 def stem(nifti: Path) -> str:
-    """Return the name of a NIfTI file without its suffixes."""
+    """Return the name without NIfTI suffixes."""
     return nifti.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def content_digest(wanted: Input) -> str:
-    """Return a digest of an input; empty for phantoms and unreadable inputs.
+    """Return a digest of an input.
+
+    It is empty for synthetic and unreadable inputs.
 
     It covers the bytes of a volume, or the names, sizes and times of a case's files.
     """
@@ -122,7 +123,7 @@ def content_digest(wanted: Input) -> str:
             return ""
         if wanted.path.is_dir():
             return Manifest.scan(wanted.path).digest
-        return hashlib.sha256(wanted.path.read_bytes()).hexdigest()
+        return sha256_of(wanted.path)
     except OSError:
         return ""
 
@@ -136,7 +137,7 @@ def phantoms(count: int, *, unseen: bool) -> Iterator[Input]:
 
 
 def synthetic() -> Input:
-    """Return the head of `ctdeface demo`, whose renders may be published."""
+    """Return the head of `ctdeface demo`, which is publishable."""
     return Input(name="synthetic_head", kind=Kind.SYNTHETIC, seed=1)
 
 
@@ -148,7 +149,9 @@ def without_faces(count: int) -> Iterator[Input]:
 
 
 def load(wanted: Input) -> LoadedInput:
-    """Read or make an input; use the longest CT series of a DICOM case.
+    """Read or make an input.
+
+    The volume of a DICOM case is its longest CT series.
 
     Raises:
         PermanentError: it cannot be read, or contains no CT volume.

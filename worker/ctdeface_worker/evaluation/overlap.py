@@ -1,13 +1,11 @@
-"""Similarity of two masks: Dice, and the 95th percentile of border distances."""
+"""Similarity of two masks: Dice and Hausdorff distance."""
 
 import numpy as np
 from scipy import ndimage
 
-from ctdeface_worker.imaging.canonical import mask_to_canonical
+from ctdeface_worker.imaging.canonical import GRID_MM, mask_to_canonical
 from ctdeface_worker.imaging.domain import BoolArray, FloatArray, Volume
-
-SKIN_HU = -300.0
-GRID_MM = 2.0
+from ctdeface_worker.imaging.hounsfield import SKIN_HU
 
 
 def dice(one: BoolArray, other: BoolArray) -> float:
@@ -23,7 +21,7 @@ def tissue_of(volume: Volume) -> BoolArray:
 
 
 def hausdorff95_mm(volume: Volume, one: BoolArray, other: BoolArray) -> float | None:
-    """Return the 95th percentile of the distance between borders in mm.
+    """Return the 95th percentile Hausdorff distance in mm.
 
     Only tissue is compared, as masks extend through air to the border of the field of view. The
     result is None if a mask contains no tissue.

@@ -1,4 +1,4 @@
-"""Renders before and after, and the probabilities of a face detector."""
+"""Renders before and after, and face detection."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ Faces = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 def draw(inputs: Iterable[Input], segmenters: Sequence[Segmenter], out: Path) -> Iterator[str]:
-    """Draw the missing renders of every input, and yield each name when done.
+    """Draw missing renders and yield each input's name.
 
     There is one render before, and one per segmenter and profile. The folder contains pictures of
     patients' faces, so that only its owner may read it.
@@ -53,7 +53,7 @@ def draw(inputs: Iterable[Input], segmenters: Sequence[Segmenter], out: Path) ->
 def _pictures(
     wanted: Input, segmenters: Sequence[Segmenter], kinds: Collection[str]
 ) -> Iterator[tuple[str, Volume | None]]:
-    """Yield each volume to draw, None if the segmenter refuses the input."""
+    """Yield each volume to draw, None if refused."""
     volume = load(wanted).volume
     if BEFORE in kinds:
         yield BEFORE, volume
@@ -63,16 +63,14 @@ def _pictures(
             if kind not in kinds:
                 continue
             try:
-                yield (
-                    kind,
-                    defaced(volume, segmenter.segment(volume, profile=profile, ears=False).face),
-                )
+                face = segmenter.segment(volume, profile=profile, ears=False).face
+                yield kind, defaced(volume, face)
             except PermanentError:  # the table lists the reason
                 yield kind, None
 
 
 def _draw(shown: Volume | None, folder: Path, mark: str) -> None:
-    """Replace the five views, and store a mark of their content."""
+    """Replace the five views and mark their content."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for view, picture in renders(shown).items() if shown is not None else ():
@@ -114,7 +112,7 @@ def detect(
 
 
 def _kinds(segmenters: Sequence[Segmenter]) -> dict[str, str]:
-    """Return the kinds of renders with digests of code and segmenter."""
+    """Return each kind of render with its digests."""
     code = code_digest()
     return {
         BEFORE: code,

@@ -14,10 +14,9 @@ from scipy.spatial.transform import Rotation
 from ctdeface_worker.imaging import morphology
 from ctdeface_worker.imaging.canonical import Canonical, to_canonical
 from ctdeface_worker.imaging.domain import BoolArray, FloatArray, Geometry, HuArray, Volume
+from ctdeface_worker.imaging.hounsfield import AIR_HU, SKIN_HU
 
-GRID_MM = 1.5
-SKIN_HU = -300.0
-AIR_HU = -1000.0
+RENDER_GRID_MM = 1.5
 BLUR_VOXELS = 0.6
 DEPTH_BLUR_VOXELS = 0.5
 SMALLEST_PIECE = 0.01
@@ -39,29 +38,34 @@ Picture = NDArray[np.uint8]
 
 
 def renders(volume: Volume) -> dict[str, Picture]:
-    """Render a volume from every view; rows downward, columns to the patient's left."""
-    body = _body(to_canonical(volume, spacing_mm=GRID_MM))
+    """Render a volume from every view.
+
+    Rows run downward, columns to the patient's left.
+    """
+    body = _body(to_canonical(volume, spacing_mm=RENDER_GRID_MM))
     return {name: shaded(_turned(body, yaw, pitch).hu) for name, (yaw, pitch) in VIEWS.items()}
 
 
 def shaded(hu: HuArray) -> Picture:
-    """Shade the first surface along rays from the front, lit from the viewer.
+    """Shade the first surface seen from the front.
 
     Args:
         hu: index (z, y, x), superior, posterior, left.
     """
     hit, depth = _first_crossing(hu)
-    fine = ndimage.zoom(
-        ndimage.gaussian_filter(depth, DEPTH_BLUR_VOXELS), PIXELS_PER_VOXEL, order=1
-    )
-    seen = ndimage.zoom(hit.astype(np.float32), PIXELS_PER_VOXEL, order=1) >= 0.5
+    smooth = ndimage.gaussian_filter(depth, DEPTH_BLUR_VOXELS)
+    fine = ndimage.zoom(smooth, PIXELS_PER_VOXEL, order=1)
+    visible = ndimage.zoom(hit.astype(np.float32), PIXELS_PER_VOXEL, order=1) >= 0.5
     steep = PIXELS_PER_VOXEL * np.hypot(*np.gradient(fine))
     light = AMBIENT + (1 - AMBIENT) / np.sqrt(1 + steep**2)
-    return np.asarray(np.where(seen, 255 * light, 0)[::-1], dtype=np.uint8)
+    return np.asarray(np.where(visible, 255 * light, 0)[::-1], dtype=np.uint8)
 
 
 def _turned(body: Volume, yaw: float, pitch: float) -> Canonical:
-    """Rotate a head about its middle by yaw to the left and pitch up, in degrees."""
+    """Rotate a head about its middle.
+
+    Degrees of yaw are to the patient's left, degrees of pitch lift the chin.
+    """
     turn = Rotation.from_euler("zx", [yaw, -pitch], degrees=True)
     geometry = body.geometry
     middle = geometry.affine_lps @ np.append((np.array(geometry.shape) - 1) / 2, 1.0)
@@ -70,12 +74,12 @@ def _turned(body: Volume, yaw: float, pitch: float) -> Canonical:
     affine[:3, 3] = turn.apply(geometry.affine_lps[:3, 3] - middle[:3]) + middle[:3]
     return to_canonical(
         Volume(hu=body.hu, valid=body.valid, geometry=Geometry.from_affine(geometry.shape, affine)),
-        spacing_mm=GRID_MM,
+        spacing_mm=RENDER_GRID_MM,
     )
 
 
 def _first_crossing(hu: HuArray) -> tuple[BoolArray, FloatArray]:
-    """Return hits per ray, and their depth in fractional voxels."""
+    """Return hits per ray and their subvoxel depth."""
     solid = hu > SKIN_HU
     hit: BoolArray = np.asarray(solid.any(axis=1), dtype=np.bool_)
     at = solid.argmax(axis=1)[:, None, :]
@@ -88,16 +92,15 @@ def _first_crossing(hu: HuArray) -> tuple[BoolArray, FloatArray]:
 
 
 def _body(canonical: Canonical) -> Volume:
-    """Crop to the body, remove small pieces, and smooth the noise."""
+    """Crop to the body and remove noise."""
     hu = np.where(canonical.valid, canonical.hu, np.float32(AIR_HU))
     labels, count = ndimage.label(hu > SKIN_HU)
     sizes = np.bincount(labels.ravel(), minlength=2)
     sizes[0] = 0
     kept: BoolArray = (sizes >= SMALLEST_PIECE * max(sizes.sum(), 1))[labels] & (labels > 0)
     near = morphology.grown(kept, 2)
-    hu = ndimage.gaussian_filter(
-        np.where(near | (hu <= SKIN_HU), hu, np.float32(AIR_HU)), BLUR_VOXELS
-    )
+    hu = np.where(near | (hu <= SKIN_HU), hu, np.float32(AIR_HU))
+    hu = ndimage.gaussian_filter(hu, BLUR_VOXELS)
     place = ndimage.find_objects(near.astype(np.uint8))[0] if count else (slice(None),) * 3
     part = hu[place].astype(np.float32)
     affine = np.zeros((4, 4))

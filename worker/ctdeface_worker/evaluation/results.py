@@ -1,4 +1,7 @@
-"""Evaluation of one input: every segmenter, fill and gate, in memory."""
+"""Evaluation of one input in memory.
+
+It runs every segmenter, fills the mask and runs the gate.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +26,7 @@ Measure = Callable[[Input, Volume, Volume], Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmenterResult:
-    """SegmenterResult of one segmenter on one input.
+    """Result of one segmenter on one input.
 
     Attributes:
         segmenter: name of the segmenter.
@@ -127,7 +130,7 @@ def evaluate_input(
 
 
 def defaced(volume: Volume, face: BoolArray) -> Volume:
-    """Return the volume with the mask filled by its own air value."""
+    """Fill the mask with the volume's air value."""
     hu = np.where(face & volume.valid, np.float32(fill_value_hu(volume, FillRule())), volume.hu)
     return Volume(hu=hu, valid=volume.valid, geometry=volume.geometry)
 

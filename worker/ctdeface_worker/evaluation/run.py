@@ -59,21 +59,18 @@ def run(inputs: Sequence[Input], options: EvaluationOptions, out: Path) -> Itera
     fresh = [each for each in inputs if each.name not in known]
     with (out / RESULTS).open("a", encoding="utf-8") as stream:
         for row in _rows(fresh, options):
-            stream.write(
-                json.dumps({"row": asdict(row), "made_by": made_by, "content": contents[row.name]})
-                + "\n"
-            )
+            line = {"row": asdict(row), "made_by": made_by, "content": contents[row.name]}
+            stream.write(json.dumps(line) + "\n")
             stream.flush()
             yield row
 
 
 @cache
 def code_digest() -> str:
-    """Return the SHA-256 of the worker's source code at the first call."""
+    """Return the SHA-256 of the source at first call."""
     package = Path(ctdeface_worker.__file__).parent
-    return hashlib.sha256(
-        b"".join(source.read_bytes() for source in sorted(package.rglob("*.py")))
-    ).hexdigest()
+    sources = (source.read_bytes() for source in sorted(package.rglob("*.py")))
+    return hashlib.sha256(b"".join(sources)).hexdigest()
 
 
 def _made_by(options: EvaluationOptions) -> dict[str, Any]:
@@ -98,9 +95,8 @@ def _rows(inputs: Sequence[Input], options: EvaluationOptions) -> Iterator[Input
     limit_threads(1)  # more threads per process would only wait for each other
     with ProcessPoolExecutor(options.jobs, initializer=_ignore_interrupts) as pool:
         try:
-            yield from (
-                done.result() for done in as_completed([pool.submit(work, each) for each in inputs])
-            )
+            futures = [pool.submit(work, each) for each in inputs]
+            yield from (future.result() for future in as_completed(futures))
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -132,11 +128,8 @@ def _kept(
         except ValueError:  # a truncated last line
             continue
         name = content["row"]["name"]
-        if (
-            content.get("made_by") == made_by
-            and name in contents
-            and content.get("content") == contents[name]
-        ):
+        is_current = content.get("made_by") == made_by and name in contents
+        if is_current and content.get("content") == contents[name]:
             yield parse_result(content["row"])
 
 

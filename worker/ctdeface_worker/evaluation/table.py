@@ -1,4 +1,4 @@
-"""Results of an evaluation as Markdown tables and as a summary for programs."""
+"""Results of an evaluation as tables and as JSON."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -53,7 +53,7 @@ def summary(rows: Iterable[InputResult]) -> list[dict[str, Any]]:
 
 
 def _figures(pairs: Sequence[tuple[InputResult, SegmenterResult]]) -> dict[str, Any]:
-    """Return counts of releases with and without a face, and spreads of the figures."""
+    """Return counts of releases and spreads of figures."""
     with_face = [
         result
         for row, result in pairs
@@ -173,7 +173,7 @@ def _agreements(rows: Sequence[InputResult]) -> str:
 
 
 def detector_table(faces: Faces) -> str:
-    """Return the table of the face detector's probabilities per input."""
+    """Return the table of the face detector's probabilities."""
     lines = [
         (
             name,
@@ -218,7 +218,7 @@ def _lines(row: InputResult) -> Iterator[tuple[str, ...]]:
 
 
 def line(row: InputResult) -> str:
-    """Return the results of one input in one line, for the terminal."""
+    """Return one input's results as a terminal line."""
     results = []
     for result in row.results:
         skin = "" if result.skin_removed is None else f", skin removed {result.skin_removed:.2%}"

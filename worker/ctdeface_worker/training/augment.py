@@ -1,4 +1,7 @@
-"""Augmentation of real volumes: position, slices, field of view, noise, streaks, objects."""
+"""Augmentation of real volumes.
+
+It changes position, slices, field of view, noise, streaks and objects.
+"""
 
 import numpy as np
 
@@ -7,7 +10,7 @@ from ctdeface_worker.phantom.disturbance import Disturbance, disturbed
 from ctdeface_worker.phantom.head import Phantom
 from ctdeface_worker.phantom.room import Room, furnished
 from ctdeface_worker.phantom.scan import Scan, acquire, in_patient
-from ctdeface_worker.training.labels import GRID_MM, Labeled, on_grid
+from ctdeface_worker.training.labels import TRAINING_GRID_MM, Labeled, on_grid
 
 BEHIND_FACE_MM = 60.0
 """Heads are rotated about a point this far behind the middle of the face."""
@@ -16,7 +19,7 @@ MOUTH_MM = (0.0, -50.0, -20.0)
 
 
 def varied(labeled: Labeled, rng: np.random.Generator) -> Labeled:
-    """Return a volume as another scanner or position might show it.
+    """Return a volume with another scan and position.
 
     Args:
         labeled: on the training grid, with a face.
@@ -45,7 +48,10 @@ def varied(labeled: Labeled, rng: np.random.Generator) -> Labeled:
 
 
 def _scan(low: FloatArray, high: FloatArray, rng: np.random.Generator) -> Scan:
-    """Draw slices, position and field of view, relative to the middle of the head."""
+    """Draw slices, position and field of view.
+
+    Positions are relative to the middle of the head.
+    """
     low, high = low.copy(), high.copy()
     kind = rng.random()
     if kind < 0.25:
@@ -54,14 +60,11 @@ def _scan(low: FloatArray, high: FloatArray, rng: np.random.Generator) -> Scan:
         high[2] = min(high[2], rng.uniform(20, 90))
     elif kind < 0.6:
         side = rng.uniform(75, 110)
-        low[0], high[0], high[1] = (
-            max(low[0], -side),
-            min(high[0], side),
-            min(high[1], rng.uniform(60, 120)),
-        )
+        low[0], high[0] = max(low[0], -side), min(high[0], side)
+        high[1] = min(high[1], rng.uniform(60, 120))
     yaw, pitch, roll = (float(part) for part in rng.uniform(-30, 30, 3) * rng.random())
     return Scan(
-        spacing_mm=(float(rng.uniform(GRID_MM, 6.0)), GRID_MM, GRID_MM),
+        spacing_mm=(float(rng.uniform(TRAINING_GRID_MM, 6.0)), TRAINING_GRID_MM, TRAINING_GRID_MM),
         low_mm=(float(low[0]), float(low[1]), float(low[2])),
         high_mm=(float(high[0]), float(high[1]), float(high[2])),
         turn_degrees=(yaw, pitch, roll),
@@ -83,11 +86,10 @@ def _centered(labeled: Labeled) -> Phantom:
         slice_origins_lps=geometry.slice_origins_lps - shift,
     )
     volume = Volume(hu=labeled.volume.hu, valid=labeled.volume.valid, geometry=moved)
-    return Phantom(
-        seed=0, volume=volume, face=labeled.face, brain=np.zeros(geometry.shape, dtype=np.bool_)
-    )
+    no_brain = np.zeros(geometry.shape, dtype=np.bool_)
+    return Phantom(seed=0, volume=volume, face=labeled.face, brain=no_brain)
 
 
 def _corners(geometry: Geometry) -> tuple[FloatArray, FloatArray]:
-    low = geometry.slice_origins_lps[0] - GRID_MM / 2
-    return low, low + np.array(geometry.shape[::-1]) * GRID_MM
+    low = geometry.slice_origins_lps[0] - TRAINING_GRID_MM / 2
+    return low, low + np.array(geometry.shape[::-1]) * TRAINING_GRID_MM

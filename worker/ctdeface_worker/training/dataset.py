@@ -1,6 +1,5 @@
-"""The nnU-Net data set: images, labels, and their list with origins and digests."""
+"""The nnU-Net data set: images, labels, list of cases."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ import numpy as np
 
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.storage import atomic
+from ctdeface_shared.storage.checksum import sha256_of
 from ctdeface_worker.imaging.domain import Volume
 from ctdeface_worker.imaging.nifti import write_nifti
 from ctdeface_worker.training import plan
@@ -44,7 +44,7 @@ class Folders:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One line of the list of cases: name, origin and digests."""
+    """One line of the list of cases."""
 
     name: str
     origin: str
@@ -54,19 +54,25 @@ class Entry:
 
     @property
     def source(self) -> str:
-        """The volume or seed of the case; variants of one volume share it."""
+        """Volume or seed, which variants of a volume share."""
         return self.origin.partition(",")[0]
 
 
 def entries(folders: Folders) -> tuple[Entry, ...]:
-    """Read the list of complete cases; ignore a truncated last line."""
+    """Read the list of complete cases.
+
+    A truncated last line is ignored.
+    """
     file = folders.raw / LIST
     lines = file.read_bytes().splitlines(keepends=True) if file.exists() else ()
     return tuple(Entry(**json.loads(line)) for line in lines if line.endswith(b"\n"))
 
 
 def write_raw(examples: Iterable[Example], folders: Folders) -> Iterator[Entry]:
-    """Write images, labels and the list; yield each case once it is stored."""
+    """Write images, labels and the list of cases.
+
+    Each case is yielded after it is stored.
+    """
     complete = entries(folders)
     if (folders.raw / LIST).exists():  # drop a truncated last line
         atomic.write_file(folders.raw / LIST, b"".join(_line(entry) for entry in complete))
@@ -101,10 +107,8 @@ def _line(entry: Entry) -> bytes:
 
 
 def _write_case(example: Example, raw: Path) -> Entry:
-    image, label = (
-        raw / "imagesTr" / f"{example.name}_0000{SUFFIX}",
-        raw / "labelsTr" / f"{example.name}{SUFFIX}",
-    )
+    image = raw / "imagesTr" / f"{example.name}_0000{SUFFIX}"
+    label = raw / "labelsTr" / f"{example.name}{SUFFIX}"
     volume, face = example.labeled.volume, example.labeled.face
     write_nifti(Volume(hu=np.rint(volume.hu), valid=volume.valid, geometry=volume.geometry), image)
     write_nifti(
@@ -113,11 +117,7 @@ def _write_case(example: Example, raw: Path) -> Entry:
     return Entry(
         name=example.name,
         origin=example.origin,
-        image_sha256=_sha256(image),
-        label_sha256=_sha256(label),
+        image_sha256=sha256_of(image),
+        label_sha256=sha256_of(label),
         face_voxels=int(np.count_nonzero(face)),
     )
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,6 +1,8 @@
-"""Training examples: phantoms, and volumes whose geometric mask passes the gate."""
+"""Training examples: labeled phantoms and real volumes.
 
-import hashlib
+The label of a real volume is its geometric mask, if the gate accepts it.
+"""
+
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 
 from ctdeface_shared.errors import ConfigurationError, PermanentError, UnreadableInstance
 from ctdeface_shared.jobs.options import FillRule, Profile
+from ctdeface_shared.storage.checksum import sha256_of
 from ctdeface_worker.imaging.domain import BoolArray, Volume
 from ctdeface_worker.imaging.nifti import read_nifti
 from ctdeface_worker.phantom.scenes import scene
@@ -40,7 +43,7 @@ class Example:
 def phantoms(
     seeds: Iterable[int], known: Collection[str] = (), *, clinical: bool = True
 ) -> Iterator[Example]:
-    """Yield a synthetic head per seed, except for known examples.
+    """Yield a synthetic head for each new seed.
 
     Args:
         seeds: of the heads.
@@ -61,7 +64,7 @@ def phantoms(
 def volumes(
     folder: Path, variants: int, seed: int, known: Collection[str] = ()
 ) -> Iterator[Example]:
-    """Yield labeled NIfTI volumes of a folder, and variants of each.
+    """Yield labeled NIfTI volumes and variants of each.
 
     Held-out volumes are skipped, as are those without a geometric mask that passes the gate.
 
@@ -86,7 +89,7 @@ def volumes(
             ) from error
         face = teacher_mask(volume)
         if face is not None:
-            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            digest = sha256_of(file)
             labeled = on_grid(volume, face)
             tidy = Labeled(volume=labeled.volume, face=cleaned(labeled.face))
             for number in range(variants, 0, -1):
@@ -100,7 +103,10 @@ def volumes(
 
 
 def teacher_mask(volume: Volume) -> BoolArray | None:
-    """Return the geometric mask, None without a face or if the gate refuses it."""
+    """Return the geometric mask if the gate accepts it.
+
+    It is None if no face is found or the gate refuses the mask.
+    """
     profile = Profile.SOFT_TISSUE
     try:
         face = GeometricSegmenter().segment(volume, profile=profile).face

@@ -1,6 +1,5 @@
-"""Export of a training: a model folder for stock nnU-Net, and safetensors."""
+"""Export of a model folder for nnU-Net, with safetensors."""
 
-import hashlib
 import json
 import struct
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctdeface_shared.errors import ConfigurationError
+from ctdeface_shared.storage.checksum import sha256_of
 from ctdeface_worker.segmentation.models.files import MIRRORED
 from ctdeface_worker.training import plan
 from ctdeface_worker.training.dataset import Folders, entries
@@ -116,14 +116,11 @@ def safetensors_of(weights: Mapping[str, "Tensor"]) -> bytes:
 
 
 def _record(folders: Folders, out: Path, epochs: int) -> dict[str, object]:
-    """Return the record of the model: recipe, digests of cases and weights."""
+    """Return the record: recipe, digests of cases and weights."""
     recipe = folders.root / RECIPE
     return {
         "epochs": epochs,
         "recipe": json.loads(recipe.read_text(encoding="utf-8")) if recipe.exists() else {},
-        "sha256": {
-            name: hashlib.sha256((out / FOLD / name).read_bytes()).hexdigest()
-            for name in (FINAL, WEIGHTS)
-        },
+        "sha256": {name: sha256_of(out / FOLD / name) for name in (FINAL, WEIGHTS)},
         "cases": [asdict(entry) for entry in entries(folders)],
     }

@@ -51,5 +51,8 @@ These are the positions i where the whole part of 36 i / 136 changes.
 
 
 def is_held_out(name: str) -> bool:
-    """Return True for the name of a held-out volume, without suffix."""
+    """Return True for the name of a held-out volume.
+
+    The name has no suffix.
+    """
     return name in HEADS or name in COARSE

@@ -1,4 +1,7 @@
-"""Training labels: the face mask near the skin, on a coarse upright grid."""
+"""Training labels: the face mask near tissue.
+
+They are on an upright grid of `TRAINING_GRID_MM`.
+"""
 
 from dataclasses import dataclass
 
@@ -8,11 +11,11 @@ from scipy import ndimage
 from ctdeface_worker.imaging import morphology
 from ctdeface_worker.imaging.canonical import mask_to_canonical, to_canonical
 from ctdeface_worker.imaging.domain import BoolArray, Geometry, HuArray, Volume
+from ctdeface_worker.imaging.hounsfield import AIR_HU, SKIN_HU
 
-GRID_MM = 2.5
+TRAINING_GRID_MM = 2.5
 SHELL_MM = 9.0
 """Air within this distance of the face is labeled; a rule adds the air beyond."""
-TISSUE_HU = -300.0
 SMALLEST_PIECE = 0.05
 """Share of the largest piece; smaller pieces are errors of the geometric mask."""
 
@@ -32,18 +35,18 @@ class Labeled:
 
 
 def on_grid(volume: Volume, face: BoolArray) -> Labeled:
-    """Resample a volume of any orientation and its face mask to the training grid.
+    """Resample a volume and its mask to the training grid.
 
     Args:
         volume: the scan.
         face: in stored voxels (slice, row, column), True = removed.
     """
-    canonical = to_canonical(volume, spacing_mm=GRID_MM)
-    inside = mask_to_canonical(face, volume.geometry, spacing_mm=GRID_MM) & canonical.valid
+    canonical = to_canonical(volume, spacing_mm=TRAINING_GRID_MM)
+    inside = mask_to_canonical(face, volume.geometry, spacing_mm=TRAINING_GRID_MM) & canonical.valid
     affine = np.zeros((4, 4))
-    affine[2, 0] = affine[1, 1] = affine[0, 2] = GRID_MM
+    affine[2, 0] = affine[1, 1] = affine[0, 2] = TRAINING_GRID_MM
     affine[:, 3] = np.append(canonical.origin_lps, 1.0)
-    hu = np.clip(canonical.hu, -1000.0, None)
+    hu = np.clip(canonical.hu, AIR_HU, None)
     upright = Volume(
         hu=hu,
         valid=np.ones(hu.shape, dtype=bool),
@@ -53,13 +56,19 @@ def on_grid(volume: Volume, face: BoolArray) -> Labeled:
 
 
 def near_tissue(hu: HuArray, face: BoolArray) -> BoolArray:
-    """Return the part of a face mask in or just in front of tissue."""
-    tissue = face & (hu > TISSUE_HU)
-    return face & morphology.grown(tissue, round(SHELL_MM / GRID_MM))
+    """Return the part of a face mask near tissue.
+
+    It includes the air in front of tissue within `SHELL_MM`.
+    """
+    tissue = face & (hu > SKIN_HU)
+    return face & morphology.grown(tissue, round(SHELL_MM / TRAINING_GRID_MM))
 
 
 def cleaned(face: BoolArray) -> BoolArray:
-    """Smooth a mask by the majority of 27 neighbors, and drop small pieces."""
+    """Smooth a mask and drop small pieces.
+
+    Each voxel gets the majority of its 27 neighbors.
+    """
     smooth = ndimage.uniform_filter(face.astype(np.float32), 3) > 0.5
     pieces, count = ndimage.label(smooth)
     if count < 2:

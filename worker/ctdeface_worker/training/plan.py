@@ -1,9 +1,10 @@
-"""The plan of the small network, in the format that nnU-Net 2.6 reads."""
+"""Plan of the network in the format of nnU-Net 2.6."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ctdeface_worker.training.labels import GRID_MM
+from ctdeface_worker.imaging.hounsfield import AIR_HU
+from ctdeface_worker.training.labels import TRAINING_GRID_MM
 
 Json: TypeAlias = dict[str, object]
 
@@ -11,7 +12,7 @@ CONFIGURATION = "3d_fullres"
 PLANS_NAME = "nnUNetPlans"
 BATCH = 2
 HU_RANGE = (-1000.0, 1000.0)
-AIR_HU, STEP_HU = -1000.0, 500.0
+STEP_HU = 500.0
 """Air is 0 after normalization; nnU-Net pads with the same value."""
 LABELS = {"background": 0, "face": 1}
 
@@ -28,7 +29,7 @@ class Size:
         features: number of channels of each stage.
     """
 
-    grid_mm: float = GRID_MM
+    grid_mm: float = TRAINING_GRID_MM
     patch: tuple[int, int, int] = (64, 64, 64)
     features: tuple[int, ...] = (16, 32, 64, 96, 128)
 
@@ -49,7 +50,7 @@ def plans(dataset: str, size: Size = USUAL) -> Json:
     return {
         "dataset_name": dataset,
         "plans_name": PLANS_NAME,
-        "original_median_spacing_after_transp": [GRID_MM] * 3,
+        "original_median_spacing_after_transp": [TRAINING_GRID_MM] * 3,
         "original_median_shape_after_transp": [90, 90, 80],
         "image_reader_writer": "SimpleITKIO",
         "transpose_forward": [0, 1, 2],
@@ -117,7 +118,7 @@ def _architecture(features: tuple[int, ...]) -> Json:
 
 
 def _intensities() -> dict[str, float]:
-    """Return fixed intensities: HU have the same meaning in every scan."""
+    """Return fixed intensities, because HU are absolute."""
     low, high = HU_RANGE
     return {
         "mean": AIR_HU,

@@ -81,7 +81,7 @@ def begin(folders: Folders, recipe: Recipe) -> None:
 
 
 def check_device(device: str) -> None:
-    """Check that a device is available, before the data set is made.
+    """Check that a device is available.
 
     Raises:
         ConfigurationError: it is not available.
@@ -220,22 +220,19 @@ def train(
     # nnU-Net's data loaders draw from the global generator.
     np.random.seed(recipe.seed + trainer.current_epoch)  # noqa: NPY002  nnU-Net's generator
     if trainer.current_epoch < recipe.epochs:
-        trainer.last_epoch = (
-            recipe.epochs
-            if stop_after is None
-            else min(trainer.current_epoch + stop_after, recipe.epochs)
-        )
+        wanted = recipe.epochs if stop_after is None else stop_after
+        trainer.last_epoch = min(trainer.current_epoch + wanted, recipe.epochs)
         trainer.run_training()
 
 
 def checkpoint(folders: Folders) -> Path | None:
-    """Return the last checkpoint, None before the end of the first epoch."""
+    """Return the last checkpoint, None before the first."""
     fold = folders.results / NAME / f"{TRAINER}__{plan.PLANS_NAME}__{plan.CONFIGURATION}" / "fold_0"
     return next((fold / name for name in (FINAL, LATEST) if (fold / name).exists()), None)
 
 
 def prepare_environment(folders: Folders) -> None:
-    """Set the folders of nnU-Net, and let it work in this process only.
+    """Set nnU-Net's folders and limit it to this process.
 
     nnU-Net reads these variables when it is imported.
 

@@ -67,13 +67,13 @@ class FaceTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no type
             self.network.forward = in_bfloat16(self.network.forward)
 
     def plot_network_architecture(self) -> None:
-        """Do nothing: this needs a library that nnU-Net does not install."""
+        """Do nothing, because nnU-Net does not install the library."""
 
     def _save_debug_information(self) -> None:
         """Do nothing: the stock file names the machine."""
 
     def save_checkpoint(self, filename: str) -> None:
-        """Write a checkpoint atomically, as the next run resumes from it."""
+        """Write a checkpoint atomically for the next run."""
         part = Path(f"{filename}.part")
         super().save_checkpoint(str(part))
         if part.exists():  # not if checkpoints are disabled
@@ -83,7 +83,10 @@ class FaceTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no type
     """Epoch at which this run ends; None for the end of the training."""
 
     def run_training(self) -> None:
-        """Train to the end of the run; the learning rate follows the whole training."""
+        """Train to the end of this run.
+
+        The learning rate follows the whole training.
+        """
         if self.last_epoch in {None, self.num_epochs}:
             super().run_training()
             return
@@ -92,7 +95,7 @@ class FaceTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net ships no type
             self.train_one_epoch()
 
     def train_one_epoch(self) -> None:
-        """Train one epoch as the loop of the stock trainer does."""
+        """Train one epoch like the stock trainer."""
         self.on_epoch_start()
         self.on_train_epoch_start()
         self.on_train_epoch_end(
@@ -117,8 +120,10 @@ def in_bfloat16(forward: Forward) -> Forward:
 
     def computed(data: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         with torch.autocast("cpu", torch.bfloat16):
-            seen = forward(data)
-        return [one.float() for one in seen] if isinstance(seen, list) else seen.float()
+            result = forward(data)
+        if isinstance(result, list):
+            return [each.float() for each in result]
+        return result.float()
 
     return computed
 

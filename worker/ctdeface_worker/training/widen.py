@@ -1,4 +1,4 @@
-"""Transfer of trained weights to a wider network with the same output."""
+"""Transfer of trained weights to a wider network."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ TRANSPOSED, JOINED = ".transpconvs.", "decoder.stages."
 def widened(
     narrow: Mapping[str, torch.Tensor], wide: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Return weights with which the wide network computes what the narrow one does.
+    """Return weights that keep the narrow network's output.
 
     New channels keep their initial weights, so they can learn immediately. Channels of the narrow
     network do not read them yet.
