@@ -23,6 +23,7 @@ from tests.support.service.identifying_text import (
     FOLDER,
     HEADERS,
     NAMES,
+    SERIES,
     contents,
     found_in,
 )
@@ -147,7 +148,7 @@ def test_state_and_queue_hold_names_of_cases_and_nothing_of_their_headers(
     state = [path for path in ran.service.state_dir.iterdir() if path.is_file()]
     everything = b"".join(path.read_bytes() for path in state)
     assert found_in(everything, NAMES)
-    assert found_in(everything, {**HEADERS, **UIDS}) == []
+    assert found_in(everything, {**HEADERS, **UIDS, **SERIES}) == []
     private = [
         ran.service.state_dir,
         *ran.service.spool.private,
@@ -156,10 +157,12 @@ def test_state_and_queue_hold_names_of_cases_and_nothing_of_their_headers(
     assert {S_IMODE(folder.stat().st_mode) for folder in private} == {0o700}
 
 
-def test_reports_hold_names_and_uids_and_nothing_else_of_the_headers(real: ServiceRun) -> None:
-    """Names of cases and files, and UIDs, but no patient."""
+def test_reports_hold_names_and_labels_of_series_and_nothing_else_of_the_headers(
+    real: ServiceRun,
+) -> None:
+    """Names of cases and files, UIDs and descriptions of series, but no patient."""
     reports = b"".join(content for _, content in contents([real.service.spool.reports]))
-    assert set(found_in(reports)) == {*NAMES, *UIDS}
+    assert set(found_in(reports)) == {*NAMES, *UIDS, *SERIES}
 
 
 def test_the_page_says_where_names_and_numbers_are(
@@ -185,7 +188,7 @@ def test_the_page_says_where_names_and_numbers_are(
         "outbox": [content for _, content in contents([spool.outbox])],
     }
     rows = [
-        [cell.strip() for cell in line.split("|")[1:5]]
+        [cell.strip() for cell in line.split("|")[1:6]]
         for line in PAGE.splitlines()
         if line.startswith("| ")
     ][1:]
@@ -194,20 +197,20 @@ def test_the_page_says_where_names_and_numbers_are(
         whole = b"\0".join(places[place])
         assert whole, place
         assert answers == [
-            "yes" if found_in(whole, marks) else "no" for marks in (NAMES, UIDS, HEADERS)
+            "yes" if found_in(whole, marks) else "no" for marks in (NAMES, UIDS, SERIES, HEADERS)
         ], place
 
 
 def test_the_batch_command_logs_no_mark_and_names_cases_to_its_user(
     real: ServiceRun, tmp_path: Path
 ) -> None:
-    """Log lines hold no mark; lines for a person name case and file, but no header."""
+    """Log lines hold no mark; lines for a person name case, file and series, but no patient."""
     done = run_batch(tmp_path, real.log.parent / "batch")
     lines = (done.stdout + done.stderr).splitlines()
     logged = [line for line in lines if line.startswith("{")]
     assert all(json.loads(line)["event"] for line in logged)
     assert found_in("\n".join(logged).encode()) == []
-    assert set(found_in("\n".join(lines).encode())) == set(NAMES)
+    assert set(found_in("\n".join(lines).encode())) == {*NAMES, *UIDS, *SERIES}
 
 
 def test_a_mark_is_found_however_it_is_written() -> None:

@@ -37,7 +37,9 @@ HEADERS: Mapping[str, str] = {
 FOLDER, FILE, UIDS = "QZFOLDERQZ", "QZFILEQZ", "918273645546372819"
 NAMES: Mapping[str, str] = {"folder": FOLDER, "file": FILE}
 """Names of a case in the inbox."""
-EVERYTHING: Mapping[str, str] = {**HEADERS, **NAMES, "uid": UIDS}
+SERIES = {"series description": "QZSERIESQZ"}
+"""The name of a series, which reports show."""
+EVERYTHING: Mapping[str, str] = {**HEADERS, **NAMES, **SERIES, "uid": UIDS}
 ROOT = f"1.2.826.0.1.{UIDS}"
 BROKEN = HEADERS["broken"].encode()
 
@@ -94,9 +96,8 @@ def mark_headers(case: Path) -> None:
         dataset.PatientName = f"{HEADERS['name']}^{HEADERS['foreign name']}"
         dataset.PatientID, dataset.PatientBirthDate = HEADERS["patient id"], HEADERS["birth date"]
         dataset.InstitutionName = dataset.ReferringPhysicianName = HEADERS["institution"]
-        dataset.AccessionNumber = dataset.StudyDescription = dataset.SeriesDescription = HEADERS[
-            "free text"
-        ]
+        dataset.SeriesDescription = SERIES["series description"]
+        dataset.AccessionNumber = dataset.StudyDescription = HEADERS["free text"]
         dataset.private_block(0x0029, "CTDEFACE PHANTOM").add_new(0x05, "LO", HEADERS["free text"])
         for key in (
             "SOPInstanceUID",
