@@ -1,4 +1,6 @@
-"""Every refusal and failure, named after what it means; the class decides how a job is settled.
+"""All refusals and failures.
+
+The class of an error decides how a job is settled:
 
     CtDefaceError
     ├─ ConfigurationError   the operator must change something; the process exits with 78
@@ -13,7 +15,7 @@ from typing import ClassVar
 
 
 class CtDefaceError(Exception):
-    """Base of all errors this project raises on purpose; `str(error)` is a sentence for a person."""
+    """Base of all errors of this project; `str(error)` is a sentence."""
 
     code: ClassVar[str] = "CtDefaceError"
 
@@ -23,11 +25,11 @@ class CtDefaceError(Exception):
 
 
 class ConfigurationError(CtDefaceError):
-    """A setting, a folder or the installation must be put right first."""
+    """A setting, a folder or the installation must be corrected first."""
 
 
 class PermanentError(CtDefaceError):
-    """The case cannot be released as it is, however often it is tried."""
+    """The case cannot be released as it is, in any attempt."""
 
 
 class InvalidSeries(PermanentError):
@@ -47,7 +49,7 @@ class MissingSlices(InvalidSeries):
 
 
 class InconsistentGeometry(InvalidSeries):
-    """Instances of one series that contradict each other about where they lie."""
+    """Instances of one series that contradict each other about their positions."""
 
 
 class UntrustedGeometry(InvalidSeries):
@@ -75,19 +77,22 @@ class FaceNotFound(PermanentError):
 
 
 class SegmentersDisagree(PermanentError):
-    """The network and the geometric rules do not mean the same face."""
+    """Network and geometric rules find different places."""
 
 
 class VerificationFailed(PermanentError):
-    """The gate could not prove that the face is gone and that everything else is untouched."""
+    """The gate could not prove that the face, and nothing else, is gone."""
 
 
 class WithheldOnRequest(PermanentError):
-    """A series that whoever ordered the job wanted to be left out."""
+    """A series that the job asks to leave out."""
 
 
 class UnknownSeries(PermanentError):
-    """A series that was to be left out is not in the case; releasing the others could release the one that was meant."""
+    """A series to leave out is not in the case.
+
+    Releasing the others could release the one that was meant.
+    """
 
 
 class NothingToRelease(PermanentError):
@@ -95,35 +100,41 @@ class NothingToRelease(PermanentError):
 
 
 class LateFiles(PermanentError):
-    """Files that belong to a case whose originals are gone; alone they would replace the whole case's output."""
+    """Late files of a case whose originals no longer exist.
+
+    Alone they would replace the output of the whole case.
+    """
 
 
 class UnsafeArchive(PermanentError):
-    """A zip file that is damaged, too large, encrypted, or that would write outside its folder."""
+    """A damaged, oversized, encrypted or escaping zip file."""
 
 
 class EscapingPath(PermanentError):
-    """A case name that leads out of its folder."""
+    """A case name that escapes its folder."""
 
 
 class InvalidMessage(PermanentError):
-    """A message that cannot be read as a job; it is dead-lettered, for there is no case to write a report about."""
+    """A message that cannot be read as a job.
+
+    It is dead-lettered, because a report needs a case.
+    """
 
 
 class UnknownVersion(InvalidMessage):
-    """A message of a contract that this version does not know."""
+    """A message of an unknown version of the contract."""
 
 
 class TransientError(CtDefaceError):
-    """Failed for a reason that may pass; worth another attempt."""
+    """A failure for a reason that may pass."""
 
 
 class StorageUnavailable(TransientError):
-    """Disk full, input/output error or a file system that went away."""
+    """A full disk, an I/O error or a lost file system."""
 
 
 class BrokerUnavailable(TransientError):
-    """The queue cannot be reached, or did not confirm what it was given."""
+    """The queue cannot be reached, or did not confirm a message."""
 
 
 class OutOfMemory(TransientError):
@@ -131,7 +142,7 @@ class OutOfMemory(TransientError):
 
 
 class SecretMissing(TransientError):
-    """This worker lacks a secret that the job needs; another one may have it."""
+    """This worker lacks a secret that another one may have."""
 
 
 class InputChanged(TransientError):

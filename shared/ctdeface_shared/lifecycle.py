@@ -1,4 +1,4 @@
-"""How a process lives and ends: stopping on signals, and the one place that catches whatever a task throws."""
+"""Signals, threads, and the one broad `except`."""
 
 import logging
 import os
@@ -24,11 +24,11 @@ _log = logging.getLogger(__name__)
 
 
 def boundary(work: Callable[[], Result]) -> Result | Exception:
-    """Run one task and return its result, or its error as a value, so that the loop around it decides what follows.
+    """Run a task and return its result or error.
 
-    Errors of this project come back as they are, a lack of memory as `OutOfMemory`; anything else
-    is a bug, which is logged with its traceback. Used at each process's outermost loop; everywhere
-    else errors are caught by name.
+    Errors of this project are returned as they are, a lack of memory as `OutOfMemory`. Any other
+    error is a bug and logged with its traceback. It is for the loops of processes and threads;
+    elsewhere errors are caught by class.
     """
     try:
         return work()
@@ -36,17 +36,17 @@ def boundary(work: Callable[[], Result]) -> Result | Exception:
         return error
     except MemoryError:
         return OutOfMemory("not enough memory for this case")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  the one place that catches everything
         _log.error("bug_met", exc_info=error)
         return error
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
-    """Give an event that the first Ctrl-C or SIGTERM sets; a second signal acts as if nothing had been arranged.
+    """Provide an event that the first Ctrl-C or SIGTERM sets.
 
-    Works in the main thread only, where Python runs signal handlers. The earlier handlers are back
-    after the block.
+    A second signal has its usual effect. It works only in the main thread, where Python runs signal
+    handlers. The earlier handlers are restored after the block.
     """
     stop = threading.Event()
     earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -68,12 +68,14 @@ def stop_on_signals() -> Iterator[threading.Event]:
 
 
 def stop_with_parent() -> None:
-    """Ask this process to stop when its standard input ends: a pipe of the parent's, which even SIGKILL makes it let go."""
+    """Stop this process when its standard input ends.
+
+    It is a pipe of the parent process, which is closed even if that is killed by SIGKILL.
+    """
 
     def wait() -> None:
-        while os.read(
-            sys.stdin.fileno(), 1
-        ):  # not through Python's buffer, whose lock would be held when the interpreter ends
+        # Python's buffer is avoided, because its lock would be held when the interpreter ends.
+        while os.read(sys.stdin.fileno(), 1):
             continue
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -90,21 +92,21 @@ def never_raises(callback: Callable[Given, None]) -> Callable[Given, None]:
 
 
 def notify(hooks: Iterable[Callable[[Event], None]], event: Event) -> None:
-    """Call every hook with an event; a hook that fails is logged and costs nothing else."""
+    """Call every hook with an event; errors of hooks are only logged."""
     for hook in hooks:
         boundary(partial(hook, event))
 
 
 def threads_per_case(cases: int, wanted: int | None = None) -> int:
-    """Return the threads of each case; by default an equal share of the cores.
+    """Return the number of threads of each case.
 
     Args:
         cases: number of cases processed at the same time.
-        wanted: threads per case, None for the share.
+        wanted: threads per case; None for an equal share of the cores.
     """
     return wanted or max((os.cpu_count() or 1) // cases, 1)
 
 
 def limit_threads(count: int) -> None:
-    """Limit the threads of the numeric libraries in child processes started later."""
+    """Limit the threads of numeric libraries in later child processes."""
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(count)))

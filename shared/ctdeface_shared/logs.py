@@ -1,7 +1,7 @@
-"""Logs as JSON lines that cannot name a patient: only keys from an allow-list, and no text of foreign libraries.
+"""Logs as JSON lines that cannot name a patient.
 
-Events are past-tense snake_case (`case_published`). Case and file names, UIDs and header values
-never go here: the report has them.
+Keys come from an allow-list, and texts of foreign libraries are replaced. Events are past-tense
+snake_case (`case_published`). Case and file names, UIDs and header values are only in the report.
 """
 
 import logging
@@ -16,17 +16,21 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 ALLOWED_KEYS = frozenset({
-    "attempt", "code", "dropped_keys", "event", "fate", "files", "generation", "in_flight", "job_id", "level", "logger", "megabytes",
-    "refused", "released", "restarts", "seconds", "series", "stage", "timestamp", "traceback", "version", "waiting", "worker",
+    "attempt", "code", "dropped_keys", "event", "fate", "files", "generation", "in_flight",
+    "job_id", "level", "logger", "megabytes", "refused", "released", "restarts", "seconds",
+    "series", "stage", "timestamp", "traceback", "version", "waiting", "worker",
 })  # fmt: skip
-"""Everything a log line may hold. A new key must be of a kind that cannot carry a name, a path or a UID."""
+"""The keys of log lines. A new key must not be able to hold a name, a path or a UID."""
 
 _EVENT = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
 def configure(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
-    """Send structlog, the standard library's logging and warnings through the same processors to one stream."""
-    logging.captureWarnings(capture=True)  # libraries quote header values in them
+    """Send logs and warnings as JSON lines to one stream.
+
+    structlog and the standard library's logging go through the same processors.
+    """
+    logging.captureWarnings(capture=True)  # libraries quote header values in warnings
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -52,33 +56,41 @@ def configure(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    logging.getLogger("pika").setLevel(
-        max(level, logging.WARNING)
-    )  # it tells each step of each connection, none of it in our words
+    # pika logs each step of each connection as free text, which would be withheld anyway.
+    logging.getLogger("pika").setLevel(max(level, logging.WARNING))
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:
-    """Return the logger of a module; events are past-tense snake_case, keys come from the allow-list."""
+    """Return the logger of a module.
+
+    Events are past-tense snake_case, and keys come from the allow-list.
+    """
     bound: structlog.stdlib.BoundLogger = structlog.get_logger(name)
     return bound
 
 
 @contextmanager
 def about_job(job_id: str) -> Iterator[None]:
-    """Add the job to every line that this thread logs in the block."""
+    """Add a job's id to the log lines of this thread."""
     with structlog.contextvars.bound_contextvars(job_id=job_id):
         yield
 
 
 def withhold_foreign_text(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """Replace an event that is no snake_case name: a library's free text may quote a path or a header value."""
+    """Replace an event that is not a snake_case name.
+
+    Free text of a library may quote a path or a header value.
+    """
     if not _EVENT.fullmatch(str(line.get("event", ""))):
         line["event"] = "text_withheld"
     return line
 
 
 def trace_without_messages(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """Turn `exc_info` into error class and code places; an error's own words may quote a path."""
+    """Replace `exc_info` by the error's class and code locations.
+
+    The text of an error may quote a path.
+    """
     given = line.pop("exc_info", None)
     error = sys.exc_info()[1] if given is True else given[1] if isinstance(given, tuple) else given
     if isinstance(error, BaseException):
@@ -87,7 +99,7 @@ def trace_without_messages(_logger: WrappedLogger, _method: str, line: EventDict
 
 
 def keep_allowed_keys(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """Drop what is not on the allow-list and say how many keys that were."""
+    """Drop keys outside the allow-list, and add their number."""
     kept = {key: value for key, value in line.items() if key in ALLOWED_KEYS}
     if len(kept) < len(line):
         kept["dropped_keys"] = len(line) - len(kept)

@@ -7,7 +7,6 @@ import pytest
 
 from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.broker.target import BrokerTarget
-from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.storage.spool import ServiceSpool
 from tests.integration.rabbitmq_node import RabbitNode, forget_everything, running_node
 from tests.support.service.watcher import RunningWatcher
@@ -32,7 +31,7 @@ def watcher(tmp_path: Path) -> Iterator[RunningWatcher]:
     """A watcher over an empty inbox, not started yet."""
     spool = ServiceSpool.under(tmp_path / "spool")
     spool.prepare(outbox_mode=0o750)
-    spool.prepare_inbox(Originals.ARCHIVE)
+    spool.prepare_inbox(moves_originals=True)
     state = tmp_path / "state"
     state.mkdir()
     running = RunningWatcher(spool=spool, state=state, broker=MemoryBroker())

@@ -17,7 +17,6 @@ from ctdeface_shared.audit.writer import audit_log
 from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.broker.settlement import Ack, Retry
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.settings.sections import AuditSection
 from ctdeface_shared.storage.spool import ServiceSpool, Spool
 from ctdeface_worker.batch.case import deface_case
@@ -292,7 +291,7 @@ def test_a_refused_job_is_entered_before_it_is_settled_and_once(tmp_path: Path) 
     """A delivery whose entry fails is repeated; one repeated after its end is not entered again."""
     spool = ServiceSpool.under(tmp_path)
     spool.prepare(outbox_mode=0o750)
-    spool.prepare_inbox(Originals.ARCHIVE)
+    spool.prepare_inbox(moves_originals=True)
     folder = drop(spool, "a")
     job = job_for(spool, "a")
     (folder / "late.dcm").write_bytes(b"late")

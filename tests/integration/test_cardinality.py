@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.storage.spool import ServiceSpool
 from tests.support.service.chaos import COMMAND, ROOT
 from tests.support.service.scrapes import Series, by_label, free_port, scrape, value
@@ -86,7 +85,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
     """Both processes, when they are ready."""
     spool = ServiceSpool.under(tmp_path / "spool")
     spool.prepare(outbox_mode=0o750)
-    spool.prepare_inbox(Originals.ARCHIVE)
+    spool.prepare_inbox(moves_originals=True)
     ports = {"watcher": free_port(), "worker": free_port()}
     settings = {**SETTINGS, "SPOOL__ROOT": str(spool.inbox.parent)}
     settings |= {

@@ -25,7 +25,7 @@ def slot(tmp_path: Path) -> Iterator[WorkerSlot]:
     """A slot with a queue in memory."""
     spool = ServiceSpool.under(tmp_path)
     spool.prepare(outbox_mode=0o750)
-    spool.prepare_inbox(Originals.ARCHIVE)
+    spool.prepare_inbox(moves_originals=True)
     made = make_slot(spool, MemoryBroker(), SlotOptions(timeout=60))
     yield made
     made.resources.child.close()

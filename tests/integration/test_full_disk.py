@@ -140,13 +140,13 @@ def test_a_spool_on_several_file_systems_is_refused_at_the_start(
         disks.enter_context(small_disk(tmp_path / part / "spool" / part, 1))
         with pytest.raises(
             ConfigurationError,
-            match=rf"spool/{part} .*lie on different file systems|spool/{part} lie on different",
+            match=rf"spool/{part} .*are on different file systems|spool/{part} are on different",
         ):
             configured_service(tmp_path / part, None).prepare()
     command = [str(CTDEFACE), "work", "--spool", str(tmp_path / "staging" / "spool")]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (ended.returncode, ended.stderr.count("\n")) == (78, 1)
-    assert "lie on different file systems, so cases could not be published at once" in ended.stderr
+    assert "are on different file systems, so cases cannot be published atomically" in ended.stderr
 
 
 def test_two_mounts_of_one_file_system_are_refused_at_the_start(
@@ -162,7 +162,7 @@ def test_two_mounts_of_one_file_system_are_refused_at_the_start(
         disks.callback(subprocess.run, ["umount", "--lazy", str(place)], check=True)
         with pytest.raises(
             ConfigurationError,
-            match=rf"spool/{part} .*lie on different file systems|spool/{part} lie on different",
+            match=rf"spool/{part} .*are on different file systems|spool/{part} are on different",
         ):
             configured_service(disk / part, None).prepare()
         assert not list((disk / part).rglob(".*"))

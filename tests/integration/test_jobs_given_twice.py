@@ -112,7 +112,7 @@ def spool(tmp_path: Path) -> ServiceSpool:
     """An empty spool."""
     made = ServiceSpool.under(tmp_path)
     made.prepare(outbox_mode=0o750)
-    made.prepare_inbox(Originals.ARCHIVE)
+    made.prepare_inbox(moves_originals=True)
     return made
 
 

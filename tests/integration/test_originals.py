@@ -27,7 +27,7 @@ def spool(tmp_path: Path) -> ServiceSpool:
     """A spool with one dropped case `a` of two files."""
     spool = ServiceSpool.under(tmp_path)
     spool.prepare(outbox_mode=0o750)
-    spool.prepare_inbox(Originals.ARCHIVE)
+    spool.prepare_inbox(moves_originals=True)
     write(spool.inbox / "a" / "1.dcm", "one")
     write(spool.inbox / "a" / "sub" / "2.dcm", "two")
     return spool

@@ -11,7 +11,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from ctdeface_shared.broker.sqlite import SqliteBroker
-from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.storage.spool import ServiceSpool
 from tests.support.service.watcher import fill, wait_for
 
@@ -28,7 +27,7 @@ ENVIRONMENT = {
 def test_events_that_the_kernel_dropped_cost_no_case(tmp_path: Path) -> None:
     """The process is frozen until its queue is full; the next scan finds every case."""
     spool = ServiceSpool.under(tmp_path)
-    spool.prepare_inbox(Originals.KEEP)
+    spool.prepare_inbox(moves_originals=False)
     queue = tmp_path / "queue.sqlite3"
     command = [
         sys.executable,

@@ -11,7 +11,7 @@ from ctdeface_shared.broker import open_broker
 from ctdeface_shared.broker.settlement import Ack, Reject
 from ctdeface_shared.broker.target import BrokerTarget
 from ctdeface_shared.jobs.messages import decode_job
-from ctdeface_shared.jobs.options import Originals, Profile
+from ctdeface_shared.jobs.options import Profile
 from ctdeface_shared.storage.spool import ServiceSpool
 from tests.integration.rabbitmq_node import RabbitNode
 from tests.integration.test_brokers import put_raw, received, wait_for
@@ -33,7 +33,7 @@ def spool(tmp_path: Path) -> ServiceSpool:
     """An empty spool."""
     made = ServiceSpool.under(tmp_path / "spool")
     made.prepare(outbox_mode=0o750)
-    made.prepare_inbox(Originals.ARCHIVE)
+    made.prepare_inbox(moves_originals=True)
     return made
 
 

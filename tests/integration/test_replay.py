@@ -64,7 +64,7 @@ def spool(tmp_path: Path) -> ServiceSpool:
     """An empty spool."""
     made = ServiceSpool.under(tmp_path / "spool")
     made.prepare(outbox_mode=0o750)
-    made.prepare_inbox(Originals.ARCHIVE)
+    made.prepare_inbox(moves_originals=True)
     return made
 
 

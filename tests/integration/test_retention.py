@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.settings.sections import SpoolSection
 from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_watcher.retention import DAY_SECONDS, Removed, remove_expired
@@ -21,7 +20,7 @@ def spool_with_one_job_everywhere(root: Path) -> ServiceSpool:
     """Lay the same job in archive, quarantine and reports."""
     spool = ServiceSpool.under(root)
     spool.prepare(outbox_mode=0o750)
-    spool.prepare_inbox(Originals.ARCHIVE)
+    spool.prepare_inbox(moves_originals=True)
     for place in (
         spool.archive / "originals",
         spool.archive / "outputs",
@@ -128,7 +127,7 @@ def test_names_in_what_a_job_holds_do_not_count(tmp_path: Path) -> None:
     """Originals may be in folders named like jobs; they are removed with their job."""
     spool = ServiceSpool.under(tmp_path)
     spool.prepare(outbox_mode=0o750)
-    spool.prepare_inbox(Originals.ARCHIVE)
+    spool.prepare_inbox(moves_originals=True)
     originals = spool.quarantine / "case" / JOB / "originals"
     (originals / OTHER).mkdir(parents=True)
     os.utime(spool.quarantine / "case" / JOB)

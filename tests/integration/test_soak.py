@@ -18,7 +18,6 @@ from statistics import median
 
 import pytest
 
-from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.storage.spool import ServiceSpool
 from tests.integration.rabbitmq_node import running_node
 from tests.integration.test_chaos import prepare_server
@@ -96,7 +95,7 @@ def empty_spool(folder: Path) -> ServiceSpool:
     """Make the folders of a service."""
     spool = ServiceSpool.under(folder / "spool")
     spool.prepare(outbox_mode=0o750)
-    spool.prepare_inbox(Originals.ARCHIVE)
+    spool.prepare_inbox(moves_originals=True)
     return spool
 
 

@@ -33,7 +33,7 @@ def spool(tmp_path: Path) -> ServiceSpool:
     """The spool of a service that was started once."""
     made = ServiceSpool.under(tmp_path / "spool")
     made.prepare(outbox_mode=0o750)
-    made.prepare_inbox(Originals.ARCHIVE)
+    made.prepare_inbox(moves_originals=True)
     (tmp_path / "spool" / "state").mkdir()
     return made
 

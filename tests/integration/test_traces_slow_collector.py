@@ -15,9 +15,8 @@ MOST_SECONDS = 8.0
 BATCHES = 4
 PROCESS = """
 import sys
-from ctdeface_shared.settings.sections import TracesSection
 from ctdeface_shared.tracing.start import open_tracer
-with open_tracer(TracesSection(endpoint=sys.argv[1]), "ctdeface-test") as tracer:
+with open_tracer(sys.argv[1], "ctdeface-test") as tracer:
     for _ in range(int(sys.argv[2])):
         tracer.begin("job", 1.0).end(2.0)
     print("told", flush=True)

@@ -16,7 +16,7 @@ from ctdeface_shared.broker.settlement import Ack, Retry
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.jobs import attempt_log
 from ctdeface_shared.jobs.messages import DefaceJob, EventKind
-from ctdeface_shared.jobs.options import HeaderPolicy, Originals
+from ctdeface_shared.jobs.options import HeaderPolicy
 from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_worker.report.model import CaseReport, State
 from ctdeface_worker.service.consumer import WorkerSlot, handle, serve
@@ -30,7 +30,7 @@ def slot(tmp_path: Path) -> Iterator[WorkerSlot]:
     """A slot with everything real but the pipeline."""
     spool = ServiceSpool.under(tmp_path)
     spool.prepare(outbox_mode=0o750)
-    spool.prepare_inbox(Originals.ARCHIVE)
+    spool.prepare_inbox(moves_originals=True)
     made = make_slot(spool, MemoryBroker(), SlotOptions(grace=0.2))
     yield made
     made.resources.child.close()

@@ -61,12 +61,12 @@ def test_the_file_can_be_named_in_the_environment_or_as_an_option(
     [
         (
             "[deface]\nprofil = 'bulky'\n",
-            "deface.profil is no setting; did you mean deface.profile?",
+            "deface.profil from ctdeface.toml is not a setting; did you mean deface.profile?",
         ),
-        ("colour = 1\n", "colour is no setting"),
-        ("[deface]\nfill = 100\n", "could pass for tissue"),
+        ("colour = 1\n", "colour from ctdeface.toml is not a setting"),
+        ("[deface]\nfill = 100\n", "could be taken for tissue"),
         ("[deface]\nfill = 'water'\n", "air, p10 or a whole number"),
-        ("[work]\njobs = 0\n", "work.jobs"),
+        ("[work]\njobs = 0\n", "work.jobs from ctdeface.toml: Input should be greater than"),
         ("[output]\noutbox_mode = '0999'\n", "output.outbox_mode"),
         ("[deface\n", "is not TOML"),
         ("[deface]\nheaders = 'annotate'\n", "set uid_key"),
@@ -80,7 +80,7 @@ def test_what_makes_no_sense_in_the_file_is_refused_in_words(text: str, said: st
 
 
 def test_a_misspelt_name_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CTDEFACE_ name that is no setting is not silently ignored."""
+    """An unknown CTDEFACE_ name is not silently ignored."""
     monkeypatch.setenv("CTDEFACE_DEFACE__EAR", "true")
     with pytest.raises(ConfigurationError, match="did you mean CTDEFACE_DEFACE__EARS"):
         load()
@@ -95,7 +95,7 @@ def test_names_for_tests_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_file_that_is_named_but_missing_is_refused() -> None:
     """A named settings file has to exist."""
-    with pytest.raises(ConfigurationError, match=r"no settings file missing\.toml"):
+    with pytest.raises(ConfigurationError, match=r"missing\.toml does not exist: correct --config"):
         load(Path("missing.toml"))
 
 
@@ -136,3 +136,54 @@ def test_files_are_released_without_execute_bits() -> None:
     _write('[output]\noutbox_mode = "0750"\n')
     output = load().settings.output
     assert (output.folder_mode, output.file_mode) == (0o750, 0o640)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        (
+            "CTDEFACE_WATCH__QUIET_PERIOD",
+            "soon",
+            "watch.quiet_period from CTDEFACE_WATCH__QUIET_PERIOD: Input should be a valid number",
+        ),
+        (
+            "CTDEFACE_BROKER__RETRY_DELAYS",
+            "[1, 0]",
+            "broker.retry_delays.1 from CTDEFACE_BROKER__RETRY_DELAYS: Input should be greater",
+        ),
+        (
+            "CTDEFACE_WATCH__IGNORE",
+            "Thumbs.db",
+            "watch.ignore from CTDEFACE_WATCH__IGNORE is not a JSON list: write it with brackets",
+        ),
+        (
+            "CTDEFACE_METRICS__KEY_FILE",
+            "key.pem",
+            "metrics from CTDEFACE_METRICS__KEY_FILE: key_file and client_ca_file have no effect",
+        ),
+    ],
+)
+def test_a_wrong_value_in_the_environment_names_setting_and_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+) -> None:
+    """An operator sees which variable to correct."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigurationError) as caught:
+        load()
+    assert str(caught.value).startswith(message)
+
+
+def test_the_environment_is_named_where_it_overrides_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The value in effect is the wrong one, not that in the file."""
+    _write("[work]\njobs = 2\n")
+    monkeypatch.setenv("CTDEFACE_WORK__JOBS", "0")
+    with pytest.raises(ConfigurationError, match="work.jobs from CTDEFACE_WORK__JOBS: "):
+        load()
+
+
+def test_a_wrong_choice_names_the_command_line() -> None:
+    """Options of a command are checked like settings."""
+    with pytest.raises(ConfigurationError, match=r"deface\.fill from the command line: .*p10"):
+        load().settings.with_choices(fill="water")

@@ -13,7 +13,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.options import DefaceOptions
-from ctdeface_shared.settings.sections import TracesSection
 from ctdeface_shared.tracing.export import export_spans
 from ctdeface_shared.tracing.spans import NO_TRACER, Tracer, traceparent_in
 from ctdeface_shared.tracing.start import open_tracer
@@ -199,7 +198,7 @@ def test_the_traceparent_of_a_span_is_one(tracer: Tracer) -> None:
 
 def test_without_an_endpoint_nobody_is_told() -> None:
     """Messages then carry no trace."""
-    with open_tracer(TracesSection(endpoint=None), "ctdeface-test") as tracer:
+    with open_tracer(None, "ctdeface-test") as tracer:
         assert tracer is NO_TRACER
         assert tracer.begin("watch", 1.0).traceparent is None
 

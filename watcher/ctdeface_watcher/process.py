@@ -66,7 +66,7 @@ def run_watcher(service: ServiceConfig, metrics_port: int | None = None) -> int:
     with (
         stop_on_signals() as stop,
         exported_metrics(service, metrics_port) as hook,
-        open_tracer(service.settings.traces, "ctdeface-watcher") as tracer,
+        open_tracer(service.settings.traces.endpoint, "ctdeface-watcher") as tracer,
     ):
         while not stop.is_set():
             with ExitStack() as held:
@@ -99,7 +99,7 @@ def _wait_for_turn(
                     service.spool.locks,
                     WATCHER_LOCK,
                     stale_seconds=MISSED_HEARTBEATS_SECONDS,
-                    patience_seconds=TURN_SECONDS,
+                    timeout_seconds=TURN_SECONDS,
                 )
             )
         except StorageUnavailable:

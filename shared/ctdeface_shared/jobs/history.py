@@ -5,10 +5,9 @@ was not published), `attempts.log` (its attempts) and `order.json` (a requested 
 the truth about every job that was requested, began or ended. Unchanged files are not read again.
 """
 
-import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,13 +28,13 @@ from ctdeface_shared.jobs.reports import (
     read_report,
 )
 from ctdeface_shared.jobs.states import JobState
+from ctdeface_shared.storage.case_folders import GONE
 from ctdeface_shared.storage.locks import UNFINISHED, is_claimed
 from ctdeface_shared.storage.spool import Spool, case_path
 
 DROP_REFUSALS = frozenset({LateFiles.__name__, UnsafeArchive.__name__})
 """Codes of drops that the watcher refused itself; they do not describe the case of that name."""
 _JOB_FILES = frozenset({REPORT, REPEAT, ATTEMPTS, ORDER})
-_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +86,7 @@ class JobRecord:
 
     @property
     def age_key(self) -> tuple[str, int]:
-        """Return a key that sorts the jobs of a case by age, newest last."""
+        """Return a sort key by age, newest last."""
         return (self.created_at, self.generation)
 
 
@@ -96,8 +95,9 @@ _Stamps = dict[str, tuple[int, int, int]]
 
 
 class JobReader:
-    """Reads all jobs of a spool repeatedly, and only what changed.
+    """Reader of all jobs of a spool.
 
+    It is used repeatedly and reads only what changed.
     What it remembers is a cache that can be lost at any time.
     """
 
@@ -143,16 +143,12 @@ class JobReader:
             (stamps[name][1] for name in (REPORT, REPEAT) if name in stamps), default=0
         )
         if ORDER in stamps:
-            try:
+            with suppress(PermanentError):  # not a request of this version
                 record = _of_order(record, parse_order((folder / ORDER).read_bytes()))
-            except PermanentError:
-                pass  # not a request of this version, so it proves nothing
         for name in (REPORT, REPEAT):
             if name in stamps:
-                try:
+                with suppress(ValueError):  # not a report of this version
                     record = _of_report(record, parse_report((folder / name).read_bytes()))
-                except ValueError:
-                    pass  # not a report of this version, so it proves nothing
                 record = replace(record, reported_at=reported_ns / 1e9)
         if ATTEMPTS not in stamps:
             return record
@@ -168,9 +164,10 @@ class JobReader:
 
 
 def history_of(spool: Spool, case: str) -> tuple[JobRecord, ...]:
-    """Return the published, refused, requested and abandoned jobs of a case, oldest first.
+    """Return the jobs of a case, oldest first.
 
-    Repetitions of a published job that were not published (`repeat.json`) are left out.
+    They are published, refused, requested or abandoned. Repetitions of a published job that were
+    not published (`repeat.json`) are left out.
 
     Raises:
         OSError: a report cannot be read right now.
@@ -183,13 +180,15 @@ def history_of(spool: Spool, case: str) -> tuple[JobRecord, ...]:
             if record.is_publishing and not _will_be_published(spool, record.job_id, report.staged):
                 record = replace(record, state=JobState.ABANDONED)
             records.append(record)
-    for order in pending_orders(spool, case):
-        records.append(_of_order(JobRecord(case=case, job_id=order.job.job_id), order))
+    records.extend(
+        _of_order(JobRecord(case=case, job_id=order.job.job_id), order)
+        for order in pending_orders(spool, case)
+    )
     return tuple(sorted(records, key=lambda record: record.created_at))
 
 
 def reported_files(spool: Spool, case: str, job_id: str) -> dict[str, ReportedFile]:
-    """Return the files of a job by name; empty if its report does not list them.
+    """Return the files that a job's report lists, by name.
 
     Raises:
         OSError: the report cannot be read right now.
@@ -205,7 +204,7 @@ def is_worked_on(spool: Spool, case: str, job_id: str, *, longest_seconds: float
         spool: holds claims and reports.
         case: name of the case.
         job_id: id of the job.
-        longest_seconds: an attempt that began longer ago has ended, whatever its log says.
+        longest_seconds: an attempt that began longer ago has ended, regardless of its log.
 
     Raises:
         OSError: locks or reports cannot be read right now.
@@ -221,7 +220,7 @@ def is_worked_on(spool: Spool, case: str, job_id: str, *, longest_seconds: float
 
 
 def instant(moment: datetime) -> str:
-    """Return a moment as reports write it, so that moments sort as text.
+    """Return a time as sortable text, as in reports.
 
     Args:
         moment: with its time zone.
@@ -231,7 +230,7 @@ def instant(moment: datetime) -> str:
 
 @contextmanager
 def gone_is_no_error() -> Iterator[None]:
-    """Leave the block quietly when a file or folder in it has vanished.
+    """Ignore that a file or folder has vanished.
 
     Workers and users move files while they are being looked at.
 
@@ -241,14 +240,15 @@ def gone_is_no_error() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _GONE:
+        if error.errno not in GONE:
             raise
 
 
 def _will_be_published(spool: Spool, job_id: str, staged: str) -> bool:
-    """Return whether a worker is publishing a job, or the next one to start will.
+    """Return whether a publication goes on.
 
-    After a restore from a backup neither is the case.
+    A worker is publishing the job, or the next one to start will. After a restore from a backup
+    neither is the case.
     """
     if is_claimed(spool.locks, job_id):
         return True
@@ -256,7 +256,7 @@ def _will_be_published(spool: Spool, job_id: str, staged: str) -> bool:
 
 
 def _job_folders(folder: str, level: int) -> Iterator[tuple[str, _Stamps]]:
-    """Yield each job folder at any depth below a case's, with its files.
+    """Yield each job folder with its files, at any depth.
 
     Paths are text because `Path` is slow.
     """
@@ -271,7 +271,7 @@ def _job_folders(folder: str, level: int) -> Iterator[tuple[str, _Stamps]]:
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
     except OSError as error:
-        if error.errno not in _GONE:
+        if error.errno not in GONE:
             raise
         return
     if stamps and level > 1:

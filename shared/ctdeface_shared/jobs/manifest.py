@@ -1,4 +1,4 @@
-"""What a case consisted of when it was seen, and the identity of the job that this makes."""
+"""The fingerprint of a case, and the identity of its job."""
 
 import hashlib
 import os
@@ -56,10 +56,12 @@ class Manifest:
 
 
 def job_id(case: str, manifest: Manifest, options: DefaceOptions, generation: int = 0) -> str:
-    """Name the job: the same drop with the same options is the same job; a replay raises the generation."""
-    printable = case.encode(
-        "utf-8", "backslashreplace"
-    ).decode()  # a name that is no UTF-8 names a job as well
+    """Return the id of a job.
+
+    The same drop with the same options is the same job; a replay raises the generation.
+    """
+    # A name that is not UTF-8 must have an id as well.
+    printable = case.encode("utf-8", "backslashreplace").decode()
     return str(uuid.uuid5(_JOBS, f"{printable}\0{manifest.digest}\0{options.digest}\0{generation}"))
 
 

@@ -1,8 +1,8 @@
-"""The messages on the wire: a job for the workers, and an event about its end for whoever listens.
+"""The messages on the wire: jobs, and events about their ends.
 
-JSON in UTF-8, checked with pydantic here and nowhere else. Unknown fields are ignored, so a newer
-sender may say more; an unknown version is refused, and so is an unknown *option*: ignoring one
-could release more than was asked for.
+They are JSON in UTF-8, validated with pydantic. Unknown fields are ignored, so a newer sender may
+add some. An unknown version is refused, and so is an unknown *option*, because ignoring one could
+release more than was requested.
 """
 
 import json
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -27,11 +27,11 @@ from ctdeface_shared.storage.spool import case_path
 
 SCHEMA_VERSION = 1
 LARGEST_BYTES = 65_536
-"""A message is a few hundred bytes; anything above this is no job."""
+"""Maximum size of a message; a normal one has a few hundred bytes."""
 _LONGEST_CASE = 1_024
-"""Leaves room for the folders around it: Linux takes paths of 4 096 bytes."""
+"""Maximum characters of a case name; paths on Linux have at most 4096 bytes."""
 _LONGEST_NAME_BYTES = 255
-"""What file systems take for the name of one folder."""
+"""Maximum length of a folder name on common file systems."""
 _LARGEST_COUNT = 2**63 - 1
 
 JobId = Annotated[
@@ -46,12 +46,12 @@ class DefaceJob:
     """One case to deface.
 
     Attributes:
-        job_id: from `manifest.job_id`; names the job in logs, events and folders.
+        job_id: from `manifest.job_id`; identifies the job in logs, events and folders.
         case: folder relative to the inbox, parts joined by `/`.
-        manifest: what the case consisted of when it was seen.
+        manifest: fingerprint of the case when it was seen.
         generation: 0 for a drop, higher for each replay.
         submitted_at: when it was published, with its time zone.
-        options: what to do with it.
+        options: what to do with the case.
     """
 
     job_id: str
@@ -63,7 +63,7 @@ class DefaceJob:
 
 
 class EventKind(StrEnum):
-    """How a job ended; also the routing key of the event."""
+    """How a job ended; the routing key of the event."""
 
     RELEASED = "case.released"
     REFUSED = "case.refused"
@@ -71,12 +71,14 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseEvent:
-    """The end of a job, told without the name of the case, which may name a patient.
+    """The end of a job.
+
+    It does not contain the case's name, which may identify a patient.
 
     Attributes:
         kind: how it ended.
-        job_id: which job.
-        code: why it was refused; None for a released case.
+        job_id: id of the job.
+        code: code of the refusal; None for a released case.
         finished_at: when, with its time zone.
     """
 
@@ -87,13 +89,13 @@ class CaseEvent:
 
 
 class _Wire(BaseModel):
-    """What all messages have in common."""
+    """The base of all messages."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
 class _WireManifest(_Wire):
-    """Files, bytes and digest of a case."""
+    """The manifest of a case."""
 
     files: Count = Field(description="Number of files.")
     bytes: Count = Field(description="Bytes of all files together.")
@@ -104,7 +106,7 @@ class _WireManifest(_Wire):
 
 
 class _WireOptions(_Wire):
-    """What to do with the case; unlike elsewhere an unknown field is refused."""
+    """The options of a job, without unknown fields."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -127,7 +129,7 @@ class _WireOptions(_Wire):
 
 
 class JobMessage(_Wire):
-    """A case to deface, as it stands in the queue `ctdeface.v1.jobs`."""
+    """A job, as sent to the queue `ctdeface.v1.jobs`."""
 
     schema_version: Literal[1] = Field(description="Version of this contract.")
     job_id: JobId = Field(
@@ -145,7 +147,7 @@ class JobMessage(_Wire):
 
 
 class EventMessage(_Wire):
-    """The end of a job, as it is sent to the topic exchange `ctdeface.v1.events` under the routing key `kind`."""
+    """The end of a job, as sent to the topic exchange `ctdeface.v1.events`."""
 
     schema_version: Literal[1] = Field(description="Version of this contract.")
     kind: EventKind
@@ -156,16 +158,13 @@ class EventMessage(_Wire):
     finished_at: AwareDatetime
 
 
-_Message = TypeVar("_Message", JobMessage, EventMessage)
-
-
 def encode_job(job: DefaceJob) -> bytes:
     """Write a job as JSON.
 
     Raises:
-        InvalidMessage: the job cannot travel, for example because the name of the case is no valid
+        InvalidMessage: the job cannot be encoded, for example because the case's name is not valid
             Unicode.
-        EscapingPath: the case leads out of the inbox.
+        EscapingPath: the case would be outside the inbox.
     """
     _check_case(job.case)
     return _written(
@@ -178,11 +177,11 @@ def decode_job(body: bytes) -> DefaceJob:
     """Read a job.
 
     Raises:
-        InvalidMessage: the body is too large, no JSON, or lacks something.
-        UnknownVersion: it follows another version of the contract.
-        EscapingPath: the case leads out of the inbox.
+        InvalidMessage: the body is too large, not JSON, or not valid.
+        UnknownVersion: it has another version of the contract.
+        EscapingPath: the case would be outside the inbox.
     """
-    wire = _read(JobMessage, body)
+    wire = _read(body)
     _check_case(wire.case)
     return DefaceJob(
         job_id=wire.job_id,
@@ -195,12 +194,17 @@ def decode_job(body: bytes) -> DefaceJob:
 
 
 def read_options(plain: object) -> DefaceOptions:
-    """Read options as `DefaceOptions.as_plain` writes them.
+    """Read and validate options that `DefaceOptions.as_plain` wrote.
+
+    It is the only parser of options: messages, reports and replays use it.
 
     Raises:
-        ValueError: they are none.
+        ValueError: an option is missing, unknown, or has a wrong type or value.
     """
-    return _options(_WireOptions.model_validate(plain))
+    try:
+        return _options(_WireOptions.model_validate(plain))
+    except ValidationError as error:
+        raise ValueError(_complaint(error)) from None
 
 
 def _options(wire: _WireOptions) -> DefaceOptions:
@@ -211,29 +215,13 @@ def encode_event(event: CaseEvent) -> bytes:
     """Write an event as JSON.
 
     Raises:
-        InvalidMessage: it lacks something that the contract asks for.
+        InvalidMessage: it does not follow the contract.
     """
     return _written(EventMessage, {"schema_version": SCHEMA_VERSION, **asdict(event)})
 
 
-def decode_event(body: bytes) -> CaseEvent:
-    """Read an event.
-
-    Raises:
-        InvalidMessage: the body is too large, no JSON, or lacks something.
-        UnknownVersion: it follows another version of the contract.
-    """
-    wire = _read(EventMessage, body)
-    return CaseEvent(
-        kind=wire.kind,
-        job_id=wire.job_id,
-        code=wire.code,
-        finished_at=wire.finished_at.astimezone(UTC),
-    )
-
-
 def schema_of(model: type[JobMessage | EventMessage]) -> dict[str, Any]:
-    """JSON Schema of a message, as committed in `schemas/`."""
+    """Return the JSON Schema of a message, as committed in `schemas/`."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **model.model_json_schema(mode="serialization"),
@@ -242,11 +230,10 @@ def schema_of(model: type[JobMessage | EventMessage]) -> dict[str, Any]:
 
 def _written(model: type[JobMessage | EventMessage], content: dict[str, Any]) -> bytes:
     try:
-        body = (
-            model.model_validate(content).model_dump_json(exclude_unset=True).encode()
-        )  # a worker that is older knows no option that was left out
+        # Unset options are omitted so that older workers accept the message.
+        body = model.model_validate(content).model_dump_json(exclude_unset=True).encode()
     except ValidationError as error:
-        raise InvalidMessage(_complaint(error)) from None
+        raise InvalidMessage(f"the message is not valid: {_complaint(error)}") from None
     if len(body) > LARGEST_BYTES:
         raise InvalidMessage(
             f"a message of {len(body)} bytes is larger than the {LARGEST_BYTES} allowed"
@@ -254,7 +241,7 @@ def _written(model: type[JobMessage | EventMessage], content: dict[str, Any]) ->
     return body
 
 
-def _read(model: type[_Message], body: bytes) -> _Message:
+def _read(body: bytes) -> JobMessage:
     if len(body) > LARGEST_BYTES:
         raise InvalidMessage(
             f"a message of {len(body)} bytes is larger than the {LARGEST_BYTES} allowed"
@@ -262,18 +249,19 @@ def _read(model: type[_Message], body: bytes) -> _Message:
     try:
         content = json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError):
-        raise InvalidMessage("the message is no JSON in UTF-8") from None
+        raise InvalidMessage("the message is not JSON in UTF-8") from None
     version = content.get("schema_version") if isinstance(content, dict) else None
     if type(version) is int and version != SCHEMA_VERSION:
         raise UnknownVersion(
-            f"the message follows version {version} of the contract, and this program knows version {SCHEMA_VERSION}: update it"
+            f"the message has version {version} of the contract, and this program reads version "
+            f"{SCHEMA_VERSION}: update the workers"
         )
     if type(version) is not int:
-        raise InvalidMessage("the message does not say which version of the contract it follows")
+        raise InvalidMessage("the message has no schema_version; a whole number is required")
     try:
-        return model.model_validate(content)
+        return JobMessage.model_validate(content)
     except ValidationError as error:
-        raise InvalidMessage(_complaint(error)) from None
+        raise InvalidMessage(f"the message is not valid: {_complaint(error)}") from None
 
 
 def _check_case(case: str) -> None:
@@ -283,16 +271,20 @@ def _check_case(case: str) -> None:
         len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME_BYTES for part in case.split("/")
     ):
         raise InvalidMessage(
-            f"the name of the case is longer than the {_LONGEST_NAME_BYTES} bytes that a folder can have"
+            f"the name of the case has a part of more than {_LONGEST_NAME_BYTES} bytes, "
+            "the maximum for a folder"
         )
 
 
 def _complaint(error: ValidationError) -> str:
-    """Say which fields are wrong without quoting them: a case may name a patient."""
+    """Return which fields are not valid, without their values.
+
+    A case's name may identify a patient.
+    """
     wrong = sorted(
         {
             ".".join(str(part) for part in item["loc"]) + f" ({item['type']})"
             for item in error.errors(include_input=False)
         }
     )
-    return "the message is no valid one: " + ", ".join(wrong[:5])
+    return ", ".join(wrong[:5])

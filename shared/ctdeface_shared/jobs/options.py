@@ -1,4 +1,7 @@
-"""What a user can ask for per job; part of the job's identity, so the same drop with other options is another job."""
+"""The options of a job.
+
+They are part of its identity: the same drop with other options is another job.
+"""
 
 import hashlib
 import json
@@ -7,10 +10,10 @@ from enum import StrEnum
 from typing import Self
 
 HIGHEST_FILL_HU = -800
-"""A fill brighter than this could pass for tissue (and show the mask's outline as a surface)."""
+"""A brighter fill could be taken for tissue and show the mask's outline as a surface."""
 
 USUAL_SEGMENTER = "network"
-"""What finds the face unless somebody chooses (decision 0010)."""
+"""The default segmenter (decision 0010)."""
 
 
 class Profile(StrEnum):
@@ -28,14 +31,14 @@ class HeaderPolicy(StrEnum):
 
 
 class OnSeriesFailure(StrEnum):
-    """Whether one failed series holds back the whole case."""
+    """What happens to a case with a failed series."""
 
     QUARANTINE = "quarantine"
     WITHHOLD = "withhold"
 
 
 class Originals(StrEnum):
-    """What happens to a dropped case once its outcome is safe on the disk."""
+    """What happens to dropped files of an ended job."""
 
     KEEP = "keep"
     ARCHIVE = "archive"
@@ -52,7 +55,12 @@ class FillKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FillRule:
-    """The rule for the fill value: the case's own air, the 10th percentile (as CTA-DEFACE does) or a fixed value in HU."""
+    """The rule for the fill value.
+
+    Attributes:
+        kind: the case's own air, the 10th percentile (as CTA-DEFACE does) or a fixed value.
+        hu: the fixed value in HU; None for the other kinds.
+    """
 
     kind: FillKind = FillKind.AIR
     hu: int | None = None
@@ -70,11 +78,12 @@ class FillRule:
             hu = int(text)
         except ValueError:
             raise ValueError(
-                f"fill must be air, p10 or a whole number of HU, not {text!r}"
+                f"the fill {text!r} is not known; air, p10 or a whole number of HU is required"
             ) from None
         if hu > HIGHEST_FILL_HU:
             raise ValueError(
-                f"a fill of {hu} HU could pass for tissue: choose {HIGHEST_FILL_HU} HU or less"
+                f"a fill of {hu} HU could be taken for tissue; "
+                f"at most {HIGHEST_FILL_HU} HU is allowed"
             )
         return cls(kind=FillKind.FIXED, hu=hu)
 
@@ -85,7 +94,7 @@ class FillRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefaceOptions:
-    """Everything that changes what comes out for a given input.
+    """Everything that changes the output for a given input.
 
     Attributes:
         profile: what the face mask covers.
@@ -107,11 +116,14 @@ class DefaceOptions:
     withhold: tuple[str, ...] = ()
 
     def as_plain(self) -> dict[str, str | bool | list[str]]:
-        """Plain values for JSON: reports, messages and the digest. Without series to withhold nothing is said about them."""
+        """Return plain values for JSON: reports, messages and the digest.
+
+        The key `withhold` is left out if it is empty, so that older workers accept the message.
+        """
         plain = {**asdict(self), "fill": str(self.fill), "withhold": sorted(set(self.withhold))}
         return {name: value for name, value in plain.items() if name != "withhold" or value}
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the plain values in a stable order."""
+        """Return the SHA-256 over the plain values in a stable order."""
         return hashlib.sha256(json.dumps(self.as_plain(), sort_keys=True).encode()).hexdigest()

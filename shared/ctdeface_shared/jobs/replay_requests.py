@@ -1,7 +1,8 @@
-"""Replay requests: `order.json` in the report folder of the job that a replay publishes.
+"""Replay requests, in files `order.json`.
 
-The request is written before anything is moved, so that an interrupted replay can be continued.
-It also shows the watcher that originals which are back in the inbox already have their job.
+A request is in the report folder of the job that the replay publishes. It is written before
+anything is moved, so that an interrupted replay can be continued. It also shows the watcher that
+originals which are back in the inbox already have their job.
 """
 
 import json
@@ -65,7 +66,7 @@ def parse_order(content: bytes) -> ReplayRequest:
 
 
 def read_order(spool: Spool, case: str, job_id: str) -> ReplayRequest | None:
-    """Return the request behind a job, or None if there is no valid one.
+    """Return the replay request of a job, or None.
 
     Raises:
         OSError: the file exists and cannot be read.
@@ -77,7 +78,7 @@ def read_order(spool: Spool, case: str, job_id: str) -> ReplayRequest | None:
 
 
 def pending_orders(spool: Spool, case: str) -> Iterator[ReplayRequest]:
-    """Yield the requests of a case whose jobs have no report yet.
+    """Yield the requests whose jobs have no report yet.
 
     Raises:
         OSError: a file exists and cannot be read.

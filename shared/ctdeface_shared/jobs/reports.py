@@ -1,7 +1,7 @@
-"""The reader of `report.json` for everything but the worker, which reads its full report.
+"""The reader of `report.json`.
 
-Reports are written by workers of this and other versions, so unknown fields are ignored and only
-the fields below are required.
+Only the worker reads more of a report, with its own model. Reports are written by workers of this
+and other versions, so unknown fields are ignored and only the fields below are required.
 """
 
 import json
@@ -57,7 +57,7 @@ class ReportedResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportedManifest:
-    """The fingerprint of the case that the job was made for.
+    """The fingerprint of the job's case.
 
     Attributes:
         digest: `Manifest.digest`.
@@ -68,7 +68,7 @@ class ReportedManifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportSummary:
-    """The fields of a report that other processes than the worker use.
+    """The fields of a report that are read here.
 
     Attributes:
         state: one of the states that reports record.
@@ -109,7 +109,7 @@ def parse_report(content: bytes) -> ReportSummary:
 
 
 def read_report(path: Path) -> ReportSummary | None:
-    """Return a report, or None if the file is missing or not a valid report.
+    """Return a report, or None without a valid one.
 
     Raises:
         OSError: the file exists and cannot be read.

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class JobState(StrEnum):
-    """State of a job; the first five stand in report.json, the others are derived."""
+    """State of a job; report.json records the first five."""
 
     PREPARED = "prepared"
     PUBLISHED = "published"

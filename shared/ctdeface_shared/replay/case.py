@@ -214,7 +214,7 @@ def _exclusive(spool: ServiceSpool, name: str) -> Iterator[None]:
                     spool.locks,
                     name,
                     stale_seconds=MISSED_HEARTBEATS_SECONDS,
-                    patience_seconds=LOCK_WAIT_SECONDS,
+                    wait_seconds=LOCK_WAIT_SECONDS,
                 )
             )
         except StorageUnavailable:

@@ -1,20 +1,26 @@
-"""The settings: environment over TOML file over defaults, checked as a whole before anything starts.
+"""Loading of the settings: environment over TOML file over defaults.
 
-`CTDEFACE_DEFACE__PROFILE=bulky` in the environment is `profile = "bulky"` in the file's table
-`[deface]`. The file is the one given by `--config`, else by `CTDEFACE_CONFIG`, else
-`./ctdeface.toml` if there is one.
+They are validated as a whole before anything starts. `CTDEFACE_DEFACE__PROFILE=bulky` in the
+environment is `profile = "bulky"` in the file's table `[deface]`. The file is the one given by
+`--config`, else by `CTDEFACE_CONFIG`, else `./ctdeface.toml` if it exists.
 """
 
+import json
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_origin
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.jobs.options import HeaderPolicy
@@ -35,9 +41,9 @@ from ctdeface_shared.settings.sections import (
 PREFIX = "CTDEFACE_"
 DELIMITER = "__"
 NOT_SETTINGS = frozenset({"CTDEFACE_CONFIG", "CTDEFACE_REAL_DATA"})
-"""Names in the environment that are ours but no settings: which file to read, and where the tests find real CT."""
+"""Variables that are not settings: the file to read, and where tests find real CT."""
 FOR_TESTS = "CTDEFACE_TEST_"
-"""How the names begin that only the test suite reads."""
+"""Prefix of variables that only the test suite reads."""
 DEFAULT_FILE = Path("ctdeface.toml")
 
 
@@ -66,7 +72,7 @@ class Settings(BaseSettings):
     uid_key: SecretStr | None = Field(
         None,
         min_length=16,
-        description="Secret behind the new UIDs of headers = annotate, 16 characters up.",
+        description="Secret for the new UIDs of headers = annotate, at least 16 characters.",
     )
 
     @model_validator(mode="after")
@@ -83,32 +89,39 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put the environment over the file, whose content arrives as arguments; read nothing else."""
+        """Put the environment over the file, whose content arrives as arguments."""
         del settings_cls, dotenv_settings, file_secret_settings
         return env_settings, init_settings
 
     def with_choices(self, **chosen: str | bool | None) -> "Settings":
-        """Return settings with what the command line chose over `deface`; None means not chosen.
+        """Return settings with command-line options over the table `deface`.
+
+        Args:
+            chosen: values by name; None keeps the setting.
 
         Raises:
-            ConfigurationError: the choices do not fit the other settings.
+            ConfigurationError: the options are not valid, or do not fit the other settings.
         """
-        asked = {key: value for key, value in chosen.items() if value is not None}
+        given = {name: value for name, value in chosen.items() if value is not None}
         try:
-            deface = DefaceSection.model_validate(self.deface.model_dump() | asked)
+            deface = DefaceSection.model_validate(self.deface.model_dump() | given)
+        except ValidationError as error:
+            origins = {f"deface.{name}": "the command line" for name in given}
+            raise ConfigurationError(_explain(error, origins, above="deface")) from None
+        try:
             _require_key(deface.headers, self.uid_key)
         except ValueError as error:
-            raise ConfigurationError(_sentence(error)) from None
+            raise ConfigurationError(str(error)) from None
         return self.model_copy(update={"deface": deface})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """Settings and where they came from.
+    """Settings and their origins.
 
     Attributes:
-        settings: what is in effect.
-        origins: for each key like `deface.profile`, the name in the environment, the file or
+        settings: the values in effect.
+        origins: for each key like `deface.profile`, the variable in the environment, the file or
             "default".
     """
 
@@ -123,42 +136,43 @@ def load(config: Path | None = None) -> Loaded:
         config: the file to read; None looks for `CTDEFACE_CONFIG` and then for `./ctdeface.toml`.
 
     Raises:
-        ConfigurationError: a file that is missing or no TOML, an unknown key, or a value that is
-            not allowed.
+        ConfigurationError: the file is missing or not TOML, a key is unknown, or a value is not
+            valid. The message names the setting and the file or variable.
     """
     file = _file(config)
     document = _document(file) if file else {}
     names = {key: variable_of(key) for key in keys()}
     _refuse_unknown_variables(frozenset(names.values()))
+    present = {name.upper() for name in os.environ}
+    in_file = dict.fromkeys(_leaves(document), str(file))
+    in_environment = {key: name for key, name in names.items() if name in present}
+    origins = in_file | in_environment
     try:
         settings = Settings(**document)
     except ValidationError as error:
-        raise ConfigurationError(_sentence(error)) from None
-    present = {name.upper() for name in os.environ}
-    in_file = set(_leaves(document))
-    origins = {
-        key: name if name in present else str(file) if key in in_file else "default"
-        for key, name in names.items()
-    }
-    return Loaded(settings=settings, origins=origins)
+        raise ConfigurationError(_explain(error, origins)) from None
+    except SettingsError:
+        raise ConfigurationError(_explain_list(in_environment)) from None
+    return Loaded(settings=settings, origins={key: origins.get(key, "default") for key in names})
 
 
 def keys() -> tuple[str, ...]:
-    """Every key that can be set, such as `deface.profile`."""
+    """Return every key that can be set, such as `deface.profile`."""
     return tuple(
         _leaves({name: _fields(field.annotation) for name, field in Settings.model_fields.items()})
     )
 
 
 def variable_of(key: str) -> str:
-    """Return the name in the environment of a key: `deface.profile` is CTDEFACE_DEFACE__PROFILE."""
+    """Return the variable of a key: `deface.profile` is CTDEFACE_DEFACE__PROFILE."""
     return PREFIX + key.replace(".", DELIMITER).upper()
 
 
 def _require_key(headers: HeaderPolicy, key: SecretStr | None) -> None:
     if headers is HeaderPolicy.ANNOTATE and key is None:
         raise ValueError(
-            "headers = annotate makes new UIDs and needs a secret of your own: set uid_key, best as CTDEFACE_UID_KEY"
+            "deface.headers is annotate, which creates new UIDs and requires a secret: "
+            "set uid_key, best as CTDEFACE_UID_KEY"
         )
 
 
@@ -184,7 +198,8 @@ def _file(config: Path | None) -> Path | None:
         return named
     if named == DEFAULT_FILE and config is None:
         return None
-    raise ConfigurationError(f"there is no settings file {named}")
+    given_by = "--config" if config else "CTDEFACE_CONFIG"
+    raise ConfigurationError(f"the settings file {named} does not exist: correct {given_by}")
 
 
 def _document(file: Path) -> dict[str, Any]:
@@ -205,26 +220,80 @@ def _refuse_unknown_variables(known: frozenset[str]) -> None:
             and upper not in known | NOT_SETTINGS
             and not upper.startswith(FOR_TESTS)
         ):
-            near = get_close_matches(upper, known, n=1)
             raise ConfigurationError(
-                f"{name} in the environment is no setting"
-                + (f"; did you mean {near[0]}?" if near else "")
+                f"{name} in the environment is not a setting{_suggestion(upper, known)}"
             )
 
 
-def _sentence(error: ValueError) -> str:
-    """Say what is wrong, key by key, without repeating values: they may be secrets."""
-    if not isinstance(error, ValidationError):
-        return str(error)
+def _explain(error: ValidationError, origins: Mapping[str, str], above: str = "") -> str:
+    """Return what is wrong, key by key.
+
+    The message names where each value came from. Values are not repeated, because they may be
+    secrets.
+
+    Args:
+        error: the error of a model.
+        origins: file or variable of each key that was set.
+        above: key of the model; empty for all settings.
+    """
     return "; ".join(
-        _complaint(".".join(map(str, item["loc"])), item["type"], item["msg"])
+        _complaint(
+            ".".join(map(str, ([above] if above else []) + list(item["loc"]))),
+            item["type"],
+            item["msg"],
+            origins,
+        )
         for item in error.errors()
     )
 
 
-def _complaint(key: str, kind: str, message: str) -> str:
+def _complaint(key: str, kind: str, message: str, origins: Mapping[str, str]) -> str:
     if kind == "extra_forbidden":
-        near = get_close_matches(key, keys(), n=1)
-        return f"{key} is no setting" + (f"; did you mean {near[0]}?" if near else "")
-    said = message.removeprefix("Value error, ")
-    return f"{key}: {said}" if key else said
+        origin = _origin_of(key, origins)
+        return f"{key}{origin} is not a setting{_suggestion(key, keys())}"
+    text = message.removeprefix("Value error, ")
+    if not key:  # a rule about several settings, which the message names
+        return text
+    return f"{key}{_origin_of(key, origins)}: {text}"
+
+
+def _origin_of(key: str, origins: Mapping[str, str]) -> str:
+    """Return " from FILE or VARIABLE" for a key or table."""
+    found = {
+        origin
+        for name, origin in origins.items()
+        if name == key or key.startswith(f"{name}.") or name.startswith(f"{key}.")
+    }
+    return f" from {' and '.join(sorted(found))}" if found else ""
+
+
+def _suggestion(name: str, known: Collection[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _explain_list(in_environment: Mapping[str, str]) -> str:
+    """Return which variable of a list is not JSON."""
+    for key, name in in_environment.items():
+        section, _, field = key.partition(".")
+        table = Settings.model_fields[section].annotation
+        if isinstance(table, type) and issubclass(table, Section):
+            is_list = get_origin(table.model_fields[field].annotation) is tuple
+            if is_list and not _is_json(_variable(name)):
+                return (
+                    f"{key} from {name} is not a JSON list: "
+                    'write it with brackets and quotes, such as ["a", "b"]'
+                )
+    return "a variable in the environment is not valid JSON"
+
+
+def _variable(name: str) -> str:
+    return next(value for given, value in os.environ.items() if given.upper() == name)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

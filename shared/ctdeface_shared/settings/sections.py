@@ -36,26 +36,29 @@ class Section(BaseModel):
 
 
 class DefaceSection(Section):
-    """What is done to each case, unless a job says otherwise."""
+    """The default options of jobs."""
 
     profile: Profile = Field(
         Profile.SOFT_TISSUE,
-        description="What the face mask covers: soft-tissue, or bulky (orbits and facial bone too).",
+        description="What the face mask covers: soft-tissue, or bulky with orbits and facial bone.",
     )
     ears: bool = Field(default=False, description="Remove the ears as well.")
     fill: str = Field(
         "air",
-        description="Fill value: air (the case's own), p10 (as CTA-DEFACE does) or a whole number of HU up to -800.",
+        description="Fill value: air (the case's own), p10 (as CTA-DEFACE does) or a whole number "
+        "of HU, at most -800.",
     )
     headers: HeaderPolicy = Field(
         HeaderPolicy.PRESERVE,
-        description="preserve keeps every header byte; annotate makes derived instances.",
+        description="preserve keeps every header byte; annotate creates derived instances.",
     )
     on_series_failure: OnSeriesFailure = Field(
         OnSeriesFailure.QUARANTINE,
-        description="If a series fails: quarantine the case, or withhold it.",
+        description="When a series fails: quarantine the case, or withhold the series.",
     )
-    segmenter: str = Field(USUAL_SEGMENTER, description="What finds the face.")
+    segmenter: str = Field(
+        USUAL_SEGMENTER, description="Name of the segmenter that finds the face."
+    )
 
     @field_validator("fill", mode="before")
     @classmethod
@@ -63,83 +66,83 @@ class DefaceSection(Section):
         return str(FillRule.parse(str(given)))
 
     def options(self) -> DefaceOptions:
-        """Return the same choices as the value that flows with a job."""
+        """Return these settings as the options of a job."""
         return DefaceOptions(**{**self.model_dump(), "fill": FillRule.parse(self.fill)})
 
 
 class OutputSection(Section):
-    """How released cases lie on the disk."""
+    """Files and folders of released cases."""
 
     outbox_mode: str = Field(
         "0750",
         pattern="^0[0-7]{3}$",
-        description="Octal mode of released folders; files: the same, not executable.",
+        description="Octal mode of released folders; files get it without execute bits.",
     )
     outbox_group: str | None = Field(
-        None, description="Group that owns released cases; none keeps the process's own."
+        None, description="Group that owns released cases; unset: the group of the process."
     )
     min_free_gb: float = Field(
-        5.0, ge=0, description="Below this free space in GB no new case is begun."
+        5.0, ge=0, description="Below this free space in GB no new case begins."
     )
 
     @property
     def folder_mode(self) -> int:
-        """Mode of released folders."""
+        """Return the mode of released folders."""
         return int(self.outbox_mode, 8)
 
     @property
     def file_mode(self) -> int:
-        """Mode of released files: the folder's without execute bits."""
+        """Return the mode of released files, without execute bits."""
         return self.folder_mode & 0o666
 
 
 _ENDING_SECONDS = 300.0
-"""A job that exceeded its timeout has been ended, and its folders released, within this time."""
+"""Within this time after its timeout, a job has been ended and its folders released."""
 
 
 class WorkSection(Section):
-    """How much of the machine is used."""
+    """The share of the machine that is used."""
 
-    jobs: int = Field(1, ge=1, description="Cases worked on at the same time.")
+    jobs: int = Field(1, ge=1, description="Cases processed at the same time.")
     threads: int | None = Field(
-        None, ge=1, description="Threads per case; none shares the machine's cores among the jobs."
+        None, ge=1, description="Threads per case; unset: the jobs share the cores."
     )
     job_timeout: float = Field(
         3600.0,
         gt=0,
-        description="Seconds after which a case counts as hanging and its process is ended.",
+        description="Seconds after which a case counts as hanging and its process is killed.",
     )
     grace_period: float = Field(
         60.0,
         ge=0,
-        description="Seconds a stopping worker has to finish its case before it hands it back.",
+        description="Seconds a stopping worker has to finish its case; then it returns the case.",
     )
     max_attempts: int = Field(4, ge=1, description="Attempts at a case before it is quarantined.")
     memory_limit_gb: float | None = Field(
         None,
         gt=0,
-        description="A case whose process holds more than this is ended; none sets no limit.",
+        description="A case whose process holds more GB than this is ended; unset: no limit.",
     )
 
     @property
     def stale_seconds(self) -> float:
-        """Seconds without a sign of life after which a job or folder is abandoned."""
+        """Return the age from which a job or folder is abandoned."""
         return self.job_timeout + _ENDING_SECONDS
 
 
 class SpoolSection(Section):
-    """Where the service keeps cases, and for how long."""
+    """The folders of a service, and how long cases are kept."""
 
     root: Path = Field(
         Path("spool"),
-        description="Folder of inbox, outbox, quarantine, reports and the rest; shared between machines.",
+        description="Folder of inbox, outbox, reports and others; shared between machines.",
     )
     inbox: Path | None = Field(
-        None, description="Where cases are dropped; none is the folder inbox in the root."
+        None, description="Where cases are dropped; unset: the folder inbox in the root."
     )
     state_dir: Path | None = Field(
         None,
-        description="Ledger and embedded queue, on a local disk; none is the folder state in the root.",
+        description="Ledger and embedded queue, on a local disk; unset: state in the root.",
     )
     originals: Originals = Field(
         Originals.ARCHIVE,
@@ -148,37 +151,37 @@ class SpoolSection(Section):
     archive_days: float | None = Field(
         None,
         gt=0,
-        description="Archived originals and earlier outputs are removed after so many days.",
+        description="Days until archived originals and earlier outputs are removed; unset: never.",
     )
     quarantine_days: float | None = Field(
-        None, gt=0, description="Quarantined cases are removed after so many days; none keeps them."
+        None, gt=0, description="Days after which quarantined cases are removed; unset: never."
     )
     reports_days: float | None = Field(
         None,
         gt=0,
-        description="Reports of ended jobs are removed after so many days; none keeps them.",
+        description="Days after which reports of ended jobs are removed; unset: never.",
     )
 
 
 class WatchMode(StrEnum):
-    """What makes the watcher look."""
+    """What triggers a scan of the inbox."""
 
     INOTIFY = "inotify"
     POLLING = "polling"
 
 
 class WatchSection(Section):
-    """When a dropped case is complete, and how many may be on their way."""
+    """When a dropped case is complete, and limits of the watcher."""
 
     mode: WatchMode = Field(
         WatchMode.INOTIFY,
-        description="inotify: events make it look sooner; polling: for network shares.",
+        description="inotify: file events trigger a scan; polling: time alone, for network shares.",
     )
     quiet_period: float = Field(
         10.0, gt=0, description="Seconds without a change after which a case is complete."
     )
     rescan_interval: float = Field(
-        30.0, gt=0, description="Seconds between two looks at the inbox when nothing happens."
+        30.0, gt=0, description="Seconds between two scans of the inbox when nothing happens."
     )
     max_wait: float = Field(
         86400.0,
@@ -187,36 +190,32 @@ class WatchSection(Section):
     )
     marker: str | None = Field(
         None,
-        description="Name of a file that says a case is complete; none waits for the quiet period only.",
+        description="Name of a file that marks a case as complete; unset: the quiet period does.",
     )
-    marker_only: bool = Field(
-        default=False, description="Whether only the marker makes a case complete."
-    )
+    marker_only: bool = Field(default=False, description="Only the marker makes a case complete.")
     ignore: tuple[str, ...] = Field(
         ("Thumbs.db", "desktop.ini", ".DS_Store"),
-        description="Patterns of names that do not keep a case waiting.",
+        description="Patterns of file names that are ignored when a case is checked for changes.",
     )
     case_depth: int = Field(
-        1, ge=1, description="Cases are the folders so many levels below the inbox."
+        1, ge=1, description="Levels below the inbox at which the folders are cases."
     )
     max_unfinished: int = Field(
-        1000, ge=1, description="No more jobs are published while so many have not ended."
+        1000,
+        ge=1,
+        description="Maximum number of jobs that have not ended; more are not published.",
     )
-    zip_files: int = Field(
-        50_000, ge=1, description="A dropped zip file with more files is refused."
-    )
-    zip_gb: float = Field(
-        50.0, gt=0, description="A dropped zip file that unpacks to more GB is refused."
-    )
+    zip_files: int = Field(50_000, ge=1, description="Maximum number of files in a zip file.")
+    zip_gb: float = Field(50.0, gt=0, description="Maximum size of an unpacked zip file in GB.")
     zip_ratio: float = Field(
         100.0,
         gt=1,
-        description="A dropped zip file that unpacks to more than so many times its size is refused.",
+        description="Maximum ratio of unpacked to packed size of a zip file.",
     )
 
 
 class BrokerUrl(Secret[str]):
-    """A URL that is shown without its password."""
+    """A URL whose password is masked."""
 
     def _display(self) -> str:
         return masked(self.get_secret_value())
@@ -227,24 +226,24 @@ class BrokerSection(Section):
 
     url: BrokerUrl | None = Field(
         None,
-        description="amqp(s)://host/vhost or sqlite:///path; none is a file in the state folder.",
+        description="amqp(s)://host/vhost or sqlite:///path; unset: a file in the state folder.",
     )
-    user: str | None = Field(None, description="User at RabbitMQ; comes before the one in the URL.")
+    user: str | None = Field(None, description="User at RabbitMQ; overrides the one in the URL.")
     password: SecretStr | None = Field(
-        None, description="Password at RabbitMQ; comes before the one in the URL."
+        None, description="Password at RabbitMQ; overrides the one in the URL."
     )
     password_file: Path | None = Field(
         None, description="File that holds the password, such as a mounted secret."
     )
     ca_file: Path | None = Field(
         None,
-        description="Certificates that the server's is checked against; none takes the system's.",
+        description="Certificates that verify the server; unset: those of the system.",
     )
     cert_file: Path | None = Field(
-        None, description="Our own certificate; without a user it also says who we are."
+        None, description="Client certificate; without a user it also authenticates the client."
     )
     key_file: Path | None = Field(
-        None, description="Key of our certificate, where it is not in the same file."
+        None, description="Key of the client certificate, if it is not in the same file."
     )
     heartbeat: int = Field(
         60,
@@ -252,13 +251,15 @@ class BrokerSection(Section):
         description="Seconds of silence after which a connection counts as broken (RabbitMQ).",
     )
     lease: float = Field(
-        60.0, gt=0, description="Seconds a case stays with a process that shows no life (SQLite)."
+        60.0,
+        gt=0,
+        description="Seconds a job stays with a process that does not renew it (SQLite).",
     )
     retry_delays: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         RetryRule.DEFAULT_DELAYS,
         min_length=1,
         max_length=10,
-        description="Seconds before the second, third, … attempt.",
+        description="Delays in seconds before the second, third, … attempt.",
     )
 
     @field_validator("url")
@@ -272,10 +273,10 @@ class BrokerSection(Section):
         return given
 
     def target(self, state_dir: Path) -> BrokerTarget:
-        """Return the same as the value that opens the queue.
+        """Return the address of the queue.
 
         Args:
-            state_dir: where the embedded queue lies if no URL says otherwise.
+            state_dir: folder of the embedded queue, which is the default.
 
         Raises:
             ConfigurationError: the file with the password cannot be read.
@@ -307,16 +308,16 @@ class BrokerSection(Section):
 
 
 OFF = 0
-"""A port of this number means that nothing is served."""
+"""The port number that turns serving off."""
 
 
 class MetricsSection(Section):
-    """Where watcher and worker tell how they are: /metrics, /healthz and /readyz."""
+    """The HTTP endpoints /metrics, /healthz and /readyz."""
 
     host: str = Field(
         "127.0.0.1",
         min_length=1,
-        description="Address to listen at; 0.0.0.0 is every one, for scrapes from elsewhere.",
+        description="Address to listen on; 0.0.0.0: all, for scrapes from other machines.",
     )
     watch_port: int = Field(
         9464, ge=OFF, le=65535, description="Port of the watcher; 0 turns it off."
@@ -326,64 +327,67 @@ class MetricsSection(Section):
     )
     cert_file: Path | None = Field(
         None,
-        description="Our certificate, with those that vouch for it: serves https; none serves http.",
+        description="Server certificate with its chain, for HTTPS; unset: HTTP.",
     )
     key_file: Path | None = Field(
-        None, description="Key of that certificate, where it is not in the same file."
+        None, description="Key of the server certificate, if it is not in the same file."
     )
     client_ca_file: Path | None = Field(
-        None, description="Lets in only who shows a certificate of these authorities."
+        None,
+        description="Authorities of client certificates; then only clients with one are admitted.",
     )
 
     @model_validator(mode="after")
     def _certificate_first(self) -> Self:
         if self.cert_file is None and (self.key_file or self.client_ca_file):
             raise ValueError(
-                "key_file and client_ca_file mean nothing without cert_file: nothing would be encrypted"
+                "key_file and client_ca_file have no effect without cert_file: "
+                "set cert_file or remove them"
             )
         return self
 
 
 class TracesSection(Section):
-    """Where traces of cases are sent."""
+    """The collector of traces."""
 
     endpoint: str | None = Field(
         None,
         pattern=r"^https?://[^\s/?#@]+/[^\s?#]*$",
-        description="OTLP/HTTP address such as http://localhost:4318/v1/traces; none sends nothing.",
+        description="OTLP/HTTP address such as http://localhost:4318/v1/traces; unset: no traces.",
     )
 
 
 class AuditSection(Section):
-    """Who signs the entries about ended cases, and under which name."""
+    """Keys and name of the audit log."""
 
     key_file: Path | None = Field(
-        None, description="Ed25519 private key (PEM) that signs entries; none leaves them unsigned."
+        None,
+        description="Ed25519 private key (PEM) that signs entries; unset: they are not signed.",
     )
     public_key_file: Path | None = Field(
-        None, description="Public keys (PEM, one or more) that signatures are checked against."
+        None, description="Public keys (PEM, one or more) that verify signatures."
     )
     writer: str | None = Field(
         None,
         pattern="^[a-z0-9][a-z0-9-]{0,62}$",
-        description="Begin of the names of this machine's chains; none is its host name.",
+        description="Prefix of the names of this machine's chains; unset: its host name.",
     )
 
 
 class ModelsSection(Section):
-    """Networks that were installed besides the shipped one."""
+    """The folder of installed networks."""
 
     folder: Path | None = Field(
         None,
-        description="Folder of installed networks; none is ctdeface/models among the user's data.",
+        description="Folder of installed networks; unset: ctdeface/models in the user data.",
     )
 
     @property
     def place(self) -> Path:
-        """The folder in effect."""
+        """Return the folder in effect."""
         return self.folder or _data_home() / "ctdeface" / "models"
 
 
 def _data_home() -> Path:
-    """Return the user's folder for data (XDG base directories)."""
+    """Return the user's data folder (XDG base directories)."""
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")

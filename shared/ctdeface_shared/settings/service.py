@@ -1,4 +1,4 @@
-"""Where a service runs: the settings, the spool and the queue that command line, environment and file name together."""
+"""The configuration of a service: settings, folders and queue."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from ctdeface_shared.broker.target import BrokerTarget
 from ctdeface_shared.errors import ConfigurationError
+from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.settings.loading import Settings, load
 from ctdeface_shared.settings.sections import BrokerSection
 from ctdeface_shared.storage import atomic
@@ -16,13 +17,13 @@ from ctdeface_shared.storage.spool import PRIVATE, ServiceSpool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceConfig:
-    """One service, as each of its commands sees it.
+    """The configuration that all commands of a service share.
 
     Attributes:
-        settings: what is in effect.
-        spool: where cases pass through.
-        state_dir: ledger and embedded queue.
-        queue: how to reach the queue.
+        settings: the settings in effect.
+        spool: the folders that cases pass through.
+        state_dir: folder of ledger and embedded queue.
+        queue: address of the queue.
     """
 
     settings: Settings
@@ -32,11 +33,13 @@ class ServiceConfig:
 
     @property
     def disk_places(self) -> dict[str, Path]:
-        """Return the folders whose free space is watched."""
+        """Return the folders that the disk guard measures."""
         return {**self.spool.disk_places, "state": self.state_dir}
 
     def free_space(self) -> tuple[FreeSpace, ...]:
-        """Measure each file system that the service writes to, also before its first start.
+        """Measure each file system that the service writes to.
+
+        Folders that do not exist yet are measured at the nearest parent.
 
         Raises:
             OSError: a folder cannot be examined.
@@ -57,34 +60,36 @@ class ServiceConfig:
             )
 
     def prepare(self) -> None:
-        """Create what is missing and check that everything can be moved and published at once.
+        """Create missing folders and check all of them.
 
         Raises:
-            ConfigurationError: a folder must be put right first.
+            ConfigurationError: a folder must be corrected first.
         """
         self.spool.require_apart(self.state_dir)
         self.spool.prepare(outbox_mode=self.settings.output.folder_mode)
-        self.spool.prepare_inbox(self.settings.spool.originals)
+        originals = self.settings.spool.originals
+        self.spool.prepare_inbox(moves_originals=originals is not Originals.KEEP)
         try:
             atomic.make_folder(self.state_dir, mode=PRIVATE)
         except OSError as error:
             raise ConfigurationError(
-                f"the state folder {self.state_dir} cannot be made: {error.strerror}"
+                f"the state folder {self.state_dir} cannot be created: {error.strerror}; "
+                "correct spool.state_dir"
             ) from error
 
 
 def find_service(
     config: Path | None, spool: Path | None = None, broker: str | None = None
 ) -> ServiceConfig:
-    """Put settings and command line together; what the command line says comes first.
+    """Combine settings and command line, which overrides them.
 
     Args:
-        config: the settings file, None for the usual places.
-        spool: root of the spool, None for the settings'.
-        broker: URL of the queue, None for the settings'.
+        config: the settings file; None for the usual places.
+        spool: root of the spool; None for that of the settings.
+        broker: URL of the queue; None for that of the settings.
 
     Raises:
-        ConfigurationError: something in them must be put right first.
+        ConfigurationError: a setting or option is not valid.
     """
     settings = load(config).settings
     if spool is not None:
@@ -96,7 +101,7 @@ def find_service(
             section = BrokerSection.model_validate(settings.broker.model_dump() | {"url": broker})
         except ValidationError as error:
             raise ConfigurationError(
-                error.errors()[0]["msg"].removeprefix("Value error, ")
+                f"--broker: {error.errors()[0]['msg'].removeprefix('Value error, ')}"
             ) from None
         settings = settings.model_copy(update={"broker": section})
     root = settings.spool.root.absolute()

@@ -1,4 +1,7 @@
-"""Writing so that a crash or a power cut leaves either the old state or the new one."""
+"""Atomic, durable writing.
+
+A crash or power cut leaves the old or the new state.
+"""
 
 import errno
 import os
@@ -15,24 +18,30 @@ _STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE
 
 
 def write_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Replace a file at once: write beside it, fsync, rename, fsync the folder."""
+    """Replace a file atomically.
+
+    A temporary file is written, fsynced and renamed, and the folder is fsynced.
+    """
     with _replacing(path, mode) as stream:
         stream.write(content)
 
 
 def copy_file(source: Path, path: Path, *, mode: int = 0o600) -> None:
-    """Copy a file so that it appears at once, like `write_file`."""
+    """Copy a file atomically, like `write_file`."""
     with source.open("rb") as content, _replacing(path, mode) as stream:
         shutil.copyfileobj(content, stream)
 
 
 @contextmanager
 def _replacing(path: Path, mode: int) -> Iterator[BinaryIO]:
-    """Give a stream whose content takes the place of a file at the end of the block, or is gone if that fails."""
+    """Yield a stream whose content replaces a file afterwards.
+
+    If the block fails, the file stays as it was.
+    """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
-            os.fchmod(stream.fileno(), mode)  # whatever the umask
+            os.fchmod(stream.fileno(), mode)  # independent of the umask
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -43,7 +52,7 @@ def _replacing(path: Path, mode: int) -> Iterator[BinaryIO]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the entries of a folder durable (fsync)."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -52,7 +61,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Make every file and folder below a folder, and the folder itself, durable."""
+    """Make a folder and everything below it durable (fsync)."""
     for parent, _, names in os.walk(folder, topdown=False):
         for name in names:
             descriptor = os.open(Path(parent) / name, os.O_RDONLY)
@@ -64,7 +73,12 @@ def sync_tree(folder: Path) -> None:
 
 
 def make_folder(path: Path, *, mode: int) -> None:
-    """Create a folder and its missing parents with exactly this mode, whatever the umask, and make their names durable."""
+    """Create a folder and its missing parents durably.
+
+    Args:
+        path: the folder; nothing happens if it exists.
+        mode: mode of the created folders, independent of the umask.
+    """
     if path.is_dir():
         return
     make_folder(path.parent, mode=mode)
@@ -78,7 +92,7 @@ def make_folder(path: Path, *, mode: int) -> None:
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Turn what the operating system says about full or lost storage into an error that is worth another attempt.
+    """Turn errors of full or lost storage into `StorageUnavailable`.
 
     Raises:
         StorageUnavailable: the disk is full, the quota reached, or the file system gone or

@@ -68,7 +68,7 @@ def walk(
     skips: Callable[[str], bool],
     is_case: Callable[[Path], bool] = lambda _folder: False,
 ) -> Iterator[FoundPath]:
-    """Yield the entries below a root, in name order, down to the case level.
+    """Yield the entries down to the case level, in name order.
 
     An entry that is removed during the walk is left out.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's content as 64 hexadecimal digits.
+    """Return the SHA-256 of a file, hexadecimal.
 
     Raises:
         OSError: the file cannot be read.

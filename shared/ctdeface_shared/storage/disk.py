@@ -1,4 +1,4 @@
-"""The disk guard: free space of the file systems that cases pass through."""
+"""The guard against full disks."""
 
 import shutil
 from collections.abc import Mapping

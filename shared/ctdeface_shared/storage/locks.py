@@ -1,9 +1,10 @@
-"""Who works with a temporary folder or holds a lock, on one machine or on many that share a file system.
+"""Owned folders and locks on shared file systems.
 
-An owner file says host, boot, pid namespace, pid and start of the process, and is touched while the
-folder is in use. A dead owner is known at once only where its pid means something (`process`).
-Everybody else's folder is abandoned when nobody touched it for the stale time. A folder gets its
-owner file and loses it under a name that says who its maker is, so that none is ever without.
+An owner file names host, boot, pid namespace, pid and start of the process, and is touched while
+the folder is in use (the heartbeat). A dead owner is recognized immediately where its pid is known
+(`process_identity`), which is the same machine and container. Any other folder is abandoned when it
+was not touched for the stale time. A folder is created and removed under a temporary name that
+contains its creator's id, so an unowned folder never appears.
 """
 
 import errno
@@ -31,7 +32,7 @@ from ctdeface_shared.storage.process_identity import (
 
 OWNER_FILE = ".owner.json"
 UNFINISHED = "unfinished.json"
-"""A folder with this file outlives its owner: what is in it is still wanted, and no sweep removes it."""
+"""No sweep removes a folder with this file, because its content is still needed."""
 HEARTBEAT_SECONDS = 20.0
 MISSED_HEARTBEATS_SECONDS = 6 * HEARTBEAT_SECONDS
 """The holder of a claim on another machine counts as dead after this time without a heartbeat.
@@ -43,21 +44,31 @@ WATCHER_LOCK = "watcher"
 _PRIVATE = 0o700
 _TAKEOVER_SECONDS = 60.0
 _TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY})
-_ASIDE = re.compile(rf"\.(?P<maker>{NAME})\.[0-9a-f]{{16}}")
-_SIGNED = re.compile(r"\.?[0-9a-f]{16}([0-9a-f]{16})?(\.taking)?")
-"""Names that owned folders and locks have, beside their owner file; any other folder is somebody else's, even in a folder of ours."""
+_TEMPORARY = re.compile(rf"\.(?P<creator>{NAME})\.[0-9a-f]{{16}}")
+_OWNED = re.compile(r"\.?[0-9a-f]{16}([0-9a-f]{16})?(\.taking)?")
+"""Names of owned folders and locks; a folder of any other name is not one of them."""
 
 
-_left: set[str] = set()
-"""Tokens of locks that this process has let go of and may not have removed; nobody else can tell, as it lives on."""
+_released: set[str] = set()
+"""Tokens of locks that this process released but may not have removed.
+
+Other processes cannot recognize them, because this process still runs.
+"""
 
 
 @contextmanager
 def owned_folder(parent: Path, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> Iterator[Path]:
-    """Give a new folder of a random name that says who owns it, and remove it afterwards unless it is marked as unfinished."""
+    """Provide a new owned folder with a random name.
+
+    It is removed after the block unless it is marked as unfinished.
+
+    Args:
+        parent: where to create it.
+        heartbeat_seconds: interval of the heartbeat.
+    """
     folder = parent / secrets.token_hex(8)
-    with _signed_aside(parent) as (aside, token):
-        aside.rename(folder)
+    with _owned_temporary(parent) as (temporary, token):
+        temporary.rename(folder)
         try:
             with _beating(folder, token, heartbeat_seconds):
                 yield folder
@@ -67,20 +78,31 @@ def owned_folder(parent: Path, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) 
 
 
 def sweep(parent: Path, *, stale_seconds: float) -> int:
-    """Remove abandoned folders that hold nothing unfinished; return how many."""
+    """Remove abandoned folders and return their number.
+
+    Folders with unfinished content stay.
+
+    Args:
+        parent: folder of owned folders or locks.
+        stale_seconds: age of the last heartbeat from which a folder of another machine is
+            abandoned.
+    """
     swept = 0
     for folder in parent.iterdir():
-        ours = folder.is_dir() and not folder.is_symlink() and _is_our_make(folder)
-        if ours and not (folder / UNFINISHED).exists() and is_abandoned(folder, stale_seconds):
+        is_ours = folder.is_dir() and not folder.is_symlink() and _is_owned_folder(folder)
+        if is_ours and not (folder / UNFINISHED).exists() and is_abandoned(folder, stale_seconds):
             remove(folder)
             swept += 1
     return swept
 
 
-def _is_our_make(folder: Path) -> bool:
-    """Tell an owned folder or lock from one that somebody named alike, such as the kept files of a case with a digest for its name."""
-    return bool(_ASIDE.fullmatch(folder.name)) or (
-        bool(_SIGNED.fullmatch(folder.name)) and (folder / OWNER_FILE).exists()
+def _is_owned_folder(folder: Path) -> bool:
+    """Return whether a folder is an owned folder or a lock.
+
+    Others may have similar names, such as the kept files of a case whose name is a digest.
+    """
+    return bool(_TEMPORARY.fullmatch(folder.name)) or (
+        bool(_OWNED.fullmatch(folder.name)) and (folder / OWNER_FILE).exists()
     )
 
 
@@ -90,34 +112,41 @@ def locked(
     name: str,
     *,
     stale_seconds: float,
-    patience_seconds: float = 60.0,
+    timeout_seconds: float = 60.0,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
 ) -> Iterator[Callable[[], bool]]:
-    """Hold a lock, which is a folder, taking over one whose owner is gone.
+    """Hold a lock, taking over an abandoned one.
 
-    The folder is made aside with its owner in it and renamed into place: no file system renames a
-        folder over one that is not empty.
+    A lock is a folder. It is created under a temporary name with its owner file in it and renamed
+    into place, because no file system renames a folder over one that is not empty.
+
+    Args:
+        locks: folder of the locks.
+        name: name of the lock.
+        stale_seconds: age of the last heartbeat from which a lock of another machine is abandoned.
+        timeout_seconds: how long to wait for another holder.
+        heartbeat_seconds: interval of the heartbeat.
 
     Yields:
-        Tells whether the lock is still ours: a process that was frozen past the stale time may have
-            lost it.
+        A function that returns whether this process still holds the lock. A process that was
+        frozen past the stale time may have lost it.
 
     Raises:
-        StorageUnavailable: somebody else holds the lock for longer than our patience.
+        StorageUnavailable: another process held the lock during the whole timeout.
     """
     lock = locks / name
-    with _signed_aside(locks) as (aside, token):
-        _acquire(lock, aside, stale_seconds, time.monotonic() + patience_seconds)
+    with _owned_temporary(locks) as (temporary, token):
+        _acquire(lock, temporary, stale_seconds, time.monotonic() + timeout_seconds)
         try:
             with _beating(lock, token, heartbeat_seconds):
                 yield lambda: _is_ours(lock, token)
         finally:
-            _left.add(token)  # in case that storage is away just now
+            _released.add(token)  # in case the storage is unavailable now
             holder = _owner_of(lock).get("token")
-            if holder == token:  # somebody may have taken it over while this process was frozen
-                lock.rename(aside)
+            if holder == token:  # another process may have taken it over while this one was frozen
+                lock.rename(temporary)
             if holder is not None:
-                _left.discard(token)
+                _released.discard(token)
 
 
 def lock_name(subject: str) -> str:
@@ -130,12 +159,12 @@ def lock_name(subject: str) -> str:
 
 
 def case_lock_name(case: str) -> str:
-    """Return the name of the lock that guards a case's output."""
+    """Return the name of a case's lock."""
     return lock_name(case)
 
 
 def claim_name(job_id: str) -> str:
-    """Return the name of the lock that the worker of a job holds."""
+    """Return the name of a job's lock."""
     return lock_name(f"job {job_id}")
 
 
@@ -150,29 +179,35 @@ def is_claimed(locks: Path, job_id: str) -> bool:
 
 
 def is_abandoned(folder: Path, stale_seconds: float) -> bool:
-    """Whether nobody works with a folder any more; in doubt somebody does, until it is stale."""
+    """Return whether no live process uses a folder.
+
+    Args:
+        folder: an owned folder or a lock.
+        stale_seconds: age of the last heartbeat from which a folder counts as abandoned if its
+            owner cannot be checked.
+    """
     try:
         touched = folder.stat().st_mtime
     except FileNotFoundError:
         return False
     owner = _owner_of(folder)
-    if owner.get("token") in _left:
+    if owner.get("token") in _released:
         return True
     ended = has_ended(owner)
-    aside = _ASIDE.fullmatch(folder.name)
-    if ended is None and aside:  # killed before it wrote its owner file, or after it had removed it
-        ended = named_has_ended(aside["maker"])
+    temporary = _TEMPORARY.fullmatch(folder.name)
+    if ended is None and temporary:  # killed before it wrote its owner file or after it removed it
+        ended = named_has_ended(temporary["creator"])
     if ended is not None:
         return ended
-    with suppress(FileNotFoundError):  # of another machine or container
+    with suppress(FileNotFoundError):  # owner on another machine or in another container
         touched = max(touched, (folder / OWNER_FILE).stat().st_mtime)
     return time.time() - touched > stale_seconds
 
 
-def _acquire(lock: Path, aside: Path, stale_seconds: float, deadline: float) -> None:
+def _acquire(lock: Path, temporary: Path, stale_seconds: float, deadline: float) -> None:
     while True:
         try:
-            aside.rename(lock)
+            temporary.rename(lock)
         except OSError as error:
             if error.errno not in _TAKEN:
                 raise
@@ -181,17 +216,23 @@ def _acquire(lock: Path, aside: Path, stale_seconds: float, deadline: float) -> 
         if is_abandoned(lock, stale_seconds):
             _take_away(lock, stale_seconds)
         elif time.monotonic() > deadline:
-            raise StorageUnavailable("another process holds the lock of this case")
+            raise StorageUnavailable(
+                "another process holds the lock of this case: try again when it has ended"
+            )
         else:
             time.sleep(0.05)
 
 
 def _take_away(lock: Path, stale_seconds: float) -> None:
-    """Remove an abandoned lock; a guard folder keeps two takers apart, so that none removes what another has just acquired."""
+    """Remove an abandoned lock.
+
+    A guard folder serializes processes that do so, because one could otherwise remove the lock that
+    another has just acquired.
+    """
     guard = lock.with_name(f".{lock.name}.taking")
-    with _signed_aside(lock.parent) as (aside, token):
+    with _owned_temporary(lock.parent) as (temporary, token):
         try:
-            aside.rename(guard)
+            temporary.rename(guard)
         except OSError as error:
             if error.errno not in _TAKEN:
                 raise
@@ -204,45 +245,54 @@ def _take_away(lock: Path, stale_seconds: float) -> None:
                 lock.rename(guard / lock.name)
         finally:
             if _owner_of(guard).get("token") == token:
-                guard.rename(aside)
+                guard.rename(temporary)
 
 
 @contextmanager
-def _signed_aside(parent: Path) -> Iterator[tuple[Path, str]]:
-    """Make a folder aside with its owner in it, for renaming into place, and remove whatever has that name afterwards."""
-    aside = _aside(parent)
-    aside.mkdir(mode=_PRIVATE)
+def _owned_temporary(parent: Path) -> Iterator[tuple[Path, str]]:
+    """Provide a temporary folder with an owner file.
+
+    It is made to be renamed into place.
+
+    A folder that has the temporary name afterwards is removed.
+    """
+    temporary = _temporary_name(parent)
+    temporary.mkdir(mode=_PRIVATE)
     try:
-        yield aside, _write_owner(aside)
+        yield temporary, _write_owner(temporary)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _aside(parent: Path) -> Path:
-    """A name of its own that says whose it is, in case we are killed while the folder has no owner file."""
+def _temporary_name(parent: Path) -> Path:
+    """Return a temporary name with this process's id.
+
+    It identifies the creator if the process is killed while the folder has no owner file.
+    """
     return parent / f".{short_name()}.{secrets.token_hex(8)}"
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder as far as we may, under a name of our own, because its owner file may go before the rest."""
-    aside = _aside(folder.parent)
+    """Remove a folder as far as permissions allow.
+
+    It is renamed first, because its owner file may be deleted before the rest.
+    """
+    temporary = _temporary_name(folder.parent)
     with suppress(OSError):
-        folder.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
 def _beating(folder: Path, token: str, seconds: float) -> Iterator[None]:
-    """Touch the owner file every few seconds for the time of the block, as long as it is ours."""
+    """Touch the owner file regularly while it is ours."""
     ended = threading.Event()
 
     def beat() -> None:
         while not ended.wait(seconds):
-            with suppress(
-                OSError
-                # storage that went away may come back; whoever works in the folder meets the error
-                # itself
-            ):
+            # Storage that became unavailable may return; the work in the folder meets the error
+            # itself.
+            with suppress(OSError):
                 if _is_ours(folder, token):
                     os.utime(folder / OWNER_FILE)
 
@@ -264,7 +314,10 @@ def _write_owner(folder: Path) -> str:
 
 
 def _is_ours(folder: Path, token: str) -> bool:
-    """Whether a folder has still the owner that we wrote; storage that cannot tell, or is not mounted, changes nothing."""
+    """Return whether this token still owns a folder.
+
+    It counts as ours while the storage cannot be read or is not mounted.
+    """
     try:
         return bool(_owner_of(folder).get("token") == token) or not folder.parent.exists()
     except OSError:

@@ -1,7 +1,7 @@
-"""Which process of which machine is meant, and whether it still lives.
+"""Identity of a process across machines.
 
-A pid means something only on its host, boot and pid namespace (containers share a boot but count
-their own pids), and only together with the start of the process: pids are given again.
+A pid is valid only on its host, boot and pid namespace (containers share a boot but count their own
+pids), and only together with the start of the process, because pids are reused.
 """
 
 import os
@@ -13,16 +13,24 @@ from pathlib import Path
 from typing import Any
 
 NAME = r"[0-9a-f]{16}\.[0-9]{1,9}\.[0-9]*"
-"""What `short_name` looks like, as a regular expression."""
+"""Regular expression of `short_name`."""
 
 
 def this_process() -> dict[str, str | int]:
-    """Describe this process so that another one can tell whether it has ended (`has_ended`)."""
+    """Describe this process, for `has_ended` in another one."""
     return {**_here(), "pid": os.getpid(), "started": start_of(os.getpid())}
 
 
 def has_ended(process: Mapping[str, Any]) -> bool | None:
-    """Whether a process has ended, given what it said about itself; None for one of another machine or container, and for no process."""
+    """Return whether a process has ended.
+
+    Args:
+        process: a description by `this_process`.
+
+    Returns:
+        None if the process ran on another machine or in another container, or the description is
+        not valid.
+    """
     pid = process.get("pid")
     if not isinstance(pid, int) or any(process.get(key) != value for key, value in _here().items()):
         return None
@@ -30,13 +38,20 @@ def has_ended(process: Mapping[str, Any]) -> bool | None:
 
 
 def short_name() -> str:
-    """Name this process in a form that fits into file names and cells: place, pid and start."""
+    """Return a short name of this process for file names.
+
+    It consists of a digest of host, boot and pid namespace, the pid, and the start.
+    """
     pid = os.getpid()
     return f"{_place()}.{pid}.{start_of(pid)}"
 
 
 def named_has_ended(name: str) -> bool | None:
-    """Whether a process has ended, given its `short_name`; None for one of another machine or container, and for no such name."""
+    """Return whether the process with a `short_name` has ended.
+
+    Returns:
+        None if it ran on another machine or in another container, or the name is not valid.
+    """
     if not re.fullmatch(NAME, name):
         return None
     place, pid, started = name.split(".")
@@ -44,7 +59,10 @@ def named_has_ended(name: str) -> bool | None:
 
 
 def start_of(pid: int) -> str:
-    """When a process of this machine began, as an opaque text; empty when there is none, so that a reused pid is no confusion."""
+    """Return the start of a process as an opaque text.
+
+    It distinguishes processes with the same pid. It is empty if the process does not run.
+    """
     try:
         fields = (
             Path(f"/proc/{pid}/stat")
@@ -65,12 +83,12 @@ def start_of(pid: int) -> str:
 
 
 def _place() -> str:
-    """Where a pid means something, as 16 hexadecimal digits."""
+    """Return 16 hexadecimal digits for host, boot and pid namespace."""
     return sha256("\n".join(_here().values()).encode()).hexdigest()[:16]
 
 
 def _here() -> dict[str, str]:
-    """This host name, boot and pid namespace."""
+    """Return host name, boot id and pid namespace."""
     return {"host": socket.gethostname(), "boot": _boot_id(), "pids": _pid_namespace()}
 
 

@@ -9,26 +9,27 @@ from pathlib import Path, PurePosixPath
 from typing import Self
 
 from ctdeface_shared.errors import ConfigurationError, EscapingPath
-from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.storage import atomic
 
 PRIVATE = 0o700
 DROP = 0o770
-"""Of an inbox that is made here: undefaced patients are nobody else's business, and the group may drop."""
+"""Mode of a newly created inbox: private, but group members may add files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spool:
-    """Where everything lies. All folders but the outbox are for the owner only.
+    """The folders of a batch.
+
+    All but the outbox are for the owner only.
 
     Attributes:
         outbox: released cases, each complete from the moment it is visible.
-        staging: defaced but not yet published; on the outbox's file system.
-        work: intermediates.
+        staging: defaced cases before publication, on the outbox's file system.
+        work: intermediate files.
         reports: one folder per case and job.
-        archive: earlier outputs that a newer job replaced.
-        locks: one folder per locked case.
-        audit: one folder per chain of entries about how cases ended.
+        archive: outputs that a newer job replaced.
+        locks: one folder per lock.
+        audit: one folder per chain of the audit log.
     """
 
     outbox: Path
@@ -41,17 +42,23 @@ class Spool:
 
     @property
     def private(self) -> tuple[Path, ...]:
-        """Folders for the owner only."""
+        """Return the folders for the owner only."""
         return (self.staging, self.work, self.reports, self.archive, self.locks, self.audit)
 
     @property
     def disk_places(self) -> dict[str, Path]:
-        """Return the folders whose free space decides whether a case may begin."""
+        """Return the folders that the disk guard measures."""
         return {"outbox": self.outbox, "work": self.work}
 
     @classmethod
     def beside(cls, outbox: Path, state_root: Path, work: Path | None = None) -> Self:
-        """Lay everything but the outbox under one state folder."""
+        """Return a spool with one folder besides the outbox.
+
+        Args:
+            outbox: the outbox.
+            state_root: holds the other folders.
+            work: overrides the work folder.
+        """
         return cls(
             outbox=outbox,
             staging=state_root / "staging",
@@ -63,11 +70,14 @@ class Spool:
         )
 
     def prepare(self, *, outbox_mode: int) -> None:
-        """Create what is missing and check that a staged case can be published by a rename.
+        """Create missing folders and check that cases can be published.
+
+        Args:
+            outbox_mode: mode of a newly created outbox.
 
         Raises:
-            ConfigurationError: a folder cannot be made or written, or staging lies on another file
-                system than the outbox.
+            ConfigurationError: a folder cannot be created or written, or staging or archive is on
+                another file system than the outbox.
         """
         try:
             atomic.make_folder(self.outbox, mode=outbox_mode)
@@ -75,21 +85,24 @@ class Spool:
                 atomic.make_folder(folder, mode=PRIVATE)
         except OSError as error:
             raise ConfigurationError(
-                f"{error.filename} cannot be made: {error.strerror}"
+                f"{error.filename} cannot be created: {error.strerror}"
             ) from error
         for folder in (self.outbox, *self.private):
             if not os.access(folder, os.W_OK | os.X_OK):
-                raise ConfigurationError(f"{folder} is not writable by this user")
+                raise ConfigurationError(
+                    f"{folder} is not writable by this user: give it to the user that runs ctdeface"
+                )
         for folder in (self.staging, self.archive):
             if not can_rename(folder, self.outbox):
                 raise ConfigurationError(
-                    f"{folder} and {self.outbox} lie on different file systems, so cases could not be published at once"
+                    f"{folder} and {self.outbox} are on different file systems, so cases cannot be "
+                    "published atomically: put both on one file system"
                 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NestedFolders:
-    """Two folders of a service of which one is inside the other.
+    """A folder inside another one.
 
     Attributes:
         inner: name and path of the inner folder.
@@ -110,7 +123,7 @@ class NestedFolders:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSpool(Spool):
-    """The folders of the service: the batch's, and where cases come from and end when they are refused.
+    """The folders of a service.
 
     Attributes:
         inbox: one folder per dropped case.
@@ -122,7 +135,7 @@ class ServiceSpool(Spool):
 
     @property
     def private(self) -> tuple[Path, ...]:
-        """Folders for the owner only; the inbox belongs to whoever drops."""
+        """Return the folders for the owner only."""
         return (
             self.staging,
             self.work,
@@ -159,33 +172,44 @@ class ServiceSpool(Spool):
         for pair in self.nested_folders(state_dir):
             raise ConfigurationError(pair.problem)
 
-    def prepare_inbox(self, originals: Originals) -> None:
-        """Create the inbox if it is missing and check that originals can be put away from it.
+    def prepare_inbox(self, *, moves_originals: bool) -> None:
+        """Create the inbox and check that originals can be moved.
+
+        Args:
+            moves_originals: whether the service moves or deletes dropped files.
 
         Raises:
-            ConfigurationError: it cannot be made, or originals cannot be moved out of it at once.
+            ConfigurationError: the inbox cannot be created, or originals cannot be moved out of it
+                by a rename.
         """
         try:
             atomic.make_folder(self.inbox, mode=DROP)
         except OSError as error:
             raise ConfigurationError(
-                f"the inbox {self.inbox} cannot be made: {error.strerror}"
+                f"the inbox {self.inbox} cannot be created: {error.strerror}; correct spool.inbox"
             ) from error
-        if originals is Originals.KEEP:
+        if not moves_originals:
             return
         if not os.access(self.inbox, os.W_OK | os.X_OK):
             raise ConfigurationError(
-                f"the inbox {self.inbox} cannot be changed by this user: set spool.originals to keep"
+                f"the inbox {self.inbox} is not writable by this user: give it to the user that "
+                "runs ctdeface, or set spool.originals to keep"
             )
         for folder in (self.archive, self.quarantine):
             if not can_rename(self.inbox, folder):
                 raise ConfigurationError(
-                    f"{self.inbox} and {folder} lie on different file systems: put them on one, or set spool.originals to keep"
+                    f"{self.inbox} and {folder} are on different file systems, so originals cannot "
+                    "be moved: put both on one file system, or set spool.originals to keep"
                 )
 
     @classmethod
     def under(cls, root: Path, inbox: Path | None = None) -> Self:
-        """Lay everything in one folder; the inbox may lie elsewhere."""
+        """Return a spool with all folders in one.
+
+        Args:
+            root: holds the folders.
+            inbox: overrides the inbox.
+        """
         return cls(
             inbox=inbox or root / "inbox",
             outbox=root / "outbox",
@@ -200,10 +224,14 @@ class ServiceSpool(Spool):
 
 
 def can_rename(source: Path, target: Path) -> bool:
-    """Whether a folder can be moved at once from one folder into another; two mounts of one file system have the same device.
+    """Return whether a folder can be moved by a rename.
 
-    Linux compares the mounts before it looks for what is to be moved, so nothing has to be there,
-    and nobody sees anything.
+    Device numbers are not enough, because two mounts of one file system have the same. Linux
+    reports EXDEV even if the source does not exist, so no probe file is needed.
+
+    Args:
+        source: folder from which to move.
+        target: folder into which to move.
     """
     name = f".{secrets.token_hex(8)}"
     try:

@@ -4,24 +4,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ctdeface_shared.errors import ConfigurationError
-from ctdeface_shared.settings.sections import TracesSection
 from ctdeface_shared.tracing.spans import NO_TRACER, Tracer
 
 
 @contextmanager
-def open_tracer(settings: TracesSection, service: str) -> Iterator[Tracer]:
+def open_tracer(endpoint: str | None, service: str) -> Iterator[Tracer]:
     """Yield the tracer of a service for the block.
 
     OpenTelemetry is imported only if traces are on.
 
     Args:
-        settings: names the collector; without one traces are off.
+        endpoint: OTLP/HTTP address of the collector; None turns traces off.
         service: name of the service, such as `ctdeface-worker`.
 
     Raises:
         ConfigurationError: OpenTelemetry is not installed.
     """
-    if settings.endpoint is None:
+    if endpoint is None:
         yield NO_TRACER
         return
     try:
@@ -33,5 +32,5 @@ def open_tracer(settings: TracesSection, service: str) -> Iterator[Tracer]:
             "traces.endpoint needs OpenTelemetry, which is not installed: "
             "pip install 'ctdeface[traces]'"
         ) from None
-    with export_spans(service, sender(settings.endpoint)) as tracer:
+    with export_spans(service, sender(endpoint)) as tracer:
         yield tracer

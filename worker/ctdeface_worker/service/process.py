@@ -81,7 +81,7 @@ def run_workers(
             sweep(folder, stale_seconds=stale_seconds)
         with (
             exported_metrics(service, metrics_port, find) as metrics,
-            open_tracer(settings.traces, "ctdeface-worker") as tracer,
+            open_tracer(settings.traces.endpoint, "ctdeface-worker") as tracer,
         ):
             log.on_entry = partial(notify, (metrics.count_audit_entry,))
             slots = [
