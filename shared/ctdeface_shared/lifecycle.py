@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from ctdeface_shared.errors import CtDefaceError, OutOfMemory
 
 Event = TypeVar("Event")
-Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
@@ -80,15 +79,6 @@ def stop_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, name="parent", daemon=True).start()
-
-
-def never_raises(callback: Callable[Given, None]) -> Callable[Given, None]:
-    """Wrap a callback so that its exceptions are logged instead of raised."""
-
-    def call(*args: Given.args, **named: Given.kwargs) -> None:
-        boundary(partial(callback, *args, **named))
-
-    return call
 
 
 def notify(hooks: Iterable[Callable[[Event], None]], event: Event) -> None:

@@ -11,7 +11,7 @@ from ctdeface_shared.broker.settlement import Ack, Reject, Requeue, Retry, Settl
 from ctdeface_shared.errors import ConfigurationError, CtDefaceError
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.options import DefaceOptions
-from ctdeface_shared.lifecycle import never_raises
+from ctdeface_shared.lifecycle import notify
 from ctdeface_shared.metrics.dependencies import error_codes
 from ctdeface_shared.status.watcher_state import DISK, UNFINISHED_JOBS, WatcherState
 from ctdeface_watcher.metrics import WatcherMetrics
@@ -57,13 +57,15 @@ def registry() -> CollectorRegistry:
     return CollectorRegistry()
 
 
-def test_a_callback_that_fails_is_forgotten() -> None:
-    """Whoever tells something never hears of it."""
+def test_a_hook_that_fails_keeps_no_other_from_the_event() -> None:
+    """Its error is logged, and the work goes on."""
+    seen: list[int] = []
 
     def fail(number: int) -> None:
         raise KeyError(number)
 
-    never_raises(fail)(3)
+    notify((fail, seen.append), 3)
+    assert seen == [3]
 
 
 @pytest.mark.parametrize(
