@@ -425,7 +425,7 @@ def test_root_makes_no_folders_in_the_service_of_another_user(
         (["--dead"], 0, "nothing to replay"),
         (["a", "--code", "FaceNotFound"], 78, "--code needs --all"),
         (["--all", "--withhold", "1.2"], 78, "--withhold needs one CASE"),
-        (["a", "--fill", "bright"], 78, "fill must be air"),
+        (["a", "--fill", "bright"], 78, "air, p10 or a whole number of HU is required"),
     ],
 )
 def test_the_command_says_what_is_wrong(
