@@ -463,12 +463,12 @@ def test_two_processes_never_hold_the_lock_of_a_case_together_and_a_dead_one_los
         assert other.stdout.readline() == b"held\n"
         with (
             pytest.raises(StorageUnavailable),
-            locks.locked(tmp_path, "case", stale_seconds=4000, timeout_seconds=0.2),
+            locks.locked(tmp_path, "case", stale_seconds=4000, wait_seconds=0.2),
         ):
             pytest.fail("the lock was held twice")
         other.kill()
         other.wait()
         begun = time.monotonic()
-        with locks.locked(tmp_path, "case", stale_seconds=4000, timeout_seconds=5):
+        with locks.locked(tmp_path, "case", stale_seconds=4000, wait_seconds=5):
             assert time.monotonic() - begun < 2
     assert list(tmp_path.iterdir()) == []

@@ -135,7 +135,7 @@ def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     with locked(tmp_path, "case", stale_seconds=60):
         with (
             pytest.raises(StorageUnavailable),
-            locked(tmp_path, "case", stale_seconds=60, timeout_seconds=0.1),
+            locked(tmp_path, "case", stale_seconds=60, wait_seconds=0.1),
         ):
             pytest.fail("held twice")
         assert [path.name for path in tmp_path.iterdir()] == ["case"]
@@ -150,7 +150,7 @@ def test_a_lock_that_could_not_be_let_go_of_is_free_for_the_next(tmp_path: Path)
         assert ours()
     (tmp_path / "away").rename(tmp_path / "locks")
     assert (tmp_path / "locks" / "case").is_dir()
-    with locked(tmp_path / "locks", "case", stale_seconds=60, timeout_seconds=0.5):
+    with locked(tmp_path / "locks", "case", stale_seconds=60, wait_seconds=0.5):
         pass
     assert not (tmp_path / "locks" / "case").exists()
 
@@ -161,7 +161,7 @@ def test_an_abandoned_lock_is_taken_over(tmp_path: Path) -> None:
     guard = tmp_path / ".case.taking"
     guard.mkdir()
     os.utime(guard, (0, 0))
-    with locked(tmp_path, "case", stale_seconds=60, timeout_seconds=2):
+    with locked(tmp_path, "case", stale_seconds=60, wait_seconds=2):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -170,7 +170,7 @@ def test_a_lock_whose_taker_died_too_is_taken_over_at_once(tmp_path: Path) -> No
     """The guard that keeps two takers apart says whose it is."""
     left_behind(tmp_path).rename(tmp_path / "case")
     left_behind(tmp_path).rename(tmp_path / ".case.taking")
-    with locked(tmp_path, "case", stale_seconds=60, timeout_seconds=2):
+    with locked(tmp_path, "case", stale_seconds=60, wait_seconds=2):
         pass
     assert list(tmp_path.iterdir()) == []
 

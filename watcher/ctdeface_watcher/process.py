@@ -99,7 +99,7 @@ def _wait_for_turn(
                     service.spool.locks,
                     WATCHER_LOCK,
                     stale_seconds=MISSED_HEARTBEATS_SECONDS,
-                    timeout_seconds=TURN_SECONDS,
+                    wait_seconds=TURN_SECONDS,
                 )
             )
         except StorageUnavailable:

@@ -175,7 +175,7 @@ class AuditLog:
                         self.target.locks,
                         lock_name(f"audit {name}"),
                         stale_seconds=self.target.stale_seconds,
-                        timeout_seconds=0.0,
+                        wait_seconds=0.0,
                     )
                 )
             except StorageUnavailable:

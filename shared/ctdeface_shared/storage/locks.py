@@ -112,7 +112,7 @@ def locked(
     name: str,
     *,
     stale_seconds: float,
-    timeout_seconds: float = 60.0,
+    wait_seconds: float = 60.0,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
 ) -> Iterator[Callable[[], bool]]:
     """Hold a lock, taking over an abandoned one.
@@ -124,7 +124,7 @@ def locked(
         locks: folder of the locks.
         name: name of the lock.
         stale_seconds: age of the last heartbeat from which a lock of another machine is abandoned.
-        timeout_seconds: how long to wait for another holder.
+        wait_seconds: how long to wait for another holder.
         heartbeat_seconds: interval of the heartbeat.
 
     Yields:
@@ -132,11 +132,11 @@ def locked(
         frozen past the stale time may have lost it.
 
     Raises:
-        StorageUnavailable: another process held the lock during the whole timeout.
+        StorageUnavailable: another process held the lock for longer than `wait_seconds`.
     """
     lock = locks / name
     with _owned_temporary(locks) as (temporary, token):
-        _acquire(lock, temporary, stale_seconds, time.monotonic() + timeout_seconds)
+        _acquire(lock, temporary, stale_seconds, time.monotonic() + wait_seconds)
         try:
             with _beating(lock, token, heartbeat_seconds):
                 yield lambda: _is_ours(lock, token)

@@ -92,7 +92,7 @@ def update_index(spool: Spool, report: CaseReport, *, stale_seconds: float) -> N
         spool.locks,
         lock_name(INDEX),
         stale_seconds=stale_seconds,
-        timeout_seconds=_LONGEST_WAIT_SECONDS,
+        wait_seconds=_LONGEST_WAIT_SECONDS,
     ):
         row = _row(spool.reports, report, _page(spool.reports, report))
         rows = [old for old in _known_rows(index) if not _is_replaced(old, row)]

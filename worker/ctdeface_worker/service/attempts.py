@@ -89,7 +89,7 @@ def claimed(locks: Path, job_id: str) -> Iterator[None]:
                     locks,
                     claim_name(job_id),
                     stale_seconds=MISSED_HEARTBEATS_SECONDS,
-                    timeout_seconds=0,
+                    wait_seconds=0,
                 )
             )
         except StorageUnavailable:
