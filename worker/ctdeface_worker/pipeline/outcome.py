@@ -164,10 +164,11 @@ def _refusal(
 ) -> tuple[str, str] | None:
     """Return code and reason of a refusal, else None.
 
-    An unreadable file comes first, because the errors of the series may follow from it.
+    An unreadable file comes first, because the errors of the series may follow from it. Failed
+    series follow in the order of their files, and the first one gives the code.
     """
     unassigned = [file for file in files if file.fate is Fate.FAILED and not file.series]
-    failed = [one for one in series if one.fate is Fate.FAILED]
+    failed = _by_files((one for one in series if one.fate is Fate.FAILED), files)
     released = [one for one in series if one.fate is Fate.RELEASED]
     may_withhold = not failed or on_series_failure is OnSeriesFailure.WITHHOLD
     if released and not unassigned and may_withhold:
@@ -184,6 +185,15 @@ def _refusal(
         )
     code = unassigned[0].code if unassigned else failed[0].code
     return code, _joined(reasons) + rest
+
+
+def _by_files(
+    series: Iterable[SeriesResult], files: Sequence[FileResult]
+) -> Sequence[SeriesResult]:
+    """Return series in the order of their first failed files."""
+    order = dict.fromkeys((file.series, file.code) for file in files if file.fate is Fate.FAILED)
+    places = {key: number for number, key in enumerate(order)}
+    return sorted(series, key=lambda one: places.get((one.series, one.code), len(places)))
 
 
 def _named(file: str, reason: str) -> str:
