@@ -204,13 +204,13 @@ def test_the_page_says_where_names_and_numbers_are(
 def test_the_batch_command_logs_no_mark_and_names_cases_to_its_user(
     real: ServiceRun, tmp_path: Path
 ) -> None:
-    """Log lines hold no mark; lines for a person name case, file and series, but no patient."""
+    """Log lines hold no mark; lines for a person name case, file and UID of a series."""
     done = run_batch(tmp_path, real.log.parent / "batch")
     lines = (done.stdout + done.stderr).splitlines()
     logged = [line for line in lines if line.startswith("{")]
     assert all(json.loads(line)["event"] for line in logged)
     assert found_in("\n".join(logged).encode()) == []
-    assert set(found_in("\n".join(lines).encode())) == {*NAMES, *UIDS, *SERIES}
+    assert set(found_in("\n".join(lines).encode())) == {*NAMES, *UIDS}
 
 
 def test_a_mark_is_found_however_it_is_written() -> None:

@@ -163,14 +163,14 @@ def test_a_refused_case_shows_no_file_as_released() -> None:
 
 
 def test_every_series_has_a_row_and_a_refusal_lists_several_reasons() -> None:
-    """Also a series without a volume: with number, description and kind, and named by them."""
+    """Also a series without a volume; reasons name number and UID, never free text."""
     result = concluded([released(), failed()], [BROKEN_IN_SERIES, SCOUT], QUARANTINE)
     assert [(one.series, one.number, one.description, one.kind) for one in result.series[2:]] == [
         ("8", 4, "Brain Bone 5.0", "CT AXIAL"),
         ("9", None, "", ""),
     ]
     assert result.reason.startswith(
-        'series bad: skin is left; series 4 "Brain Bone 5.0" (8): broken: UnreadableInstance it is'
+        "series bad: skin is left; series 4 (8): broken: UnreadableInstance it is"
     )
 
 

@@ -195,8 +195,8 @@ def _pixel_refusal(header: pydicom.Dataset) -> Refusal | None:
     if not gray or rescale_type not in _HU_RESCALE_TYPES:
         return Refusal(
             code=WithheldCode.DERIVED_IMAGE,
-            reason=f"has {photometric or 'undeclared'} pixels of RescaleType {rescale_type}; gray "
-            "values in Hounsfield units are required",
+            reason="has color pixels, or a RescaleType other than Hounsfield units; gray values in "
+            "Hounsfield units are required",
         )
     stored = _whole(header, "BitsStored")
     if (

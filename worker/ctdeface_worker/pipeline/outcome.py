@@ -174,7 +174,7 @@ def _refusal(
     if released and not unassigned and may_withhold:
         return None
     reasons = [_named(file.file, file.reason) for file in unassigned]
-    reasons += [f"{one.title}: {one.reason}" for one in failed]
+    reasons += [f"{one.identity}: {one.reason}" for one in failed]
     if not reasons:
         return NothingToRelease.code, _nothing_to_release(series)
     rest = ""
@@ -206,7 +206,7 @@ def _nothing_to_release(series: Iterable[SeriesResult]) -> str:
     for one in series:
         groups[one.reason].append(one)
     reasons = [
-        f"{alike[0].title if len(alike) == 1 else f'{len(alike)} series'}: {reason}"
+        f"{alike[0].identity if len(alike) == 1 else f'{len(alike)} series'}: {reason}"
         for reason, alike in groups.items()
     ]
     return f"no series can be released: {_joined(reasons or ['the case holds no CT volume'])}"

@@ -96,13 +96,19 @@ class SeriesResult:
     checks: tuple[Check, ...] = ()
 
     @property
-    def title(self) -> str:
-        """Number, description and UID, as far as known."""
-        number = "" if self.number is None else f" {self.number}"
-        description = f' "{self.description}"' if self.description else ""
-        if not number and not description:
+    def identity(self) -> str:
+        """Number and UID, without free text, for reasons that terminals show."""
+        if self.number is None:
             return f"series {self.series}"
-        return f"series{number}{description} ({self.series})"
+        return f"series {self.number} ({self.series})"
+
+    @property
+    def title(self) -> str:
+        """Number, description and UID, for the pages of the report."""
+        if not self.description:
+            return self.identity
+        number = "" if self.number is None else f" {self.number}"
+        return f'series{number} "{self.description}" ({self.series})'
 
     @property
     def is_held_back(self) -> bool:
