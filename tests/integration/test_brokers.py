@@ -253,7 +253,7 @@ def test_a_job_that_is_handed_back_keeps_its_attempt(queue: Opened) -> None:
 
 
 def test_what_is_not_settled_is_delivered_again(queue: Opened) -> None:
-    """A worker that closes with a job in hand gives it to the next one, as a further attempt."""
+    """A worker that closes while it holds a job passes it on as a further attempt."""
     leaving, staying = queue(), queue()
     leaving.publish(job("a"))
     received(leaving)
@@ -359,7 +359,7 @@ def test_a_job_of_a_process_that_was_killed_is_free_long_before_its_lease_ends(
 
 
 def test_a_job_that_runs_for_long_stays_with_its_worker(durable_queue: Opened) -> None:
-    """While its worker tends it, nobody else gets a job, however long it takes."""
+    """While its worker tends it, no other worker receives the job."""
     working, waiting = durable_queue(), durable_queue()
     working.publish(job("a"))
     delivery = received(working)
@@ -374,7 +374,7 @@ def test_a_job_that_runs_for_long_stays_with_its_worker(durable_queue: Opened) -
 
 
 def test_what_was_published_outlives_its_sender(durable_queue: Opened) -> None:
-    """Jobs are in the queue for whoever opens it later."""
+    """Jobs are in the queue for any client that opens it later."""
     sender = durable_queue()
     for name in "abc":
         sender.publish(job(name))

@@ -69,7 +69,7 @@ def test_pages_are_served_by_https_only(folder: Path) -> None:
 
 
 def test_only_known_clients_are_answered_where_that_is_asked_for(folder: Path) -> None:
-    """Prometheus shows its certificate; whoever has none gets nothing."""
+    """Prometheus presents its certificate; clients without one are refused."""
     tls = Address.of(_settings(folder, client_ca_file=folder / "ca.pem"), 1).tls
     stranger = ssl.create_default_context(cafile=str(folder / "ca.pem"))
     known = ssl.create_default_context(cafile=str(folder / "ca.pem"))

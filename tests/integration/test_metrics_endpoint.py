@@ -207,7 +207,7 @@ def test_rabbitmq_is_counted_and_its_absence_told(
 
 
 def test_a_check_that_hangs_is_told_and_delays_no_answer() -> None:
-    """As a dead network share does to whoever looks at it."""
+    """A dead network share blocks each process that accesses it."""
     never = threading.Event()
 
     def hang() -> str | None:

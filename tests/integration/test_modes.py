@@ -1,4 +1,4 @@
-"""Who may read what on the disk, whatever the umask of whoever starts the service."""
+"""The modes of files and folders, independent of the umask."""
 
 import os
 import stat

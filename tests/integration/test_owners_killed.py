@@ -22,7 +22,7 @@ while True:
 
 
 def test_nothing_is_left_of_owners_that_are_killed(tmp_path: Path) -> None:
-    """Two at a time die at whatever they are doing; the folders are far from stale."""
+    """Two at a time are killed at random moments; the folders are far from stale."""
     for number in range(KILLS):
         crowd = [
             subprocess.Popen([sys.executable, "-c", BUSY, tmp_path], stdout=subprocess.PIPE)

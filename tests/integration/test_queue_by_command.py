@@ -49,7 +49,7 @@ def ctdeface(*arguments: str, spool: ServiceSpool, url: str) -> "subprocess.Comp
 def test_a_process_that_the_queue_refuses_ends_with_78(
     spool: ServiceSpool, rabbitmq: RabbitNode, command: str
 ) -> None:
-    """It says why in a line without the password, and whatever was dropped stays where it is."""
+    """One line without the password gives the reason, and dropped cases stay where they are."""
     drop(spool, "case")
     ended = ctdeface(
         command, spool=spool, url=f"amqp://guest:not-the-password@127.0.0.1:{rabbitmq.port}"
@@ -64,7 +64,7 @@ def test_a_process_that_the_queue_refuses_ends_with_78(
 def test_dead_letters_of_rabbitmq_are_replayed(
     spool: ServiceSpool, clean_rabbitmq: RabbitNode
 ) -> None:
-    """With the options asked for and a higher generation; what is no job stays a dead letter."""
+    """With the options asked for and a higher generation; what is not a job stays a dead letter."""
     drop(spool, "a")
     target = BrokerTarget(url=clean_rabbitmq.url, retry_delays=DELAYS)
     put_raw(target, b"no job")

@@ -11,7 +11,7 @@ from ctdeface_shared.jobs.options import DefaceOptions
 
 @pytest.fixture
 def case(tmp_path: Path) -> Path:
-    """A case of two files, one with a name that is no UTF-8."""
+    """A case of two files, one with a name that is not UTF-8."""
     (tmp_path / "sub").mkdir()
     for name in ("1.dcm", os.fsdecode(b"sub/\xff.dcm")):
         (tmp_path / name).write_bytes(b"content")

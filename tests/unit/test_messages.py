@@ -84,7 +84,7 @@ def _changed(**fields: object) -> bytes:
 
 @given(JOBS)
 def test_a_job_arrives_as_it_was_sent(job: DefaceJob) -> None:
-    """Encoding and decoding give the same value, whatever the name of the case."""
+    """Encoding and decoding give the same value for any name of a case."""
     assert decode_job(encode_job(job)) == job
 
 
@@ -133,7 +133,7 @@ def test_an_unknown_option_is_refused() -> None:
 
 @pytest.mark.parametrize("version", [0, 2, 99])
 def test_another_version_is_unknown(version: int) -> None:
-    """A message of another version is told apart from a damaged one."""
+    """A message of another version is distinguished from a damaged one."""
     with pytest.raises(UnknownVersion, match=f"version {version}"):
         decode_job(_changed(schema_version=version))
 

@@ -1,4 +1,4 @@
-"""From what a service tells to what Prometheus sees, without a service."""
+"""From the events of a service to what Prometheus sees."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -36,7 +36,7 @@ def test_without_file_and_environment_everything_is_default() -> None:
 
 
 def test_the_environment_comes_before_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name in the environment wins over the same key in the file; other keys of the file stay."""
+    """A variable overrides the same key in the file; other keys of the file stay."""
     _write('[deface]\nprofile = "bulky"\nears = true\n')
     monkeypatch.setenv("CTDEFACE_DEFACE__PROFILE", "soft-tissue")
     loaded = load()
@@ -179,7 +179,7 @@ def test_the_environment_is_named_where_it_overrides_the_file(
     """The value in effect is the wrong one, not that in the file."""
     _write("[work]\njobs = 2\n")
     monkeypatch.setenv("CTDEFACE_WORK__JOBS", "0")
-    with pytest.raises(ConfigurationError, match="work.jobs from CTDEFACE_WORK__JOBS: "):
+    with pytest.raises(ConfigurationError, match=r"work\.jobs from CTDEFACE_WORK__JOBS: "):
         load()
 
 

@@ -32,7 +32,7 @@ def test_a_permanent_error_is_quarantined_at_once(error: type[Exception]) -> Non
 
 @pytest.mark.parametrize("error", [InvalidMessage, UnknownVersion, EscapingPath])
 def test_a_message_without_a_case_to_record_becomes_a_dead_letter(error: type[Exception]) -> None:
-    """There is no folder to put into quarantine, so the message itself is kept."""
+    """Nothing can go to quarantine, so the message itself is kept."""
     assert decide(error("no"), 1, RULE) == Reject(error.__name__)
 
 

@@ -26,7 +26,7 @@ NO_PROCESS = 2**22 + 1  # above the highest pid that Linux gives
 def left_behind(
     parent: Path, differs: Mapping[str, object] | None = None, seconds_ago: float = 0
 ) -> Path:
-    """Make a folder as an owned folder lies there after its process died, with other facts about the owner."""
+    """Create an owned folder of a dead process, with other facts about the owner."""
     with owned_folder(parent) as folder:
         owner = json.loads((folder / OWNER_FILE).read_text())
     folder.mkdir()
@@ -67,7 +67,7 @@ def test_a_dead_process_of_this_machine_loses_its_folders_at_once(tmp_path: Path
 
 
 def test_a_folder_that_its_maker_had_not_signed_yet_goes_with_its_maker(tmp_path: Path) -> None:
-    """The name says who it was; on another machine only time tells."""
+    """Its name identifies the creator; on another machine only the heartbeat counts."""
     here, random = process_identity.short_name(), "0123456789abcdef"
     dead, elsewhere = (
         tmp_path / f".{where}.{NO_PROCESS}.1.{random}"
@@ -143,7 +143,7 @@ def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_lock_that_could_not_be_let_go_of_is_free_for_the_next(tmp_path: Path) -> None:
-    """The share went away for a moment; the process that held it lives on, which is no reason to wait for it."""
+    """The share was unavailable for a moment, and the process that held it still runs."""
     (tmp_path / "locks").mkdir()
     with locked(tmp_path / "locks", "case", stale_seconds=60) as ours:
         (tmp_path / "locks").rename(tmp_path / "away")
@@ -199,7 +199,7 @@ def test_the_first_owner_of_a_lock_that_was_taken_over_is_told_and_touches_it_no
 
 
 def test_a_spool_that_cannot_be_made_says_which_folder(tmp_path: Path) -> None:
-    """A file lies where a folder is to be."""
+    """A file has the name of a required folder."""
     (tmp_path / "out").write_text("")
     with pytest.raises(ConfigurationError, match="below cannot be created"):
         Spool.beside(tmp_path / "out" / "below", tmp_path / "state").prepare(outbox_mode=0o750)

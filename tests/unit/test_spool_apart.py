@@ -1,4 +1,4 @@
-"""No folder of the service lies in another one."""
+"""No folder of a service is inside another one."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -42,11 +42,11 @@ def test_the_inbox_is_no_other_folder_and_lies_in_none(
 
 
 def test_no_folder_lies_in_the_inbox(spool: ServiceSpool) -> None:
-    """An inbox that holds the spool would take the outbox for a case; the message says which folders and what to do."""
+    """Otherwise the outbox would be a case; the message names both folders and the remedy."""
     root = spool.inbox.parent
     with pytest.raises(
         ConfigurationError,
-        match=r"the folder \w+ \(.*\) is inside the folder inbox \(.*\): give each a folder of its own",
+        match=r"the folder \w+ \(.*\) is inside the folder inbox \(.*\): give each a folder",
     ):
         replace(spool, inbox=root).require_apart(root.parent / "state")
     with pytest.raises(ConfigurationError, match=r"state_dir .* is inside the folder inbox"):
@@ -56,7 +56,7 @@ def test_no_folder_lies_in_the_inbox(spool: ServiceSpool) -> None:
 def test_a_link_to_another_folder_counts_as_that_folder(
     spool: ServiceSpool, tmp_path: Path
 ) -> None:
-    """Whatever it is called."""
+    """Its own name does not matter."""
     spool.outbox.mkdir(parents=True)
     (tmp_path / "drop").symlink_to(spool.outbox)
     with pytest.raises(ConfigurationError, match="is inside the folder"):

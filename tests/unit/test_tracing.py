@@ -149,7 +149,7 @@ def test_a_job_that_was_over_before_tells_nothing_of_the_time_it_had_taken_then(
 def test_nothing_but_allowed_keys_and_harmless_values_is_told(
     state: InMemorySpanExporter, tracer: Tracer
 ) -> None:
-    """A key that nobody allowed, and a text that could be a name or a path, are left out."""
+    """Other keys, and texts that could be names or paths, are left out."""
     span = tracer.begin("watch", 1.0)
     span.part("settle", 1.0, 2.0, error="/srv/DOE^JANE: no such file")
     span.end(2.0, {"case": "DOE", "job_id": "DOE^JANE", "code": "/srv/inbox", "files": 3})
@@ -183,7 +183,7 @@ NONE_OF_THEM = (
 
 @pytest.mark.parametrize("found", NONE_OF_THEM)
 def test_what_is_no_traceparent_is_not_taken_for_one(found: object) -> None:
-    """Whoever can publish can write anything beside a message."""
+    """Any client that may publish can write anything beside a message."""
     assert traceparent_in(found) is None
     assert traceparent_in(PARENT) == PARENT
 
