@@ -132,6 +132,26 @@ def test_a_refused_case_that_is_replayed_with_another_option_ends_in_the_outbox_
     assert (seen.is_idle, seen.refused, seen.released) == (True, (), 1)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"ears": "false"}, r"ears \(bool_type\)"), ({"blur": True}, r"blur \(extra_forbidden\)")],
+)
+def test_options_of_a_report_that_are_not_valid_refuse_the_replay(
+    service: Service, change: dict[str, object], message: str
+) -> None:
+    """A text once turned ears on, and an unknown option was ignored."""
+    refused(service)
+    (file,) = (service.spool.reports / "a").glob("*/report.json")
+    report = json.loads(file.read_bytes())
+    report["options"] |= change
+    file.write_text(json.dumps(report), encoding="utf-8")
+    with pytest.raises(
+        NotReplayed, match=rf"options in its report\.json .*{message}.*drop the case"
+    ):
+        replay_case(replay_with(service), "a")
+    assert ends(service.spool).inbox == []
+
+
 @pytest.mark.parametrize("killed_after", STEPS)
 @pytest.mark.parametrize("worked", [False, True], ids=["again at once", "again after the worker"])
 def test_a_replay_that_is_killed_between_two_steps_goes_on_when_it_is_run_again(
