@@ -114,7 +114,7 @@ def test_every_setting_is_documented_with_its_default(key: str) -> None:
     value: object = Settings.model_construct()
     for name in key.split("."):
         value = getattr(value, name)
-    assert row.strip("`") == {None: "none", False: "false"}.get(value, str(value))  # type: ignore[call-overload]  # any hashable value
+    assert row.strip("`") == str(value).replace("None", "none").replace("False", "false")
 
 
 @pytest.mark.parametrize("key", keys())

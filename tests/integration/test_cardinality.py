@@ -1,4 +1,4 @@
-"""The number of metric series does not grow with the number of cases: as many after many as after ten, and the same ones.
+"""The number of metric series does not grow with the number of cases.
 
 Watcher and worker are processes around an embedded queue; the worker's pipeline is the declared
 stand-in, which makes its figures up. The suite works on 120 cases; `make soak` sets
@@ -113,7 +113,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 @pytest.mark.timeout(DEADLINE_SECONDS * 2)
 def test_there_are_as_many_series_after_many_cases_as_after_ten(service: Service) -> None:
-    """The same ones, with other figures; of each kind of end there were some among the first ten."""
+    """Many cases give the same series as the first ten, with other figures."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not all(service.scraped().values()):
         assert time.monotonic() < deadline

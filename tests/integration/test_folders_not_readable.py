@@ -107,6 +107,4 @@ def test_an_outbox_that_cannot_be_read_is_never_called_intact(tmp_path: Path) ->
     )
     folder.chmod(0o700)
     assert (done.returncode, done.stdout) == (EXIT_CONFIGURATION, "")
-    assert (
-        f"{folder} cannot be read, but the whole spool must be checked" in done.stderr
-    )
+    assert f"{folder} cannot be read, but the whole spool must be checked" in done.stderr

@@ -1,4 +1,4 @@
-"""Workers on a disk that is full: a job is tried later, nothing is half-written, and the service goes on when there is space again."""
+"""Workers on a full disk retry jobs later, and the service goes on when there is space."""
 
 import subprocess
 import sys
@@ -51,7 +51,7 @@ def fleet_in(folder: Path, stack: ExitStack) -> LocalService:
 def test_a_job_waits_while_the_disk_is_full_and_is_released_afterwards(
     tmp_path: Path, disks: ExitStack, full: str, left_bytes: int
 ) -> None:
-    """Whether all of the spool is full, or so full that staging breaks off in the middle, or only one of its folders."""
+    """No attempt is half-written, whichever folder of the spool is full."""
     disk = disks.enter_context(small_disk(tmp_path / "spool" / full, MEGABYTES))
     local_service = fleet_in(tmp_path, disks)
     for number in range(2):
@@ -96,7 +96,7 @@ def test_a_job_waits_while_the_disk_is_full_and_is_released_afterwards(
 def test_a_full_state_folder_refuses_new_jobs_and_loses_none(
     tmp_path: Path, disks: ExitStack
 ) -> None:
-    """Whoever publishes is told; a worker asks without haste, publishes once although its ack fails, and goes on by itself afterwards."""
+    """The watcher learns of it; a worker retries slowly, publishes once and goes on by itself."""
     disk = disks.enter_context(small_disk(tmp_path / "state", 1))
     local_service = fleet_in(tmp_path, disks)
     for name, plan in (("a", "slow"), ("b", "release")):
@@ -135,7 +135,7 @@ def test_a_full_state_folder_refuses_new_jobs_and_loses_none(
 def test_a_spool_on_several_file_systems_is_refused_at_the_start(
     tmp_path: Path, disks: ExitStack
 ) -> None:
-    """Nothing could be published or put away at once: exit code 78, with a sentence that names both folders."""
+    """Exit code 78 and a sentence that names both folders, as nothing could be renamed."""
     for part in ("inbox", "staging", "archive", "quarantine"):
         disks.enter_context(small_disk(tmp_path / part / "spool" / part, 1))
         with pytest.raises(
@@ -152,7 +152,7 @@ def test_a_spool_on_several_file_systems_is_refused_at_the_start(
 def test_two_mounts_of_one_file_system_are_refused_at_the_start(
     tmp_path: Path, disks: ExitStack
 ) -> None:
-    """They have the same number and still nothing can be renamed between them; whether it can is tried, and nothing is left of that."""
+    """Two mounts of one file system are recognized by a rename that leaves no trace."""
     disk = disks.enter_context(small_disk(tmp_path / "disk", 1))
     for part in ("inbox", "staging", "archive", "quarantine"):
         place = disk / part / "spool" / part
@@ -169,7 +169,7 @@ def test_two_mounts_of_one_file_system_are_refused_at_the_start(
 
 
 def test_a_disk_below_the_limit_keeps_jobs_in_the_queue(tmp_path: Path, disks: ExitStack) -> None:
-    """With less than `min_free_gb` free nothing is begun and no attempt is lost; with enough it goes on."""
+    """Below `min_free_gb` nothing begins and no attempt is lost; above it work goes on."""
     disk = disks.enter_context(small_disk(tmp_path / "spool", MEGABYTES))
     service = configured_service(
         tmp_path,

@@ -95,7 +95,7 @@ def test_a_late_slice_whose_originals_were_deleted_is_quarantined_and_the_output
         before = released(watcher, "a")
         for name in ("late.dcm", "later.dcm"):
             file = drop_late(watcher, "a", name)
-            wait_for(lambda gone=file: not gone.exists())  # type: ignore[misc]  # bound at once: a new one each time
+            wait_for(lambda gone=file: not gone.exists())  # type: ignore[misc]  # bound per loop
         assert released(watcher, "a") == before
         assert {path.name for path in watcher.spool.quarantine.glob("a/*/originals/*")} == {
             "late.dcm",

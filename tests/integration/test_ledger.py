@@ -88,10 +88,8 @@ def test_a_damaged_ledger_is_set_aside_and_a_new_one_begun(tmp_path: Path, damag
 
 
 def test_damage_found_while_it_is_used_is_healed(tmp_path: Path) -> None:
-    """The use that finds it fails, and the next one works.
-
-    The file is larger than SQLite's cache.
-    """
+    """The use that finds it fails, and the next one works."""
+    # The file is larger than SQLite's cache.
     with Ledger(tmp_path):
         rows = ((f"job-{number}", "a", "d" * 64, 0, 0.0, None) for number in range(40_000))
         with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as connection, connection:

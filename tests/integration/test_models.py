@@ -137,7 +137,7 @@ def test_a_model_that_is_changed_between_choice_and_first_case_is_not_loaded(
     )
     (store / "mine/fold_0/checkpoint_final.pth").write_bytes(b"something else")
     with pytest.raises(ConfigurationError, match="not those that were installed"):
-        _ = segmenter._network  # type: ignore[attr-defined]
+        _ = segmenter._network  # type: ignore[attr-defined]  # loads it
 
 
 def test_choosing_a_network_loads_no_torch(tiny: Path, store: Path) -> None:

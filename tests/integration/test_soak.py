@@ -45,13 +45,21 @@ LOG_BYTES = 4000
 MARK = ".seen-"
 """How the stand-in's own notes begin."""
 PARENT_KIB = 3000.0
-"""By how much watcher, worker and supervisor may grow in a quarter of an hour: 4 KB for each of the 800 cases that the stand-in's service
-has in that time, less than a job's report. Python seldom looks for garbage in a large process, so
-memory rises and falls that much."""
+"""Allowed growth of watcher, worker and supervisor in a quarter of an hour.
+
+It is 4 KB for each of the 800 cases that the stand-in's service handles in that time, less than a
+job's report. Python seldom collects garbage in a large process, so memory rises and falls.
+"""
 CHILD_SHARE = 0.05
-"""By which share a child may grow that holds whole volumes: half a megabyte for each of its two dozen cases, a sixth of one's files."""
+"""Allowed relative growth of a child that holds whole volumes.
+
+It is half a megabyte for each of its two dozen cases, a sixth of one case's files.
+"""
 MOST = {"files": 26, "threads": 14}
-"""What a process may hold at any moment: a worker with RabbitMQ, a case and its child has 18 files and 9 threads; scrapes come on top."""
+"""Limits of a process at any moment.
+
+A worker with RabbitMQ, a case and its child has 18 files and 9 threads, plus those of scrapes.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +94,8 @@ class Growth:
         """Say it in one line."""
         slope, error = self.line.per_second * 3600, self.line.error * 3600
         return (
-            f"{self.first_kib:7.0f} -> {self.last_kib:7.0f} KiB, slope {slope:+8.0f} ± {error:.0f} KiB/h, "
+            f"{self.first_kib:7.0f} -> {self.last_kib:7.0f} KiB, "
+            f"slope {slope:+8.0f} ± {error:.0f} KiB/h, "
             f"{self.mb_per_1000_cases:+8.3f} MB/1000 cases"
         )
 
@@ -108,7 +117,7 @@ def heads(folder: Path) -> Mapping[str, Path]:
 
 
 def plans(folder: Path) -> Mapping[str, Path]:
-    """Write cases for the stand-in: of fifty one kills its process once, one meets a bug each time, two are refused."""
+    """Write cases: of fifty, one kills its process, one meets a bug, two are refused."""
     there = ServiceSpool.under(folder)
     kinds = {3: "refuse", 11: "once crash", 23: "refuse", 37: "bug"}
     return {
@@ -206,7 +215,7 @@ def _kill(member: ServiceProcess) -> None:
 
 
 def lasting(service: Service) -> Sequence[str]:
-    """Return the roles of processes that lived all the time; the stand-in's children are killed by some of its cases."""
+    """Return the roles of processes that lived throughout; some cases kill children."""
     roles = service.holdings[len(service.holdings) // 2][1].keys() & service.holdings[-1][1].keys()
     return sorted(role for role in roles if not (service.is_stand_in and "child" in role))
 
@@ -229,7 +238,8 @@ def test_every_case_is_counted_once_where_it_ended(services: Mapping[str, Servic
     for service in services.values():
         counted = service.counted
         print(
-            f"{service.name}: {service.dropped} dropped, taken {dict(service.taken)}, counted {dict(counted)}"
+            f"{service.name}: {service.dropped} dropped, taken {dict(service.taken)}, "
+            f"counted {dict(counted)}"
         )
         assert (counted["released"], counted["refused"]) == (
             service.taken["outbox"],
@@ -239,7 +249,7 @@ def test_every_case_is_counted_once_where_it_ended(services: Mapping[str, Servic
 
 
 def test_no_folder_is_left_over(services: Mapping[str, Service]) -> None:
-    """All processes end as asked; staging, work and locks are empty then, and meanwhile held one case per worker at most."""
+    """All processes end as asked; staging, work and locks are empty then."""
     for service in services.values():
         assert not any(service.codes.values()), service.codes
         assert [path for path in leftovers(service.spool) if not path.name.startswith(MARK)] == []
@@ -248,7 +258,7 @@ def test_no_folder_is_left_over(services: Mapping[str, Service]) -> None:
 
 
 def test_what_is_kept_goes_after_its_time(services: Mapping[str, Service]) -> None:
-    """No report and no archived original lies longer than its time, a quarter of it, and a minute on a busy machine."""
+    """Expired reports and originals are removed within a quarter of their time and a minute."""
     for service in services.values():
         kept = {
             folder: max(look.folders[folder] for _, look in service.looks)
@@ -262,18 +272,19 @@ def test_what_is_kept_goes_after_its_time(services: Mapping[str, Service]) -> No
 def test_the_state_folder_and_the_logs_grow_with_the_number_of_cases_only(
     services: Mapping[str, Service],
 ) -> None:
-    """A line of the ledger per job, of which it keeps 10 000; an event of the embedded queue, likewise; and a few lines of log."""
+    """State grows by a ledger line per job, of which 10 000 are kept, and a few log lines."""
     for service in services.values():
         last = service.look()
         print(
-            f"{service.name}: {dict(last.state_bytes)} bytes of state, {last.log_bytes / service.dropped:.0f} bytes of log per case"
+            f"{service.name}: {dict(last.state_bytes)} bytes of state, "
+            f"{last.log_bytes / service.dropped:.0f} bytes of log per case"
         )
         assert sum(last.state_bytes.values()) <= 2 * WAL_BYTES + STATE_BYTES * service.dropped
         assert last.log_bytes <= LOG_BYTES * service.dropped
 
 
 def test_no_process_holds_more_and_more_files_or_threads(services: Mapping[str, Service]) -> None:
-    """Never more than a few, and after half an hour not more in the last quarter than in the one before, commonly or at its calmest."""
+    """The last quarter holds no more than the one before, by median and by minimum."""
     # a worker holds more while it has a case and less without a child, and either may fall into one
     # quarter; what leaks raises both figures
     for service in services.values():
@@ -284,7 +295,8 @@ def test_no_process_holds_more_and_more_files_or_threads(services: Mapping[str, 
                 third, last = figures[: len(figures) // 2], figures[len(figures) // 2 :]
                 calm, common = (min(third), min(last)), (median(third), median(last))
                 print(
-                    f"{service.name}: {role:18} {calm[0]} to {common[0]:g} {name}, then {calm[1]} to {common[1]:g}"
+                    f"{service.name}: {role:18} {calm[0]} to {common[0]:g} {name}, "
+                    f"then {calm[1]} to {common[1]:g}"
                 )
                 assert max(figures) <= MOST[name], (service.name, role, name, points)
                 assert not FULL or calm[1] <= calm[0] or common[1] <= common[0], (
@@ -296,7 +308,7 @@ def test_no_process_holds_more_and_more_files_or_threads(services: Mapping[str, 
 
 
 def test_no_process_holds_more_and_more_memory(services: Mapping[str, Service]) -> None:
-    """A line by least squares through what each holds at rest in the second half, once that is long enough to say something."""
+    """Fit a line by least squares to the values at rest in the second half."""
     for service in services.values():
         for role in lasting(service):
             found = growth(service, role)

@@ -18,7 +18,8 @@ def plan(root: Path, **places: str | None) -> BatchPlan:
         "nifti_root": None,
     } | places
     folders = {name: None if place is None else root / place for name, place in named.items()}
-    return BatchPlan(**folders, keep_work=False, case_depth=1, jobs=1, redo=False)  # type: ignore[arg-type]  # roots are never None
+    # roots are never None
+    return BatchPlan(**folders, keep_work=False, case_depth=1, jobs=1, redo=False)  # type: ignore[arg-type]  # as above
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def test_a_model_that_is_replaced_or_gone_makes_the_worker_not_ready() -> None:
             raise ConfigurationError
         return installed[0]
 
-    check = model_check(find, period_seconds=0.0)  # type: ignore[arg-type]  # name and digest are all that is asked for
+    check = model_check(find, period_seconds=0.0)  # type: ignore[arg-type]  # a partial segmenter
     assert check() is None
     installed[0] = Other()  # type: ignore[call-overload]  # as above
     assert check() == "the model was replaced since the worker began: restart the worker"

@@ -133,7 +133,7 @@ def evaluate(namespace: argparse.Namespace, measure: "Measure | None") -> int:
 
     if namespace.detector_python and not namespace.detector_python.is_file():
         raise ConfigurationError(
-            f"there is no Python at {namespace.detector_python}: {pictures.SETUP}"
+            f"no Python was found at {namespace.detector_python}: {pictures.SETUP}"
         )
     console = Console(highlight=False, soft_wrap=True)
     store = load(namespace.config).settings.models.place

