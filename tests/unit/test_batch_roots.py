@@ -1,5 +1,6 @@
 """Input, output and state of a batch keep out of each other."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,8 @@ def plan(root: Path, **places: str | None) -> BatchPlan:
         "nifti_root": None,
     } | places
     folders = {name: None if place is None else root / place for name, place in named.items()}
-    # roots are never None
-    return BatchPlan(**folders, keep_work=False, case_depth=1, jobs=1, redo=False)  # type: ignore[arg-type]  # as above
+    plan = partial(BatchPlan, keep_work=False, case_depth=1, jobs=1, redo=False)
+    return plan(**folders)  # type: ignore[arg-type]  # roots are never None
 
 
 @pytest.mark.parametrize(

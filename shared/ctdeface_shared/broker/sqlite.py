@@ -250,8 +250,8 @@ class SqliteBroker:
     def _update(self, delivery: Delivery, assignments: str, *values: float) -> int:
         number, lease = delivery.tag.split(":")
         # The assignments are constants of this module.
-        statement = f"UPDATE jobs SET {assignments} WHERE id = ? AND lease = ?"  # noqa: S608  literals only
-        return self._database.execute(statement, (*values, number, lease)).rowcount
+        change = f"UPDATE jobs SET {assignments} WHERE id = ? AND lease = ?"  # noqa: S608  literals
+        return self._database.execute(change, (*values, number, lease)).rowcount
 
     def _number(self, question: str, *values: float) -> int:
         row = self._row(question, *values)

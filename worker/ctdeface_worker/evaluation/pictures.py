@@ -94,8 +94,9 @@ def detect(
     """
     command = [str(python), detector.__file__, str(out / FOLDER)]
     try:
-        # The command is the interpreter that the user names and a script of this package.
-        done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603  own script
+        done = subprocess.run(  # noqa: S603  the user's interpreter with a script of this package
+            command, check=True, capture_output=True, text=True
+        )
     except (OSError, subprocess.CalledProcessError) as error:
         reason = str(getattr(error, "stderr", None) or error).strip().splitlines()[-1]
         raise ConfigurationError(
