@@ -8,6 +8,7 @@ pip configuration, then with PyTorch's public CPU index.
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,8 @@ def set_up() -> None:
     pip("install", "--quiet", "--constraint", str(CONSTRAINTS), "pip", "setuptools")
     index = cpu_index()
     print("ctdeface: installing the pinned versions (a few minutes the first time)", flush=True)
+    # Metadata of an earlier build would hide the entry points of this one from what runs here.
+    shutil.rmtree(ROOT / "ctdeface.egg-info", ignore_errors=True)
     pip(
         "install",
         "--quiet",

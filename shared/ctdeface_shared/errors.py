@@ -8,7 +8,8 @@ The class of an error decides how a job is settled:
     └─ TransientError       worth another attempt
     anything else           a bug: settled like a transient error, logged with its traceback
 
-Each class has a stable `code` (its name), which reports, metrics and `replay --code` use.
+Each class has a stable `code` (its name), which reports, metrics and `replay --code` use. A new
+refusal also needs its remedy in `jobs.remedies` and a line in docs/reference/refusals.md.
 """
 
 from typing import ClassVar
