@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ctdeface_shared.jobs import attempt_log
 from ctdeface_shared.jobs.attempt_log import Attempts
+from ctdeface_worker.service.attempts import Attempt
 
 
 def test_attempts_are_counted_unless_they_were_handed_back(tmp_path: Path) -> None:
@@ -28,3 +29,14 @@ def test_a_failed_attempt_is_recorded_with_its_code(
     )
     attempt_log.begin(tmp_path)
     assert attempt_log.read(tmp_path) == Attempts(count=2, is_open=True, code="OutOfMemory")
+
+
+def test_an_attempt_on_record_is_handed_back_although_its_write_failed(tmp_path: Path) -> None:
+    """The line arrived and its fsync failed: the record decides, and no attempt is lost."""
+    attempt = Attempt.after(tmp_path, 1)
+    attempt.hand_back()
+    assert attempt_log.read(tmp_path) == Attempts()
+    attempt_log.begin(tmp_path)
+    attempt.hand_back()
+    assert attempt_log.read(tmp_path).count == 0
+    assert Attempt.after(tmp_path, 1).number == 1

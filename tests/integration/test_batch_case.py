@@ -1,10 +1,12 @@
 """Cases of a batch that cannot be read, were stopped or were joined by a stray file."""
 
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from ctdeface_worker.case.child_process import Run, WarmChild
 from ctdeface_worker.case.run import Child
 from ctdeface_worker.pipeline.result import CaseResult
 from ctdeface_worker.pipeline.task import CaseTask
-from ctdeface_worker.publishing.journal import find_report
+from ctdeface_worker.publishing.journal import find_report, record
 from tests.support.service import stand_in_pipeline
 
 NOBODY = 65534
@@ -108,3 +110,20 @@ def test_a_case_of_several_patients_names_the_stray_file_that_joined_them(tmp_pa
     assert report.result.reason.endswith(case.stray_warning)
     assert "stray.dcm is directly in scans" in report.result.reason
     assert find_report(batch.spool, "scans", report.job_id) == report
+
+
+def test_a_missing_output_is_made_again_although_the_clock_went_back(tmp_path: Path) -> None:
+    """The output decides whether a case is released, not the time in its report."""
+    folder = tmp_path / "scans" / "one"
+    folder.mkdir(parents=True)
+    (folder / "1.dcm").write_bytes(b"voxels")
+    (folder / "plan.txt").write_text("release\n", encoding="utf-8")
+    batch, case = batch_of(tmp_path), Case(name="one", folder=folder)
+    child: Child = WarmChild(stand_in_pipeline.prepare)
+    report = deface_case(batch, case, child, lambda _: None).report
+    assert report.is_published
+    record(batch.spool, replace(report, created_at="2999-01-01T00:00:00.000+00:00"))
+    shutil.rmtree(batch.spool.outbox / "one")
+    deface_case(batch, case, child, lambda _: None)
+    child.close()
+    assert (batch.spool.outbox / "one" / "1.dcm").is_file()

@@ -21,6 +21,7 @@ from ctdeface_shared.storage.locks import UNFINISHED
 from ctdeface_watcher.inbox.scan import InboxRules
 from ctdeface_worker.pipeline.result import CaseResult
 from ctdeface_worker.report.model import describe, failed
+from tests.integration.small_disk import small_disk
 from tests.support.service.watcher import QUIET, RunningWatcher, fill, wait_for
 
 JOB = "6f0b6a3c-0d1f-5c6e-9a53-5f0c1c1d7a10"
@@ -339,3 +340,14 @@ def test_what_was_kept_long_enough_is_removed_but_not_the_report_of_a_case_in_th
     watcher.start()
     wait_for(lambda: not archived.exists() and not taken.exists())
     assert released.exists()
+
+
+def test_a_small_disk_of_the_state_does_not_stop_the_watcher(watcher: RunningWatcher) -> None:
+    """New cases wait for space of outbox and work only: ledger and queue need little."""
+    watcher.state.mkdir(parents=True, exist_ok=True)
+    with small_disk(watcher.state, 64):
+        watcher.min_free_gb = 0.5
+        fill(watcher.spool.inbox / "a")
+        watcher.start()
+        wait_for(lambda: watcher.jobs != [])
+        watcher.end()

@@ -1,5 +1,6 @@
 """One worker slot over a real spool brings every job to its end."""
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -319,3 +320,26 @@ def test_a_queue_that_never_lets_the_worker_in_ends_it_with_the_sentence(
     """Waiting would not help: an operator must change a setting and sees the reason."""
     with pytest.raises(ConfigurationError, match="refuses this user"):
         serve(replace(slot, broker=_Closed()))
+
+
+def test_an_audit_log_that_cannot_be_written_costs_no_attempt_and_no_reason(
+    tmp_path: Path,
+) -> None:
+    """A refused case waits for the audit log, and keeps the reason that it was refused for."""
+    errors = [PermissionError(errno.EACCES, "Permission denied") for _ in range(5)]
+
+    def attest(_: CaseReport) -> None:
+        if errors:
+            raise errors.pop()
+
+    spool = ServiceSpool.under(tmp_path)
+    spool.prepare(outbox_mode=0o750)
+    spool.prepare_inbox(moves_originals=True)
+    slot = make_slot(spool, MemoryBroker(), SlotOptions(attest=attest))
+    drop(spool, "a", "refuse")
+    publish(slot, job_for(spool, "a"))
+    work_until(slot, lambda: is_empty(queue_of(slot)))
+    assert errors == []
+    (report,) = reports(spool, "a")
+    assert report.result.code == "FaceNotFound"
+    assert ends(spool) == Ends(inbox=[], outbox=[], quarantine=["a"])

@@ -308,8 +308,7 @@ def _pause_reason(watcher: Watcher) -> str | None:
     if watcher.ledger.count_open() >= watcher.rules.max_unfinished:
         return UNFINISHED_JOBS
     try:
-        places = {**watcher.spool.disk_places, "state": watcher.state_file.parent}
-        require_free_space(places, watcher.rules.min_free_gb)
+        require_free_space(watcher.spool.disk_places, watcher.rules.min_free_gb)
     except StorageUnavailable:
         return DISK
     return None

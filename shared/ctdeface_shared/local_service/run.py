@@ -107,11 +107,11 @@ class RunMonitor:
 
     def _scan(self, running: Sequence[Running]) -> None:
         status = self._show_ends()
-        warnings = self._warnings(status)
-        self.view.show(Snapshot(spool=status, running=running, warnings=warnings))
         self.idle_scans = self.idle_scans + 1 if status.is_idle else 0
         if self.local_service.once and self.idle_scans > 1:
             self.stop.set()
+        warnings = self._warnings(status)
+        self.view.show(Snapshot(spool=status, running=running, warnings=warnings))
 
     def _show_ends(self) -> SpoolStatus:
         """Scan the spool and show the jobs that ended since the last scan."""

@@ -100,7 +100,7 @@ class Dependencies:
                 self._free.remove(place)  # the last value is no longer true
         least = self._service.settings.output.min_free_gb
         try:
-            require_free_space(self._service.disk_places, least)
+            require_free_space(self._service.spool.disk_places, least)
         except StorageUnavailable:
             return f"less than {least:g} GB are free (output.min_free_gb), so no new job begins"
         except OSError as error:

@@ -1,5 +1,6 @@
 """Ports of the metrics endpoints on this machine."""
 
+import errno
 import socket
 from collections.abc import Iterator
 
@@ -21,13 +22,17 @@ def metrics_ports(section: MetricsSection, workers: int) -> Iterator[tuple[str, 
 
 
 def is_free(host: str, port: int) -> bool:
-    """Return whether a server could listen at a port now."""
+    """Return False if another server listens at a port.
+
+    The first address counts, as for the server itself, which reports other errors better.
+    """
     try:
-        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        for family, kind, protocol, _, address in addresses:
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
-    except (OSError, OverflowError):
-        return False
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except (OSError, OverflowError) as error:
+        return getattr(error, "errno", None) != errno.EADDRINUSE
     return True

@@ -33,7 +33,10 @@ class ServiceConfig:
 
     @property
     def disk_places(self) -> dict[str, Path]:
-        """Return the folders that the disk guard measures."""
+        """Return the folders whose free space is shown.
+
+        New cases wait for space in those of the spool only: the state is small.
+        """
         return {**self.spool.disk_places, "state": self.state_dir}
 
     def free_space(self) -> tuple[FreeSpace, ...]:

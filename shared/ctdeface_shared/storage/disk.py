@@ -35,7 +35,7 @@ class FreeSpace:
         """Return a sentence about too little free space."""
         return (
             f"{self.free_gb:.1f} GB are free at {self.place}, and output.min_free_gb requires "
-            f"{self.least_gb:g}: make space; until then no new case begins"
+            f"{self.least_gb:g}: make space"
         )
 
 
@@ -80,4 +80,4 @@ def require_free_space(places: Mapping[str, Path], least_gb: float) -> None:
     """
     for space in measure_free_space(places, least_gb):
         if not space.is_enough:
-            raise StorageUnavailable(space.shortage)
+            raise StorageUnavailable(f"{space.shortage}; until then no new case begins")

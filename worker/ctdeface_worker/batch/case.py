@@ -17,11 +17,11 @@ from ctdeface_shared.settings.loading import Settings
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.spool import PRIVATE, Spool, case_path
 from ctdeface_worker.batch.discovery import Case
-from ctdeface_worker.case.child_process import OnStage
+from ctdeface_worker.case.child_process import OnStage, UnexpectedError
 from ctdeface_worker.case.run import CaseInput, CaseResources, CaseRun, Child, refuse_case, run_case
 from ctdeface_worker.publishing.journal import record_refusal, show_in_index
 from ctdeface_worker.publishing.outbox import OutputRules
-from ctdeface_worker.report.model import CaseReport, State
+from ctdeface_worker.report.model import CaseReport, State, failed
 
 NIFTI = "nifti"
 
@@ -147,7 +147,11 @@ def deface_case(batch: Batch, case: Case, child: Child, on_stage: OnStage) -> Ca
     with logs.about_job(input_.job_id):
         outcome = boundary(partial(run_case, input_, resources, on_stage))
         if isinstance(outcome, Exception):
-            outcome = CaseRun(report=refuse_case(input_, outcome, resources))
+            refused = boundary(partial(refuse_case, input_, outcome, resources))
+            if isinstance(refused, Exception):
+                sys.stderr.write(f"ctdeface: {printable(case.name)} could not be recorded\n")
+                refused = input_.report(failed(UnexpectedError("the refusal cannot be recorded")))
+            outcome = CaseRun(report=refused)
         if outcome.resumed_from is None:
             report = outcome.report
             _log.info(

@@ -92,6 +92,8 @@ class CaseResources:
             can be repeated.
         is_complete: called with the report of a case that is released already; returns whether
             nothing that was asked for is missing.
+        recorded_end_stands: trust the report of a submission that has ended, also when its output
+            is gone; a batch looks at the output instead.
         redo: attempt the case even if it is released already.
         write_nifti: write the defaced volumes as NIfTI as well.
         keep_work: keep the undefaced input and the mask as NIfTI as well.
@@ -105,6 +107,7 @@ class CaseResources:
     child: Child
     refuse: Callable[[CaseReport], CaseReport]
     is_complete: Callable[[CaseReport], bool] = lambda _: True
+    recorded_end_stands: bool = False
     redo: bool = False
     write_nifti: bool = False
     keep_work: bool = False
@@ -157,7 +160,8 @@ def run_case(
     earlier = None if resources.redo else find_report(spool, case.case, case.job_id)
     if earlier is not None:
         # The end of the same submission stands, also when its output was collected since.
-        ended = earlier.created_at >= case.submitted_at and earlier.state in _ENDED
+        same = resources.recorded_end_stands and earlier.created_at >= case.submitted_at
+        ended = same and earlier.state in _ENDED
         final = earlier if ended else _resume(case, earlier, resources)
         if final is not None and not final.is_published:
             report = _refuse(final, resources, on_stage)

@@ -28,11 +28,12 @@ class Attempt:
     Attributes:
         folder: report folder of the job, which holds the record of attempts.
         number: from 1, over all deliveries and workers.
+        earlier: attempts that were on record before this one.
     """
 
     folder: Path
     number: int
-    _is_recorded: bool = False
+    earlier: int = 0
 
     @classmethod
     def after(cls, folder: Path, delivery: int) -> Self:
@@ -45,7 +46,8 @@ class Attempt:
         Raises:
             OSError: the record of attempts cannot be read.
         """
-        return cls(folder=folder, number=max(delivery - 1, attempt_log.read(folder).count) + 1)
+        earlier = attempt_log.read(folder).count
+        return cls(folder=folder, number=max(delivery - 1, earlier) + 1, earlier=earlier)
 
     def begin(self) -> None:
         """Record the attempt durably before it begins.
@@ -56,16 +58,16 @@ class Attempt:
         """
         with atomic.storage_errors():
             attempt_log.begin(self.folder)
-        self._is_recorded = True
 
     def hand_back(self) -> None:
         """Take the attempt out of the count.
 
-        The case is not at fault.
+        The case is not at fault. The file decides whether the attempt was recorded: a write may
+        arrive although its fsync failed.
         """
-        if self._is_recorded:
-            # If this cannot be recorded either, the attempt counts.
-            with suppress(OSError):
+        # If this cannot be recorded either, the attempt counts.
+        with suppress(OSError):
+            if attempt_log.read(self.folder).count > self.earlier:
                 attempt_log.hand_back(self.folder)
 
     def fail(self, code: str) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ctdeface_shared.errors import StorageUnavailable
 from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.settings.loading import Settings
 from ctdeface_shared.storage import atomic
@@ -69,8 +70,16 @@ class CaseEnds:
 
         Raises:
             StorageUnavailable: the end cannot be recorded now.
-            OSError: storage failed.
         """
+        try:
+            return self._refuse(report)
+        except OSError as error:
+            # No fault of the case: it waits as long as it takes.
+            raise StorageUnavailable(
+                f"the end of the case cannot be recorded: {error.strerror}"
+            ) from error
+
+    def _refuse(self, report: CaseReport) -> CaseReport:
         if report.state is State.REFUSED:
             report = refuse(self.spool, report, self.originals, stale_seconds=self.stale_seconds)
         else:
@@ -93,5 +102,6 @@ def case_resources(
         settings=settings,
         child=child,
         refuse=ends.refuse,
+        recorded_end_stands=True,
         is_complete=ends.archive_repeated,
     )

@@ -285,7 +285,7 @@ def settle(slot: WorkerSlot, delivery: Delivery, conclusion: Conclusion, seconds
     if isinstance(settlement, Ack) and report is not None and report.state is not State.SUPERSEDED:
         try:
             slot.broker.announce(_announcement(report))
-        except TransientError:
+        except CtDefaceError:
             # Only a hint; the report is the truth.
             _log.warning("event_not_sent", worker=slot.name, job_id=report.job_id)
 
