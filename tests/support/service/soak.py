@@ -282,9 +282,10 @@ def copies(templates: Mapping[str, Path], spool: ServiceSpool) -> Callable[[int]
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Yield what lies in the folders of a folder, some of which vanish meanwhile."""
+    """Yield the entries of the folders in a folder, some of which vanish meanwhile."""
     for case in folder.iterdir():
-        with suppress(FileNotFoundError):
+        # The page of all jobs is a file beside the folders of reports.
+        with suppress(FileNotFoundError, NotADirectoryError):
             yield from case.iterdir()
 
 
