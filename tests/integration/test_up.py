@@ -181,7 +181,8 @@ def test_the_screen_shows_why_nothing_is_begun(tmp_path: Path) -> None:
     lines = screen_lines(Snapshot(spool=status, warnings=warnings), spool)
     assert "warning: the watcher publishes nothing now: disk" in "\n".join(lines)
     assert (
-        "warning: 0.5 GB are free at outbox, and output.min_free_gb requires 2: make space"
+        "warning: 0.5 GB are free at outbox, and output.min_free_gb requires 2: "
+        "make space; until then no new case begins"
     ) in lines
     assert "refused         1: 1 UnsafeArchive" in lines
     assert not [line for line in lines if "more" in line]

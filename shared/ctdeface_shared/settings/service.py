@@ -11,7 +11,7 @@ from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.settings.loading import Settings, load
 from ctdeface_shared.settings.sections import BrokerSection
 from ctdeface_shared.storage import atomic
-from ctdeface_shared.storage.disk import FreeSpace, measure_free_space, nearest_existing
+from ctdeface_shared.storage.disk import STATE, FreeSpace, measure_free_space, nearest_existing
 from ctdeface_shared.storage.spool import PRIVATE, ServiceSpool
 
 
@@ -37,7 +37,7 @@ class ServiceConfig:
 
         New cases wait for space in those of the spool only: the state is small.
         """
-        return {**self.spool.disk_places, "state": self.state_dir}
+        return {**self.spool.disk_places, STATE: self.state_dir}
 
     def free_space(self) -> tuple[FreeSpace, ...]:
         """Measure each file system that the service writes to.

@@ -10,6 +10,9 @@ from ctdeface_shared.errors import StorageUnavailable
 GIGABYTE = 1_000_000_000
 """Bytes of the unit in which free space is set and shown."""
 
+STATE = "state"
+"""Name of the state folder among the places."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FreeSpace:
@@ -33,9 +36,11 @@ class FreeSpace:
     @property
     def shortage(self) -> str:
         """Return a sentence about too little free space."""
+        # The service goes on with a small disk of its own for the state.
+        effect = "" if self.place == STATE else "; until then no new case begins"
         return (
             f"{self.free_gb:.1f} GB are free at {self.place}, and output.min_free_gb requires "
-            f"{self.least_gb:g}: make space"
+            f"{self.least_gb:g}: make space{effect}"
         )
 
 
@@ -80,4 +85,4 @@ def require_free_space(places: Mapping[str, Path], least_gb: float) -> None:
     """
     for space in measure_free_space(places, least_gb):
         if not space.is_enough:
-            raise StorageUnavailable(f"{space.shortage}; until then no new case begins")
+            raise StorageUnavailable(space.shortage)
