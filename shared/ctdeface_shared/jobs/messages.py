@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ctdeface_shared.errors import InvalidMessage, UnknownVersion
-from ctdeface_shared.jobs.manifest import Manifest
+from ctdeface_shared.jobs.manifest import Covers, Manifest
 from ctdeface_shared.jobs.options import (
     DefaceOptions,
     FillRule,
@@ -25,7 +25,10 @@ from ctdeface_shared.jobs.options import (
 )
 from ctdeface_shared.storage.spool import case_path
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version of the contract that is written; version 1 is read as well."""
+EVENT_VERSION = 1
+_READ_VERSIONS = range(1, SCHEMA_VERSION + 1)
 LARGEST_BYTES = 65_536
 """Maximum size of a message; a normal one has a few hundred bytes."""
 _LONGEST_CASE = 1_024
@@ -47,8 +50,12 @@ class DefaceJob:
 
     Attributes:
         job_id: from `manifest.job_id`; identifies the job in logs, events and folders.
-        case: folder relative to the inbox, parts joined by `/`.
-        manifest: fingerprint of the case when it was seen.
+        case: name of the case, parts joined by `/`.
+        manifest: fingerprint of the case's files.
+        taken: id of the folder in `taken` that holds the files; empty in a message of version 1,
+            whose files were in the inbox.
+        left_in_inbox: whether the dropped files are still in the inbox, so that these are a copy.
+        owner: user id of the dropped folder's owner; None if unknown.
         generation: 0 for a drop, higher for each replay.
         submitted_at: when it was published, with its time zone.
         options: what to do with the case.
@@ -60,6 +67,9 @@ class DefaceJob:
     generation: int = 0
     submitted_at: datetime
     options: DefaceOptions
+    taken: str = ""
+    left_in_inbox: bool = False
+    owner: int | None = None
 
 
 class EventKind(StrEnum):
@@ -101,7 +111,7 @@ class _WireManifest(_Wire):
     bytes: Count = Field(description="Bytes of all files together.")
     digest: str = Field(
         pattern="^[0-9a-f]{64}$",
-        description="SHA-256 over the sorted (relative path, size, mtime_ns).",
+        description="SHA-256 over the sorted (relative path, size, SHA-256 of the content).",
     )
 
 
@@ -131,14 +141,27 @@ class _WireOptions(_Wire):
 class JobMessage(_Wire):
     """A job, as sent to the queue `ctdeface.v1.jobs`."""
 
-    schema_version: Literal[1] = Field(description="Version of this contract.")
+    schema_version: Literal[1, 2] = Field(
+        description="Version of this contract; 1 has no taken, and its digest covers times."
+    )
     job_id: JobId = Field(
         description="UUIDv5 of case, manifest digest, options digest and generation."
     )
     case: str = Field(
         min_length=1,
         max_length=_LONGEST_CASE,
-        description="Folder relative to the inbox; never absolute, never `..`.",
+        description="Name of the case: a relative folder; never absolute, never `..`.",
+    )
+    taken: str = Field(
+        "",
+        pattern="^([0-9a-f]{32})?$",
+        description="Folder in the spool's taken that holds the files of the case.",
+    )
+    left_in_inbox: bool = Field(
+        False, description="Whether the dropped files are still in the inbox."
+    )
+    owner: int | None = Field(
+        None, ge=0, le=2**32 - 1, description="User id of the dropped folder's owner."
     )
     manifest: _WireManifest
     generation: Count = Field(0, description="0 for a drop, higher for each replay.")
@@ -169,7 +192,11 @@ def encode_job(job: DefaceJob) -> bytes:
     _check_case(job.case)
     return _written(
         JobMessage,
-        {"schema_version": SCHEMA_VERSION, **asdict(job), "options": job.options.as_plain()},
+        {
+            "schema_version": SCHEMA_VERSION if job.taken else 1,
+            **asdict(job),
+            "options": job.options.as_plain(),
+        },
     )
 
 
@@ -186,10 +213,15 @@ def decode_job(body: bytes) -> DefaceJob:
     return DefaceJob(
         job_id=wire.job_id,
         case=wire.case,
-        manifest=Manifest(**wire.manifest.model_dump()),
+        manifest=Manifest(
+            **wire.manifest.model_dump(), covers=Covers.CONTENT if wire.taken else Covers.TIMES
+        ),
         generation=wire.generation,
         submitted_at=wire.submitted_at.astimezone(UTC),
         options=_options(wire.options),
+        taken=wire.taken,
+        left_in_inbox=wire.left_in_inbox,
+        owner=wire.owner,
     )
 
 
@@ -217,7 +249,7 @@ def encode_event(event: CaseEvent) -> bytes:
     Raises:
         InvalidMessage: it does not follow the contract.
     """
-    return _written(EventMessage, {"schema_version": SCHEMA_VERSION, **asdict(event)})
+    return _written(EventMessage, {"schema_version": EVENT_VERSION, **asdict(event)})
 
 
 def schema_of(model: type[JobMessage | EventMessage]) -> dict[str, Any]:
@@ -251,10 +283,10 @@ def _read(body: bytes) -> JobMessage:
     except (ValueError, RecursionError):
         raise InvalidMessage("the message is not JSON in UTF-8") from None
     version = content.get("schema_version") if isinstance(content, dict) else None
-    if type(version) is int and version != SCHEMA_VERSION:
+    if type(version) is int and version not in _READ_VERSIONS:
         raise UnknownVersion(
-            f"the message has version {version} of the contract, and this program reads version "
-            f"{SCHEMA_VERSION}: update the workers"
+            f"the message has version {version} of the contract, and this program reads versions "
+            f"1 to {SCHEMA_VERSION}: update the workers"
         )
     if type(version) is not int:
         raise InvalidMessage("the message has no schema_version; a whole number is required")

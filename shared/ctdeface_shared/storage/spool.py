@@ -127,10 +127,12 @@ class ServiceSpool(Spool):
 
     Attributes:
         inbox: one folder per dropped case.
+        taken: one folder per case that was taken out of the inbox and has not ended.
         quarantine: one folder per refused case and job.
     """
 
     inbox: Path
+    taken: Path
     quarantine: Path
 
     @property
@@ -143,6 +145,7 @@ class ServiceSpool(Spool):
             self.archive,
             self.locks,
             self.audit,
+            self.taken,
             self.quarantine,
         )
 
@@ -188,6 +191,12 @@ class ServiceSpool(Spool):
             raise ConfigurationError(
                 f"the inbox {self.inbox} cannot be created: {error.strerror}; correct spool.inbox"
             ) from error
+        for folder in (self.archive, self.quarantine):
+            if not can_rename(self.taken, folder):
+                raise ConfigurationError(
+                    f"{self.taken} and {folder} are on different file systems, so originals cannot "
+                    "be moved: put both on one file system"
+                )
         if not moves_originals:
             return
         if not os.access(self.inbox, os.W_OK | os.X_OK):
@@ -195,12 +204,11 @@ class ServiceSpool(Spool):
                 f"the inbox {self.inbox} is not writable by this user: give it to the user that "
                 "runs ctdeface, or set spool.originals to keep"
             )
-        for folder in (self.archive, self.quarantine):
-            if not can_rename(self.inbox, folder):
-                raise ConfigurationError(
-                    f"{self.inbox} and {folder} are on different file systems, so originals cannot "
-                    "be moved: put both on one file system, or set spool.originals to keep"
-                )
+        if not can_rename(self.inbox, self.taken):
+            raise ConfigurationError(
+                f"{self.inbox} and {self.taken} are on different file systems, so dropped cases "
+                "cannot be taken: put both on one file system, or set spool.originals to keep"
+            )
 
     @classmethod
     def under(cls, root: Path, inbox: Path | None = None) -> Self:
@@ -212,6 +220,7 @@ class ServiceSpool(Spool):
         """
         return cls(
             inbox=inbox or root / "inbox",
+            taken=root / "taken",
             outbox=root / "outbox",
             quarantine=root / "quarantine",
             staging=root / "staging",

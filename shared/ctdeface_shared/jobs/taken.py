@@ -1,0 +1,173 @@
+"""Cases that were taken out of the inbox, in the spool's folder `taken`.
+
+Each has a private folder with a random name from the moment it is taken until its job has ended:
+
+    drop.json   what was taken, written before the case is moved
+    drop        the case as it was dropped, until it was examined
+    files       its files, all of them owned by the service
+    job.json    its job, written before it is published
+
+Only the service user can reach anything in it.
+"""
+
+import json
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import time
+from typing import Final, Self
+
+from pydantic import TypeAdapter
+
+from ctdeface_shared.errors import PermanentError
+from ctdeface_shared.jobs.manifest import Manifest
+from ctdeface_shared.jobs.messages import DefaceJob, decode_job, encode_job
+from ctdeface_shared.storage import atomic
+from ctdeface_shared.storage.checksum import read_bounded
+from ctdeface_shared.storage.spool import PRIVATE, ServiceSpool
+
+RECORD: Final = "drop.json"
+JOB: Final = "job.json"
+_ID = re.compile("[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropRecord:
+    """What was taken.
+
+    Attributes:
+        entry: name of the folder or zip file in the inbox; empty for a replay.
+        case: name of the case.
+        taken_at: seconds since the epoch.
+        is_zip: whether a zip file was taken.
+        left_in_inbox: whether it was copied, because the service does not or may not move it.
+        owner: user id of its owner; None for a replay.
+        seen_at: when it was first seen, seconds since the epoch.
+        stats: `digest_of_stats` of what was left in the inbox.
+        manifest: fingerprint of `files`; None before the examination.
+    """
+
+    entry: str
+    case: str
+    taken_at: float
+    is_zip: bool = False
+    left_in_inbox: bool = False
+    owner: int | None = None
+    seen_at: float = 0.0
+    stats: str = ""
+    manifest: Manifest | None = None
+
+
+_READER = TypeAdapter(DropRecord)
+
+
+@dataclass(frozen=True, slots=True)
+class TakenCase:
+    """One folder in `taken`."""
+
+    folder: Path
+
+    @property
+    def taken_id(self) -> str:
+        """Return its random name."""
+        return self.folder.name
+
+    @property
+    def drop(self) -> Path:
+        """Return the place of the case as it was dropped."""
+        return self.folder / "drop"
+
+    @property
+    def files(self) -> Path:
+        """Return the place of the case's files."""
+        return self.folder / "files"
+
+    @classmethod
+    def create(cls, spool: ServiceSpool, record: DropRecord) -> Self:
+        """Create a folder that holds nothing but its record.
+
+        Raises:
+            OSError: storage failed.
+        """
+        hidden = spool.taken / f".{secrets.token_hex(16)}"
+        hidden.mkdir(mode=PRIVATE)
+        atomic.write_file(hidden / RECORD, _as_json(record))
+        taken = cls(hidden.with_name(hidden.name[1:]))
+        hidden.rename(taken.folder)
+        atomic.sync_folder(spool.taken)
+        return taken
+
+    def record(self) -> DropRecord | None:
+        """Return the record, or None without a valid one.
+
+        Raises:
+            OSError: the file exists and cannot be read.
+        """
+        try:
+            return _READER.validate_python(json.loads(read_bounded(self.folder / RECORD)))
+        except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+            return None
+
+    def write_record(self, record: DropRecord) -> None:
+        """Replace the record durably.
+
+        Raises:
+            OSError: storage failed.
+        """
+        atomic.write_file(self.folder / RECORD, _as_json(record))
+
+    def job(self) -> DefaceJob | None:
+        """Return the job, or None without a valid one.
+
+        Raises:
+            OSError: the file exists and cannot be read.
+        """
+        try:
+            return decode_job(read_bounded(self.folder / JOB))
+        except (FileNotFoundError, NotADirectoryError, ValueError, PermanentError):
+            return None
+
+    def write_job(self, job: DefaceJob) -> None:
+        """Write the job durably.
+
+        Raises:
+            OSError: storage failed.
+            InvalidMessage: the job cannot be encoded.
+        """
+        atomic.write_file(self.folder / JOB, encode_job(replace(job, taken=self.taken_id)))
+
+    def remove(self) -> None:
+        """Remove the folder with all that is left in it.
+
+        What cannot be removed now, such as a folder of another user, is removed by a later sweep.
+        """
+        shutil.rmtree(self.files, ignore_errors=True)  # first: a folder without files has ended
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def taken_case(spool: ServiceSpool, taken_id: str) -> TakenCase:
+    """Return the folder with an id; it need not exist."""
+    return TakenCase(spool.taken / taken_id)
+
+
+def taken_cases(spool: ServiceSpool) -> Iterator[TakenCase]:
+    """Yield every folder in `taken`, in the order of their names.
+
+    Raises:
+        OSError: `taken` cannot be read.
+    """
+    for folder in sorted(spool.taken.iterdir()) if spool.taken.is_dir() else ():
+        if _ID.fullmatch(folder.name):
+            yield TakenCase(folder)
+
+
+def new_record(entry: str, case: str) -> DropRecord:
+    """Return the record of a case that is taken now."""
+    return DropRecord(entry=entry, case=case, taken_at=time())
+
+
+def _as_json(record: DropRecord) -> bytes:
+    return json.dumps(asdict(record), indent=1).encode()
