@@ -9,6 +9,7 @@ from ctdeface_shared.commands.config import run
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.jobs.options import FillKind, Profile
 from ctdeface_shared.settings.loading import keys, load, variable_of
+from ctdeface_shared.settings.sections import LimitsSection
 
 KEY = "a-secret-of-24-letters-x"
 
@@ -187,3 +188,11 @@ def test_a_wrong_choice_names_the_command_line() -> None:
     """Options of a command are checked like settings."""
     with pytest.raises(ConfigurationError, match=r"deface\.fill from the command line: .*p10"):
         load().settings.with_choices(fill="water")
+
+
+def test_the_limits_of_a_folder_are_in_bytes() -> None:
+    """A setting in GB limits a folder in bytes, 10⁹ each."""
+    limits = LimitsSection(case_gb=1.5, file_gb=0.25, depth=3).tree()
+
+    assert (limits.bytes, limits.file_bytes, limits.depth) == (1_500_000_000, 250_000_000, 3)
+    assert (limits.files, limits.path_bytes) == (100_000, 1024)

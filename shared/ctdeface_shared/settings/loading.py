@@ -28,6 +28,7 @@ from ctdeface_shared.settings.sections import (
     AuditSection,
     BrokerSection,
     DefaceSection,
+    LimitsSection,
     MetricsSection,
     ModelsSection,
     OutputSection,
@@ -64,6 +65,7 @@ class Settings(BaseSettings):
     work: WorkSection = WorkSection()
     spool: SpoolSection = SpoolSection()
     watch: WatchSection = WatchSection()
+    limits: LimitsSection = LimitsSection()
     broker: BrokerSection = BrokerSection()
     metrics: MetricsSection = MetricsSection()
     traces: TracesSection = TracesSection()

@@ -27,6 +27,7 @@ from ctdeface_shared.jobs.options import (
     Originals,
     Profile,
 )
+from ctdeface_shared.storage.tree_limits import TreeLimits
 
 
 class Section(BaseModel):
@@ -212,6 +213,35 @@ class WatchSection(Section):
         gt=1,
         description="Maximum ratio of unpacked to packed size of a zip file.",
     )
+
+
+_GB = 10**9
+
+
+class LimitsSection(Section):
+    """The maximum size of a case."""
+
+    files: int = Field(100_000, ge=1, description="Maximum number of files in a case.")
+    case_gb: float = Field(100.0, gt=0, description="Maximum size of a case in GB.")
+    file_gb: float = Field(
+        4.0, gt=0, description="Maximum size of one file in GB, also when it is decompressed."
+    )
+    depth: int = Field(
+        64, ge=1, le=200, description="Maximum levels of folders below a case's folder."
+    )
+    path_bytes: int = Field(
+        1024, ge=1, le=3000, description="Maximum length of a path in a case, in bytes."
+    )
+
+    def tree(self) -> TreeLimits:
+        """Return the limits of a case's folder."""
+        return TreeLimits(
+            files=self.files,
+            bytes=round(self.case_gb * _GB),
+            file_bytes=round(self.file_gb * _GB),
+            depth=self.depth,
+            path_bytes=self.path_bytes,
+        )
 
 
 class BrokerUrl(Secret[str]):
