@@ -111,6 +111,10 @@ class UnsafeArchive(PermanentError):
     """A damaged, oversized, encrypted or escaping zip file."""
 
 
+class UnsafeDrop(PermanentError):
+    """A drop with links, devices, files of other users, or more than the limits allow."""
+
+
 class EscapingPath(PermanentError):
     """A case name that escapes its folder."""
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import time
 
-from ctdeface_shared.errors import LateFiles, PermanentError, UnsafeArchive
+from ctdeface_shared.errors import LateFiles, PermanentError, UnsafeArchive, UnsafeDrop
 from ctdeface_shared.jobs import attempt_log
 from ctdeface_shared.jobs.attempt_log import ATTEMPTS
 from ctdeface_shared.jobs.messages import read_options
@@ -32,7 +32,7 @@ from ctdeface_shared.storage.case_folders import GONE
 from ctdeface_shared.storage.locks import UNFINISHED, is_claimed
 from ctdeface_shared.storage.spool import Spool, case_path
 
-DROP_REFUSALS = frozenset({LateFiles.__name__, UnsafeArchive.__name__})
+DROP_REFUSALS = frozenset({error.__name__ for error in (LateFiles, UnsafeArchive, UnsafeDrop)})
 """Codes of drops that the watcher refused itself; they do not describe the case of that name."""
 _JOB_FILES = frozenset({REPORT, REPEAT, ATTEMPTS, ORDER})
 
@@ -287,7 +287,7 @@ def _of_report(record: JobRecord, report: ReportSummary) -> JobRecord:
         state=report.state,
         code=report.result.code,
         reason=report.result.reason,
-        digest=report.manifest.digest,
+        digest=report.content_digest,
         generation=report.generation,
         created_at=instant(datetime.fromisoformat(report.created_at)),
         options=_options(report),

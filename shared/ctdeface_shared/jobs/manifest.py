@@ -95,9 +95,14 @@ def digest_of_stats(folder: Path) -> str:
     Raises:
         OSError: the folder cannot be read, or changes while it is.
     """
+    return digest_of_rows(_rows(folder))
+
+
+def digest_of_rows(files: Iterable[tuple[str, os.stat_result]]) -> str:
+    """Return the digest of `digest_of_stats` for names and statuses."""
     rows = sorted(
         (name, one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns)
-        for name, one in _rows(folder)
+        for name, one in files
     )
     return _digest("\0".join(map(str, row)) + "\n" for row in rows)
 

@@ -69,6 +69,10 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
             "The originals of this case are deleted: drop the whole case again, not only the files "
             "that came late."
         ),
+        "UnsafeDrop": (
+            "Copy the plain files of the case, as one user, into a new folder, and drop that. What "
+            "is too large can be allowed in the settings (`limits`)."
+        ),
         "UnsafeArchive": "Unpack the zip file yourself, check it, and drop the folder.",
         "EscapingPath": _STRANGE_MESSAGE,
         "InvalidMessage": _STRANGE_MESSAGE,

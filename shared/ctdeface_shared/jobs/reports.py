@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
+from ctdeface_shared.jobs.manifest import Covers, FileDigest, Manifest
 from ctdeface_shared.jobs.states import JobState
 
 REPORT: Final = "report.json"
@@ -61,9 +62,13 @@ class ReportedManifest:
 
     Attributes:
         digest: `Manifest.digest`.
+        files: number of files.
+        covers: what the digest covers; reports of release 0.1.0 do not say it.
     """
 
     digest: str
+    files: int = 0
+    covers: Covers = Covers.TIMES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +92,18 @@ class ReportSummary:
     result: ReportedResult
     staged: str = ""
     options: Mapping[str, Any] | None = field(default=None)
+
+    @property
+    def content_digest(self) -> str:
+        """Return the digest of the case's content.
+
+        For a report of release 0.1.0 it is made of the listed files. If it does not list all of
+        them, the digest that it has is returned, which no case's content has.
+        """
+        listed = self.result.files
+        if self.manifest.covers is Covers.CONTENT or len(listed) != self.manifest.files:
+            return self.manifest.digest
+        return Manifest.of(FileDigest(one.file, one.size, one.sha256) for one in listed).digest
 
 
 _READER = TypeAdapter(ReportSummary)

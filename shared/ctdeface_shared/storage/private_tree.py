@@ -1,0 +1,341 @@
+"""Folders of other users, made private to the service.
+
+Their owners may rename, link and replace anything in them at any moment, also after the folder was
+moved, through a folder that they still hold open. So everything is reached by descriptors relative
+to an open folder, links are never followed, and what is kept is a copy that only the service can
+reach. A tree that belongs to the service alone is sealed by its modes instead.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from ctdeface_shared.errors import UnsafeDrop
+from ctdeface_shared.jobs.manifest import FileDigest, digest_of_rows
+from ctdeface_shared.storage import atomic
+from ctdeface_shared.storage.tree_limits import TreeLimits
+
+_BLOCK = 1 << 20
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FOLDER = _READ | os.O_DIRECTORY
+_KINDS = {
+    stat.S_IFLNK: "a link",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+_CLONE = 0x40049409
+"""FICLONE of Linux: share the content of a file where the file system can."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Count:
+    """What was found so far, against the limits."""
+
+    limits: TreeLimits
+    files: int = 0
+    bytes: int = 0
+
+    def add(self, name: str, size: int) -> None:
+        limits = self.limits
+        self.files += 1
+        self.bytes += size
+        if self.files > limits.files:
+            raise UnsafeDrop(
+                f"the drop holds more than {limits.files} files, which limits.files allows: "
+                "split it into several cases, or raise the limit"
+            )
+        if size > limits.file_bytes:
+            raise UnsafeDrop(
+                f"{shown(name)} has {size / 1e9:.3g} GB, and limits.file_gb allows "
+                f"{limits.file_bytes / 1e9:g} GB: remove it, or raise the limit"
+            )
+        if self.bytes > limits.bytes:
+            raise UnsafeDrop(
+                f"the drop holds more than the {limits.bytes / 1e9:g} GB that limits.case_gb "
+                "allows: split it into several cases, or raise the limit"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """A regular file below an open folder."""
+
+    name: str
+    folder: int
+    leaf: str
+    status: os.stat_result
+
+
+@dataclass(frozen=True, slots=True)
+class _Owners:
+    """Whose files a drop may hold: its owner's, the service's and the administrator's."""
+
+    drop: int
+    device: int
+
+    def check(self, name: str, status: os.stat_result) -> None:
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+        if kind is not None:
+            raise UnsafeDrop(
+                f"the drop holds {kind}, {shown(name)}, and only files and folders are allowed: "
+                "put the file itself there and drop the case again"
+            )
+        if status.st_uid not in {self.drop, os.geteuid(), 0}:
+            raise UnsafeDrop(
+                f"{shown(name)} belongs to user {status.st_uid}, and everything in a drop must "
+                f"belong to its owner, user {self.drop}: copy the files and drop the case again"
+            )
+        if status.st_dev != self.device:
+            raise UnsafeDrop(
+                f"{shown(name)} is on another file system than its case: copy the files into "
+                "the case"
+            )
+        if status.st_nlink > 1 and stat.S_ISREG(status.st_mode) and status.st_uid != self.drop:
+            raise UnsafeDrop(
+                f"{shown(name)} is a hard link to a file of user {status.st_uid}: copy the file "
+                "and drop the case again"
+            )
+
+
+@contextmanager
+def opened(path: str | Path, flags: int = _FOLDER, *, folder: int | None = None) -> Iterator[int]:
+    """Open a file or folder without following a link at its end.
+
+    Args:
+        path: where it is.
+        flags: for `os.open`; a folder by default.
+        folder: descriptor that the path is relative to.
+
+    Raises:
+        UnsafeDrop: it is a link, or a file where a folder was expected.
+        OSError: it cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, flags, dir_fd=folder)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENOTDIR, errno.ENXIO}:
+            raise UnsafeDrop(
+                f"{shown(Path(path).name)} was replaced while it was read: drop the case again"
+            ) from error
+        raise
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def is_own(tree: int, depth: int) -> bool:
+    """Return True if a tree belongs to the service user alone, with no link to it elsewhere.
+
+    Args:
+        tree: descriptor of the folder.
+        depth: levels of folders to look at; a deeper tree does not count as its own.
+
+    Raises:
+        UnsafeDrop: something in it is replaced meanwhile.
+        OSError: it cannot be read.
+    """
+    if os.fstat(tree).st_uid != os.geteuid() or depth < 0:
+        return False
+    with os.scandir(tree) as entries:
+        names = [entry.name for entry in entries]
+    for name in names:
+        one = os.stat(name, dir_fd=tree, follow_symlinks=False)
+        if stat.S_ISDIR(one.st_mode):
+            with opened(name, folder=tree) as below:
+                if not is_own(below, depth - 1):
+                    return False
+        elif one.st_uid != os.geteuid() or one.st_nlink > 1:
+            return False
+    return True
+
+
+def seal(tree: int, limits: TreeLimits) -> list[FileDigest]:
+    """Take all rights of others from a tree of the service user, and read its files.
+
+    Args:
+        tree: descriptor of the folder.
+        limits: how much it may hold.
+
+    Returns:
+        Every file, in the order of reading.
+
+    Raises:
+        UnsafeDrop: it holds something else than files and folders, or too much.
+        OSError: it cannot be read.
+    """
+    digests = []
+    for file in _files(tree, limits, seals=True):
+        with opened(file.leaf, _READ, folder=file.folder) as source:
+            os.fchmod(source, 0o600)
+            digests.append(_copied(file, source, None, limits))
+    return digests
+
+
+def copy_tree(tree: int, target: Path, limits: TreeLimits) -> list[FileDigest]:
+    """Copy a tree into a new private folder, and read its files on the way.
+
+    Names and times of files are kept; where the file system can, the content is shared.
+
+    Args:
+        tree: descriptor of the folder.
+        target: folder to create; its parent is private.
+        limits: how much the tree may hold.
+
+    Returns:
+        Every file, in the order of reading.
+
+    Raises:
+        UnsafeDrop: it holds something else than the files of its owner, or too much.
+        OSError: it cannot be read or written, or changes meanwhile.
+    """
+    target.mkdir(mode=0o700)
+    digests = []
+    for file in _files(tree, limits):
+        path = target / file.name
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        digests.append(copy_file(file.folder, file.leaf, path, limits, name=file.name))
+    return digests
+
+
+def copy_file(
+    folder: int, leaf: str, target: Path, limits: TreeLimits, *, name: str = "", owner: int = -1
+) -> FileDigest:
+    """Copy one regular file into a private folder.
+
+    Args:
+        folder: descriptor of the folder that holds it.
+        leaf: its name in that folder.
+        target: file to create.
+        limits: how large it may be.
+        name: its name in the result and in messages; `leaf` by default.
+        owner: user id that it must have, unless it is the service's; any by default.
+
+    Raises:
+        UnsafeDrop: it is not a regular file, has another owner, or is too large.
+        OSError: it cannot be read or written.
+    """
+    with opened(leaf, _READ, folder=folder) as source:
+        status = os.fstat(source)
+        drop = status.st_uid if owner < 0 else owner
+        _Owners(drop, status.st_dev).check(name or leaf, status)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnsafeDrop(f"{shown(name or leaf)} was replaced by a folder: drop it again")
+        file = _File(name=name or leaf, folder=folder, leaf=leaf, status=status)
+        with target.open("x+b") as copy:
+            os.fchmod(copy.fileno(), 0o600)
+            digest = _copied(file, source, copy.fileno(), limits)
+            os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+            os.fsync(copy.fileno())
+    return digest
+
+
+def stats_of(tree: int, limits: TreeLimits) -> str:
+    """Return a digest that changes with every file that is changed, added or replaced.
+
+    Like `manifest.digest_of_stats`, for a folder that others may change meanwhile.
+
+    Raises:
+        UnsafeDrop: it holds something else than the files of its owner, or too much.
+        OSError: it cannot be read.
+    """
+    return digest_of_rows((file.name, file.status) for file in _files(tree, limits))
+
+
+def shown(name: str) -> str:
+    """Return a name for a message, with control characters and broken bytes escaped."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
+        for char in name
+    )
+
+
+def remove_tree(path: Path) -> bool:
+    """Remove a tree as far as the permissions allow; return whether nothing is left.
+
+    Links in it are removed, not followed.
+    """
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        atomic.sync_folder(path.parent)
+    return not os.path.lexists(path)
+
+
+def _files(tree: int, limits: TreeLimits, *, seals: bool = False) -> Iterator[_File]:
+    """Yield every file below a folder that passes the rules, each while its folder is open."""
+    top = os.fstat(tree)
+    owners, count = _Owners(top.st_uid, top.st_dev), _Count(limits=limits)
+    yield from _files_in(tree, "", owners, count, seals=seals)
+
+
+def _files_in(
+    tree: int, prefix: str, owners: _Owners, count: _Count, *, seals: bool
+) -> Iterator[_File]:
+    if seals:
+        os.fchmod(tree, 0o700)
+    if prefix.count("/") > count.limits.depth:
+        raise UnsafeDrop(
+            f"the drop nests more than {count.limits.depth} levels of folders, which limits.depth "
+            "allows: drop the folder that holds the images"
+        )
+    with os.scandir(tree) as entries:
+        names = sorted(entry.name for entry in entries)
+    for leaf in names:
+        name = f"{prefix}{leaf}"
+        if len(os.fsencode(name)) > count.limits.path_bytes:
+            raise UnsafeDrop(
+                f"a path in the drop has more than {count.limits.path_bytes} bytes, which "
+                "limits.path_bytes allows: use shorter names"
+            )
+        status = os.stat(leaf, dir_fd=tree, follow_symlinks=False)
+        owners.check(name, status)
+        if stat.S_ISDIR(status.st_mode):
+            with opened(leaf, folder=tree) as below:
+                owners.check(name, os.fstat(below))
+                yield from _files_in(below, f"{name}/", owners, count, seals=seals)
+        else:
+            count.add(name, status.st_size)
+            yield _File(name=name, folder=tree, leaf=leaf, status=status)
+
+
+def _copied(file: _File, source: int, target: int | None, limits: TreeLimits) -> FileDigest:
+    """Read a file through a descriptor, and write it to another one if there is one.
+
+    Raises:
+        UnsafeDrop: it grew beyond the limit meanwhile.
+    """
+    is_shared = target is not None and _is_shared(source, target)
+    reads = target if target is not None and is_shared else source
+    digest, size = sha256(), 0
+    while block := os.read(reads, _BLOCK):
+        size += len(block)
+        if size > limits.file_bytes:
+            raise UnsafeDrop(f"{shown(file.name)} grew while it was read: drop the case again")
+        digest.update(block)
+        if target is not None and not is_shared:
+            view = memoryview(block)
+            while view:
+                view = view[os.write(target, view) :]
+    return FileDigest(file.name, size, digest.hexdigest())
+
+
+def _is_shared(source: int, target: int) -> bool:
+    """Let a new file share the content of another one; return whether it does."""
+    try:
+        fcntl.ioctl(target, _CLONE, source)
+    except OSError:
+        return False
+    os.lseek(target, 0, os.SEEK_SET)
+    return True
