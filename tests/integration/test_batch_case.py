@@ -122,7 +122,7 @@ def test_a_missing_output_is_made_again_although_the_clock_went_back(tmp_path: P
     child: Child = WarmChild(stand_in_pipeline.prepare)
     report = deface_case(batch, case, child, lambda _: None).report
     assert report.is_published
-    record(batch.spool, replace(report, created_at="2999-01-01T00:00:00.000+00:00"))
+    record(batch.spool, replace(report, created_at="2099-01-01T00:00:00.000+00:00"))
     shutil.rmtree(batch.spool.outbox / "one")
     deface_case(batch, case, child, lambda _: None)
     child.close()

@@ -151,7 +151,7 @@ def test_an_empty_ledger_is_filled_from_the_reports(tmp_path: Path) -> None:
             "manifest": {"digest": "d"},
             "generation": 0,
         }
-        report |= {"created_at": "1970-01-01T00:00:05+00:00", "result": {"code": "", "reason": ""}}
+        report |= {"created_at": "2026-01-01T00:00:05+00:00", "result": {"code": "", "reason": ""}}
         (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
     (spool.reports / "d" / str(uuid5(NAMESPACE_URL, "d"))).mkdir(parents=True)
     (spool.reports / "d" / str(uuid5(NAMESPACE_URL, "d")) / "report.json").write_text(
@@ -160,7 +160,7 @@ def test_an_empty_ledger_is_filled_from_the_reports(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         rebuild(ledger, spool)
         assert [(one.case, one.published_at, one.closed) for one in ledger.open_jobs()] == [
-            ("c", 5.0, None)
+            ("c", 1_767_225_605.0, None)
         ]
         assert [one.closed for case in ("a", "group/b") for one in ledger.of_case(case)] == [
             "done",

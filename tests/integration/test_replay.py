@@ -39,7 +39,7 @@ BULKY = ReplayOptions(profile=Profile.BULKY)
 STEPS = ("ordered", "put back", "published", "quarantine marked")
 
 
-class Killed(Exception):
+class Killed(BaseException):
     """Stands for a kill between two steps."""
 
 

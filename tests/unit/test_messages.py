@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from ctdeface_shared.jobs.messages import (
     encode_job,
     schema_of,
 )
+from ctdeface_shared.jobs.moments import EARLIEST, END
 from ctdeface_shared.jobs.options import (
     HIGHEST_FILL_HU,
     DefaceOptions,
@@ -73,7 +74,11 @@ JOBS = st.builds(
         Manifest, files=st.integers(0, 2**40), bytes=st.integers(0, 2**60), digest=DIGESTS
     ),
     generation=st.integers(0, 1000),
-    submitted_at=st.datetimes(timezones=st.just(UTC)),
+    submitted_at=st.datetimes(
+        EARLIEST.replace(tzinfo=None),
+        (END - timedelta(seconds=1)).replace(tzinfo=None),
+        timezones=st.just(UTC),
+    ),
     options=OPTIONS,
 )
 
@@ -172,6 +177,11 @@ def test_a_case_outside_of_the_inbox_is_refused(case: str) -> None:
         {"generation": -1},
         {"submitted_at": "2026-11-21T05:00:00"},
         {"submitted_at": "yesterday"},
+        {"submitted_at": "0001-01-01T00:00:00+14:00"},
+        {"submitted_at": "1999-12-31T23:59:59Z"},
+        {"submitted_at": "2100-01-01T00:00:00Z"},
+        {"submitted_at": "9999-12-31T23:59:59-12:00"},
+        {"submitted_at": 1e20},
         {"options": {}},
         {"options": {**PLAIN.as_plain(), "fill": "-100"}},
         {"options": {**PLAIN.as_plain(), "profile": "thin"}},
@@ -248,3 +258,16 @@ def test_the_committed_schema_is_the_code(
 ) -> None:
     """The JSON Schema for other programs says what is checked here."""
     assert json.loads((SCHEMAS / name).read_text(encoding="utf-8")) == schema_of(model)
+
+
+def test_a_job_from_the_future_would_outdate_later_ones_and_is_invalid() -> None:
+    """Clocks of one service may differ by a day."""
+    assert decode_job(encode_job(JOB), now=NOW - timedelta(hours=23)).submitted_at == NOW
+    with pytest.raises(InvalidMessage, match="day in the future"):
+        decode_job(encode_job(JOB), now=NOW - timedelta(hours=25))
+
+
+def test_a_time_is_read_in_any_zone() -> None:
+    """It is kept in UTC."""
+    job = decode_job(_changed(submitted_at="2026-11-21T07:00:00+02:00"))
+    assert (job.submitted_at, job.submitted_at.tzinfo) == (NOW, UTC)

@@ -7,15 +7,24 @@ release more than was requested.
 
 import json
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from ctdeface_shared.errors import InvalidMessage, UnknownVersion
 from ctdeface_shared.jobs.manifest import Covers, Manifest
+from ctdeface_shared.jobs.moments import in_bounds, is_too_late
 from ctdeface_shared.jobs.options import (
     DefaceOptions,
     FillRule,
@@ -42,6 +51,7 @@ JobId = Annotated[
 ]
 SeriesName = Annotated[str, Field(pattern=r"^[0-9.]{1,64}(-[0-9]{1,4})?$")]
 Count = Annotated[int, Field(ge=0, le=_LARGEST_COUNT)]
+Moment = Annotated[AwareDatetime, AfterValidator(in_bounds)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +175,7 @@ class JobMessage(_Wire):
     )
     manifest: _WireManifest
     generation: Count = Field(0, description="0 for a drop, higher for each replay.")
-    submitted_at: AwareDatetime
+    submitted_at: Moment
     options: _WireOptions
 
 
@@ -178,7 +188,7 @@ class EventMessage(_Wire):
     code: str | None = Field(
         None, max_length=100, description="Why the case was refused; null for a released one."
     )
-    finished_at: AwareDatetime
+    finished_at: Moment
 
 
 def encode_job(job: DefaceJob) -> bytes:
@@ -200,8 +210,12 @@ def encode_job(job: DefaceJob) -> bytes:
     )
 
 
-def decode_job(body: bytes) -> DefaceJob:
+def decode_job(body: bytes, *, now: datetime | None = None) -> DefaceJob:
     """Read a job.
+
+    Args:
+        body: the message.
+        now: refuse a job that was submitted more than a day later; None accepts it.
 
     Raises:
         InvalidMessage: the body is too large, not JSON, or not valid.
@@ -210,6 +224,11 @@ def decode_job(body: bytes) -> DefaceJob:
     """
     wire = _read(body)
     _check_case(wire.case)
+    if now is not None and is_too_late(wire.submitted_at, now):
+        raise InvalidMessage(
+            "submitted_at is more than a day in the future, and would outdate every later job of "
+            "the case: correct the sender's clock, and drop the case again"
+        )
     return DefaceJob(
         job_id=wire.job_id,
         case=wire.case,
@@ -217,7 +236,7 @@ def decode_job(body: bytes) -> DefaceJob:
             **wire.manifest.model_dump(), covers=Covers.CONTENT if wire.taken else Covers.TIMES
         ),
         generation=wire.generation,
-        submitted_at=wire.submitted_at.astimezone(UTC),
+        submitted_at=wire.submitted_at,
         options=_options(wire.options),
         taken=wire.taken,
         left_in_inbox=wire.left_in_inbox,

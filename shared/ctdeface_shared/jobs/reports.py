@@ -7,13 +7,13 @@ and other versions, so unknown fields are ignored and only the fields below are 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import TypeAdapter
 
 from ctdeface_shared.jobs.manifest import Covers, FileDigest, Manifest
+from ctdeface_shared.jobs.moments import read_moment
 from ctdeface_shared.jobs.states import JobState
 
 REPORT: Final = "report.json"
@@ -113,7 +113,8 @@ def parse_report(content: bytes) -> ReportSummary:
     """Read and validate a report.
 
     Raises:
-        ValueError: the content is not a report, or its state is unknown.
+        ValueError: the content is not a report, its state is unknown, or its time is outside the
+            years 2000 to 2099.
     """
     try:
         report = _READER.validate_python(json.loads(content))
@@ -121,7 +122,7 @@ def parse_report(content: bytes) -> ReportSummary:
         raise ValueError("the JSON is nested too deeply") from error
     if not (report.state.has_ended or report.state.is_publishing):
         raise ValueError(f"a report cannot have the state {report.state}")
-    datetime.fromisoformat(report.created_at)
+    read_moment(report.created_at)
     return report
 
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ctdeface_shared.broker.protocols import Broker, DeadLetter
-from ctdeface_shared.errors import PermanentError
+from ctdeface_shared.broker.settlement import code_of
+from ctdeface_shared.errors import PermanentError, TransientError
 from ctdeface_shared.jobs.history import JobReader
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.messages import DefaceJob, decode_job, encode_job
 from ctdeface_shared.jobs.replay_requests import ReplayRequest, pending_orders, write_order
+from ctdeface_shared.lifecycle import boundary
 from ctdeface_shared.replay.case import Replay, next_job
 from ctdeface_shared.storage.spool import case_path
 
@@ -40,16 +43,26 @@ def requeue_dead_letters(replay: Replay, broker: Broker) -> Iterator[Requeued]:
         StorageUnavailable: storage failed; this can be repeated.
     """
     for letter in broker.dead_letters(MOST_LETTERS):
-        try:
-            job = decode_job(letter.body)
-        except PermanentError as error:
-            yield Requeued(letter=letter, reason=f"{error.code}: {error}")
-            continue
-        reason = _why_not(replay, job)
-        if reason:
-            yield Requeued(letter=letter, case=job.case, reason=reason)
+        result = boundary(partial(_requeue_letter, replay, broker, letter))
+        if isinstance(result, TransientError):
+            raise result
+        if isinstance(result, Exception):  # one letter cannot stop the others
+            yield Requeued(
+                letter=letter, reason=f"{code_of(result)}: it stays as it is; see the log"
+            )
         else:
-            yield _requeue(replay, broker, letter, job)
+            yield result
+
+
+def _requeue_letter(replay: Replay, broker: Broker, letter: DeadLetter) -> Requeued:
+    try:
+        job = decode_job(letter.body, now=replay.now())
+    except PermanentError as error:
+        return Requeued(letter=letter, reason=f"{error.code}: {error}")
+    reason = _why_not(replay, job)
+    if reason:
+        return Requeued(letter=letter, case=job.case, reason=reason)
+    return _requeue(replay, broker, letter, job)
 
 
 def _requeue(replay: Replay, broker: Broker, letter: DeadLetter, job: DefaceJob) -> Requeued:

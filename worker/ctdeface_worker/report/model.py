@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from ctdeface_shared.audit.entry import digest_of
 from ctdeface_shared.errors import CtDefaceError
 from ctdeface_shared.jobs.manifest import Manifest
+from ctdeface_shared.jobs.moments import read_moment
 from ctdeface_shared.jobs.options import DefaceOptions
 from ctdeface_shared.jobs.states import JobState
 from ctdeface_worker.pipeline.result import CaseResult
@@ -134,9 +135,10 @@ class CaseReport:
         """Build a report from decoded JSON.
 
         Raises:
-            ValueError: it is not a report of this schema version.
+            ValueError: it is not a report of this schema version, or its time is not plausible.
         """
         report: Self = TypeAdapter(cls).validate_python(content)
+        read_moment(report.created_at)
         if report.schema_version != SCHEMA_VERSION:
             raise ValueError(
                 f"report of schema version {report.schema_version}, expected {SCHEMA_VERSION}"

@@ -153,7 +153,7 @@ def receive(slot: WorkerSlot) -> Delivery | None:
 def handle(slot: WorkerSlot, delivery: Delivery) -> Conclusion:
     """Run the case of a delivery and conclude its settlement."""
     try:
-        job = decode_job(delivery.body)
+        job = decode_job(delivery.body, now=datetime.now(UTC))
     except (InvalidMessage, EscapingPath) as error:
         return Conclusion(settlement=Reject(error.code))
     with logs.about_job(job.job_id):
