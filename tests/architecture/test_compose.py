@@ -242,8 +242,8 @@ def needed(extra: str) -> set[str]:
 
 
 def test_the_watchers_image_needs_no_imaging_library_and_the_workers_does() -> None:
-    """What the extra `watcher` brings, with all that it brings in turn."""
-    heavy: Any = {"torch", "numpy", "simpleitk", "pydicom", "nnunetv2", "scipy"}
+    """What the extra `watcher` brings, with all that it brings in turn; pydicom reads headers."""
+    heavy: Any = {"torch", "numpy", "simpleitk", "nnunetv2", "scipy"}
     assert not (needed("watcher") | needed("traces")) & heavy
     assert needed("worker") >= heavy
     assert '".[watcher,traces]"' in STAGES["watcher-build"]

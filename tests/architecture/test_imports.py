@@ -18,6 +18,7 @@ DOORS = {
         "ctdeface_worker.dicom",
         "ctdeface_worker.verification.instances",
         "ctdeface_worker.phantom",
+        "ctdeface_watcher.inbox.identity",
     ),
     "torch": ("ctdeface_worker.segmentation.nnunet", "ctdeface_worker.training"),
     "nnunetv2": ("ctdeface_worker.segmentation.nnunet", "ctdeface_worker.training"),
@@ -77,6 +78,7 @@ def test_the_base_install_needs_its_declared_libraries_only(package: str) -> Non
         "opentelemetry",
         "pika",
         "prometheus_client",
+        "pydicom",
         "watchdog",
     }
 

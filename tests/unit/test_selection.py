@@ -1,5 +1,6 @@
 """Which series are defaced, and what becomes of every other file."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,43 @@ def test_the_same_number_from_another_issuer_is_another_patient(tmp_path: Path) 
         selected(
             tmp_path, [*here, *with_elements(stack(3, series="2"), IssuerOfPatientID="elsewhere")]
         )
+
+
+@pytest.mark.parametrize(
+    ("attribute", "here", "there"),
+    [
+        ("PatientBirthDate", "19500131", "19610203"),
+        ("PatientSex", "F", "M"),
+        ("PatientName", "Doe^Jane", "Doe^John"),
+    ],
+)
+def test_the_same_id_with_another_attribute_is_another_patient(
+    tmp_path: Path, attribute: str, here: str, there: str
+) -> None:
+    """The reason names the attribute, never its values."""
+    mine = with_elements(stack(5), PatientID="ANONYMOUS", **{attribute: here})
+    other = with_elements(stack(3, series="2"), PatientID="ANONYMOUS", **{attribute: there})
+    with pytest.raises(MixedPatients, match=rf"different {attribute}\)") as caught:
+        selected(tmp_path, [*mine, *other])
+    assert not {here, there} & set(re.split(r"\W", str(caught.value)))
+
+
+def test_a_slice_without_a_study_is_compared_as_well(tmp_path: Path) -> None:
+    """It could be released, so another patient must not hide behind a missing UID."""
+    other = with_elements(stack(3, series="2"), StudyInstanceUID=None, PatientID="other")
+    with pytest.raises(MixedPatients):
+        selected(tmp_path, [*stack(5), *other])
+
+
+def test_other_spellings_of_a_patient_are_one_patient(tmp_path: Path) -> None:
+    """A reconstruction in UTF-8, without carets and without a sex, beside Latin-1 slices."""
+    slices = with_elements(
+        stack(5), SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Eva^^", PatientSex="F"
+    )
+    more = with_elements(
+        stack(3, series="2"), SpecificCharacterSet="ISO_IR 192", PatientName="MÜLLER^EVA"
+    )
+    assert len(selected(tmp_path, [*slices, *more]).series) == 2
 
 
 def test_an_instance_that_names_no_issuer_fits_the_others(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from ctdeface_shared.storage.file_systems import NETWORK_KINDS, kind_of
 CHECKS = "ctdeface.checks"
 """Entry points of checks that other packages add, named after the extra that they need."""
 EXTRAS = {
-    "watcher": ("watchdog", "pika"),
+    "watcher": ("watchdog", "pika", "pydicom"),
     "worker": ("numpy", "scipy", "pydicom", "SimpleITK", "torch", "nnunetv2", "PIL", "jinja2"),
 }
 """Libraries that show whether an extra is installed."""

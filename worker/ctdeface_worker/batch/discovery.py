@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctdeface_shared.errors import ConfigurationError
+from ctdeface_shared.jobs.identity import DICOM_SUFFIXES
 from ctdeface_shared.storage.case_folders import PathKind, is_hidden, walk
-from ctdeface_worker.dicom.layout import DICOM_SUFFIXES, looks_like_bare_data_set
+from ctdeface_worker.dicom.layout import looks_like_bare_data_set
 
 _PREAMBLE_BYTES = 128
 _LOOKED_AT_BYTES = 4096

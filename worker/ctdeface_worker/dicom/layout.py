@@ -15,8 +15,6 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 from ctdeface_shared.errors import UnreadableInstance
 from ctdeface_worker.dicom.elements import Element, Walk, tag_name
 
-DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
-"""Suffixes of files that are expected to be DICOM, in lower case."""
 PREAMBLE = 128
 PIXEL_DATA = 0x7FE00010
 TRANSFER_SYNTAX = 0x00020010

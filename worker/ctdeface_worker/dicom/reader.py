@@ -18,8 +18,8 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from ctdeface_shared.errors import UnreadableInstance
+from ctdeface_shared.jobs.identity import DICOM_SUFFIXES
 from ctdeface_worker.dicom.layout import (
-    DICOM_SUFFIXES,
     PREAMBLE,
     Layout,
     looks_like_bare_data_set,

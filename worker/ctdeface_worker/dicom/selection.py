@@ -5,6 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import pydicom
+
 from ctdeface_shared.errors import (
     InvalidSeries,
     MixedPatients,
@@ -12,6 +14,7 @@ from ctdeface_shared.errors import (
     RepeatedPositions,
     UnreadableInstance,
 )
+from ctdeface_shared.jobs.identity import PatientIdentity, contradiction
 from ctdeface_worker.dicom.eligibility import (
     NO_POLICY,
     ElementPolicy,
@@ -96,28 +99,28 @@ def select(files: CaseFiles, *, policy: ElementPolicy = NO_POLICY) -> Selection:
 
 
 def _check_one_patient(files: Iterable[CaseFile]) -> None:
-    """Compare PatientID and IssuerOfPatientID of all instances.
-
-    PatientName replaces a missing PatientID. An instance without issuer fits any issuer.
-    """
-    patients: dict[str, str] = {}
-    issuers: dict[str, str] = {}
-    for file in files:
-        if file.dicom is None or not file.dicom.header.get("StudyInstanceUID"):
-            continue
-        header = file.dicom.header
-        name = f"name {header.get('PatientName', '')}"
-        patients.setdefault(str(header.get("PatientID") or "").strip() or name, file.name)
-        issuer = str(header.get("IssuerOfPatientID") or "").strip()
-        if issuer:
-            issuers.setdefault(issuer, file.name)
-    first, *others = max(patients, issuers, key=len).values() or [""]
-    if others:
+    """Compare ID, issuer, name, birth date and sex of all instances."""
+    patients = (
+        (file.name, PatientIdentity.of(file.dicom.header))
+        for file in files
+        if file.dicom is not None and _names_a_patient(file.dicom.header)
+    )
+    found = contradiction(patients)
+    if found:
+        first, other = found.files
         raise MixedPatients(
-            f"the case holds instances of {1 + len(others)} patients, such as {first} and "
-            f"{others[0]}; a case must hold one patient only: put each patient into a folder of "
-            "their own"
+            f"the case holds instances of more than one patient, such as {first} and {other} "
+            f"(different {', '.join(found.attributes)}); a case must hold one patient only: put "
+            "each patient into a folder of their own"
         )
+
+
+def _names_a_patient(header: pydicom.Dataset) -> bool:
+    """Return False for directories and objects without a patient, such as color palettes."""
+    return any(
+        header.get(keyword)
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "PatientID", "PatientName")
+    )
 
 
 def _classify_files(
