@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from ctdeface_shared.broker.sqlite import SqliteBroker
 from ctdeface_shared.commands.main import main
 from ctdeface_shared.doctor.finding import Grade
-from ctdeface_shared.doctor.storage import judge_clock
+from ctdeface_shared.doctor.storage import Account, judge_clock, judge_inbox
 from ctdeface_shared.settings.service import find_service
 
 
@@ -99,13 +101,54 @@ def test_an_inbox_on_another_file_system_is_a_problem_unless_originals_are_kept(
     monkeypatch.setenv("CTDEFACE_SPOOL__INBOX", "/proc/self/fdinfo")
     code, told = examined(root, capsys)
     assert code == 78
-    assert [line.split(" are on")[0] for line in told["disks"]] == [
-        "problem: inbox and archive",
-        "problem: inbox and quarantine",
-    ]
+    assert [line.split(" are on")[0] for line in told["disks"]] == ["problem: inbox and taken"]
     assert "it to the user" in told["folders"][0]
     monkeypatch.setenv("CTDEFACE_SPOOL__ORIGINALS", "keep")
     assert examined(root, capsys)[1].keys().isdisjoint({"disks", "folders"})
+
+
+@pytest.mark.parametrize(
+    ("mode", "lacks"),
+    [
+        (0o3770, []),
+        (0o700, []),
+        (0o755, []),
+        (0o770, ["chmod +t", "chmod g+s"]),
+        (0o2770, ["chmod +t"]),
+        (0o1770, ["chmod g+s"]),
+        (0o1777, ["chmod o-w", "chmod g+s"]),
+    ],
+)
+def test_an_inbox_whose_users_can_touch_drops_of_others_is_told(
+    root: Path, capsys: pytest.CaptureFixture[str], mode: int, lacks: list[str]
+) -> None:
+    """Each finding ends with the command to run."""
+    (root / "inbox").chmod(mode)
+    told = examined(root, capsys)[1].get("inbox", [])
+    assert [line.rpartition(": ")[2] for line in told] == [
+        f"{command} {root / 'inbox'}" for command in lacks
+    ]
+    assert all(line.startswith("warning: ") for line in told)
+
+
+@pytest.mark.parametrize(
+    ("service", "moves", "lacks"),
+    [
+        (Account(uid=5, groups=frozenset({7})), True, []),
+        (Account(uid=6, groups=frozenset({7})), True, ["chown 6"]),
+        (Account(uid=6, groups=frozenset({7})), False, []),
+        (Account(uid=5, groups=frozenset({8})), True, ["chgrp 8"]),
+        (Account(uid=0, groups=frozenset({0})), True, []),
+    ],
+)
+def test_an_inbox_of_another_user_or_group_is_told(
+    service: Account, moves: bool, lacks: list[str]
+) -> None:
+    """In a sticky folder only the owner can move what others dropped."""
+    status = os.stat_result((stat.S_IFDIR | 0o3770, 1, 1, 2, 5, 7, 0, 0, 0, 0))
+    told = judge_inbox(Path("/srv/in box"), status, service, moves_originals=moves)
+    commands = [re.findall(r"(\w+ \d+) '/srv/in box'", text) for text in told]
+    assert commands == [[command] for command in lacks]
 
 
 def test_folders_that_lie_in_each_other_are_a_problem(

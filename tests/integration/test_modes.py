@@ -76,7 +76,7 @@ def test_nobody_else_can_reach_a_patient_whatever_the_umask(given: int, tmp_path
         service = used_site(tmp_path / "spool")
     spool = service.spool
     assert {mode_of(folder) for folder in (*spool.private, service.state_dir)} == {0o700}
-    assert mode_of(spool.inbox) == 0o770
+    assert mode_of(spool.inbox) == 0o3770
     outbox = [spool.outbox, *spool.outbox.rglob("*")]
     assert {mode_of(path) for path in outbox if path.is_dir()} == {0o750}
     assert {mode_of(path) for path in outbox if path.is_file()} == {0o640}

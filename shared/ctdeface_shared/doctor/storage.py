@@ -2,9 +2,13 @@
 
 import os
 import secrets
+import shlex
+import stat
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from ctdeface_shared.doctor.finding import Finding, ok, problem, warning
 from ctdeface_shared.errors import ConfigurationError
@@ -23,6 +27,7 @@ _FOLDERS = (
     "inbox",
     "outbox",
     "quarantine",
+    "taken",
     "staging",
     "work",
     "reports",
@@ -37,6 +42,7 @@ def storage_findings(service: ServiceConfig) -> Iterator[Finding]:
     folders = {name: getattr(service.spool, name) for name in _FOLDERS}
     folders["state"] = service.state_dir
     yield from _writable(service, folders)
+    yield from _inbox_findings(service)
     yield from _file_systems(service)
     yield from _nested(service)
     yield _state_disk(service)
@@ -81,18 +87,88 @@ def _why_unusable(folder: Path, *, read_only: bool) -> str:
     return ""
 
 
+def _inbox_findings(service: ServiceConfig) -> Iterator[Finding]:
+    """Check who can do what in the inbox."""
+    inbox = service.spool.inbox
+    try:
+        status = inbox.stat()
+    except OSError:
+        return  # reported as missing or not usable
+    moves = service.settings.spool.originals is not Originals.KEEP
+    lacks = tuple(judge_inbox(inbox, status, Account.of_this_process(), moves_originals=moves))
+    for text in lacks:
+        yield warning("inbox", text)
+    if not lacks:
+        yield ok("inbox", f"{inbox} keeps the drops of its users apart")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A user with its groups.
+
+    Attributes:
+        uid: user id; 0 may do everything.
+        groups: ids of all its groups.
+    """
+
+    uid: int
+    groups: frozenset[int]
+
+    @classmethod
+    def of_this_process(cls) -> Self:
+        """Return the account that runs this process."""
+        return cls(uid=os.geteuid(), groups=frozenset({os.getegid(), *os.getgroups()}))
+
+
+def judge_inbox(
+    inbox: Path, status: os.stat_result, service: Account, *, moves_originals: bool
+) -> Iterator[str]:
+    """Yield what an inbox lacks, each with the command to run.
+
+    Args:
+        inbox: its path, for the commands.
+        status: its mode, owner and group.
+        service: the account of the service.
+        moves_originals: whether the service moves dropped files.
+    """
+    mode, quoted = status.st_mode, shlex.quote(str(inbox))
+    if mode & stat.S_IWOTH:
+        yield f"every user of this machine can drop cases: chmod o-w {quoted}"
+    if not mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return
+    if not mode & stat.S_ISVTX:
+        yield (
+            "it is not sticky, so its users can move, replace and delete the drops of others: "
+            f"chmod +t {quoted}"
+        )
+    elif moves_originals and service.uid not in {0, status.st_uid}:
+        yield (
+            "it is sticky and belongs to another user, so the service can only copy drops and "
+            f"leaves them there: chown {service.uid} {quoted}"
+        )
+    if not mode & stat.S_ISGID:
+        yield (
+            "it is not setgid, so new folders get the group of their user and the service may not "
+            f"be able to read them: chmod g+s {quoted}"
+        )
+    if service.uid != 0 and status.st_gid not in service.groups:
+        yield (
+            f"its group {status.st_gid} is not a group of the service, which may not be able to "
+            f"read drops: chgrp {min(service.groups)} {quoted}, or add the service to the group"
+        )
+
+
 def _file_systems(service: ServiceConfig) -> Iterator[Finding]:
     """Check that folders between which cases are renamed share a file system."""
     spool = service.spool
     pairs = [
         ("staging", spool.staging, "outbox", spool.outbox),
         ("archive", spool.archive, "outbox", spool.outbox),
+        ("taken", spool.taken, "archive", spool.archive),
+        ("taken", spool.taken, "quarantine", spool.quarantine),
     ]
     if service.settings.spool.originals is not Originals.KEEP:
-        pairs += [
-            ("inbox", spool.inbox, "archive", spool.archive),
-            ("inbox", spool.inbox, "quarantine", spool.quarantine),
-        ]
+        pairs.append(("inbox", spool.inbox, "taken", spool.taken))
     apart = [f"{one} and {other}" for one, here, other, there in pairs if _apart(here, there)]
     for pair in apart:
         hint = ", or set spool.originals to keep" if "inbox" in pair else ""

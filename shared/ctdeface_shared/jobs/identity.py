@@ -26,7 +26,7 @@ class Header(Protocol):
         """Return a value, None when absent."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PatientIdentity:
     """Patient of one file in normalized text; empty means absent.
 

@@ -3,7 +3,9 @@
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Self
@@ -14,6 +16,9 @@ from ctdeface_shared.storage import atomic
 PRIVATE = 0o700
 DROP = 0o770
 """Mode of a newly created inbox: private, but group members may add files."""
+APART = stat.S_ISVTX | stat.S_ISGID
+"""More bits of a new inbox: sticky, so that members cannot move drops of others, and setgid, so
+that new folders get the inbox's group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +191,7 @@ class ServiceSpool(Spool):
                 by a rename.
         """
         try:
-            atomic.make_folder(self.inbox, mode=DROP)
+            _create_inbox(self.inbox)
         except OSError as error:
             raise ConfigurationError(
                 f"the inbox {self.inbox} cannot be created: {error.strerror}; correct spool.inbox"
@@ -230,6 +235,15 @@ class ServiceSpool(Spool):
             locks=root / "locks",
             audit=root / "audit",
         )
+
+
+def _create_inbox(inbox: Path) -> None:
+    """Create a missing inbox with the bits of `APART` where the system allows them."""
+    if inbox.is_dir():
+        return
+    atomic.make_folder(inbox, mode=DROP)
+    with suppress(PermissionError):
+        inbox.chmod(DROP | APART)
 
 
 def can_rename(source: Path, target: Path) -> bool:
