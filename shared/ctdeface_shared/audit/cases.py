@@ -3,16 +3,18 @@
 Every ended case needs an entry, and its files and report must be the ones that were entered.
 """
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from ctdeface_shared.audit.entry import CaseEnd, Outcome, digest_of, digest_of_report
 from ctdeface_shared.jobs.history import DROP_REFUSALS
 from ctdeface_shared.jobs.reports import REPEAT, REPORT, parse_report
 from ctdeface_shared.jobs.states import JobState
+from ctdeface_shared.storage.bounded import LARGEST_REPORT_BYTES, read_bounded
 from ctdeface_shared.storage.checksum import sha256_of
+from ctdeface_shared.storage.tree import walk_tree
 
 _ENDED = {
     JobState.DONE: frozenset({Outcome.RELEASED}),
@@ -20,6 +22,8 @@ _ENDED = {
     JobState.SUPERSEDED: frozenset({Outcome.SUPERSEDED}),
 }
 _SHOWN = frozenset({JobState.PUBLISHED, JobState.DONE})
+_LONGEST_SHOWN = 200
+"""Characters of a path that a problem shows."""
 _MOST_NAMED = 10
 """Maximum number of jobs that one note names."""
 
@@ -107,9 +111,8 @@ def inspect_cases(outbox: Path, reports: Path, ends: Sequence[CaseEnd]) -> CaseF
 
 
 def _reported_ends(folder: Path, findings: CaseFindings) -> Iterator[ReportedEnd]:
-    for parent, _, names in os.walk(folder, onerror=_raise_unless_removed):
-        for name in sorted(filter(_is_report, names)):
-            file = Path(parent, name)
+    for _, entries in walk_tree(folder, partial(_note_unlisted, findings)):
+        for file in (Path(entry.path) for entry in entries if _is_report(entry.name)):
             findings.reports += 1
             try:
                 yield _reported_end(file, folder)
@@ -124,7 +127,7 @@ def _is_report(name: str) -> bool:
 
 
 def _reported_end(file: Path, folder: Path) -> ReportedEnd:
-    content = file.read_bytes()
+    content = read_bounded(file, LARGEST_REPORT_BYTES)
     report = parse_report(content)
     return ReportedEnd(
         case=file.parent.parent.relative_to(folder).as_posix(),
@@ -184,7 +187,8 @@ def _check_outbox(
             of_job.setdefault(job, []).append(end)
     for case, reported in sorted(cases.items()):
         folder = outbox / case
-        digests = {path.relative_to(folder).as_posix(): _digest(path) for path in _files(folder)}
+        found = _files(folder, findings)
+        digests = {path.relative_to(folder).as_posix(): _digest(path) for path in found}
         if digests:
             findings.cases += 1
             _check_case(case, digests, reported, of_job, findings)
@@ -192,9 +196,10 @@ def _check_outbox(
             findings.problems.append(f"{case} is empty in the outbox")
         else:
             findings.notes.append(f"{case} is no longer in the outbox")
+    known = frozenset(str(outbox / case) for case in cases)
     unreported = sorted(
         path.relative_to(outbox).as_posix()
-        for path in _files(outbox, skip=frozenset(outbox / case for case in cases))
+        for path in _files(outbox, findings, enters=lambda folder: folder not in known)
     )
     findings.problems.extend(
         f"{name} is in the outbox, and no report says where it comes from" for name in unreported
@@ -283,27 +288,35 @@ def _differences(wanted: Mapping[str, str], found: Mapping[str, str]) -> Iterato
             yield f"{name} was altered"
 
 
-def _files(root: Path, skip: frozenset[Path] = frozenset()) -> Iterator[Path]:
+def _files(
+    root: Path, findings: CaseFindings, enters: Callable[[str], bool] = lambda _folder: True
+) -> Iterator[Path]:
     """Yield all files and links below a folder.
 
     Args:
         root: the folder.
-        skip: folders that are not entered.
+        findings: receives the folders that cannot be listed.
+        enters: tells by its path whether a folder is entered.
     """
-    for parent, folders, names in os.walk(root, onerror=_raise_unless_removed):
-        here = Path(parent)
-        links = [name for name in folders if (here / name).is_symlink()]
-        yield from (here / name for name in (*names, *links))
-        folders[:] = [name for name in folders if here / name not in skip]
+    for _, entries in walk_tree(root, partial(_note_unlisted, findings), enters=enters):
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                yield Path(entry.path)
 
 
-def _raise_unless_removed(error: OSError) -> None:
-    """Raise an error unless the folder was removed meanwhile.
+def _note_unlisted(findings: CaseFindings, error: OSError) -> None:
+    """Note a folder that cannot be listed, unless a running service has removed it.
 
-    A running service removes folders, but an unreadable folder must not look like an empty one.
+    Raises:
+        PermissionError: this user may not read it; an unreadable folder must not look like an empty
+            one.
     """
-    if not isinstance(error, FileNotFoundError):
+    if isinstance(error, PermissionError):
         raise error
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        name = str(error.filename)
+        shown = name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…"
+        findings.problems.append(f"{shown} cannot be listed ({error.strerror}): remove it")
 
 
 def _digest(path: Path) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from ctdeface_shared.audit.entry import NOTHING_BEFORE, Entry
+from ctdeface_shared.storage.bounded import LARGEST_STATE_BYTES, read_bounded
 
 SEGMENT = re.compile(r"[0-9]{6}\.jsonl")
 SEGMENT_BYTES = 1_000_000
@@ -24,6 +25,16 @@ A search for one job reads whole segments, so they stay small.
 def segments(chain: Path) -> list[Path]:
     """Return the segments of a chain, in order."""
     return sorted(path for path in chain.glob("*.jsonl") if SEGMENT.fullmatch(path.name))
+
+
+def read_segment(file: Path) -> bytes:
+    """Return the content of a segment.
+
+    Raises:
+        DamagedFile: it is not a regular file, or too large.
+        OSError: it cannot be read.
+    """
+    return read_bounded(file, LARGEST_STATE_BYTES)
 
 
 def segment_name(number: int) -> str:
@@ -58,13 +69,13 @@ class Tail:
         """Return the end of a chain.
 
         Raises:
+            DamagedFile: a segment is not a regular file, or too large.
             OSError: the chain cannot be read.
         """
         tail = cls()
         for file in segments(chain):
-            tail = cls(seq=tail.seq, digest=tail.digest, segment=int(file.stem)).over(
-                file.read_bytes()
-            )
+            start = cls(seq=tail.seq, digest=tail.digest, segment=int(file.stem))
+            tail = start.over(read_segment(file))
         return tail
 
     def over(self, content: bytes) -> Self:
@@ -118,11 +129,12 @@ def entries_of(chain: Path, job_id: str, *, since: float) -> Iterator[Entry]:
         since: skip segments that were last written before this time, in seconds since the epoch.
 
     Raises:
+        DamagedFile: a segment is not a regular file, or too large.
         OSError: the chain cannot be read.
     """
     named = job_id.encode()
     for file in segments(chain):
-        content = file.read_bytes() if file.stat().st_mtime >= since else b""
+        content = read_segment(file) if file.lstat().st_mtime >= since else b""
         if named not in content:
             continue
         for line in content.splitlines(keepends=True):

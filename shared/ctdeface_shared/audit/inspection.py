@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ctdeface_shared.audit.chain import TORN, chains, segment_name, segments
+from ctdeface_shared.audit.chain import TORN, chains, read_segment, segment_name, segments
 from ctdeface_shared.audit.entry import NOTHING_BEFORE, UNSIGNED, CaseEnd, Entry
 from ctdeface_shared.errors import ConfigurationError
+from ctdeface_shared.storage.bounded import DamagedFile
 
 Check = Callable[[bytes, bytes], bool]
 """Returns whether a signature is valid for a content; arguments: signature, content."""
@@ -103,7 +104,12 @@ def inspect_chain(folder: Path, trust: Trust) -> Chain:
         if file.name != segment_name(number):
             chain.problems.append(f"{segment_name(number)} is missing")
             return chain
-        for line in file.read_bytes().splitlines(keepends=True):
+        try:
+            content = read_segment(file)
+        except DamagedFile as error:
+            chain.problems.append(str(error))
+            return chain
+        for line in content.splitlines(keepends=True):
             damaged = _take(chain, line, damaged, trust)
         if damaged and number < len(files):
             chain.problems.append(f"{file.name} ends with a damaged line")

@@ -20,6 +20,7 @@ from ctdeface_shared.audit.entry import UNSIGNED, CaseEnd, Entry, Outcome
 from ctdeface_shared.errors import StorageUnavailable
 from ctdeface_shared.settings.sections import AuditSection
 from ctdeface_shared.storage import atomic
+from ctdeface_shared.storage.bounded import DamagedFile, open_regular
 from ctdeface_shared.storage.locks import lock_name, locked
 from ctdeface_shared.storage.spool import PRIVATE, Spool
 
@@ -28,6 +29,12 @@ CLOCKS_APART_SECONDS = 86_400.0
 
 A segment that was last written so long before a job was submitted has no entry of it.
 """
+
+MOST_UNUSABLE = 32
+"""Chains that cannot be continued, after which the folder itself must be corrected."""
+
+_UNUSABLE = (DamagedFile, PermissionError, NotADirectoryError)
+"""Errors of one chain, such as a file of another user; the other chains can still be used."""
 
 _log = logs.logger(__name__)
 
@@ -111,7 +118,8 @@ class _Held:
 class AuditLog:
     """The audit log of one process.
 
-    Any thread may use it. The first entry locks a chain.
+    Any thread may use it. The first entry locks a chain. A damaged chain is left to
+    `ctdeface audit verify`, and the entries go to another one.
 
     Attributes:
         target: folder and key.
@@ -122,6 +130,7 @@ class AuditLog:
     on_entry: Callable[[Outcome], None] = lambda _: None
     _alone: threading.Lock = field(default_factory=threading.Lock)
     _held: _Held | None = None
+    _unusable: set[str] = field(default_factory=set)
 
     def __enter__(self) -> Self:
         """Return the log, which has no chain yet."""
@@ -146,18 +155,38 @@ class AuditLog:
         with self._alone, atomic.storage_errors():
             since = datetime.fromisoformat(end.submitted_at).timestamp() - CLOCKS_APART_SECONDS
             for chain in chains(self.target.folder):
-                known = [entry.end for entry in entries_of(chain, end.job_id, since=since)]
-                if any(
-                    (other.submission, other.outcome, other.report)
-                    == (end.submission, end.outcome, end.report)
-                    for other in known
-                ):
+                if _is_known(chain, end, since):
                     atomic.sync_tree(chain)  # its writer may have been killed before it did this
                     return False
-            held = self._held = self._free_chain()
-            held.tail = self._append(held, end)
+            self._append_anywhere(end)
         self.on_entry(end.outcome)
         return True
+
+    def _append_anywhere(self, end: CaseEnd) -> None:
+        """Append an entry to the first chain that can be continued."""
+        while True:
+            held = self._held = self._free_chain()
+            try:
+                held.tail = self._append(held, end)
+            except _UNUSABLE as error:
+                self._leave()
+                self._give_up(held.folder.name, error)
+            else:
+                return
+
+    def _give_up(self, chain: str, error: Exception) -> None:
+        """Leave a damaged chain for good.
+
+        Raises:
+            StorageUnavailable: too many chains are damaged.
+        """
+        _log.error("audit_chain_unusable", code=type(error).__name__)
+        self._unusable.add(chain)
+        if len(self._unusable) >= MOST_UNUSABLE:
+            raise StorageUnavailable(
+                f"{MOST_UNUSABLE} chains of the audit log cannot be continued: "
+                "give the folder audit to the user of the service"
+            )
 
     def _free_chain(self) -> _Held:
         """Return this process's chain, or lock a free one."""
@@ -168,6 +197,8 @@ class AuditLog:
             self._leave()
         for number in count(1):
             name = f"{self.target.writer}.{number}"
+            if name in self._unusable:
+                continue
             lock = ExitStack()
             try:
                 ours = lock.enter_context(
@@ -182,7 +213,11 @@ class AuditLog:
                 continue
             folder = self.target.folder / name
             atomic.make_folder(folder, mode=PRIVATE)
-            return _Held(folder=folder, is_ours=ours, lock=lock, tail=Tail.of(folder))
+            try:
+                return _Held(folder=folder, is_ours=ours, lock=lock, tail=_tail_of(folder))
+            except _UNUSABLE as error:
+                lock.close()
+                self._give_up(name, error)
         raise AssertionError  # unreachable: `count` never ends
 
     def _leave(self) -> None:
@@ -198,7 +233,7 @@ class AuditLog:
             else replace(held.tail, segment=held.tail.segment + 1, offset=0)
         )
         file = held.folder / segment_name(tail.segment)
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptor = open_regular(file, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         try:
             tail = replace(tail, torn=b"").over(_content_after(descriptor, tail.offset))
             entry = self._entry(held.folder.name, tail, end)
@@ -227,6 +262,37 @@ class AuditLog:
             if self.target.key
             else entry
         )
+
+
+def _is_known(chain: Path, end: CaseEnd, since: float) -> bool:
+    """Return whether a chain has an entry of this end; a damaged chain counts as having none.
+
+    A second entry in another chain is harmless, as after a job that was delivered twice.
+    """
+    known = (end.submission, end.outcome, end.report)
+    try:
+        return any(
+            (entry.end.submission, entry.end.outcome, entry.end.report) == known
+            for entry in entries_of(chain, end.job_id, since=since)
+        )
+    except _UNUSABLE as error:
+        _log.warning("audit_chain_not_read", code=type(error).__name__)
+        return False
+
+
+def _tail_of(folder: Path) -> Tail:
+    """Return the end of a chain.
+
+    Raises:
+        PermissionError: this user may not read or continue it.
+        NotADirectoryError: a file has its name.
+        DamagedFile: a segment is not a regular file, or too large.
+    """
+    if not folder.is_dir():
+        raise NotADirectoryError(folder.name)
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise PermissionError(folder.name)  # a listing of the segments would be empty
+    return Tail.of(folder)
 
 
 def _content_after(descriptor: int, offset: int) -> bytes:

@@ -5,12 +5,19 @@ the attempt off, so it does not count) or `failed CODE` (it failed and will be r
 """
 
 import os
+import secrets
 import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ctdeface_shared.storage import atomic
+from ctdeface_shared.storage.bounded import (
+    LARGEST_STATE_BYTES,
+    DamagedFile,
+    open_regular,
+    read_bounded,
+)
 from ctdeface_shared.storage.spool import PRIVATE
 
 ATTEMPTS = "attempts.log"
@@ -37,13 +44,20 @@ class Attempts:
 def read(folder: Path) -> Attempts:
     """Read the attempts at a job from its report folder.
 
+    A damaged log counts as none; the queue counts attempts as well.
+
     Raises:
         OSError: the log exists and cannot be read.
     """
     try:
-        lines = (folder / ATTEMPTS).read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
+        return parse(read_bounded(folder / ATTEMPTS, LARGEST_STATE_BYTES))
+    except (FileNotFoundError, DamagedFile):
         return Attempts()
+
+
+def parse(content: bytes) -> Attempts:
+    """Return the attempts in a log; lines of another form do not count."""
+    lines = content.decode(errors="replace").splitlines()
     marker = f" {_FAILED} "
     failures = [line.partition(marker)[2] for line in lines if marker in line]
     others = [line for line in lines if marker not in line]
@@ -63,6 +77,7 @@ def begin(folder: Path) -> None:
         OSError: it cannot be recorded, so the attempt must not begin.
     """
     atomic.make_folder(folder, mode=PRIVATE)
+    _set_damaged_aside(folder)
     _append(folder, _BEGUN)
     atomic.sync_folder(folder)
 
@@ -89,10 +104,24 @@ def fail(folder: Path, code: str) -> None:
     _append(folder, f"{_FAILED} {code}")
 
 
+def _set_damaged_aside(folder: Path) -> None:
+    """Make room for a new log if something else has its name."""
+    try:
+        os.close(open_regular(folder / ATTEMPTS, os.O_RDONLY))
+    except FileNotFoundError:
+        pass
+    except DamagedFile:
+        log = folder / ATTEMPTS
+        log.rename(folder / f"{ATTEMPTS}.damaged-{secrets.token_hex(4)}")
+
+
 def _append(folder: Path, event: str) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     line = f"{now} {socket.gethostname()} {os.getpid()} {event}\n"
-    descriptor = os.open(folder / ATTEMPTS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        descriptor = open_regular(folder / ATTEMPTS, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    except DamagedFile as error:
+        raise OSError(str(error)) from None
     try:
         os.write(descriptor, line.encode())
         os.fsync(descriptor)

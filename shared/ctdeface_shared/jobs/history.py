@@ -6,17 +6,19 @@ the truth about every job that was requested, began or ended. Unchanged files ar
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import time
 
-from ctdeface_shared.errors import LateFiles, PermanentError, UnsafeArchive, UnsafeDrop
+from ctdeface_shared.errors import LateFiles, UnsafeArchive, UnsafeDrop
 from ctdeface_shared.jobs import attempt_log
 from ctdeface_shared.jobs.attempt_log import ATTEMPTS
 from ctdeface_shared.jobs.messages import read_options
+from ctdeface_shared.jobs.moments import read_moment
 from ctdeface_shared.jobs.options import DefaceOptions
 from ctdeface_shared.jobs.replay_requests import ORDER, ReplayRequest, parse_order, pending_orders
 from ctdeface_shared.jobs.reports import (
@@ -28,13 +30,21 @@ from ctdeface_shared.jobs.reports import (
     read_report,
 )
 from ctdeface_shared.jobs.states import JobState
+from ctdeface_shared.skipped import Skipped, attempt, skipped
+from ctdeface_shared.storage.bounded import (
+    LARGEST_REPORT_BYTES,
+    LARGEST_STATE_BYTES,
+    DamagedFile,
+    read_bounded,
+)
 from ctdeface_shared.storage.case_folders import GONE
 from ctdeface_shared.storage.locks import UNFINISHED, is_claimed
 from ctdeface_shared.storage.spool import Spool, case_path
+from ctdeface_shared.storage.tree import walk_tree
 
 DROP_REFUSALS = frozenset({error.__name__ for error in (LateFiles, UnsafeArchive, UnsafeDrop)})
 """Codes of drops that the watcher refused itself; they do not describe the case of that name."""
-_JOB_FILES = frozenset({REPORT, REPEAT, ATTEMPTS, ORDER})
+_PLACE = "reports"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,77 +100,167 @@ class JobRecord:
         return (self.created_at, self.generation)
 
 
-_Stamps = dict[str, tuple[int, int, int]]
-"""Inode, modification time in nanoseconds and size of a job's files by name."""
+_Stamps = dict[str, tuple[int, ...]]
+"""Inode, times of modification and of status in nanoseconds, and size of a job's files."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadJob:
+    """A job as it was read, and its files that could not be read."""
+
+    stamps: _Stamps
+    record: JobRecord
+    skipped: tuple[Skipped, ...] = ()
 
 
 class JobReader:
     """Reader of all jobs of a spool.
 
-    It is used repeatedly and reads only what changed.
+    It is used repeatedly and reads only what changed, so a damaged file is read once.
     What it remembers is a cache that can be lost at any time.
+
+    Attributes:
+        skipped: what the last `read` left out: damaged or unreadable files and folders.
     """
 
     def __init__(self, reports: Path) -> None:
         """Begin with an empty cache."""
         self._reports = reports
-        self._read: dict[str, tuple[_Stamps, JobRecord]] = {}
+        self._read: dict[str, _ReadJob] = {}
+        self.skipped: tuple[Skipped, ...] = ()
 
     def read(self) -> tuple[JobRecord, ...]:
-        """Return every readable job; folders that vanish meanwhile are left out.
+        """Return every job; folders that vanish meanwhile are left out.
+
+        A job whose report is damaged is returned without a state.
 
         Raises:
-            OSError: the reports cannot be read, for another reason than that something is gone.
+            OSError: the reports cannot be listed, for another reason than that they are gone.
         """
-        records: dict[str, tuple[_Stamps, JobRecord]] = {}
-        for folder, stamps in _job_folders(str(self._reports), 0):
+        jobs: dict[str, _ReadJob] = {}
+        unlisted: list[Skipped] = []
+        for folder, stamps in self._job_folders(self._reports, unlisted):
             known = self._read.get(folder)
-            if known is not None and known[0] == stamps:
-                records[folder] = known
-            else:
-                with gone_is_no_error():
-                    records[folder] = (stamps, self._record(Path(folder), stamps))
-        self._read = records
-        return tuple(record for _, record in records.values())
+            if known is None or known.stamps != stamps:
+                known = self._job(Path(folder), stamps)
+            jobs[folder] = known
+        self._read = jobs
+        found = (one for job in jobs.values() for one in job.skipped)
+        self.skipped = (*unlisted, *found)
+        return tuple(job.record for job in jobs.values())
 
     def of_case(self, case: str) -> tuple[JobRecord, ...]:
         """Return every job of one case, without the cache.
 
         Raises:
             EscapingPath: the name leads out of the reports.
-            OSError: the reports cannot be read, for another reason than that something is gone.
+            OSError: the folder of the case cannot be listed, for another reason than that it is
+                gone.
         """
-        records = []
-        for folder, stamps in _job_folders(str(case_path(self._reports, case)), 1):
-            with gone_is_no_error():
-                records.append(self._record(Path(folder), stamps))
+        found = self._job_folders(case_path(self._reports, case), [])
+        records = (self._job(Path(folder), stamps).record for folder, stamps in found)
         return tuple(record for record in records if record.case == case)
 
-    def _record(self, folder: Path, stamps: _Stamps) -> JobRecord:
-        case = folder.parent.relative_to(self._reports).as_posix()
-        record = JobRecord(case=case, job_id=folder.name)
-        reported_ns = max(
-            (stamps[name][1] for name in (REPORT, REPEAT) if name in stamps), default=0
-        )
-        if ORDER in stamps:
-            with suppress(PermanentError):  # not a request of this version
-                record = _of_order(record, parse_order((folder / ORDER).read_bytes()))
-        for name in (REPORT, REPEAT):
-            if name in stamps:
-                with suppress(ValueError):  # not a report of this version
-                    record = _of_report(record, parse_report((folder / name).read_bytes()))
-                record = replace(record, reported_at=reported_ns / 1e9)
-        if ATTEMPTS not in stamps:
-            return record
-        attempts = attempt_log.read(folder)
-        is_begun = attempts.is_open and stamps[ATTEMPTS][1] > reported_ns
-        return replace(
-            record,
-            is_begun=is_begun,
-            attempts=attempts.count,
-            attempt_failed=attempts.has_failed,
-            attempt_code=attempts.code,
-        )
+    def _job_folders(self, root: Path, unlisted: list[Skipped]) -> Iterator[tuple[str, _Stamps]]:
+        """Yield each job folder with its files, at any depth.
+
+        Args:
+            root: the reports, or those of one case.
+            unlisted: receives the folders that cannot be listed.
+
+        Raises:
+            OSError: the root cannot be listed.
+        """
+        above, jobs = len(str(self._reports)), set[str]()
+
+        def note(error: OSError) -> None:
+            if error.errno in GONE:
+                return
+            if error.filename == str(root):
+                raise error
+            unlisted.append(skipped(_PLACE, str(error.filename)[above + 1 :], error))
+
+        for folder, entries in walk_tree(
+            root, note, enters=lambda path: path.rpartition("/")[0] not in jobs
+        ):
+            stamps = _stamps(entries) if folder.count("/", above) > 1 else {}
+            if stamps:
+                jobs.add(folder)
+                yield folder, stamps
+
+    def _job(self, folder: Path, stamps: _Stamps) -> _ReadJob:
+        """Read a job, each of its files by itself."""
+        name = folder.relative_to(self._reports)
+        record = JobRecord(case=name.parent.as_posix(), job_id=folder.name)
+        left_out = []
+        for file, read in _READERS.items():
+            if file in stamps:
+                change = partial(_unless_gone, read, record, folder / file)
+                changed = attempt(_PLACE, (name / file).as_posix(), change)
+                if isinstance(changed, Skipped):
+                    left_out.append(changed)
+                else:
+                    record = changed
+        reported = [stamps[name][1] for name in (REPORT, REPEAT) if name in stamps]
+        if reported:
+            record = replace(record, reported_at=max(reported) / 1e9)
+        if record.is_begun:  # the log holds no report of this attempt
+            is_begun = stamps[ATTEMPTS][1] > max(reported, default=0)
+            record = replace(record, is_begun=is_begun)
+        return _ReadJob(stamps, record, tuple(left_out))
+
+
+def _stamps(entries: "Iterable[os.DirEntry[str]]") -> _Stamps:
+    stamps: _Stamps = {}
+    for entry in entries:
+        if entry.name in _READERS:
+            with gone_is_no_error():
+                status = entry.stat(follow_symlinks=False)
+                times = (status.st_mtime_ns, status.st_ctime_ns)
+                stamps[entry.name] = (status.st_ino, *times, status.st_size)
+    return stamps
+
+
+def _unless_gone(read: "_Reader", record: JobRecord, file: Path) -> JobRecord:
+    with gone_is_no_error():
+        return read(record, file)
+    return record
+
+
+def _with_order(record: JobRecord, file: Path) -> JobRecord:
+    return _of_order(record, parse_order(read_bounded(file, LARGEST_STATE_BYTES)))
+
+
+def _with_report(record: JobRecord, file: Path) -> JobRecord:
+    try:
+        return _of_report(record, parse_report(read_bounded(file, LARGEST_REPORT_BYTES)))
+    except DamagedFile:
+        raise
+    except ValueError:  # its text quotes the content
+        raise DamagedFile(
+            "it is not a report that this version can read: restore it from a backup, or remove it"
+        ) from None
+
+
+def _with_attempts(record: JobRecord, file: Path) -> JobRecord:
+    attempts = attempt_log.parse(read_bounded(file, LARGEST_STATE_BYTES))
+    return replace(
+        record,
+        is_begun=attempts.is_open,
+        attempts=attempts.count,
+        attempt_failed=attempts.has_failed,
+        attempt_code=attempts.code,
+    )
+
+
+_Reader = Callable[[JobRecord, Path], JobRecord]
+_READERS: Mapping[str, _Reader] = {
+    ORDER: _with_order,
+    REPORT: _with_report,
+    REPEAT: _with_report,
+    ATTEMPTS: _with_attempts,
+}
+"""How each file of a job changes what is known of it; later ones override earlier ones."""
 
 
 def history_of(spool: Spool, case: str) -> tuple[JobRecord, ...]:
@@ -255,32 +355,6 @@ def _will_be_published(spool: Spool, job_id: str, staged: str) -> bool:
     return bool(staged) and (spool.staging / Path(staged).name / UNFINISHED).exists()
 
 
-def _job_folders(folder: str, level: int) -> Iterator[tuple[str, _Stamps]]:
-    """Yield each job folder with its files, at any depth.
-
-    Paths are text because `Path` is slow.
-    """
-    folders: list[str] = []
-    stamps: _Stamps = {}
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name in _JOB_FILES:
-                    status = entry.stat(follow_symlinks=False)
-                    stamps[entry.name] = (status.st_ino, status.st_mtime_ns, status.st_size)
-                elif entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-    except OSError as error:
-        if error.errno not in GONE:
-            raise
-        return
-    if stamps and level > 1:
-        yield folder, stamps
-        return
-    for path in folders:
-        yield from _job_folders(path, level + 1)
-
-
 def _of_report(record: JobRecord, report: ReportSummary) -> JobRecord:
     return replace(
         record,
@@ -289,7 +363,7 @@ def _of_report(record: JobRecord, report: ReportSummary) -> JobRecord:
         reason=report.result.reason,
         digest=report.content_digest,
         generation=report.generation,
-        created_at=instant(datetime.fromisoformat(report.created_at)),
+        created_at=instant(read_moment(report.created_at)),
         options=_options(report),
     )
 

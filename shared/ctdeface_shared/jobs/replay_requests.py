@@ -13,6 +13,7 @@ from ctdeface_shared.errors import PermanentError
 from ctdeface_shared.jobs.messages import DefaceJob, decode_job, encode_job
 from ctdeface_shared.jobs.reports import REPORT
 from ctdeface_shared.storage import atomic
+from ctdeface_shared.storage.bounded import LARGEST_STATE_BYTES, DamagedFile, read_bounded
 from ctdeface_shared.storage.spool import PRIVATE, Spool, case_path
 
 ORDER = "order.json"
@@ -72,8 +73,9 @@ def read_order(spool: Spool, case: str, job_id: str) -> ReplayRequest | None:
         OSError: the file exists and cannot be read.
     """
     try:
-        return parse_order((case_path(spool.reports, case) / job_id / ORDER).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, PermanentError):
+        order = case_path(spool.reports, case) / job_id / ORDER
+        return parse_order(read_bounded(order, LARGEST_STATE_BYTES))
+    except (FileNotFoundError, NotADirectoryError, DamagedFile, PermanentError):
         return None
 
 

@@ -4,7 +4,6 @@ Only the worker reads more of a report, with its own model. Reports are written 
 and other versions, so unknown fields are ignored and only the fields below are required.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import TypeAdapter
 from ctdeface_shared.jobs.manifest import Covers, FileDigest, Manifest
 from ctdeface_shared.jobs.moments import read_moment
 from ctdeface_shared.jobs.states import JobState
+from ctdeface_shared.storage.bounded import LARGEST_REPORT_BYTES, parse_json, read_bounded
 
 REPORT: Final = "report.json"
 REPEAT: Final = "repeat.json"
@@ -116,10 +116,7 @@ def parse_report(content: bytes) -> ReportSummary:
         ValueError: the content is not a report, its state is unknown, or its time is outside the
             years 2000 to 2099.
     """
-    try:
-        report = _READER.validate_python(json.loads(content))
-    except RecursionError as error:
-        raise ValueError("the JSON is nested too deeply") from error
+    report = _READER.validate_python(parse_json(content))
     if not (report.state.has_ended or report.state.is_publishing):
         raise ValueError(f"a report cannot have the state {report.state}")
     read_moment(report.created_at)
@@ -133,6 +130,6 @@ def read_report(path: Path) -> ReportSummary | None:
         OSError: the file exists and cannot be read.
     """
     try:
-        return parse_report(path.read_bytes())
+        return parse_report(read_bounded(path, LARGEST_REPORT_BYTES))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None

@@ -20,7 +20,7 @@ from ctdeface_shared.local_service.display import Snapshot, View, open_view
 from ctdeface_shared.local_service.supervisor import Program, Running, supervise
 from ctdeface_shared.metrics.ports import is_free, metrics_ports
 from ctdeface_shared.settings.service import ServiceConfig
-from ctdeface_shared.status.service_status import disk_warnings, inbox_warnings
+from ctdeface_shared.status.service_status import disk_warnings, inbox_warnings, skip_warnings
 from ctdeface_shared.status.spool_status import SpoolScanner, SpoolStatus
 from ctdeface_shared.status.watcher_state import WATCHER_STATE, read_watcher_state
 from ctdeface_shared.storage import atomic
@@ -128,6 +128,7 @@ class RunMonitor:
         watcher = read_watcher_state(service.state_dir / WATCHER_STATE)
         return (
             *inbox_warnings(status, watcher),
+            *skip_warnings(status.skipped, watcher),
             *disk_warnings(service.free_space()),
         )
 

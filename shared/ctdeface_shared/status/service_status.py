@@ -1,8 +1,9 @@
 """The status of a service: its spool, queue, watcher and disks, with warnings."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ctdeface_shared.broker.protocols import Depth
 from ctdeface_shared.broker.target import file_of, masked, split
 from ctdeface_shared.errors import CtDefaceError
 from ctdeface_shared.settings.service import ServiceConfig
+from ctdeface_shared.skipped import Skipped, attempt
 from ctdeface_shared.status.spool_status import SpoolScanner, SpoolStatus
 from ctdeface_shared.status.text import duration, refused_lines, retry_lines, spool_lines
 from ctdeface_shared.status.watcher_state import WATCHER_STATE, WatcherState, read_watcher_state
@@ -92,11 +94,11 @@ def service_status(service: ServiceConfig, now: float) -> ServiceStatus:
         now: seconds since the epoch.
 
     Raises:
-        OSError: the spool cannot be read.
+        OSError: the free space cannot be measured.
     """
     watch = service.settings.watch
     queue, queue_error = _queue_depth(service)
-    watcher = read_watcher_state(service.state_dir / WATCHER_STATE)
+    watcher, unknown = _watcher_of(service)
     age = max(now - datetime.fromisoformat(watcher.looked_at).timestamp(), 0.0) if watcher else 0.0
     scanner = SpoolScanner(service.spool, case_depth=watch.case_depth, ignore=watch.ignore)
     status = ServiceStatus(
@@ -107,13 +109,14 @@ def service_status(service: ServiceConfig, now: float) -> ServiceStatus:
         queue_error=queue_error,
         watcher=watcher,
         watcher_age_seconds=age,
-        watcher_runs=is_held(service.spool.locks / WATCHER_LOCK, MISSED_HEARTBEATS_SECONDS),
+        watcher_runs=_watcher_runs(service, unknown),
         disks=service.free_space(),
     )
     warnings = (
         *_queue_warnings(status),
         *_watcher_warnings(status, SCANS_MISSED * watch.rescan_interval),
         *inbox_warnings(status.spool, watcher),
+        *skip_warnings((*status.spool.skipped, *unknown), watcher),
         *disk_warnings(status.disks),
     )
     return replace(status, warnings=warnings)
@@ -165,6 +168,19 @@ def inbox_warnings(spool: SpoolStatus, watcher: WatcherState | None) -> Iterator
         yield f"{name} cannot be used: {reason}"
 
 
+def skip_warnings(seen: Sequence[Skipped], watcher: WatcherState | None) -> Iterator[str]:
+    """Yield what could not be examined, by name and with the reason.
+
+    Args:
+        seen: what this look at the spool left out.
+        watcher: the watcher's last scan, which may have left out other things.
+    """
+    lines = dict.fromkeys((*(one.line for one in seen), *(watcher.skipped if watcher else ())))
+    yield from list(lines)[:NAMES_SHOWN]
+    if len(lines) > NAMES_SHOWN:
+        yield f"{len(lines) - NAMES_SHOWN} more cases, files or folders were left out"
+
+
 def disk_warnings(disks: tuple[FreeSpace, ...]) -> Iterator[str]:
     """Yield a warning for each file system with less than the required free space."""
     return (disk.shortage for disk in disks if not disk.is_enough)
@@ -192,6 +208,23 @@ def _watcher_text(status: ServiceStatus) -> str:
     if watcher.oldest_open_at is not None:
         text += f", the oldest for {duration(max(status.spool.at - watcher.oldest_open_at, 0.0))}"
     return text if status.watcher_runs else f"not running; {text}"
+
+
+def _watcher_of(service: ServiceConfig) -> tuple[WatcherState | None, list[Skipped]]:
+    """Return the watcher's last scan, and what of it cannot be read."""
+    read = partial(read_watcher_state, service.state_dir / WATCHER_STATE)
+    found = attempt("state", WATCHER_STATE, read)
+    return (None, [found]) if isinstance(found, Skipped) else (found, [])
+
+
+def _watcher_runs(service: ServiceConfig, unknown: list[Skipped]) -> bool:
+    """Return whether a watcher runs; add its lock to what cannot be read."""
+    lock = service.spool.locks / WATCHER_LOCK
+    found = attempt("locks", WATCHER_LOCK, partial(is_held, lock, MISSED_HEARTBEATS_SECONDS))
+    if isinstance(found, Skipped):
+        unknown.append(found)
+        return False
+    return found
 
 
 def _queue_depth(service: ServiceConfig) -> tuple[Depth | None, str]:

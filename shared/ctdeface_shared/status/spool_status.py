@@ -4,21 +4,25 @@ A case is waiting if it is in the inbox and no ended job was for exactly these f
 is being copied. It is in flight if a job of it has begun and not ended, also between two attempts.
 """
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ctdeface_shared.errors import UnsafeArchive
 from ctdeface_shared.jobs.history import DROP_REFUSALS, JobReader, JobRecord, gone_is_no_error
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.repeats import was_too_early
 from ctdeface_shared.jobs.states import JobState
-from ctdeface_shared.storage.case_folders import PathKind, is_hidden, is_ignored, walk
+from ctdeface_shared.skipped import Skipped, attempt
+from ctdeface_shared.storage.case_folders import GONE, PathKind, is_hidden, is_ignored, walk
 from ctdeface_shared.storage.spool import ServiceSpool, case_path
+from ctdeface_shared.storage.tree import walk_tree
+
+Result = TypeVar("Result")
 
 HOUR_SECONDS = 3600.0
 DIGEST_SECONDS = 30.0
@@ -80,6 +84,7 @@ class SpoolStatus:
         refused: refused cases, newest first.
         oldest_waiting_seconds: age of the case that waits longest; None if none waits.
         ended_last_hour: number of jobs that ended in the last hour.
+        skipped: what could not be examined; the rest of the status does not include it.
     """
 
     at: float
@@ -90,11 +95,13 @@ class SpoolStatus:
     refused: tuple[Refused, ...] = ()
     oldest_waiting_seconds: float | None = None
     ended_last_hour: int = 0
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def is_idle(self) -> bool:
-        """Return whether nothing is waiting and nothing in flight."""
-        return not self.waiting and not self.in_flight
+        """Return whether nothing is waiting and nothing in flight, as far as can be seen."""
+        has_unseen_folder = any(not one.name for one in self.skipped)
+        return not self.waiting and not self.in_flight and not has_unseen_folder
 
     @property
     def refused_codes(self) -> dict[str, int]:
@@ -118,6 +125,7 @@ class SpoolStatus:
             "refused_cases": [asdict(one) for one in self.refused],
             "oldest_waiting_seconds": self.oldest_waiting_seconds,
             "ended_last_hour": self.ended_last_hour,
+            "skipped": [asdict(one) for one in self.skipped],
             "is_idle": self.is_idle,
         }
 
@@ -128,6 +136,23 @@ class _Fingerprint(NamedTuple):
     folder_ns: int
     at: float
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Skips:
+    """What one look leaves out."""
+
+    found: list[Skipped] = field(default_factory=list)
+
+    def attempt(
+        self, place: str, name: str, work: Callable[[], Result], otherwise: Result
+    ) -> Result:
+        """Return the result of a task, or another one if it failed."""
+        result = attempt(place, name, work)
+        if isinstance(result, Skipped):
+            self.found.append(result)
+            return otherwise
+        return result
 
 
 class SpoolScanner:
@@ -148,23 +173,20 @@ class SpoolScanner:
         self._digests: dict[str, _Fingerprint] = {}
 
     def look(self, now: float) -> SpoolStatus:
-        """Scan the spool; leave out what vanishes meanwhile.
+        """Scan the spool; leave out what vanishes meanwhile or cannot be examined.
 
         Args:
             now: seconds since the epoch.
-
-        Raises:
-            OSError: a folder cannot be read, for another reason than that it is gone.
         """
+        skips = _Skips()
         # inbox before reports: a case that ends meanwhile is seen twice instead of lost
-        inbox = dict(
-            _entries_of_cases(self._spool.inbox, self._depth, self._ignore, with_unreadable=True)
-        )
-        records = self._jobs.read()
+        inbox = skips.attempt("inbox", "", self._inbox, {})
+        records = skips.attempt("reports", "", self._jobs.read, ())
+        skips.found.extend(self._jobs.skipped)
         known = [one for one in records if one.state is not JobState.ORDERED or one.case in inbox]
         newest = newest_of(known)
         in_flight = _in_flight(records)
-        in_inbox = self._in_inbox(inbox, known, in_flight.keys(), now)
+        in_inbox = self._in_inbox(inbox, known, in_flight.keys(), now, skips)
         waiting = {name: since for name, since in in_inbox.items() if since is not None}
         oldest = min(waiting.values(), default=None)
         self._digests = {case: taken for case, taken in self._digests.items() if case in inbox}
@@ -173,15 +195,22 @@ class SpoolScanner:
             waiting=tuple(sorted(waiting)),
             empty=tuple(sorted(in_inbox.keys() - waiting.keys())),
             in_flight=tuple(in_flight[case] for case in sorted(in_flight)),
-            released=sum(
-                path.is_dir() for _, path in _entries_of_cases(self._spool.outbox, self._depth)
-            ),
-            refused=self._refused(newest, waiting.keys() | in_flight.keys()),
+            released=skips.attempt("outbox", "", self._count_released, 0),
+            refused=self._refused(newest, waiting.keys() | in_flight.keys(), skips),
             oldest_waiting_seconds=None if oldest is None else max(now - oldest, 0.0),
             ended_last_hour=sum(
                 one.ended and now - HOUR_SECONDS < one.reported_at <= now for one in records
             ),
+            skipped=tuple(skips.found),
         )
+
+    def _inbox(self) -> dict[str, Path]:
+        return dict(
+            _entries_of_cases(self._spool.inbox, self._depth, self._ignore, with_unreadable=True)
+        )
+
+    def _count_released(self) -> int:
+        return sum(path.is_dir() for _, path in _entries_of_cases(self._spool.outbox, self._depth))
 
     def _in_inbox(
         self,
@@ -189,21 +218,31 @@ class SpoolScanner:
         known: Sequence[JobRecord],
         in_flight: Iterable[str],
         now: float,
+        skips: _Skips,
     ) -> dict[str, float | None]:
-        """Return since when each case and zip file waits, None for an empty folder."""
+        """Return since when each case and zip file waits, None for an empty folder.
+
+        A case that cannot be examined waits, too.
+        """
         jobs = newest_of(one for one in known if one.code not in DROP_REFUSALS)
         refused = {(one.case, one.digest) for one in known if one.code == UnsafeArchive.__name__}
         begun = set(in_flight)
         found: dict[str, float | None] = {}
-        for name, path in inbox.items():
+
+        def add(name: str, path: Path) -> bool:
             with gone_is_no_error():
                 status = path.stat(follow_symlinks=False)
                 if S_ISREG(status.st_mode) and _zip_waits(name, path, refused):
                     found[name] = status.st_ctime
                 if not S_ISDIR(status.st_mode) or name in begun:
-                    continue
+                    return True
                 if not self._is_done(name, path, status.st_mtime_ns, jobs.get(name), now):
                     found[name] = status.st_ctime if self._holds_a_file(path) else None
+            return True
+
+        for name, path in inbox.items():
+            if not skips.attempt("inbox", name, partial(add, name, path), otherwise=False):
+                found[name] = now
         return found
 
     def _is_done(
@@ -226,7 +265,7 @@ class SpoolScanner:
         ):
             # no digest if files vanish while they are read: the case is changing
             taken = _Fingerprint(folder_ns, now, "")
-            with gone_is_no_error(), suppress(PermissionError):
+            with gone_is_no_error(), suppress(PermissionError, RecursionError):
                 taken = _Fingerprint(folder_ns, now, Manifest.scan(path).digest)
             self._digests[case] = taken
         return taken.digest
@@ -234,27 +273,37 @@ class SpoolScanner:
     def _holds_a_file(self, folder: Path) -> bool:
         """Return whether a case holds a file; a folder that cannot be read may hold one."""
         errors: list[OSError] = []
-        names = (name for _, _, names in os.walk(folder, onerror=errors.append) for name in names)
-        found = any(not is_ignored(name, self._ignore) for name in names)
-        return found or any(isinstance(error, PermissionError) for error in errors)
+        found = any(
+            not entry.is_dir(follow_symlinks=False) and not is_ignored(entry.name, self._ignore)
+            for _, entries in walk_tree(folder, errors.append)
+            for entry in entries
+        )
+        return found or any(error.errno not in GONE for error in errors)
 
-    def _refused(self, newest: Mapping[str, JobRecord], elsewhere: set[str]) -> tuple[Refused, ...]:
+    def _refused(
+        self, newest: Mapping[str, JobRecord], elsewhere: set[str], skips: _Skips
+    ) -> tuple[Refused, ...]:
         found = []
         for one in newest.values():
-            folder = case_path(self._spool.quarantine, one.case) / one.job_id
-            if one.state is JobState.REFUSED and one.case not in elsewhere and folder.is_dir():
-                found.append(
-                    Refused(
-                        case=one.case,
-                        job_id=one.job_id,
-                        code=one.code,
-                        reason=one.reason,
-                        ended_at=one.reported_at,
-                        quarantine=str(folder),
-                        report=str(report_file(folder)),
-                    )
-                )
+            if one.state is JobState.REFUSED and one.case not in elsewhere:
+                work = partial(self._refused_case, one)
+                refused = skips.attempt("quarantine", f"{one.case}/{one.job_id}", work, None)
+                found.extend([refused] if refused else [])
         return tuple(sorted(found, key=lambda one: (-one.ended_at, one.case)))
+
+    def _refused_case(self, job: JobRecord) -> Refused | None:
+        folder = case_path(self._spool.quarantine, job.case) / job.job_id
+        if not folder.is_dir():
+            return None
+        return Refused(
+            case=job.case,
+            job_id=job.job_id,
+            code=job.code,
+            reason=job.reason,
+            ended_at=job.reported_at,
+            quarantine=str(folder),
+            report=str(report_file(folder)),
+        )
 
 
 def report_file(folder: Path) -> Path:

@@ -58,5 +58,8 @@ def _attempt(one: InFlight) -> str:
 
 
 def _refusal(one: Refused) -> str:
-    ended = datetime.fromtimestamp(one.ended_at).astimezone().strftime("%Y-%m-%d %H:%M")
+    try:
+        ended = datetime.fromtimestamp(one.ended_at).astimezone().strftime("%Y-%m-%d %H:%M")
+    except (ValueError, OverflowError, OSError):  # a file system can keep times of any year
+        ended = "unknown time"
     return f"{ended}  {one.code}: {one.reason}"

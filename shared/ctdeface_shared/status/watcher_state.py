@@ -8,9 +8,13 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
+
+from ctdeface_shared.jobs.moments import read_moment
+from ctdeface_shared.storage.bounded import LARGEST_STATE_BYTES, parse_json, read_bounded
 
 WATCHER_STATE = "watcher.json"
 UNFINISHED_JOBS = "unfinished jobs"
@@ -32,6 +36,7 @@ class WatcherState:
         open_jobs: number of published jobs that have not ended.
         oldest_open_at: when the oldest of them was published, seconds since the epoch; None if
             there are none.
+        skipped: sentences about what the scan left out, each with place, name and reason.
     """
 
     looked_at: str
@@ -43,6 +48,7 @@ class WatcherState:
     paused: str | None = None
     open_jobs: int = 0
     oldest_open_at: float | None = None
+    skipped: tuple[str, ...] = ()
 
 
 def write_watcher_state(path: Path, state: WatcherState) -> None:
@@ -65,6 +71,11 @@ def read_watcher_state(path: Path) -> WatcherState | None:
         OSError: the file exists and cannot be read.
     """
     try:
-        return TypeAdapter(WatcherState).validate_python(json.loads(path.read_bytes()))
+        content = parse_json(read_bounded(path, LARGEST_STATE_BYTES))
+        state = TypeAdapter(WatcherState).validate_python(content)
+        read_moment(state.looked_at)
+        if not isfinite(state.oldest_open_at or 0.0):
+            return None
     except (FileNotFoundError, ValueError, ValidationError):
         return None
+    return state

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ctdeface_shared.errors import StorageUnavailable
+from ctdeface_shared.storage.tree import walk_tree
 
 _STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS})
 
@@ -45,10 +46,19 @@ def _replacing(path: Path, mode: int) -> Iterator[BinaryIO]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        beside.replace(path)
+        _replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def _replace(beside: Path, path: Path) -> None:
+    """Rename a file over another one; a folder of that name is set aside first."""
+    try:
+        beside.replace(path)
+    except IsADirectoryError:
+        path.rename(path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}"))
+        beside.replace(path)
 
 
 def sync_folder(folder: Path) -> None:
@@ -62,14 +72,23 @@ def sync_folder(folder: Path) -> None:
 
 def sync_tree(folder: Path) -> None:
     """Make a folder and everything below it durable (fsync)."""
-    for parent, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            descriptor = os.open(Path(parent) / name, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+    for parent, entries in walk_tree(folder, _raise):
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False):
+                _sync_file(Path(entry.path))
         sync_folder(Path(parent))
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def make_folder(path: Path, *, mode: int) -> None:

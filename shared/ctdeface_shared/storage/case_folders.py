@@ -28,7 +28,7 @@ class PathKind(Enum):
     OTHER = "other"
     """A file, a link or a device; links are never followed."""
     UNREADABLE = "unreadable"
-    """A folder above the case level, or an entry in it, that this user may not read."""
+    """A folder above the case level, or an entry in it, that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +39,13 @@ class FoundPath:
         path: the entry.
         level: levels below the root; entries directly in the root have level 1.
         kind: what the entry is.
+        problem: why it cannot be read, as the system says; empty if it can.
     """
 
     path: Path
     level: int
     kind: PathKind
+    problem: str = ""
 
 
 def is_hidden(name: str) -> bool:
@@ -70,7 +72,8 @@ def walk(
 ) -> Iterator[FoundPath]:
     """Yield the entries down to the case level, in name order.
 
-    An entry that is removed during the walk is left out.
+    An entry that is removed during the walk is left out. One that cannot be read, because of its
+    mode or because its storage failed, does not end the walk.
 
     Args:
         root: folder to start from; not yielded itself.
@@ -79,7 +82,7 @@ def walk(
         is_case: tells whether a folder above the case level is already a case.
 
     Raises:
-        OSError: the root cannot be listed, or storage failed below it.
+        OSError: the root cannot be listed.
     """
     if depth > 0:
         yield from _walk(_entries(root, skips), depth, skips, is_case)
@@ -92,7 +95,7 @@ def parent_folders(root: Path, depth: int) -> Iterator[Path]:
     not listed, so the cost does not grow with their number.
 
     Raises:
-        OSError: the root cannot be listed, or storage failed below it.
+        OSError: the root cannot be listed.
     """
     yield root
     for found in walk(root, depth - 1, skips=lambda _name: False):
@@ -108,7 +111,7 @@ def _walk(
     level: int = 1,
 ) -> Iterator[FoundPath]:
     for entry in entries:
-        path, below = Path(entry.path), []
+        path, below, problem = Path(entry.path), [], ""
         try:
             if not entry.is_dir(follow_symlinks=False):
                 kind = PathKind.OTHER
@@ -116,13 +119,11 @@ def _walk(
                 kind = PathKind.CASE
             else:
                 kind, below = PathKind.PARENT, _entries(path, skips)
-        except PermissionError:
-            kind = PathKind.UNREADABLE
         except OSError as error:
-            if error.errno not in GONE:
-                raise
-            continue
-        yield FoundPath(path=path, level=level, kind=kind)
+            if error.errno in GONE:
+                continue
+            kind, problem = PathKind.UNREADABLE, error.strerror or str(error)
+        yield FoundPath(path=path, level=level, kind=kind, problem=problem)
         yield from _walk(below, depth, skips, is_case, level + 1)
 
 

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from ctdeface_shared import logs
 from ctdeface_shared.errors import StorageUnavailable
+from ctdeface_shared.storage.bounded import LARGEST_OWNER_BYTES, parse_json, read_bounded
 from ctdeface_shared.storage.process_identity import (
     NAME,
     has_ended,
@@ -29,6 +30,7 @@ from ctdeface_shared.storage.process_identity import (
     short_name,
     this_process,
 )
+from ctdeface_shared.storage.removal import remove_tree
 
 OWNER_FILE = ".owner.json"
 UNFINISHED = "unfinished.json"
@@ -49,6 +51,7 @@ _OWNED = re.compile(r"\.?[0-9a-f]{16}([0-9a-f]{16})?(\.taking)?")
 """Names of owned folders and locks; a folder of any other name is not one of them."""
 
 
+_log = logs.logger(__name__)
 _released: set[str] = set()
 """Tokens of locks that this process released but may not have removed.
 
@@ -80,7 +83,7 @@ def owned_folder(parent: Path, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) 
 def sweep(parent: Path, *, stale_seconds: float) -> int:
     """Remove abandoned folders and return their number.
 
-    Folders with unfinished content stay.
+    Folders with unfinished content stay, and so do those that cannot be examined or removed.
 
     Args:
         parent: folder of owned folders or locks.
@@ -89,11 +92,22 @@ def sweep(parent: Path, *, stale_seconds: float) -> int:
     """
     swept = 0
     for folder in parent.iterdir():
-        is_ours = folder.is_dir() and not folder.is_symlink() and _is_owned_folder(folder)
-        if is_ours and not (folder / UNFINISHED).exists() and is_abandoned(folder, stale_seconds):
-            remove(folder)
-            swept += 1
+        try:
+            swept += _is_swept(folder, stale_seconds)
+        except OSError as error:  # the others must not wait for it
+            _log.warning("folder_not_swept", code=type(error).__name__)
     return swept
+
+
+def _is_swept(folder: Path, stale_seconds: float) -> bool:
+    """Remove a folder if it is abandoned; return whether it was."""
+    is_ours = folder.is_dir() and not folder.is_symlink() and _is_owned_folder(folder)
+    if not is_ours or os.path.lexists(folder / UNFINISHED):
+        return False
+    if not is_abandoned(folder, stale_seconds):
+        return False
+    remove(folder)
+    return True
 
 
 def _is_owned_folder(folder: Path) -> bool:
@@ -190,7 +204,9 @@ def is_abandoned(folder: Path, stale_seconds: float) -> bool:
         touched = folder.stat().st_mtime
     except FileNotFoundError:
         return False
-    owner = _owner_of(folder)
+    owner: dict[str, Any] = {}
+    with suppress(PermissionError):  # another user's: the time of the last heartbeat decides
+        owner = _owner_of(folder)
     if owner.get("token") in _released:
         return True
     ended = has_ended(owner)
@@ -199,7 +215,8 @@ def is_abandoned(folder: Path, stale_seconds: float) -> bool:
         ended = named_has_ended(temporary["creator"])
     if ended is not None:
         return ended
-    with suppress(FileNotFoundError):  # owner on another machine or in another container
+    # Owner on another machine or in another container, or a file of another user.
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
         touched = max(touched, (folder / OWNER_FILE).stat().st_mtime)
     return time.time() - touched > stale_seconds
 
@@ -209,6 +226,9 @@ def _acquire(lock: Path, temporary: Path, stale_seconds: float, deadline: float)
         try:
             temporary.rename(lock)
         except OSError as error:
+            if error.errno == errno.ENOTDIR:
+                lock.unlink(missing_ok=True)  # a file or link under this name is not a lock
+                continue
             if error.errno not in _TAKEN:
                 raise
         else:
@@ -242,10 +262,18 @@ def _take_away(lock: Path, stale_seconds: float) -> None:
             return
         try:
             if is_abandoned(lock, stale_seconds):
-                lock.rename(guard / lock.name)
+                _move_away(lock, guard)
         finally:
             if _owner_of(guard).get("token") == token:
                 guard.rename(temporary)
+
+
+def _move_away(lock: Path, guard: Path) -> None:
+    """Move a lock into its guard, or only rename it if it belongs to another user."""
+    try:
+        lock.rename(guard / lock.name)
+    except PermissionError:
+        lock.rename(_temporary_name(lock.parent))
 
 
 @contextmanager
@@ -261,7 +289,8 @@ def _owned_temporary(parent: Path) -> Iterator[tuple[Path, str]]:
     try:
         yield temporary, _write_owner(temporary)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):
+            remove_tree(temporary)
 
 
 def _temporary_name(parent: Path) -> Path:
@@ -280,7 +309,7 @@ def remove(folder: Path) -> None:
     temporary = _temporary_name(folder.parent)
     with suppress(OSError):
         folder.rename(temporary)
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_tree(temporary)
 
 
 @contextmanager
@@ -325,8 +354,11 @@ def _is_ours(folder: Path, token: str) -> bool:
 
 
 def _owner_of(folder: Path) -> dict[str, Any]:
+    """Return the owner of a folder; empty if the file is missing or damaged."""
     try:
-        owner = json.loads((folder / OWNER_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        owner = parse_json(read_bounded(folder / OWNER_FILE, LARGEST_OWNER_BYTES))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
-    return owner if isinstance(owner, dict) else {}
+    if not isinstance(owner, dict) or not isinstance(owner.get("token", ""), str):
+        return {}
+    return owner

@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+_LARGEST_PID = 2**31 - 1
 NAME = r"[0-9a-f]{16}\.[0-9]{1,9}\.[0-9]*"
 """Regular expression of `short_name`."""
 
@@ -32,7 +33,9 @@ def has_ended(process: Mapping[str, Any]) -> bool | None:
         not valid.
     """
     pid = process.get("pid")
-    if not isinstance(pid, int) or any(process.get(key) != value for key, value in _here().items()):
+    if not isinstance(pid, int) or not 0 < pid <= _LARGEST_PID:
+        return None
+    if any(process.get(key) != value for key, value in _here().items()):
         return None
     return bool(process.get("started") != start_of(pid))
 
