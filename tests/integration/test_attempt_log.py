@@ -40,3 +40,14 @@ def test_an_attempt_on_record_is_handed_back_although_its_write_failed(tmp_path:
     attempt.hand_back()
     assert attempt_log.read(tmp_path).count == 0
     assert Attempt.after(tmp_path, 1).number == 1
+
+
+def test_attempts_are_counted_on_the_disk_and_not_by_deliveries(tmp_path: Path) -> None:
+    """A worker that closes before it begins costs the job nothing."""
+    attempt_log.begin(tmp_path)
+    assert [Attempt.after(tmp_path, delivery).number for delivery in (1, 5, 20)] == [2, 2, 2]
+
+
+def test_a_job_that_only_kills_its_workers_still_ends(tmp_path: Path) -> None:
+    """The queue's count decides when no attempt is ever recorded."""
+    assert [Attempt.after(tmp_path, delivery).number for delivery in (20, 23, 30)] == [1, 4, 11]

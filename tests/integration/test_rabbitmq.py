@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pika
 import pytest
 from pika.exceptions import ChannelClosedByBroker
 
@@ -23,7 +24,7 @@ from ctdeface_shared.broker.settlement import Ack, Reject, Retry
 from ctdeface_shared.broker.target import BrokerTarget
 from ctdeface_shared.broker.topology import DEAD, EVENTS, JOBS, queues, retry_queue
 from ctdeface_shared.errors import BrokerUnavailable, ConfigurationError
-from ctdeface_shared.jobs.messages import CaseEvent, EventKind, EventMessage, decode_job
+from ctdeface_shared.jobs.messages import CaseEvent, EventKind, EventMessage, decode_job, encode_job
 from tests.integration.rabbitmq_node import RabbitNode, forget_everything, running_node
 from tests.integration.test_brokers import (
     DEADLINE_SECONDS,
@@ -118,7 +119,7 @@ def test_no_confirmed_job_is_lost_when_the_broker_is_killed(
         delivery = received_again(worker)
         attempts[case_of(delivery)] = delivery.attempt
         assert worker.settle(delivery, Ack())
-    assert attempts == {"ready": 1, "later": 1, "held": 2, "delayed": 2}
+    assert attempts == {"ready": 1, "later": 1, "held": 2, "delayed": 1}
     wait_for(lambda: sender.depth().dead == 1)
     assert [letter.code for letter in sender.dead_letters()] == ["InvalidMessage"]
     for each in (sender, worker):
@@ -160,6 +161,35 @@ def test_a_job_longer_than_the_ack_timeout_is_not_lost(strict_target: BrokerTarg
     assert worker.settle(again, Ack())
     assert worker.receive(0.3) is None
     worker.close()
+
+
+@pytest.mark.parametrize("forged", [99, -99, 2**63 - 1, True], ids=str)
+def test_a_sender_cannot_set_the_number_of_attempts(target: BrokerTarget, forged: int) -> None:
+    """The server counts deliveries itself, and no other count of a message is used."""
+    worker = RabbitBroker(target)
+    worker.depth()
+    send_with_headers(
+        target, encode_job(job("a")), {"x-ctdeface-attempts": forged, "x-delivery-count": forged}
+    )
+    first = received(worker)
+    assert first.attempt == 1
+    worker.close()
+    again = received(worker)
+    assert again.attempt == 2
+    assert worker.settle(again, Retry(DELAY_SECONDS))
+    last = received(worker)
+    assert (case_of(last), last.attempt) == ("a", 1)
+    assert worker.settle(last, Ack())
+    worker.close()
+
+
+def send_with_headers(target: BrokerTarget, body: bytes, headers: dict[str, int]) -> None:
+    """Send a message as anyone with the right to publish can."""
+    connection = pika.BlockingConnection(pika.URLParameters(target.url))
+    channel = connection.channel()
+    channel.confirm_delivery()
+    channel.basic_publish("", JOBS, body, pika.BasicProperties(delivery_mode=2, headers=headers))
+    connection.close()
 
 
 def test_heartbeats_keep_a_busy_worker_connected(target: BrokerTarget) -> None:

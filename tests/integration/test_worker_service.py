@@ -296,7 +296,7 @@ def test_a_job_whose_storage_fails_waits_without_losing_an_attempt(slot: WorkerS
     delivery = queue_of(slot).receive(1.0)
     assert delivery is not None
     for _ in range(RULE.max_attempts + 2):
-        assert handle(slot, delivery).settlement == Retry(RULE.delay_after(1), 0)
+        assert handle(slot, delivery).settlement == Retry(RULE.delay_after(1))
     assert attempt_log.read(slot.spool.reports / "a" / job.job_id).count == 0
     plan = folder / "plan.txt"
     plan.write_text(plan.read_text().replace("disk", "free"), encoding="utf-8")

@@ -97,10 +97,8 @@ class MemoryBroker:
             case Ack():
                 pass
             case Retry():
-                made = delivery.attempt if settlement.attempt is None else settlement.attempt
                 self.queue.put(
                     delivery.body,
-                    made + 1,
                     delay_seconds=settlement.delay_seconds,
                     traceparent=delivery.traceparent,
                 )

@@ -26,7 +26,8 @@ class Delivery:
     Attributes:
         tag: the queue's name for this delivery.
         body: the message; `messages.decode_job` may refuse it.
-        attempt: number of this attempt by the queue's count alone, from 1.
+        attempt: number of this delivery since the message was last queued, from 1. The queue itself
+            counts it; nothing that the sender wrote is used.
         traceparent: trace of the sender (W3C Trace Context); None without one.
     """
 

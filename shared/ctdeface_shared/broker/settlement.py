@@ -14,15 +14,16 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Deliver the job again after a delay, as the next attempt.
+    """Deliver the job again after a delay.
+
+    The queue's own count begins again. Attempts are counted in the job's report folder, because the
+    sender of a message could write any count into it.
 
     Attributes:
         delay_seconds: one of the configured delays.
-        attempt: number of the attempt that just failed; None keeps the queue's own count.
     """
 
     delay_seconds: float
-    attempt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def decide(error: BaseException | None, attempt: int, rule: RetryRule) -> Decisi
         return Reject(code)
     if isinstance(error, PermanentError) or attempt >= rule.max_attempts:
         return Quarantine(code)
-    return Retry(rule.delay_after(attempt), attempt)
+    return Retry(rule.delay_after(attempt))
 
 
 def code_of(error: BaseException) -> str:

@@ -106,9 +106,8 @@ class SqliteBroker:
                 case Ack():
                     self._forget(delivery)
                 case Retry():
-                    made = delivery.attempt if settlement.attempt is None else settlement.attempt
                     due = self._clock() + settlement.delay_seconds
-                    self._release(delivery, "made = ?, delivered = 0, due = ?", made, due)
+                    self._release(delivery, "delivered = 0, due = ?", due)
                 case Requeue():
                     self._release(delivery, "delivered = delivered - 1")
                 case Reject():
@@ -191,15 +190,14 @@ class SqliteBroker:
             row = self._database.execute(
                 "UPDATE jobs SET lease = ?, lease_end = ?, delivered = delivered + 1 WHERE id = "
                 "(SELECT id FROM jobs WHERE due <= ? AND lease_end <= ? ORDER BY due, id LIMIT 1) "
-                "RETURNING id, body, made, delivered, trace",
+                "RETURNING id, body, delivered, trace",
                 (lease, now + self._lease_seconds, now, now),
             ).fetchone()
         if row is None:
             return None
-        number, body, made, delivered, trace = row
-        attempt = max(made, delivered - 1) + 1
+        number, body, delivered, trace = row
         self._held = Delivery(
-            tag=f"{number}:{lease}", body=body, attempt=attempt, traceparent=traceparent_in(trace)
+            tag=f"{number}:{lease}", body=body, attempt=delivered, traceparent=traceparent_in(trace)
         )
         return self._held
 

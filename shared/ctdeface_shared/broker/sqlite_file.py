@@ -15,7 +15,7 @@ _SCHEMA = """
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     body BLOB NOT NULL,
-    made INTEGER NOT NULL DEFAULT 0,       -- attempts that ended in a retry
+    made INTEGER NOT NULL DEFAULT 0,       -- written by earlier versions
     delivered INTEGER NOT NULL DEFAULT 0,  -- deliveries since then
     due REAL NOT NULL,                     -- seconds since the epoch
     lease TEXT,

@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 JOBS = "ctdeface.v1.jobs"
 DEAD = "ctdeface.v1.dead"
 EVENTS = "ctdeface.v1.events"
-ATTEMPTS_HEADER = "x-ctdeface-attempts"
-"""Number of attempts that a message has had."""
 TRACE_HEADER = "traceparent"
 """The trace of a message (W3C Trace Context)."""
 CODE_HEADER = "x-ctdeface-code"

@@ -16,6 +16,12 @@ from ctdeface_shared.jobs import attempt_log
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.locks import MISSED_HEARTBEATS_SECONDS, claim_name, locked
 
+_UNRECORDED_DELIVERIES = 20
+"""Deliveries without a recorded attempt that cost the job nothing.
+
+A queue also delivers again what a closing worker had received and not begun.
+"""
+
 
 class JobInProgress(CtDefaceError):
     """Another worker is processing this job, which was delivered twice."""
@@ -41,13 +47,15 @@ class Attempt:
 
         Args:
             folder: report folder of the job.
-            delivery: number of this delivery, counted by the queue from 1.
+            delivery: number of this delivery, counted by the queue from 1. It decides only when a
+                job is delivered again and again and no attempt is ever recorded.
 
         Raises:
             OSError: the record of attempts cannot be read.
         """
         earlier = attempt_log.read(folder).count
-        return cls(folder=folder, number=max(delivery - 1, earlier) + 1, earlier=earlier)
+        number = max(delivery - _UNRECORDED_DELIVERIES, earlier) + 1
+        return cls(folder=folder, number=number, earlier=earlier)
 
     def begin(self) -> None:
         """Record the attempt durably before it begins.

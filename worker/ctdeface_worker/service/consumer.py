@@ -6,10 +6,11 @@ The case runs in a thread of its own (`run_job`), because RabbitMQ takes the job
 connection that shows no heartbeat.
 """
 
+import hashlib
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,8 @@ from ctdeface_worker.service.events import Hook, JobEvent, Progress, outcome_of
 RECEIVE_SECONDS = 2.0
 TEND_SECONDS = 0.5
 PAUSE_SECONDS = 5.0
+_REMEMBERED_BUGS = 1000
+"""Messages whose bugs are counted; earlier ones are forgotten."""
 
 _log = logs.logger(__name__)
 
@@ -76,6 +79,7 @@ class WorkerSlot:
         rule: how often and when a job is tried again.
         stop: set when the worker must end.
         hooks: called with every event of a job.
+        bugs: how often each message has met a bug outside its case, by its SHA-256.
     """
 
     name: str
@@ -85,6 +89,7 @@ class WorkerSlot:
     rule: RetryRule
     stop: threading.Event
     hooks: Sequence[Hook] = ()
+    bugs: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,11 +171,11 @@ def handle(slot: WorkerSlot, delivery: Delivery) -> Conclusion:
                 return conclude(slot, case, outcome, attempt)
         except JobInProgress:
             # Delivered twice after a late ack or a broken connection: wait for the other worker.
-            settlement = Retry(slot.rule.delay_after(1), delivery.attempt - 1)
+            settlement = Retry(slot.rule.delay_after(1))
         except (StorageUnavailable, OSError) as error:
             # Not a fault of the case: it waits without losing an attempt.
             _report_failure(slot, job.job_id, delivery.attempt, code_of(error))
-            settlement = Retry(slot.rule.delay_after(delivery.attempt), delivery.attempt - 1)
+            settlement = Retry(slot.rule.delay_after(delivery.attempt))
         return Conclusion(settlement=settlement, job_id=job.job_id)
 
 
@@ -233,7 +238,7 @@ def conclude(
     if isinstance(outcome, StorageUnavailable):
         # Not a fault of the case: it waits as long as it takes.
         attempt.hand_back()
-        decision = Retry(slot.rule.delay_after(attempt.number), attempt.number - 1)
+        decision = Retry(slot.rule.delay_after(attempt.number))
     if not isinstance(decision, Quarantine):
         attempt.fail(code)
         return Conclusion(settlement=decision, job_id=case.job_id)
@@ -248,11 +253,11 @@ def conclude_bug(slot: WorkerSlot, delivery: Delivery, error: Exception) -> Conc
 
     After the last attempt the message is dead-lettered.
     """
-    code = code_of(error)
-    _report_failure(slot, "", delivery.attempt, code)
-    if delivery.attempt >= slot.rule.max_attempts:
+    code, met = code_of(error), _count_bug(slot, delivery.body)
+    _report_failure(slot, "", met, code)
+    if met >= slot.rule.max_attempts:
         return Conclusion(settlement=Reject(code))
-    return Conclusion(settlement=Retry(slot.rule.delay_after(delivery.attempt), delivery.attempt))
+    return Conclusion(settlement=Retry(slot.rule.delay_after(met)))
 
 
 def settle(slot: WorkerSlot, delivery: Delivery, conclusion: Conclusion, seconds: float) -> None:
@@ -297,7 +302,7 @@ def _conclude_report(slot: WorkerSlot, run: CaseRun, attempt: Attempt) -> Conclu
     """
     report = run.report
     if report.state is State.PUBLISHED:
-        settlement = Retry(slot.rule.delay_after(attempt.number), attempt.number - 1)
+        settlement = Retry(slot.rule.delay_after(attempt.number))
         return Conclusion(settlement=settlement, job_id=report.job_id)
     return Conclusion(settlement=Ack(), job_id=report.job_id, report=report, repeated=run.had_ended)
 
@@ -330,6 +335,15 @@ def _check_source(spool: ServiceSpool, source: Path) -> None:
         raise EscapingPath("the case is a link that leads out of the inbox")
     if not source.is_dir():
         raise InputChanged("the case is no longer in the inbox")
+
+
+def _count_bug(slot: WorkerSlot, body: bytes) -> int:
+    """Return how often a message has met a bug in this slot, this time included."""
+    digest = hashlib.sha256(body).hexdigest()
+    met = slot.bugs[digest] = slot.bugs.pop(digest, 0) + 1
+    if len(slot.bugs) > _REMEMBERED_BUGS:
+        del slot.bugs[next(iter(slot.bugs))]
+    return met
 
 
 def _report_failure(slot: WorkerSlot, job_id: str, attempt: int, code: str) -> None:

@@ -14,7 +14,6 @@ from ctdeface_shared.broker.rabbitmq.link import Link
 from ctdeface_shared.broker.settlement import Ack, Reject, Requeue, Retry, Settlement
 from ctdeface_shared.broker.target import BrokerTarget
 from ctdeface_shared.broker.topology import (
-    ATTEMPTS_HEADER,
     CODE_HEADER,
     DEAD,
     EVENTS,
@@ -34,6 +33,7 @@ from ctdeface_shared.tracing.spans import traceparent_in
 
 WAIT_SECONDS = 10.0
 _COUNT_HEADER = "x-delivery-count"
+"""Written by the server on each delivery from a quorum queue, over what the sender wrote."""
 
 _Message: TypeAlias = tuple[pika.spec.Basic.Deliver, pika.BasicProperties, bytes]
 
@@ -77,12 +77,12 @@ class RabbitBroker:
                 return None
         method, properties, body = self._arrived.popleft()
         headers = properties.headers or {}
-        made = max(_number(headers, ATTEMPTS_HEADER), _number(headers, _COUNT_HEADER))
+        again = _number(headers, _COUNT_HEADER) if method.redelivered else 0
         tag = f"{self._link.epoch}:{method.delivery_tag}"
         self._held = Delivery(
             tag=tag,
             body=body,
-            attempt=made + 1,
+            attempt=again + 1,
             traceparent=traceparent_in(headers.get(TRACE_HEADER)),
         )
         return self._held
@@ -117,13 +117,10 @@ class RabbitBroker:
                 case Ack():
                     pass
                 case Retry():
-                    made = delivery.attempt if settlement.attempt is None else settlement.attempt
                     queue = retry_queue(nearest(settlement.delay_seconds, self._delays))
-                    self._send(queue, delivery.body, {ATTEMPTS_HEADER: made, **trace})
+                    self._send(queue, delivery.body, trace)
                 case Requeue():
-                    self._send(
-                        JOBS, delivery.body, {ATTEMPTS_HEADER: delivery.attempt - 1, **trace}
-                    )
+                    self._send(JOBS, delivery.body, trace)
                 case Reject():
                     self._send(DEAD, delivery.body, {CODE_HEADER: settlement.code, **trace})
             if not self._is_ours(delivery):
@@ -265,7 +262,7 @@ def _trace(traceparent: str | None) -> dict[str, int | str]:
 
 def _number(headers: dict[str, object], name: str) -> int:
     value = headers.get(name)
-    return int(value) if isinstance(value, int) else 0
+    return max(int(value), 0) if isinstance(value, int) else 0
 
 
 def _code(properties: pika.BasicProperties) -> str:
