@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from ctdeface_shared import logs
 from ctdeface_watcher.inbox.stability import SeenCase, Snapshot
+from ctdeface_watcher.jobs.taken_cases import TakenState
+
+_MOST_NOTES = 20
 
 _log = logs.logger(__name__)
 
@@ -20,6 +23,9 @@ class InboxState:
         finished: snapshots of entries that need nothing until they change.
         never_settled: seconds that were waited for entries that did not become complete.
         unusable: why an entry cannot be processed, a sentence for each.
+        kept: names of entries that stay in the inbox and were processed as they are.
+        notes: sentences about drops that did not become the case of their name, newest last.
+        taken: what is remembered about taken cases.
         strays: names of files and links that are not part of a case.
         is_rebuilt: whether an empty ledger was filled from the reports.
         paused: why nothing is published now.
@@ -33,6 +39,9 @@ class InboxState:
     finished: dict[str, Snapshot] = field(default_factory=dict)
     never_settled: dict[str, float] = field(default_factory=dict)
     unusable: dict[str, str] = field(default_factory=dict)
+    kept: set[str] = field(default_factory=set)
+    notes: dict[str, str] = field(default_factory=dict)
+    taken: TakenState = field(default_factory=TakenState)
     strays: frozenset[str] = frozenset()
     is_rebuilt: bool = False
     paused: str | None = None
@@ -46,6 +55,19 @@ class InboxState:
         for known in (self.seen, self.finished, self.never_settled, self.unusable):
             for gone in known.keys() - present:
                 del known[gone]
+        self.kept &= self.finished.keys()
+
+    def note(self, name: str, text: str) -> None:
+        """Remember a sentence about a drop; older ones are forgotten."""
+        self.notes.pop(name, None)
+        self.notes[name] = text
+        for oldest in list(self.notes)[:-_MOST_NOTES]:
+            del self.notes[oldest]
+
+    def look_again(self, name: str) -> None:
+        """Process an entry of the inbox again, although it has not changed."""
+        self.finished.pop(name, None)
+        self.kept.discard(name)
 
     def finish(self, name: str) -> None:
         """Mark an entry as finished until it changes."""

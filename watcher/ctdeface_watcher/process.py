@@ -10,6 +10,7 @@ from ctdeface_shared.broker import open_broker
 from ctdeface_shared.broker.protocols import Broker
 from ctdeface_shared.errors import StorageUnavailable
 from ctdeface_shared.exit_codes import EXIT_OK
+from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.lifecycle import stop_on_signals
 from ctdeface_shared.settings.sections import WatchMode
 from ctdeface_shared.settings.service import ServiceConfig
@@ -23,12 +24,13 @@ from ctdeface_shared.storage.locks import (
 from ctdeface_shared.tracing.spans import Tracer
 from ctdeface_shared.tracing.start import open_tracer
 from ctdeface_watcher.inbox.events import wakeups
+from ctdeface_watcher.inbox.examine import ExamineRules
 from ctdeface_watcher.inbox.scan import InboxRules
 from ctdeface_watcher.inbox.stability import SettleTimes
 from ctdeface_watcher.inbox.unzip import ZipLimits
 from ctdeface_watcher.jobs.ledger import Ledger
 from ctdeface_watcher.jobs.publish import Publisher
-from ctdeface_watcher.jobs.take_zip import ZipRules
+from ctdeface_watcher.jobs.taken_cases import Examiner
 from ctdeface_watcher.metrics import exported_metrics
 from ctdeface_watcher.service import Watcher, WatchRules, watch
 from ctdeface_watcher.watch_events import WatchHook
@@ -115,11 +117,15 @@ def build_watcher(
     """Return the watcher that the settings describe."""
     settings = service.settings.watch
     inbox = InboxRules(
-        case_depth=settings.case_depth, marker=settings.marker, ignore=settings.ignore
+        case_depth=settings.case_depth,
+        marker=settings.marker,
+        ignore=settings.ignore,
+        depth=service.settings.limits.depth,
     )
     originals, options = service.settings.spool.originals, service.settings.deface.options()
     min_free_gb = service.settings.output.min_free_gb
-    limits = ZipLimits(
+    tree_limits = service.settings.limits.tree()
+    zip_limits = ZipLimits(
         files=settings.zip_files, bytes=round(settings.zip_gb * 1e9), ratio=settings.zip_ratio
     )
     return Watcher(
@@ -130,9 +136,7 @@ def build_watcher(
                 longest=settings.max_wait,
                 marker_only=settings.marker_only,
             ),
-            zips=ZipRules(
-                limits=limits, originals=originals, options=options, min_free_gb=min_free_gb
-            ),
+            moves=originals is not Originals.KEEP,
             rescan_seconds=settings.rescan_interval,
             max_unfinished=settings.max_unfinished,
             min_free_gb=min_free_gb,
@@ -147,10 +151,19 @@ def build_watcher(
             broker=turn.broker,
             ledger=turn.ledger,
             rules=inbox,
+            limits=tree_limits,
             options=options,
             originals=originals,
             is_active=turn.is_active,
             tracer=tracer,
+        ),
+        examiner=Examiner(
+            ExamineRules(
+                inbox=service.spool.inbox,
+                limits=tree_limits,
+                zips=zip_limits,
+                min_free_gb=min_free_gb,
+            )
         ),
         wakeups=wakeups(
             service.spool.inbox,

@@ -1,7 +1,7 @@
 """The watcher: publishes a job for each complete case.
 
-Each look goes one way: scan → snapshot → verdict → manifest → job → queue → ledger. Reports close
-the jobs that have ended. File events only make the next look come sooner.
+Each look goes one way: scan → snapshot → verdict → taken → examined → job → queue → ledger.
+Reports close the jobs that have ended. File events only make the next look come sooner.
 """
 
 import errno
@@ -23,6 +23,7 @@ from ctdeface_shared.errors import (
     PermanentError,
     StorageUnavailable,
     TransientError,
+    UnsafeDrop,
 )
 from ctdeface_shared.lifecycle import boundary, notify
 from ctdeface_shared.settings.sections import SpoolSection
@@ -33,14 +34,14 @@ from ctdeface_shared.status.watcher_state import (
     write_watcher_state,
 )
 from ctdeface_shared.storage.disk import require_free_space
+from ctdeface_shared.storage.private_tree import require_readable, shown, stats_of_entry
 from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_watcher.inbox.events import Wakeups
 from ctdeface_watcher.inbox.scan import (
     Inbox,
     InboxRules,
     scan_inbox,
-    snapshot_of_case,
-    snapshot_of_zip,
+    snapshot_of,
 )
 from ctdeface_watcher.inbox.stability import (
     SettleTimes,
@@ -49,20 +50,21 @@ from ctdeface_watcher.inbox.stability import (
     judge,
     seconds_to_next_scan,
 )
-from ctdeface_watcher.inbox.zip_files import sweep_unpacked
+from ctdeface_watcher.inbox.take import entry_folder, take
 from ctdeface_watcher.inbox_state import InboxState
 from ctdeface_watcher.jobs.close_jobs import close_ended_jobs
-from ctdeface_watcher.jobs.earlier_case import finish_gatherings
 from ctdeface_watcher.jobs.intake import IntakeResult
 from ctdeface_watcher.jobs.ledger import Ledger
 from ctdeface_watcher.jobs.lost import find_lost_jobs
-from ctdeface_watcher.jobs.publish import Publisher, publish_case
+from ctdeface_watcher.jobs.publish import Publisher, require_text
 from ctdeface_watcher.jobs.rebuild_ledger import rebuild
-from ctdeface_watcher.jobs.take_zip import ZipRules, take_zip
+from ctdeface_watcher.jobs.taken_cases import Advanced, Examiner, advance_all
 from ctdeface_watcher.retention import remove_expired, seconds_between_removals
 from ctdeface_watcher.watch_events import EventKind, WatchEvent, WatchHook
 
 _LOST_CHECK_SECONDS = 60.0
+_BUSY_SECONDS = 0.5
+"""Time between two looks while a taken case can go on."""
 _LONGEST_BREATH_SECONDS = 1.0
 _SHORTEST_BREATH_SECONDS = 0.05
 _EVENTS = {IntakeResult.PUBLISHED: EventKind.PUBLISHED, IntakeResult.KNOWN: EventKind.KNOWN}
@@ -77,7 +79,7 @@ class WatchRules:
     Attributes:
         inbox: which names in the inbox count.
         settle: when a case is complete.
-        zips: how zip files are taken.
+        moves: whether dropped files are moved out of the inbox.
         rescan_seconds: longest time between two looks.
         max_unfinished: no job is published while this many have not ended.
         min_free_gb: no job is published while less is free, 10⁹ bytes.
@@ -88,7 +90,7 @@ class WatchRules:
 
     inbox: InboxRules
     settle: SettleTimes
-    zips: ZipRules
+    moves: bool
     rescan_seconds: float
     max_unfinished: int
     min_free_gb: float
@@ -109,6 +111,7 @@ class Watcher:
         broker: the queue.
         ledger: the jobs that were published.
         publisher: publishes complete cases.
+        examiner: reads taken cases and makes them private.
         wakeups: waits for events in the inbox.
         state_file: receives the result of each look, for `ctdeface status`.
         hooks: receive every event.
@@ -120,6 +123,7 @@ class Watcher:
     broker: Broker
     ledger: Ledger
     publisher: Publisher
+    examiner: Examiner
     wakeups: Wakeups
     state_file: Path
     hooks: tuple[WatchHook, ...] = ()
@@ -151,11 +155,13 @@ def watch(watcher: Watcher, stop: threading.Event) -> None:
                 rescan_seconds=rules.rescan_seconds,
                 has_marker=rules.inbox.marker is not None,
             )
+            pause = min(pause, _BUSY_SECONDS) if state.taken.is_busy else pause
             if watcher.wakeups.wait(pause, stop):
                 # A copy in progress causes one event after the other.
                 breath = max(monotonic() - begun, _SHORTEST_BREATH_SECONDS)
                 stop.wait(min(breath, _LONGEST_BREATH_SECONDS))
     finally:
+        watcher.examiner.close()
         watcher.wakeups.close()
 
 
@@ -170,20 +176,17 @@ def look_once(watcher: Watcher, state: InboxState, stop: threading.Event) -> Inb
     _update_ledger(watcher.ledger, spool, state)
     try:
         inbox = scan_inbox(spool.inbox, rules.inbox)
-        errors = finish_gatherings(spool, rules.inbox.case_depth)
     except OSError as error:
         raise StorageUnavailable(f"the inbox cannot be read: {error.strerror}") from error
     _report_scan(inbox, state)
-    for case, problem in errors.items():
-        state.mark_unusable(
-            case, f"its late files cannot be combined with the earlier ones: {problem.strerror}"
-        )
     _update_pause(watcher, state)
-    for name, path in (inbox.cases | inbox.zips).items():
+    for name in (*inbox.cases, *inbox.zips):
         if stop.is_set():
             break
-        if name not in errors:
-            _process(watcher, state, name, path)
+        _process(watcher, state, name, is_zip=name in inbox.zips)
+    if not stop.is_set():
+        on_result = partial(_report_result, watcher, state)
+        advance_all(watcher.publisher, watcher.examiner, state.taken, on_result)
     return inbox
 
 
@@ -193,8 +196,7 @@ def _update_ledger(ledger: Ledger, spool: ServiceSpool, state: InboxState) -> No
         rebuild(ledger, spool)
         state.is_rebuilt = True
     ledger.write_recorded()
-    for case in close_ended_jobs(ledger, spool):
-        state.finished.pop(case, None)
+    close_ended_jobs(ledger, spool)
 
 
 def _report_scan(inbox: Inbox, state: InboxState) -> None:
@@ -207,48 +209,111 @@ def _report_scan(inbox: Inbox, state: InboxState) -> None:
         state.mark_unusable(name, _unreadable(PermissionError(errno.EACCES, "")))
 
 
-def _process(watcher: Watcher, state: InboxState, name: str, path: Path) -> None:
-    """Process one case or zip file."""
-    rules = watcher.rules
+def _process(watcher: Watcher, state: InboxState, name: str, *, is_zip: bool) -> None:
+    """Take one case or zip file if it is complete."""
     with _errors_of(name, state, watcher.hooks):
-        is_zip = path.is_file()
-        if _judge_anew(watcher, state, name, path) is not Verdict.COMPLETE:
+        if _judge_anew(watcher, state, name, is_zip=is_zip) is not Verdict.COMPLETE:
             return
+        require_text(name)
         if _update_pause(watcher, state) or not watcher.is_active():
             return
-        first_seen = state.seen[name].first_seen
-        if is_zip:
-            result = take_zip(watcher.spool, watcher.ledger, rules.zips, name, path)
-        else:
-            result = publish_case(watcher.publisher, name, path, first_seen)
-        if result in _EVENTS:
-            settled = monotonic() - first_seen
-            notify(watcher.hooks, WatchEvent(kind=_EVENTS[result], settle_seconds=settled))
-        if result is not IntakeResult.BUSY:
-            state.unusable.pop(name, None)
-            state.finish(name)
+        _require_readable(watcher, name)
+        if watcher.rules.moves or not _was_kept(watcher, name):
+            seen_at = time() - (monotonic() - state.seen[name].first_seen)
+            taken = take(watcher.spool, name, seen_at, moves=watcher.rules.moves)
+            record = taken.record()
+            if record is None or not record.left_in_inbox:
+                state.seen.pop(name)
+                state.unusable.pop(name, None)
+                return
+            if watcher.rules.moves:
+                if _was_kept(watcher, name):
+                    taken.remove()
+                _note_unmovable(state, name)
+        state.unusable.pop(name, None)
+        state.finish(name)
+        state.kept.add(name)
 
 
-def _judge_anew(watcher: Watcher, state: InboxState, name: str, path: Path) -> Verdict | None:
+def _require_readable(watcher: Watcher, name: str) -> None:
+    """Check that the service can read a case, while its owner can still change that.
+
+    Raises:
+        PermissionError: it cannot.
+    """
+    with entry_folder(watcher.spool.inbox, name) as (folder, leaf):
+        require_readable(folder, leaf, watcher.publisher.limits.depth)
+
+
+def _was_kept(watcher: Watcher, name: str) -> bool:
+    """Return True if an entry that stays in the inbox was processed as it is.
+
+    Raises:
+        UnsafeDrop: it holds something else than the files of its owner; the examination refuses it.
+    """
+    with suppress(UnsafeDrop), entry_folder(watcher.spool.inbox, name) as (folder, leaf):
+        stats = stats_of_entry(folder, leaf, watcher.publisher.limits)
+        return watcher.ledger.has_kept(name, stats)
+    return False
+
+
+def _note_unmovable(state: InboxState, name: str) -> None:
+    if name not in state.notes:
+        _log.warning("originals_left_in_inbox")
+    state.note(
+        name,
+        "is processed from a copy, because the service may not move it: it stays in the inbox; "
+        "let its group write into dropped folders (umask 002), or set spool.originals to keep",
+    )
+
+
+def _report_result(watcher: Watcher, state: InboxState, advanced: Advanced) -> None:
+    """Note and count what happened to a taken case."""
+    record, result = advanced.record, advanced.result
+    name = record.entry
+    if advanced.error is not None:
+        state.mark_unusable(name, _reason(advanced.error))
+        state.look_again(name)
+        if isinstance(advanced.error, PermanentError):
+            notify(watcher.hooks, WatchEvent(kind=EventKind.UNUSABLE))
+        return
+    state.unusable.pop(name, None)
+    if result in _EVENTS:
+        settled = max(time() - record.seen_at, 0.0)
+        notify(watcher.hooks, WatchEvent(kind=_EVENTS[result], settle_seconds=settled))
+    if result is IntakeResult.KNOWN:
+        state.note(
+            name,
+            "was dropped again with the same content, so it has no new job: "
+            f"ctdeface replay {shown(record.case)} repeats the earlier one",
+        )
+    elif result is IntakeResult.RENAMED:
+        state.note(
+            name,
+            "is not from the owner, patient and study of the earlier case of its name, so it "
+            "became a case of its own with a number behind its name",
+        )
+
+
+def _judge_anew(watcher: Watcher, state: InboxState, name: str, *, is_zip: bool) -> Verdict | None:
     """Take a snapshot and return the verdict.
 
     Returns:
         None if the entry was processed and has not changed since.
 
     Raises:
+        UnsafeDrop: the entry is replaced by a link while it is read.
         OSError: the entry cannot be read, or changes while it is read.
-        RecursionError: its folders are nested too deeply.
     """
     now, settle = monotonic(), watcher.rules.settle
-    if path.is_file():
-        snapshot = snapshot_of_zip(path)
+    snapshot = snapshot_of(watcher.spool.inbox, name, watcher.rules.inbox)
+    if is_zip:
         settle = replace(settle, marker_only=False)  # no marker can be beside a zip file
-    else:
-        snapshot = snapshot_of_case(path, watcher.rules.inbox)
     if state.finished.get(name) == snapshot:
         return None
     state.never_settled.pop(name, None)
-    if name not in state.seen and path.is_dir():  # a zip file counts when its case appears
+    state.kept.discard(name)
+    if name not in state.seen:
         notify(watcher.hooks, WatchEvent(kind=EventKind.DROPPED))
     seen = state.seen[name] = add_scan(state.seen.get(name), snapshot, now)
     verdict = judge(seen, settle, now)
@@ -269,16 +334,17 @@ def _errors_of(name: str, state: InboxState, hooks: tuple[WatchHook, ...]) -> It
         pass  # it changes while it is read; the next look takes it
     except OSError as error:
         state.mark_unusable(name, _unreadable(error))
-    except RecursionError:
-        state.mark_unusable(
-            name,
-            "folders are nested too deeply, and a few hundred levels are supported: drop the "
-            "folder that holds the images",
-        )
+    except UnsafeDrop:
+        pass  # it was replaced while it was read; the next look takes it
     except PermanentError as error:
         state.mark_unusable(name, str(error))
         notify(hooks, WatchEvent(kind=EventKind.UNUSABLE))
         state.finish(name)
+
+
+def _reason(error: Exception) -> str:
+    """Return why a taken case cannot go on now."""
+    return _unreadable(error) if isinstance(error, OSError) else str(error)
 
 
 def _unreadable(error: OSError) -> str:
@@ -343,8 +409,10 @@ def _write_state(watcher: Watcher, state: InboxState, cases: int) -> WatcherStat
     result = WatcherState(
         looked_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         cases=cases,
-        waiting=tuple(sorted(state.seen)),
+        waiting=tuple(sorted({*state.seen, *state.taken.waiting})),
         never_settled=state.never_settled,
+        kept=tuple(sorted(state.kept)),
+        notes=state.notes,
         strays=tuple(sorted(state.strays)),
         unusable=state.unusable,
         paused=state.failed or state.paused,
@@ -364,7 +432,6 @@ def _remove_expired(watcher: Watcher, state: InboxState) -> None:
     state.next_removal = monotonic() + seconds_between_removals(retention)
     depth = watcher.rules.inbox.case_depth
     try:
-        sweep_unpacked(watcher.spool.inbox, depth)
         removed = remove_expired(watcher.spool, retention, now=time(), case_depth=depth)
         watcher.ledger.trim()
     except (OSError, StorageUnavailable) as error:
@@ -398,7 +465,7 @@ def _forget_lost_jobs(watcher: Watcher, state: InboxState) -> None:
             longest_job_seconds=rules.longest_job_seconds,
         ):
             ledger.remove_job(entry.job_id)
-            state.finished.pop(entry.case, None)
+            state.taken.forget(entry.job_id)
             _log.warning("job_lost_by_queue", job_id=entry.job_id)
     except (TransientError, OSError) as error:
         if code_of(error) != state.lost_check_failed:

@@ -67,6 +67,7 @@ class JobRecord:
         attempts: number of attempts that were not handed back.
         attempt_failed: whether the last attempt failed and will be repeated.
         attempt_code: why the latest failed attempt failed; empty if none did.
+        owner: user id of who dropped the case; None if unknown.
     """
 
     case: str
@@ -83,6 +84,7 @@ class JobRecord:
     attempts: int = 0
     attempt_failed: bool = False
     attempt_code: str = ""
+    owner: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -365,6 +367,7 @@ def _of_report(record: JobRecord, report: ReportSummary) -> JobRecord:
         generation=report.generation,
         created_at=instant(read_moment(report.created_at)),
         options=_options(report),
+        owner=report.owner,
     )
 
 
@@ -376,6 +379,7 @@ def _of_order(record: JobRecord, order: ReplayRequest) -> JobRecord:
         generation=order.job.generation,
         created_at=instant(order.job.submitted_at),
         options=order.job.options,
+        owner=order.job.owner,
     )
 
 

@@ -1,16 +1,15 @@
 """The fingerprint of a case, and the identity of its job."""
 
-import hashlib
 import os
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 from ctdeface_shared.jobs.options import DefaceOptions
-from ctdeface_shared.storage.checksum import sha256_of
+from ctdeface_shared.storage.checksum import FileDigest, digest_of_rows, digest_of_text, sha256_of
 
 _JOBS = uuid.UUID("6f0b6a3c-0d1f-5c6e-9a53-5f0c1c1d7a10")
 
@@ -21,20 +20,6 @@ class Covers(StrEnum):
     CONTENT = "content"
     TIMES = "times"
     """As release 0.1.0 wrote it; two patients' files can have the same names, sizes and times."""
-
-
-class FileDigest(NamedTuple):
-    """One file of a case.
-
-    Attributes:
-        name: path relative to the case, parts joined by `/`.
-        size: bytes.
-        sha256: of the content, hexadecimal.
-    """
-
-    name: str
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +45,12 @@ class Manifest:
         return cls(
             files=len(rows),
             bytes=sum(row.size for row in rows),
-            digest=_digest(f"{name}\0{size}\0{sha256}\n" for name, size, sha256 in rows),
+            digest=digest_of_text(f"{name}\0{size}\0{sha256}\n" for name, size, sha256 in rows),
         )
 
     @classmethod
     def scan(cls, folder: Path) -> Self:
-        """Read a folder that nobody else changes, and return its fingerprint.
+        """Read a private folder and return its fingerprint.
 
         Raises:
             OSError: the folder cannot be read, or changes while it is.
@@ -83,7 +68,7 @@ def digest_of_times(folder: Path) -> str:
         OSError: the folder cannot be read, or changes while it is.
     """
     rows = sorted((name, status.st_size, status.st_mtime_ns) for name, status in _rows(folder))
-    return _digest(f"{name}\0{size}\0{mtime_ns}\n" for name, size, mtime_ns in rows)
+    return digest_of_text(f"{name}\0{size}\0{mtime_ns}\n" for name, size, mtime_ns in rows)
 
 
 def digest_of_stats(folder: Path) -> str:
@@ -98,15 +83,6 @@ def digest_of_stats(folder: Path) -> str:
     return digest_of_rows(_rows(folder))
 
 
-def digest_of_rows(files: Iterable[tuple[str, os.stat_result]]) -> str:
-    """Return the digest of `digest_of_stats` for names and statuses."""
-    rows = sorted(
-        (name, one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns)
-        for name, one in files
-    )
-    return _digest("\0".join(map(str, row)) + "\n" for row in rows)
-
-
 def job_id(case: str, manifest: Manifest, options: DefaceOptions, generation: int = 0) -> str:
     """Return the id of a job.
 
@@ -115,13 +91,6 @@ def job_id(case: str, manifest: Manifest, options: DefaceOptions, generation: in
     # A name that is not UTF-8 must have an id as well.
     printable = case.encode("utf-8", "backslashreplace").decode()
     return str(uuid.uuid5(_JOBS, f"{printable}\0{manifest.digest}\0{options.digest}\0{generation}"))
-
-
-def _digest(rows: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(row.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
 
 
 def _rows(folder: Path) -> Iterator[tuple[str, os.stat_result]]:

@@ -168,7 +168,7 @@ class JobMessage(_Wire):
         description="Folder in the spool's taken that holds the files of the case.",
     )
     left_in_inbox: bool = Field(
-        False, description="Whether the dropped files are still in the inbox."
+        default=False, description="Whether the dropped files are still in the inbox."
     )
     owner: int | None = Field(
         None, ge=0, le=2**32 - 1, description="User id of the dropped folder's owner."

@@ -11,10 +11,11 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from ctdeface_shared.jobs.manifest import Covers, FileDigest, Manifest
+from ctdeface_shared.jobs.manifest import Covers, Manifest
 from ctdeface_shared.jobs.moments import read_moment
 from ctdeface_shared.jobs.states import JobState
 from ctdeface_shared.storage.bounded import LARGEST_REPORT_BYTES, parse_json, read_bounded
+from ctdeface_shared.storage.checksum import FileDigest
 
 REPORT: Final = "report.json"
 REPEAT: Final = "repeat.json"
@@ -83,6 +84,7 @@ class ReportSummary:
         result: outcome.
         staged: name of the staging folder until the job is done.
         options: as `DefaceOptions.as_plain` wrote them, unchecked; None if absent.
+        owner: user id of who dropped the case; None if unknown.
     """
 
     state: JobState
@@ -92,6 +94,7 @@ class ReportSummary:
     result: ReportedResult
     staged: str = ""
     options: Mapping[str, Any] | None = field(default=None)
+    owner: int | None = None
 
     @property
     def content_digest(self) -> str:

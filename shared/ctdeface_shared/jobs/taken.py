@@ -4,6 +4,7 @@ Each has a private folder with a random name from the moment it is taken until i
 
     drop.json   what was taken, written before the case is moved
     drop        the case as it was dropped, until it was examined
+    drop.zip    the zip file, until its content has a job
     files       its files, all of them owned by the service
     job.json    its job, written before it is published
 
@@ -79,6 +80,11 @@ class TakenCase:
     def drop(self) -> Path:
         """Return the place of the case as it was dropped."""
         return self.folder / "drop"
+
+    @property
+    def archive(self) -> Path:
+        """Return the place of a zip file that only the service can change."""
+        return self.folder / "drop.zip"
 
     @property
     def files(self) -> Path:

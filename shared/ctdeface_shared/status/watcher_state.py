@@ -30,6 +30,8 @@ class WatcherState:
         cases: number of case folders in the inbox.
         waiting: cases and zip files that are not complete, or wait for their turn.
         never_settled: cases and zip files that never became complete, with the seconds waited.
+        kept: cases and zip files that stay in the inbox and were processed as they are.
+        notes: drops that did not become the case of their name, each with a sentence.
         strays: names of loose files and links above the case level.
         unusable: cases that cannot be published, each with the reason as a sentence.
         paused: why nothing is published now, such as "unfinished jobs" or "disk"; None if it is.
@@ -43,6 +45,8 @@ class WatcherState:
     cases: int = 0
     waiting: tuple[str, ...] = ()
     never_settled: Mapping[str, float] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
     strays: tuple[str, ...] = ()
     unusable: Mapping[str, str] = field(default_factory=dict)
     paused: str | None = None

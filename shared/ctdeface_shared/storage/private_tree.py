@@ -16,10 +16,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 from ctdeface_shared.errors import UnsafeDrop
-from ctdeface_shared.jobs.manifest import FileDigest, digest_of_rows
 from ctdeface_shared.storage import atomic
+from ctdeface_shared.storage.checksum import FileDigest, digest_of_rows
 from ctdeface_shared.storage.tree_limits import TreeLimits
 
 _BLOCK = 1 << 20
@@ -208,7 +209,7 @@ def copy_tree(tree: int, target: Path, limits: TreeLimits) -> list[FileDigest]:
 
 
 def copy_file(
-    folder: int, leaf: str, target: Path, limits: TreeLimits, *, name: str = "", owner: int = -1
+    folder: int, leaf: str, target: Path, limits: TreeLimits, *, name: str = ""
 ) -> FileDigest:
     """Copy one regular file into a private folder.
 
@@ -218,16 +219,14 @@ def copy_file(
         target: file to create.
         limits: how large it may be.
         name: its name in the result and in messages; `leaf` by default.
-        owner: user id that it must have, unless it is the service's; any by default.
 
     Raises:
-        UnsafeDrop: it is not a regular file, has another owner, or is too large.
+        UnsafeDrop: it is not a regular file, or is too large.
         OSError: it cannot be read or written.
     """
     with opened(leaf, _READ, folder=folder) as source:
         status = os.fstat(source)
-        drop = status.st_uid if owner < 0 else owner
-        _Owners(drop, status.st_dev).check(name or leaf, status)
+        _Owners(status.st_uid, status.st_dev).check(name or leaf, status)
         if not stat.S_ISREG(status.st_mode):
             raise UnsafeDrop(f"{shown(name or leaf)} was replaced by a folder: drop it again")
         file = _File(name=name or leaf, folder=folder, leaf=leaf, status=status)
@@ -239,16 +238,69 @@ def copy_file(
     return digest
 
 
-def stats_of(tree: int, limits: TreeLimits) -> str:
-    """Return a digest that changes with every file that is changed, added or replaced.
+class TreeStats(NamedTuple):
+    """The state of a tree without its content.
 
-    Like `manifest.digest_of_stats`, for a folder that others may change meanwhile.
+    Attributes:
+        digest: changes with every file that is changed, added or replaced.
+        bytes: size of all files.
+    """
+
+    digest: str
+    bytes: int
+
+
+def stats_of(tree: int, limits: TreeLimits) -> TreeStats:
+    """Return the state of a tree that others may change.
+
+    The digest is that of `manifest.digest_of_stats`.
 
     Raises:
         UnsafeDrop: it holds something else than the files of its owner, or too much.
         OSError: it cannot be read.
     """
-    return digest_of_rows((file.name, file.status) for file in _files(tree, limits))
+    rows = [(file.name, file.status) for file in _files(tree, limits)]
+    return TreeStats(digest_of_rows(rows), sum(status.st_size for _, status in rows))
+
+
+def stats_of_entry(folder: int, leaf: str, limits: TreeLimits) -> str:
+    """Return the digest of `stats_of` for a tree or a file in an open folder.
+
+    Raises:
+        UnsafeDrop: it holds something else than the files of its owner, or too much.
+        OSError: it cannot be read.
+    """
+    status = os.stat(leaf, dir_fd=folder, follow_symlinks=False)
+    if not stat.S_ISDIR(status.st_mode):
+        return digest_of_rows([(leaf, status)])
+    with opened(leaf, folder=folder) as tree:
+        return stats_of(tree, limits).digest
+
+
+def require_readable(folder: int, leaf: str, depth: int) -> None:
+    """Check that a tree or file in an open folder can be read.
+
+    Args:
+        folder: descriptor of the open folder.
+        leaf: name of the tree or file in it.
+        depth: levels of folders to look at.
+
+    Raises:
+        PermissionError: it cannot be read.
+        UnsafeDrop: it is replaced meanwhile.
+        OSError: it is gone.
+    """
+    status = os.stat(leaf, dir_fd=folder, follow_symlinks=False)
+    if stat.S_ISREG(status.st_mode) and not os.access(
+        leaf, os.R_OK, dir_fd=folder, effective_ids=True, follow_symlinks=False
+    ):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    if stat.S_ISDIR(status.st_mode) and depth >= 0:
+        with opened(leaf, folder=folder) as tree:
+            with os.scandir(tree) as entries:
+                names = [entry.name for entry in entries]
+            for name in names:
+                require_readable(tree, name, depth - 1)
 
 
 def shown(name: str) -> str:
@@ -264,7 +316,7 @@ def remove_tree(path: Path) -> bool:
 
     Links in it are removed, not followed.
     """
-    with suppress(OSError):
+    with suppress(OSError, RecursionError):  # deeply nested folders are left
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -7,9 +7,12 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
 
 from ctdeface_shared.storage.case_folders import PathKind, is_ignored, is_unfinished, walk
+from ctdeface_shared.storage.private_tree import opened
 from ctdeface_watcher.inbox.stability import Snapshot
+from ctdeface_watcher.inbox.take import entry_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +23,13 @@ class InboxRules:
         case_depth: level of the case folders; 1 for the folders directly in the inbox.
         marker: name of the file that declares a case complete; None for no such file.
         ignore: patterns of names that do not count, such as `Thumbs.db`.
+        depth: levels of folders that are looked at below a case.
     """
 
     case_depth: int = 1
     marker: str | None = None
     ignore: Sequence[str] = ()
+    depth: int = 64
 
     def skips(self, name: str) -> bool:
         """Return True for a name that is not a case."""
@@ -83,44 +88,54 @@ def scan_inbox(root: Path, rules: InboxRules) -> Inbox:
     return Inbox(cases=cases, zips=zips, strays=frozenset(strays), unreadable=frozenset(unreadable))
 
 
-def snapshot_of_case(case: Path, rules: InboxRules) -> Snapshot:
-    """Take a snapshot of a case folder.
+def snapshot_of(inbox: Path, entry: str, rules: InboxRules) -> Snapshot:
+    """Take a snapshot of a case folder or zip file.
+
+    Args:
+        inbox: the inbox.
+        entry: name of the folder or file, relative to the inbox.
+        rules: which names count; what is nested deeper than they allow is left out.
 
     Raises:
-        OSError: the case cannot be read, or changes while it is read.
-        RecursionError: its folders are nested too deeply.
+        UnsafeDrop: it is replaced by a link while it is read.
+        OSError: it cannot be read, or changes while it is read.
     """
+    with entry_folder(inbox, entry) as (folder, leaf):
+        status = os.stat(leaf, dir_fd=folder, follow_symlinks=False)
+        if not S_ISDIR(status.st_mode):
+            return Snapshot(files=1, bytes=status.st_size, newest_ns=status.st_mtime_ns)
+        with opened(leaf, folder=folder) as tree:
+            return _snapshot_of_tree(tree, rules)
+
+
+def _snapshot_of_tree(tree: int, rules: InboxRules) -> Snapshot:
     files = size = newest = 0
     is_copying = is_marked = False
-    for entry, is_hidden in _entries(case):
-        if entry.name == rules.marker:
+    for name, is_hidden, status in _entries(tree, rules.depth):
+        if name == rules.marker:
             is_marked = True
-        elif rules.counts(entry.name):
-            status = entry.stat(follow_symlinks=False)
+        elif rules.counts(name):
             files, size, newest = files + 1, size + status.st_size, max(newest, status.st_mtime_ns)
-            is_copying |= is_hidden or is_unfinished(entry.name)
+            is_copying |= is_hidden or is_unfinished(name)
     return Snapshot(files=files, bytes=size, newest_ns=newest, copying=is_copying, marked=is_marked)
-
-
-def snapshot_of_zip(archive: Path) -> Snapshot:
-    """Take a snapshot of a zip file.
-
-    Raises:
-        OSError: the file is gone or cannot be read.
-    """
-    status = archive.stat(follow_symlinks=False)
-    return Snapshot(files=1, bytes=status.st_size, newest_ns=status.st_mtime_ns)
 
 
 def _is_zip(path: Path) -> bool:
     return path.suffix.lower() == ".zip" and not path.is_symlink()
 
 
-def _entries(folder: Path, *, hidden: bool = False) -> Iterator[tuple["os.DirEntry[str]", bool]]:
-    """Yield every file, and whether its folder is being copied."""
+def _entries(
+    folder: int, depth: int, *, hidden: bool = False
+) -> Iterator[tuple[str, bool, os.stat_result]]:
+    """Yield name and status of every file, and whether its folder is being copied."""
+    below = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _entries(Path(entry.path), hidden=hidden or is_unfinished(entry.name))
+            status = entry.stat(follow_symlinks=False)
+            if S_ISDIR(status.st_mode):
+                below.append(entry.name)
             else:
-                yield entry, hidden
+                yield entry.name, hidden, status
+    for name in below if depth > 0 else ():
+        with opened(name, folder=folder) as tree:
+            yield from _entries(tree, depth - 1, hidden=hidden or is_unfinished(name))

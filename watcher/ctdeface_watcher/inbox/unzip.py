@@ -87,26 +87,6 @@ def unpack(archive: Path, folder: Path, limits: ZipLimits) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def holds(archive: Path, folder: Path) -> bool:
-    """Return True if a folder equals a zip file's content.
-
-    Names, sizes and checksums are compared.
-
-    Raises:
-        OSError: one of them cannot be read.
-    """
-    try:
-        packed = _members(archive)
-    except UnsafeArchive:
-        return False
-    files = {
-        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()
-    }
-    return packed.keys() == files.keys() and all(
-        _is_content_of(member, files[name]) for name, member in packed.items()
-    )
-
-
 def unpacked_sizes(archive: Path) -> Mapping[str, int]:
     """Return each file's size from the zip file's directory.
 
@@ -125,20 +105,6 @@ def _members(archive: Path) -> Mapping[str, zipfile.ZipInfo]:
             }
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise UnsafeArchive("the zip file is damaged: copy it again") from error
-
-
-def _is_content_of(member: zipfile.ZipInfo, path: Path) -> bool:
-    """Return True if a file equals a member.
-
-    Other instances of a scanner may have the same name and size, so the checksum is compared.
-    """
-    if path.is_symlink() or path.stat().st_size != member.file_size:
-        return False
-    checksum = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            checksum = zlib.crc32(block, checksum)
-    return checksum == member.CRC
 
 
 def _extract(archive: Path, folder: Path, limits: ZipLimits) -> None:

@@ -1,7 +1,6 @@
 """Closing of jobs whose reports say that they ended."""
 
 from ctdeface_shared import logs
-from ctdeface_shared.errors import InputChanged
 from ctdeface_shared.jobs.history import JobRecord, history_of
 from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_watcher.jobs.ledger import Entry, Ledger
@@ -9,25 +8,18 @@ from ctdeface_watcher.jobs.ledger import Entry, Ledger
 _log = logs.logger(__name__)
 
 
-def close_ended_jobs(ledger: Ledger, spool: ServiceSpool) -> tuple[str, ...]:
-    """Close ended jobs; return the cases to process again.
-
-    These cases were changed while they were worked on. Their snapshots may be the same as before,
-    since renaming files changes a case but not its snapshot.
+def close_ended_jobs(ledger: Ledger, spool: ServiceSpool) -> None:
+    """Close the jobs that have ended.
 
     Raises:
         OSError: a report cannot be read now.
         StorageUnavailable: the ledger cannot be used.
     """
-    changed = []
     for entry in ledger.open_jobs():
         ended = _ended_job(entry, history_of(spool, entry.case))
         if ended is not None and ended.state is not None:
             ledger.close_job(entry.job_id, ended.state)
-            if ended.code == InputChanged.__name__:
-                changed.append(entry.case)
             _log.info("job_closed", job_id=entry.job_id, code=ended.state)
-    return tuple(changed)
 
 
 def _ended_job(entry: Entry, history: tuple[JobRecord, ...]) -> JobRecord | None:

@@ -1,4 +1,4 @@
-"""The rule for new jobs of complete cases."""
+"""The rule for new jobs of taken cases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,81 +9,79 @@ from ctdeface_shared.jobs.history import DROP_REFUSALS, JobRecord
 from ctdeface_shared.jobs.manifest import Manifest, job_id
 from ctdeface_shared.jobs.messages import DefaceJob
 from ctdeface_shared.jobs.options import DefaceOptions
-from ctdeface_shared.jobs.repeats import was_too_early
 from ctdeface_shared.jobs.states import JobState
 
 
 class IntakeResult(Enum):
-    """The result for a complete case or zip file."""
+    """The result for a taken case."""
 
     PUBLISHED = "published"
     """A job was published and confirmed by the queue."""
     KNOWN = "known"
-    """The last job of the case was for exactly these files, or is still open.
-
-    `ctdeface replay` repeats a job.
-    """
+    """The last job of the case was for exactly this content; `ctdeface replay` repeats it."""
     REFUSED = "refused"
     """The drop was put into the quarantine, with a report."""
-    UNPACKED = "unpacked"
-    """The zip file became a case."""
+    RENAMED = "renamed"
+    """The drop does not belong to the earlier case of its name, and got a name of its own."""
     BUSY = "busy"
     """Nothing can be done now; the next look tries again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompleteCase:
-    """A complete case with its earlier jobs.
+    """A case with its earlier jobs.
 
     Attributes:
         case: name of the case.
         manifest: fingerprint of its files.
         history: its jobs that have a report or a replay request, oldest first.
-        open_jobs: ids of its jobs that were published and have not ended.
+        taken: id of the folder that holds the files.
+        left_in_inbox: whether they are a copy of what is still in the inbox.
+        owner: user id of who dropped them.
     """
 
     case: str
     manifest: Manifest
     history: Sequence[JobRecord]
-    open_jobs: frozenset[str]
+    taken: str
+    left_in_inbox: bool = False
+    owner: int | None = None
 
 
-def make_job(
-    complete: CompleteCase, options: DefaceOptions, now: datetime
-) -> DefaceJob | IntakeResult:
-    """Return the job of a complete case, or why it makes none.
-
-    Args:
-        complete: the case.
-        options: options of a new job.
-        now: time of submission.
-
-    Returns:
-        The job; `KNOWN`; or `BUSY` while a job of this case is being published and its originals
-        are being put away.
-    """
-    if any(job.is_publishing for job in complete.history):
-        return IntakeResult.BUSY
+def latest_of_content(complete: CompleteCase) -> JobRecord | None:
+    """Return the last job of a case if it was for exactly this content."""
     counted = [
         job
         for job in complete.history
         if job.code not in DROP_REFUSALS and job.state is not JobState.ABANDONED
     ]
-    latest = counted[-1] if counted and counted[-1].digest == complete.manifest.digest else None
-    generation = latest.generation + 1 if latest is not None and was_too_early(latest) else 0
-    if latest is not None and generation:
-        # A replay may withhold more than the settings do, and that must stay withheld.
-        options = latest.options or options
-    identity = job_id(complete.case, complete.manifest, options, generation)
-    if identity in complete.open_jobs or (latest is not None and generation == 0):
-        return IntakeResult.KNOWN
+    is_same = bool(counted) and counted[-1].digest == complete.manifest.digest
+    return counted[-1] if is_same else None
+
+
+def make_job(complete: CompleteCase, options: DefaceOptions, now: datetime) -> DefaceJob:
+    """Return the job of a case.
+
+    Args:
+        complete: the case.
+        options: options of the job.
+        now: time of submission.
+    """
+    # A replay that release 0.1.0 began may withhold more than the settings do, and that must stay
+    # withheld.
+    requested = [job for job in complete.history if job.state is JobState.ORDERED and job.options]
+    options = (requested[-1].options if requested else None) or options
+    generation = max((job.generation for job in requested), default=-1) + 1
     return DefaceJob(
-        job_id=identity,
+        job_id=job_id(complete.case, complete.manifest, options, generation),
         case=complete.case,
         manifest=complete.manifest,
         generation=generation,
         submitted_at=_after_all(complete.history, now),
         options=options,
+        taken=complete.taken,
+        left_in_inbox=complete.left_in_inbox,
+        owner=complete.owner,
     )
 
 

@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     published_at REAL NOT NULL,
     closed TEXT
 ) STRICT;
-CREATE TABLE IF NOT EXISTS zips (identity TEXT PRIMARY KEY) STRICT;
+CREATE TABLE IF NOT EXISTS kept (entry TEXT PRIMARY KEY, stats TEXT NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS jobs_of_case ON jobs (name);
 CREATE INDEX IF NOT EXISTS open_jobs ON jobs (closed, published_at);
 """
@@ -198,29 +198,37 @@ class Ledger:
         written = self._entries("SELECT * FROM jobs WHERE name = ? ORDER BY published_at", (case,))
         return (*written, *(entry for entry in self._unwritten if entry.case == case))
 
-    def add_zip(self, identity: str) -> None:
-        """Record that a zip file was unpacked or refused.
+    def add_kept(self, entry: str, stats: str) -> None:
+        """Record that a case was processed which is still in the inbox.
+
+        Args:
+            entry: its name in the inbox.
+            stats: `digest_of_stats`, which changes with the case.
 
         Raises:
             StorageUnavailable: it could not be written.
         """
-        self._run("INSERT OR IGNORE INTO zips VALUES (?)", (identity,))
+        printable = entry.encode("utf-8", "backslashreplace").decode()
+        self._run("INSERT OR REPLACE INTO kept VALUES (?, ?)", (printable, stats))
 
-    def remove_zip(self, identity: str) -> None:
-        """Remove a zip file that is no longer in the inbox.
-
-        Raises:
-            StorageUnavailable: it could not be written.
-        """
-        self._run("DELETE FROM zips WHERE identity = ?", (identity,))
-
-    def has_zip(self, identity: str) -> bool:
-        """Return True if a zip file was unpacked or refused.
+    def has_kept(self, entry: str, stats: str) -> bool:
+        """Return True if a case that is still in the inbox was processed as it is.
 
         Raises:
             StorageUnavailable: the file cannot be read.
         """
-        return bool(self._rows("SELECT 1 FROM zips WHERE identity = ?", (identity,)))
+        printable = entry.encode("utf-8", "backslashreplace").decode()
+        query = "SELECT 1 FROM kept WHERE entry = ? AND stats = ?"
+        return bool(self._rows(query, (printable, stats)))
+
+    def has(self, job_id: str) -> bool:
+        """Return True if a job is known, also if it could not be written yet.
+
+        Raises:
+            StorageUnavailable: the file cannot be read.
+        """
+        written = self._rows("SELECT 1 FROM jobs WHERE job_id = ? AND closed IS NULL", (job_id,))
+        return bool(written) or any(entry.job_id == job_id for entry in self._unwritten)
 
     def is_empty(self) -> bool:
         """Return True if no job is known, as after a loss.

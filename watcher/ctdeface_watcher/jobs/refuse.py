@@ -4,6 +4,7 @@ Every step can be repeated after a crash.
 """
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -16,7 +17,9 @@ from ctdeface_shared.jobs.manifest import Manifest, job_id
 from ctdeface_shared.jobs.options import DefaceOptions
 from ctdeface_shared.jobs.reports import REPORT
 from ctdeface_shared.jobs.states import JobState
+from ctdeface_shared.jobs.taken import DropRecord, TakenCase
 from ctdeface_shared.storage import atomic
+from ctdeface_shared.storage.checksum import digest_of_text
 from ctdeface_shared.storage.spool import PRIVATE, ServiceSpool, case_path
 
 SCHEMA_VERSION = 1
@@ -40,13 +43,47 @@ class Refusal:
     error: PermanentError
 
 
+def refuse_taken(
+    spool: ServiceSpool,
+    taken: TakenCase,
+    record: DropRecord,
+    options: DefaceOptions,
+    error: PermanentError,
+) -> str:
+    """Report a refused drop, move it into the quarantine and remove its taken folder.
+
+    Args:
+        spool: the folders of the service.
+        taken: the folder of the drop.
+        record: its record.
+        options: options that its job would have had.
+        error: why it is refused.
+
+    Returns:
+        The job id that names the drop in quarantine and reports.
+
+    Raises:
+        OSError: storage failed; nothing is lost, and the call can be repeated.
+    """
+    # Without a manifest the content is not known, and each drop counts as another one.
+    unread = Manifest(files=0, bytes=0, digest=digest_of_text([taken.taken_id]))
+    refusal = Refusal(
+        case=record.case, manifest=record.manifest or unread, options=options, error=error
+    )
+    places = (taken.archive, taken.files, taken.drop)
+    source = next((place for place in places if os.path.lexists(place)), None)
+    identity = refuse(spool, refusal, None if record.left_in_inbox else source)
+    taken.remove()
+    return identity
+
+
 def refuse(spool: ServiceSpool, refusal: Refusal, source: Path | None) -> str:
     """Report a refused drop and move it into the quarantine.
 
     Args:
         spool: the folders of the service.
         refusal: the drop and the reason.
-        source: a case's folder or a zip file; None if it stays in the inbox.
+        source: the drop in its taken folder; None if it stays in the inbox.
 
     Returns:
         The job id that names the drop in quarantine and reports.
@@ -55,7 +92,9 @@ def refuse(spool: ServiceSpool, refusal: Refusal, source: Path | None) -> str:
         OSError: storage failed; nothing is lost, and the call can be repeated.
     """
     generation = next(
-        number for number in count() if not (_place(spool, refusal, number) / "originals").exists()
+        number
+        for number in count()
+        if not os.path.lexists(_place(spool, refusal, number) / "originals")
     )
     place = _place(spool, refusal, generation)
     content = json.dumps(
@@ -67,7 +106,7 @@ def refuse(spool: ServiceSpool, refusal: Refusal, source: Path | None) -> str:
     if source is None:
         return place.name
     target = place / "originals"
-    if not source.is_dir():
+    if source.is_symlink() or not source.is_dir():
         atomic.make_folder(target, mode=PRIVATE)
         target /= source.name
     source.rename(target)
