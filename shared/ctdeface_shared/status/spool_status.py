@@ -339,9 +339,7 @@ def _in_flight(records: Iterable[JobRecord]) -> dict[str, InFlight]:
 
 def _zip_waits(name: str, path: Path, refused: set[tuple[str, str]]) -> bool:
     """Return whether a file is a zip file that was neither unpacked nor refused."""
-    if path.suffix.lower() != ".zip" or path.with_suffix("").is_dir():
-        return False
-    return (name.removesuffix(path.suffix), Manifest.of_file(path).digest) not in refused
+    return path.suffix.lower() == ".zip"
 
 
 def _entries_of_cases(
