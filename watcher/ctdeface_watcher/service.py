@@ -219,8 +219,11 @@ def _process(watcher: Watcher, state: InboxState, name: str, *, is_zip: bool) ->
             return
         _require_readable(watcher, name)
         if watcher.rules.moves or not _was_kept(watcher, name):
-            seen_at = time() - (monotonic() - state.seen[name].first_seen)
-            taken = take(watcher.spool, name, seen_at, moves=watcher.rules.moves)
+            seen = state.seen[name]
+            seen_at = time() - (monotonic() - seen.first_seen)
+            taken = take(
+                watcher.spool, name, seen_at, seen.snapshot.inode, moves=watcher.rules.moves
+            )
             record = taken.record()
             if record is None or not record.left_in_inbox:
                 state.seen.pop(name)
@@ -303,6 +306,7 @@ def _judge_anew(watcher: Watcher, state: InboxState, name: str, *, is_zip: bool)
 
     Raises:
         UnsafeDrop: the entry is replaced by a link while it is read.
+        RecursionError: its folders are nested too deeply.
         OSError: the entry cannot be read, or changes while it is read.
     """
     now, settle = monotonic(), watcher.rules.settle
@@ -336,6 +340,12 @@ def _errors_of(name: str, state: InboxState, hooks: tuple[WatchHook, ...]) -> It
         state.mark_unusable(name, _unreadable(error))
     except UnsafeDrop:
         pass  # it was replaced while it was read; the next look takes it
+    except RecursionError:
+        state.mark_unusable(
+            name,
+            "its folders are nested deeper than limits.depth allows: drop the folder that holds "
+            "the images",
+        )
     except PermanentError as error:
         state.mark_unusable(name, str(error))
         notify(hooks, WatchEvent(kind=EventKind.UNUSABLE))

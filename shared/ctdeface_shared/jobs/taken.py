@@ -14,7 +14,6 @@ Only the service user can reach anything in it.
 import json
 import re
 import secrets
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.messages import DefaceJob, decode_job, encode_job
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.checksum import read_bounded
+from ctdeface_shared.storage.private_tree import remove_tree
 from ctdeface_shared.storage.spool import PRIVATE, ServiceSpool
 
 RECORD: Final = "drop.json"
@@ -47,6 +47,7 @@ class DropRecord:
         left_in_inbox: whether it was copied, because the service does not or may not move it.
         owner: user id of its owner; None for a replay.
         seen_at: when it was first seen, seconds since the epoch.
+        inode: of what was judged to be complete; 0 if unknown.
         stats: `digest_of_stats` of what was left in the inbox.
         manifest: fingerprint of `files`; None before the examination.
     """
@@ -58,6 +59,7 @@ class DropRecord:
     left_in_inbox: bool = False
     owner: int | None = None
     seen_at: float = 0.0
+    inode: int = 0
     stats: str = ""
     manifest: Manifest | None = None
 
@@ -150,8 +152,8 @@ class TakenCase:
 
         What cannot be removed now, such as a folder of another user, is removed by a later sweep.
         """
-        shutil.rmtree(self.files, ignore_errors=True)  # first: a folder without files has ended
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_tree(self.files)  # first: a folder without files has ended
+        remove_tree(self.folder)
 
 
 def taken_case(spool: ServiceSpool, taken_id: str) -> TakenCase:

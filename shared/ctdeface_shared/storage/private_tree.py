@@ -9,7 +9,6 @@ reach. A tree that belongs to the service alone is sealed by its modes instead.
 import errno
 import fcntl
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,8 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from ctdeface_shared.errors import UnsafeDrop
-from ctdeface_shared.storage import atomic
+from ctdeface_shared.errors import StorageUnavailable, UnsafeDrop
 from ctdeface_shared.storage.checksum import FileDigest, digest_of_rows
 from ctdeface_shared.storage.tree_limits import TreeLimits
 
@@ -35,6 +33,10 @@ _KINDS = {
 }
 _CLONE = 0x40049409
 """FICLONE of Linux: share the content of a file where the file system can."""
+
+
+class ChangedMeanwhile(StorageUnavailable):
+    """Something was changed while it was copied; another attempt may succeed."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -145,7 +147,7 @@ def is_own(tree: int, depth: int) -> bool:
         UnsafeDrop: something in it is replaced meanwhile.
         OSError: it cannot be read.
     """
-    if os.fstat(tree).st_uid != os.geteuid() or depth < 0:
+    if depth < 0 or not _is_ours_alone(os.fstat(tree)):
         return False
     with os.scandir(tree) as entries:
         names = [entry.name for entry in entries]
@@ -155,9 +157,14 @@ def is_own(tree: int, depth: int) -> bool:
             with opened(name, folder=tree) as below:
                 if not is_own(below, depth - 1):
                     return False
-        elif one.st_uid != os.geteuid() or one.st_nlink > 1:
+        elif one.st_nlink > 1 or not _is_ours_alone(one):
             return False
     return True
+
+
+def _is_ours_alone(status: os.stat_result) -> bool:
+    """Return True if only the service user may change a file or folder."""
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
 def seal(tree: int, limits: TreeLimits) -> list[FileDigest]:
@@ -233,8 +240,11 @@ def copy_file(
         with target.open("x+b") as copy:
             os.fchmod(copy.fileno(), 0o600)
             digest = _copied(file, source, copy.fileno(), limits)
-            os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+            with suppress(OSError, OverflowError):  # the owner may have set an absurd time
+                os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
             os.fsync(copy.fileno())
+        if _state_of(os.fstat(source)) != _state_of(status):
+            raise ChangedMeanwhile(f"{file.name} was changed while it was copied")
     return digest
 
 
@@ -314,15 +324,27 @@ def shown(name: str) -> str:
 def remove_tree(path: Path) -> bool:
     """Remove a tree as far as the permissions allow; return whether nothing is left.
 
-    Links in it are removed, not followed.
+    Others may still change it, so it is walked like one that is copied.
     """
-    with suppress(OSError, RecursionError):  # deeply nested folders are left
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-        atomic.sync_folder(path.parent)
+    with suppress(OSError, UnsafeDrop, RecursionError), opened(path.parent) as parent:
+        _remove(parent, path.name)
+        os.fsync(parent)
     return not os.path.lexists(path)
+
+
+def _remove(folder: int, leaf: str) -> None:
+    if not stat.S_ISDIR(os.stat(leaf, dir_fd=folder, follow_symlinks=False).st_mode):
+        os.unlink(leaf, dir_fd=folder)
+        return
+    with opened(leaf, folder=folder) as tree, os.scandir(tree) as entries:
+        for name in [entry.name for entry in entries]:
+            with suppress(OSError, UnsafeDrop):  # the others are removed nevertheless
+                _remove(tree, name)
+    os.rmdir(leaf, dir_fd=folder)
+
+
+def _state_of(status: os.stat_result) -> tuple[int, int, int]:
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _files(tree: int, limits: TreeLimits, *, seals: bool = False) -> Iterator[_File]:

@@ -10,20 +10,23 @@ from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.messages import DefaceJob, decode_job
 from ctdeface_shared.jobs.options import DefaceOptions, Originals
-from ctdeface_shared.settings.sections import SpoolSection
+from ctdeface_shared.jobs.taken import taken_case
+from ctdeface_shared.settings.sections import LimitsSection, SpoolSection
 from ctdeface_shared.status.watcher_state import WATCHER_STATE, WatcherState, read_watcher_state
 from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_watcher.inbox.events import wakeups
+from ctdeface_watcher.inbox.examine import ExamineRules
 from ctdeface_watcher.inbox.scan import InboxRules
 from ctdeface_watcher.inbox.stability import SettleTimes
 from ctdeface_watcher.inbox.unzip import ZipLimits
 from ctdeface_watcher.jobs.ledger import Ledger
 from ctdeface_watcher.jobs.publish import Publisher
-from ctdeface_watcher.jobs.take_zip import ZipRules
+from ctdeface_watcher.jobs.taken_cases import Examiner
 from ctdeface_watcher.service import Watcher, WatchRules, watch
 
 QUIET = 0.3
 _RULES = InboxRules(ignore=("Thumbs.db",))
+TREE_LIMITS = LimitsSection().tree()
 _LIMITS = ZipLimits(files=100, bytes=1_000_000, ratio=100.0)
 
 
@@ -62,16 +65,10 @@ class RunningWatcher:
     def watch(self, stop: threading.Event) -> None:
         """Watch in this thread."""
         options = DefaceOptions()
-        zips = ZipRules(
-            limits=self.limits,
-            originals=self.originals,
-            options=options,
-            min_free_gb=self.min_free_gb,
-        )
         rules = WatchRules(
             inbox=self.rules,
             settle=SettleTimes(quiet=self.quiet, longest=self.longest),
-            zips=zips,
+            moves=self.originals is not Originals.KEEP,
             rescan_seconds=0.5,
             max_unfinished=self.max_unfinished,
             min_free_gb=self.min_free_gb,
@@ -89,6 +86,7 @@ class RunningWatcher:
                 broker=self.broker,
                 ledger=ledger,
                 rules=self.rules,
+                limits=TREE_LIMITS,
                 options=options,
                 originals=self.originals,
             )
@@ -98,6 +96,14 @@ class RunningWatcher:
                 broker=self.broker,
                 ledger=ledger,
                 publisher=publisher,
+                examiner=Examiner(
+                    ExamineRules(
+                        inbox=self.spool.inbox,
+                        limits=TREE_LIMITS,
+                        zips=self.limits,
+                        min_free_gb=self.min_free_gb,
+                    )
+                ),
                 wakeups=wakeups(self.spool.inbox, polling=self.polling),
                 state_file=self.state / WATCHER_STATE,
             )
@@ -119,7 +125,11 @@ class RunningWatcher:
         wait_for(lambda: len(self.jobs) >= len(cases))
         time.sleep(2 * self.quiet)
         assert sorted(job.case for job in self.jobs) == sorted(cases)
-        assert all(job.manifest == Manifest.scan(self.spool.inbox / job.case) for job in self.jobs)
+        assert all(job.manifest == Manifest.scan(self.files_of(job)) for job in self.jobs)
+
+    def files_of(self, job: DefaceJob) -> Path:
+        """Return the folder of the files of a job."""
+        return taken_case(self.spool, job.taken).files
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:

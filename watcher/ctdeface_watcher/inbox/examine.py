@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ctdeface_shared.errors import StorageUnavailable, UnsafeArchive
+from ctdeface_shared.errors import StorageUnavailable, UnsafeArchive, UnsafeDrop
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.taken import DropRecord, TakenCase
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.case_folders import is_unfinished
 from ctdeface_shared.storage.checksum import FileDigest, digest_of_rows
 from ctdeface_shared.storage.private_tree import (
+    ChangedMeanwhile,
     copy_file,
     copy_tree,
     is_own,
@@ -47,10 +48,6 @@ class ExamineRules:
     min_free_gb: float
 
 
-class ChangedMeanwhile(StorageUnavailable):
-    """A case that stays in the inbox was changed while it was copied."""
-
-
 def examine(taken: TakenCase, record: DropRecord, rules: ExamineRules) -> DropRecord:
     """Make the files of a taken case private, and read them.
 
@@ -65,7 +62,7 @@ def examine(taken: TakenCase, record: DropRecord, rules: ExamineRules) -> DropRe
     Raises:
         UnsafeDrop: it holds something else than the files of its owner, or too much.
         UnsafeArchive: the zip file is refused.
-        ChangedMeanwhile: it stays in the inbox and was changed while it was copied.
+        ChangedMeanwhile: it was changed while it was copied.
         StorageUnavailable: there is no room for it now.
         OSError: it cannot be read, or storage failed.
     """
@@ -107,7 +104,9 @@ def _private(
     """Seal a folder of the service's own, or copy any other."""
     part = _new_part(taken)
     with _source(taken, record, rules) as (folder, leaf), opened(leaf, folder=folder) as tree:
-        record = replace(record, owner=os.fstat(tree).st_uid)
+        status = os.fstat(tree)
+        _require_same(record, status)
+        record = replace(record, owner=status.st_uid)
         if not record.left_in_inbox and is_own(tree, rules.limits.depth):
             digests = seal(tree, rules.limits)
             part = taken.drop
@@ -115,7 +114,7 @@ def _private(
             stats = stats_of(tree, rules.limits)
             require_room(taken.folder, stats.bytes, rules.min_free_gb)
             digests = copy_tree(tree, part, rules.limits)
-            if record.left_in_inbox and stats_of(tree, rules.limits) != stats:
+            if stats_of(tree, rules.limits) != stats:
                 raise ChangedMeanwhile("the case was changed while it was copied")
             record = replace(record, stats=stats.digest)
             atomic.sync_tree(part)
@@ -150,11 +149,9 @@ def _take_archive(taken: TakenCase, record: DropRecord, rules: ExamineRules) -> 
     limits = replace(rules.limits, file_bytes=rules.limits.bytes)
     with _source(taken, record, rules) as (folder, leaf):
         status = os.stat(leaf, dir_fd=folder, follow_symlinks=False)
+        _require_same(record, status)
         require_room(taken.folder, status.st_size, rules.min_free_gb)
         copy_file(folder, leaf, part, limits)
-        if os.stat(leaf, dir_fd=folder, follow_symlinks=False) != status:
-            part.unlink()
-            raise ChangedMeanwhile("the zip file was changed while it was copied")
     part.rename(taken.archive)
     atomic.sync_folder(taken.folder)
     remove_tree(taken.drop)
@@ -172,10 +169,20 @@ def _source(taken: TakenCase, record: DropRecord, rules: ExamineRules) -> Iterat
             yield folder, taken.drop.name
 
 
+def _require_same(record: DropRecord, status: os.stat_result) -> None:
+    """Check that a drop is the one that was judged to be complete.
+
+    Raises:
+        UnsafeDrop: it was replaced before it was taken.
+    """
+    if record.inode not in {0, status.st_ino}:
+        raise UnsafeDrop("the drop was replaced by another one while it was taken: drop it again")
+
+
 def _new_part(taken: TakenCase) -> Path:
     """Return where the files are put together; nothing is there."""
     part = taken.folder / "files.part"
-    shutil.rmtree(part, ignore_errors=True)
+    remove_tree(part)
     return part
 
 

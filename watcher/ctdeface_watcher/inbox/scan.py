@@ -5,7 +5,7 @@ Links are never followed.
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from stat import S_ISDIR
 
@@ -94,18 +94,24 @@ def snapshot_of(inbox: Path, entry: str, rules: InboxRules) -> Snapshot:
     Args:
         inbox: the inbox.
         entry: name of the folder or file, relative to the inbox.
-        rules: which names count; what is nested deeper than they allow is left out.
+        rules: which names count, and how deep folders may be nested.
 
     Raises:
         UnsafeDrop: it is replaced by a link while it is read.
+        RecursionError: its folders are nested too deeply.
         OSError: it cannot be read, or changes while it is read.
     """
     with entry_folder(inbox, entry) as (folder, leaf):
         status = os.stat(leaf, dir_fd=folder, follow_symlinks=False)
         if not S_ISDIR(status.st_mode):
-            return Snapshot(files=1, bytes=status.st_size, newest_ns=status.st_mtime_ns)
+            return Snapshot(
+                files=1,
+                bytes=status.st_size,
+                newest_ns=status.st_mtime_ns,
+                inode=status.st_ino,
+            )
         with opened(leaf, folder=folder) as tree:
-            return _snapshot_of_tree(tree, rules)
+            return replace(_snapshot_of_tree(tree, rules), inode=os.fstat(tree).st_ino)
 
 
 def _snapshot_of_tree(tree: int, rules: InboxRules) -> Snapshot:
@@ -136,6 +142,8 @@ def _entries(
                 below.append(entry.name)
             else:
                 yield entry.name, hidden, status
-    for name in below if depth > 0 else ():
+    if below and depth == 0:
+        raise RecursionError
+    for name in below:
         with opened(name, folder=folder) as tree:
             yield from _entries(tree, depth - 1, hidden=hidden or is_unfinished(name))

@@ -24,6 +24,7 @@ class Snapshot:
         newest_ns: newest time of modification, nanoseconds since the epoch.
         copying: whether a name marks a copy in progress.
         marked: whether the marker file is there.
+        inode: number of the case's folder or zip file.
     """
 
     files: int
@@ -31,6 +32,7 @@ class Snapshot:
     newest_ns: int
     copying: bool = False
     marked: bool = False
+    inode: int = 0
 
 
 class Verdict(Enum):

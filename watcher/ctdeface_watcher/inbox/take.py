@@ -44,13 +44,16 @@ def entry_folder(inbox: Path, entry: str) -> Iterator[tuple[int, str]]:
         yield folder, leaf
 
 
-def take(spool: ServiceSpool, entry: str, seen_at: float, *, moves: bool) -> TakenCase:
+def take(
+    spool: ServiceSpool, entry: str, seen_at: float, inode: int = 0, *, moves: bool
+) -> TakenCase:
     """Take a case or zip file out of the inbox.
 
     Args:
         spool: the folders of the service.
         entry: its name, relative to the inbox.
         seen_at: when it was first seen, seconds since the epoch.
+        inode: of what was judged to be complete; 0 if anything may be taken.
         moves: whether the service moves dropped files; otherwise they stay in the inbox.
 
     Returns:
@@ -69,6 +72,7 @@ def take(spool: ServiceSpool, entry: str, seen_at: float, *, moves: bool) -> Tak
             left_in_inbox=not moves,
             owner=status.st_uid,
             seen_at=seen_at,
+            inode=inode,
         )
         taken = TakenCase.create(spool, record)
         if not moves:
@@ -79,6 +83,8 @@ def take(spool: ServiceSpool, entry: str, seen_at: float, *, moves: bool) -> Tak
                 os.fsync(target)
             os.fsync(folder)
         except OSError as error:
+            if error.errno == errno.ENOENT and os.path.lexists(taken.drop):
+                return taken  # a network file system repeated a rename that had succeeded
             if error.errno not in UNMOVABLE:
                 taken.remove()
                 raise

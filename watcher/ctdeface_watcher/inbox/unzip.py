@@ -24,6 +24,8 @@ _BLOCK = 1 << 20
 _ENCRYPTED = 0x1
 _DEEPEST = 64
 """Maximum number of names in a path; deeper folders would exhaust the stack of later walks."""
+_LARGEST_DIRECTORY = 32 * 10**6
+"""Bytes; an entry has about a hundred, and needs ten times that in memory."""
 _NOT_CONTENT = ("__MACOSX", ".DS_Store")
 """Names that macOS adds to zip files beside the content."""
 _ODD_NAMES = frozenset(
@@ -97,7 +99,24 @@ def unpacked_sizes(archive: Path) -> Mapping[str, int]:
     return {name: member.file_size for name, member in _members(archive).items()}
 
 
+def _require_small_directory(archive: Path) -> None:
+    """Check the size of a zip file's directory, which is read as a whole.
+
+    Raises:
+        UnsafeArchive: it is larger than the directory of any case.
+        OSError: the file cannot be read.
+    """
+    with archive.open("rb") as file:
+        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # noqa: SLF001  as zipfile reads it
+    if end and end[zipfile._ECD_SIZE] > _LARGEST_DIRECTORY:  # type: ignore[attr-defined]  # noqa: SLF001
+        raise UnsafeArchive(
+            f"the zip file has a directory of {end[5] / 1e6:.0f} MB, and at most "
+            f"{_LARGEST_DIRECTORY / 1e6:.0f} MB are allowed: split it"
+        )
+
+
 def _members(archive: Path) -> Mapping[str, zipfile.ZipInfo]:
+    _require_small_directory(archive)
     try:
         with zipfile.ZipFile(archive) as packed:
             return {

@@ -1,5 +1,6 @@
 """Earlier cases of a name, and whether a drop belongs to them."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -13,6 +14,9 @@ from ctdeface_shared.jobs.taken import DropRecord, taken_cases
 from ctdeface_shared.storage.spool import ServiceSpool, case_path
 from ctdeface_watcher.inbox.identity import read_identity
 from ctdeface_watcher.inbox.late_files import EarlierCase, names_in
+
+_LONGEST_NAME_BYTES = 255
+"""Maximum length of a folder name on common file systems."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,24 +99,39 @@ def find_earlier_case(
     return None
 
 
-def free_name(spool: ServiceSpool, case: str) -> str:
-    """Return a name like a case's that nothing in the spool has."""
-    used = {record.case for taken in taken_cases(spool) if (record := taken.record())}
+def next_name(spool: ServiceSpool, record: DropRecord) -> str:
+    """Return the next name to try for a drop that does not belong to the case of its name.
+
+    It is the name in the inbox with a number: that of another case that the drop may belong to, or
+    one that nothing in the spool has.
+    """
+    first = record.entry[: -len(".zip")] if record.is_zip else record.entry
+    number = 2
+    if record.case != first:
+        number = int(record.case.rpartition("-")[2]) + 1
+    names = (_numbered(first, candidate) for candidate in count(number))
+    return next(name for name in names if history_of(spool, name) or not _is_used(spool, name))
+
+
+def _numbered(name: str, number: int) -> str:
+    """Return a name with a number, shortened to what a file system allows."""
+    parents, _, leaf = name.rpartition("/")
+    suffix = f"-{number}"
+    while len(f"{leaf}{suffix}".encode()) > _LONGEST_NAME_BYTES:
+        leaf = leaf[:-1]
+    return f"{parents}/{leaf}{suffix}" if parents else f"{leaf}{suffix}"
+
+
+def _is_used(spool: ServiceSpool, name: str) -> bool:
     places = (
         spool.inbox,
         spool.outbox,
         spool.quarantine,
-        spool.reports,
         spool.archive / "originals",
         spool.archive / "outputs",
     )
-    return next(
-        name
-        for number in count(2)
-        if (name := f"{case}-{number}") not in used
-        and not history_of(spool, name)
-        and not any(case_path(place, name).exists() for place in places)
-    )
+    taken = {record.case for one in taken_cases(spool) if (record := one.record())}
+    return name in taken or any(os.path.lexists(case_path(place, name)) for place in places)
 
 
 def _known_folders(spool: ServiceSpool, case: str, earlier: EarlierCase | None) -> Iterator[Path]:

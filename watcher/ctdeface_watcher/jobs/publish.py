@@ -19,7 +19,7 @@ from ctdeface_shared.storage.tree_limits import TreeLimits
 from ctdeface_shared.tracing.spans import NO_TRACER, Tracer
 from ctdeface_watcher.inbox.late_files import EarlierCase, add_earlier_files, adds_to
 from ctdeface_watcher.inbox.scan import InboxRules
-from ctdeface_watcher.jobs.earlier_case import compare, free_name
+from ctdeface_watcher.jobs.earlier_case import compare, next_name
 from ctdeface_watcher.jobs.intake import CompleteCase, IntakeResult, latest_of_content, make_job
 from ctdeface_watcher.jobs.ledger import Entry, Ledger
 from ctdeface_watcher.jobs.put_away import put_away_repeated, put_away_zip
@@ -96,9 +96,7 @@ def publish_case(publisher: Publisher, taken: TakenCase, record: DropRecord) -> 
         return IntakeResult.KNOWN
     found = compare(spool, taken.files, record, history)
     if not found.belongs:
-        taken.write_record(replace(record, case=free_name(spool, record.case)))
-        _log.warning("drop_renamed", files=manifest.files)
-        return IntakeResult.RENAMED
+        return rename(spool, taken, record)
     if found.earlier is not None and adds_to(taken.files, found.earlier, publisher.rules):
         return _complete_late_files(publisher, taken, record, found.earlier)
     put_away_zip(spool, taken, record, publisher.originals)
@@ -106,6 +104,19 @@ def publish_case(publisher: Publisher, taken: TakenCase, record: DropRecord) -> 
     taken.write_job(job)
     send(publisher, job, record)
     return IntakeResult.PUBLISHED
+
+
+def rename(spool: ServiceSpool, taken: TakenCase, record: DropRecord) -> IntakeResult:
+    """Give a drop another name, because another patient or user has it.
+
+    The names with numbers are tried in turn, so that late files find the case that they belong to.
+
+    Raises:
+        OSError: storage failed; the call can be repeated.
+    """
+    taken.write_record(replace(record, case=next_name(spool, record)))
+    _log.warning("drop_renamed")
+    return IntakeResult.RENAMED
 
 
 def send(publisher: Publisher, job: DefaceJob, record: DropRecord) -> None:

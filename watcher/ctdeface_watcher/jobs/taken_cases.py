@@ -5,11 +5,13 @@ finds all taken cases again in their folders.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 from time import time
+from typing import NamedTuple
 
 from ctdeface_shared import logs
 from ctdeface_shared.errors import (
@@ -24,12 +26,17 @@ from ctdeface_shared.jobs.messages import DefaceJob
 from ctdeface_shared.jobs.replay_requests import read_order
 from ctdeface_shared.jobs.taken import DropRecord, TakenCase, taken_cases
 from ctdeface_shared.lifecycle import boundary
+from ctdeface_shared.storage.private_tree import ChangedMeanwhile
 from ctdeface_watcher.inbox.examine import ExamineRules, examine
 from ctdeface_watcher.jobs.intake import IntakeResult
-from ctdeface_watcher.jobs.publish import Publisher, keep, publish_case, send
+from ctdeface_watcher.jobs.publish import Publisher, keep, publish_case, rename, send
 from ctdeface_watcher.jobs.refuse import refuse_taken
 
-_THREADS = 2
+_THREADS = 4
+_THREADS_OF_OWNER = 3
+"""Maximum number of examinations of one user's drops at a time, so that others go on."""
+_MOST_CHANGES = 20
+"""After this number of changes during its examination, a taken drop is refused."""
 _FINISH_SECONDS = 1.0
 """How long a look waits for examinations, which are usually short."""
 _REPLAY_SECONDS = 120.0
@@ -46,6 +53,8 @@ class Examiner:
         self._rules = rules
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="examine")
         self._running: dict[str, Future[DropRecord | Exception]] = {}
+        self._owners: dict[str, int | None] = {}
+        self._changes: Counter[str] = Counter()
 
     @property
     def is_busy(self) -> bool:
@@ -53,8 +62,11 @@ class Examiner:
         return any(not future.done() for future in self._running.values())
 
     def begin(self, taken: TakenCase, record: DropRecord) -> None:
-        """Begin an examination unless it was begun before."""
-        if taken.taken_id not in self._running:
+        """Begin an examination, unless it was begun before or its owner has many."""
+        running = [self._owners[one] for one, future in self._running.items() if not future.done()]
+        is_allowed = running.count(record.owner) < _THREADS_OF_OWNER
+        if taken.taken_id not in self._running and is_allowed:
+            self._owners[taken.taken_id] = record.owner
             work = partial(boundary, partial(examine, taken, record, self._rules))
             self._running[taken.taken_id] = self._pool.submit(work)
 
@@ -67,8 +79,18 @@ class Examiner:
         future = self._running.get(taken.taken_id)
         if future is None or not future.done():
             return None
-        del self._running[taken.taken_id]
-        return future.result()
+        del self._running[taken.taken_id], self._owners[taken.taken_id]
+        result = future.result()
+        if not isinstance(result, ChangedMeanwhile):
+            self._changes.pop(taken.taken_id, None)
+            return result
+        self._changes[taken.taken_id] += 1
+        if self._changes[taken.taken_id] < _MOST_CHANGES:
+            return result
+        return UnsafeDrop(
+            "the drop was changed again and again after it was taken: drop a copy that nobody "
+            "changes any more"
+        )
 
     def close(self) -> None:
         """Wait for the examinations that have begun, and begin no others."""
@@ -80,18 +102,25 @@ class TakenState:
     """What the watcher remembers about taken cases between two looks.
 
     Attributes:
-        published: case and job id by id of the taken folder, where the job is in the queue.
+        published: job by id of the taken folder, where the job is in the queue.
         waiting: cases that wait for the end of an earlier job of their name.
         is_busy: whether a case can go on soon.
     """
 
-    published: dict[str, tuple[str, str]] = field(default_factory=dict)
+    published: dict[str, DefaceJob] = field(default_factory=dict)
     waiting: set[str] = field(default_factory=set)
     is_busy: bool = False
 
     def forget(self, job_id: str) -> None:
         """Forget that a job was published, so that it is published again."""
-        self.published = {one: job for one, job in self.published.items() if job[1] != job_id}
+        self.published = {one: job for one, job in self.published.items() if job.job_id != job_id}
+
+
+class Pending(NamedTuple):
+    """A taken case whose job is not in the queue."""
+
+    taken: TakenCase
+    record: DropRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,36 +156,63 @@ def advance_all(
         TransientError: queue or ledger cannot be used now.
         OSError: `taken` cannot be read.
     """
-    cases = list(taken_cases(publisher.spool))
-    present = {taken.taken_id for taken in cases}
-    state.published = {one: job for one, job in state.published.items() if one in present}
-    holders = {
-        case: one for one, (case, job_id) in state.published.items() if publisher.ledger.has(job_id)
-    }
+    cases = {taken.taken_id: taken for taken in taken_cases(publisher.spool)}
+    state.published = {one: job for one, job in state.published.items() if one in cases}
     pending = [
-        (taken, record)
-        for taken in cases
-        if taken.taken_id not in state.published and (record := taken.record()) is not None
+        Pending(taken, record)
+        for one, taken in cases.items()
+        if one not in state.published and (record := taken.record()) is not None
     ]
-    for taken, record in pending:
-        if _needs_examination(taken, record):
-            examiner.begin(taken, record)
+    for one in pending:
+        if _needs_examination(one.taken, one.record):
+            examiner.begin(one.taken, one.record)
     examiner.wait()
-    state.waiting = set()
-    state.is_busy = examiner.is_busy
-    for taken, record in sorted(pending, key=lambda case: case[1].taken_at):
-        if holders.setdefault(record.case, taken.taken_id) != taken.taken_id:
-            state.waiting.add(record.case)  # one job of a case at a time
-            continue
-        advanced = _advance(publisher, examiner, taken, record)
-        job = taken.job()
-        if job is not None and publisher.ledger.has(job.job_id):
-            state.published[taken.taken_id] = (job.case, job.job_id)
-        elif advanced.result is not None:
-            state.is_busy = True
-            del holders[record.case]
+    state.waiting, state.is_busy = set(), examiner.is_busy
+    holders = {
+        job.case: (one, job.owner)
+        for one, job in state.published.items()
+        if publisher.ledger.has(job.job_id)
+    }
+    for one in sorted(pending, key=lambda one: one.record.taken_at):
+        advanced = _advance_in_turn(publisher, examiner, state, one, holders)
         if advanced.result is not None or advanced.error is not None:
             on_result(advanced)
+
+
+def _advance_in_turn(
+    publisher: Publisher,
+    examiner: Examiner,
+    state: TakenState,
+    pending: Pending,
+    holders: dict[str, tuple[str, int | None]],
+) -> Advanced:
+    """Bring a taken case forward unless another one of its name is before it.
+
+    Args:
+        publisher: what publishing needs.
+        examiner: runs the examinations.
+        state: what is remembered between two looks.
+        pending: the case.
+        holders: id and owner of the taken case that holds a name; changed by this call.
+    """
+    taken, record = pending
+    holder, owner = holders.setdefault(record.case, (taken.taken_id, record.owner))
+    is_first = holder == taken.taken_id
+    if not is_first and owner == record.owner:
+        state.waiting.add(record.case)  # one job of a case at a time
+        return Advanced(record=record)
+    if is_first:
+        advanced = _advance(publisher, examiner, taken, record)
+    else:  # another user must not wait for it
+        advanced = Advanced(record=record, result=rename(publisher.spool, taken, record))
+    job = taken.job()
+    if job is not None and publisher.ledger.has(job.job_id):
+        state.published[taken.taken_id] = job
+    elif advanced.result is not None:
+        state.is_busy = True
+        if is_first:
+            del holders[record.case]
+    return advanced
 
 
 def _advance(
