@@ -26,7 +26,7 @@ from ctdeface_shared.errors import PermanentError
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.messages import DefaceJob, decode_job, encode_job
 from ctdeface_shared.storage import atomic
-from ctdeface_shared.storage.checksum import read_bounded
+from ctdeface_shared.storage.bounded import LARGEST_STATE_BYTES, parse_json, read_bounded
 from ctdeface_shared.storage.private_tree import remove_tree
 from ctdeface_shared.storage.spool import PRIVATE, ServiceSpool
 
@@ -115,8 +115,10 @@ class TakenCase:
             OSError: the file exists and cannot be read.
         """
         try:
-            return _READER.validate_python(json.loads(read_bounded(self.folder / RECORD)))
-        except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+            return _READER.validate_python(
+                parse_json(read_bounded(self.folder / RECORD, LARGEST_STATE_BYTES))
+            )
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
 
     def write_record(self, record: DropRecord) -> None:
@@ -134,7 +136,7 @@ class TakenCase:
             OSError: the file exists and cannot be read.
         """
         try:
-            return decode_job(read_bounded(self.folder / JOB))
+            return decode_job(read_bounded(self.folder / JOB, LARGEST_STATE_BYTES))
         except (FileNotFoundError, NotADirectoryError, ValueError, PermanentError):
             return None
 

@@ -17,6 +17,8 @@ LARGEST_STATE_BYTES = 64_000_000
 """States, indexes and audit segments; the largest known ones have about 10 MB."""
 LARGEST_REPORT_BYTES = 256_000_000
 """Reports; one of a case with 100 000 files has about 60 MB."""
+_CAREFUL = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC"))
+"""Flags of `os.open`; Windows has none of them."""
 _NOT_REGULAR = frozenset({errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.EOPNOTSUPP, errno.ENODEV})
 """Error numbers of opening a link, a FIFO or socket without a partner, or a folder."""
 
@@ -38,7 +40,7 @@ def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
         OSError: the file cannot be opened.
     """
     try:
-        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        descriptor = os.open(path, flags | _CAREFUL, mode)
     except OSError as error:
         if error.errno in _NOT_REGULAR:
             raise DamagedFile(f"{path.name} is not a regular file: remove it") from None

@@ -1,11 +1,9 @@
-"""Digests of files and folders, and bounded reading."""
+"""Digests of files and folders."""
 
-import errno
 import os
 from collections.abc import Iterable
 from hashlib import file_digest, sha256
 from pathlib import Path
-from stat import S_ISREG
 from typing import NamedTuple
 
 
@@ -23,14 +21,6 @@ class FileDigest(NamedTuple):
     sha256: str
 
 
-_PLAIN_READ = os.O_RDONLY | sum(
-    getattr(os, name, 0)  # Windows has none of them
-    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC")
-)
-LARGEST_BYTES = 1 << 20
-"""Largest file that `read_bounded` reads by default."""
-
-
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, hexadecimal.
 
@@ -39,35 +29,6 @@ def sha256_of(path: Path) -> str:
     """
     with path.open("rb") as stream:
         return file_digest(stream, "sha256").hexdigest()
-
-
-def read_bounded(path: Path, largest: int = LARGEST_BYTES) -> bytes:
-    """Return the content of a regular file.
-
-    Anything else is not opened for reading, so that a pipe does not block.
-
-    Args:
-        path: the file; a link is not followed.
-        largest: maximum size in bytes.
-
-    Raises:
-        ValueError: it is not a regular file, or is larger.
-        OSError: it cannot be read.
-    """
-    try:
-        descriptor = os.open(path, _PLAIN_READ)
-    except OSError as error:
-        if error.errno in {errno.ELOOP, errno.ENXIO, errno.EISDIR}:
-            raise ValueError(f"not a regular file: {error.strerror}") from error
-        raise
-    try:
-        status = os.fstat(descriptor)
-        if not S_ISREG(status.st_mode) or status.st_size > largest:
-            raise ValueError(f"not a regular file of at most {largest} bytes")
-        with os.fdopen(descriptor, "rb", closefd=False) as stream:
-            return stream.read(largest)
-    finally:
-        os.close(descriptor)
 
 
 def digest_of_rows(files: Iterable[tuple[str, os.stat_result]]) -> str:
