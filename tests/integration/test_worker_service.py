@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,13 +17,15 @@ from ctdeface_shared.broker.protocols import Delivery
 from ctdeface_shared.broker.settlement import Ack, Retry
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.jobs import attempt_log
+from ctdeface_shared.jobs.manifest import Covers, Manifest, digest_of_times
 from ctdeface_shared.jobs.messages import DefaceJob, EventKind
 from ctdeface_shared.jobs.options import HeaderPolicy
+from ctdeface_shared.jobs.taken import taken_case
 from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_worker.report.model import CaseReport, State
 from ctdeface_worker.service.consumer import WorkerSlot, handle, serve
 from tests.support.service.slots import RULE, SlotOptions, make_slot, with_before_done
-from tests.support.service.spools import Ends, drop, ends, job_for, reports
+from tests.support.service.spools import OPTIONS, Ends, drop, ends, job_for, reports
 from tests.support.service.stand_in_pipeline import reversed_bytes
 
 
@@ -90,7 +93,9 @@ def test_a_job_that_wants_new_uids_is_not_done_by_a_worker_without_the_secret(
     """Without it anybody could compute the new UIDs of known ones."""
     drop(slot.spool, "a")
     job = job_for(slot.spool, "a")
-    publish(slot, replace(job, options=replace(job.options, headers=HeaderPolicy.ANNOTATE)))
+    job = replace(job, options=replace(job.options, headers=HeaderPolicy.ANNOTATE))
+    taken_case(slot.spool, job.taken).write_job(job)
+    publish(slot, job)
     work_until(slot, lambda: is_empty(queue_of(slot)))
     assert ends(slot.spool) == Ends(inbox=[], outbox=[], quarantine=["a"])
     (report,) = reports(slot.spool, "a")
@@ -176,19 +181,74 @@ def test_the_same_job_twice_is_published_once(slot: WorkerSlot) -> None:
     assert not list((slot.spool.archive / "outputs").glob("*"))
 
 
-def test_a_case_that_changed_since_it_was_seen_is_not_released_and_stays_in_the_inbox(
-    slot: WorkerSlot,
-) -> None:
-    """The old job ends as InputChanged; the files wait for the new one."""
-    folder = drop(slot.spool, "a")
+@pytest.mark.parametrize("name", ["0.dcm", "late.dcm"])
+def test_files_that_differ_from_their_job_are_not_released(slot: WorkerSlot, name: str) -> None:
+    """A changed byte or a further file, with the times kept: refused, with all files."""
+    status = (drop(slot.spool, "a") / "0.dcm").stat()
     job = job_for(slot.spool, "a")
-    (folder / "late.dcm").write_bytes(b"late")
+    files = taken_case(slot.spool, job.taken).files
+    (files / name).write_bytes(b"b" + (files / "0.dcm").read_bytes()[1:])
+    os.utime(files / name, ns=(status.st_atime_ns, status.st_mtime_ns))
     publish(slot, job)
     work_until(slot, lambda: is_empty(queue_of(slot)))
-    assert ends(slot.spool).inbox == ["a"]
-    assert ends(slot.spool).outbox == []
-    assert reports(slot.spool, "a")[0].result.code == "InputChanged"
-    assert len(list(folder.iterdir())) == 3
+    assert ends(slot.spool) == Ends(inbox=[], outbox=[], quarantine=["a"])
+    (report,) = reports(slot.spool, "a")
+    assert report.result.code == "InputChanged"
+    originals = slot.spool.quarantine / "a" / job.job_id / "originals"
+    assert {path.name for path in originals.iterdir()} == {"plan.txt", "0.dcm", name}
+
+
+def test_a_job_whose_files_are_gone_is_refused(slot: WorkerSlot) -> None:
+    """A person who removed them finds a report; the worker goes on."""
+    drop(slot.spool, "a")
+    job = job_for(slot.spool, "a")
+    shutil.rmtree(slot.spool.taken / job.taken)
+    publish(slot, job)
+    work_until(slot, lambda: is_empty(queue_of(slot)))
+    assert ends(slot.spool) == Ends(inbox=[], outbox=[], quarantine=["a"])
+    (report,) = reports(slot.spool, "a")
+    assert (report.result.code, report.result.reason) == (
+        "InputChanged",
+        "the files of the case are gone: drop the case again",
+    )
+    assert not (slot.spool.quarantine / "a" / job.job_id / "originals").exists()
+
+
+def test_a_job_of_the_release_before_is_left_to_the_watcher(slot: WorkerSlot) -> None:
+    """Its case is in the inbox; the worker acknowledges the message and touches nothing."""
+    folder = drop(slot.spool, "a")
+    job = DefaceJob(
+        job_id="00000000-0000-0000-0000-000000000000",
+        case="a",
+        manifest=Manifest(files=2, bytes=1, digest=digest_of_times(folder), covers=Covers.TIMES),
+        submitted_at=datetime.now(UTC),
+        options=OPTIONS,
+    )
+    publish(slot, job)
+    work_until(slot, lambda: is_empty(queue_of(slot)))
+    assert ends(slot.spool) == Ends(inbox=["a"], outbox=[], quarantine=[])
+    assert (queue_of(slot).depth().dead, reports(slot.spool, "a")) == (0, [])
+
+
+def test_a_message_cannot_release_the_files_of_another_case(slot: WorkerSlot) -> None:
+    """The record beside the files names their case; the message is a dead letter."""
+    drop(slot.spool, "a")
+    job = job_for(slot.spool, "a")
+    publish(slot, replace(job, case="b"))
+    work_until(slot, lambda: queue_of(slot).depth().dead == 1)
+    assert ends(slot.spool) == Ends(inbox=[], outbox=[], quarantine=[], taken=["a"])
+
+
+def test_a_message_that_another_job_has_replaced_does_nothing(slot: WorkerSlot) -> None:
+    """Its files belong to the newer job, whose message is acknowledged in its turn."""
+    drop(slot.spool, "a")
+    job = job_for(slot.spool, "a")
+    newer = replace(job, job_id="00000000-0000-0000-0000-000000000000", generation=1)
+    taken_case(slot.spool, job.taken).write_job(newer)
+    publish(slot, job, newer)
+    work_until(slot, lambda: is_empty(queue_of(slot)))
+    assert ends(slot.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
+    assert [report.job_id for report in reports(slot.spool, "a")] == [newer.job_id]
 
 
 def test_an_older_job_that_ends_after_a_newer_one_does_not_replace_its_output(
@@ -197,14 +257,11 @@ def test_an_older_job_that_ends_after_a_newer_one_does_not_replace_its_output(
     """The newest wins, whatever the order of arrival."""
     drop(slot.spool, "a")
     now = datetime.now(UTC)
-    newer, older = (
-        job_for(slot.spool, "a", 1, now),
-        job_for(slot.spool, "a", 0, now - timedelta(hours=1)),
-    )
+    older = job_for(slot.spool, "a", 0, now - timedelta(hours=1), copied=True)
+    newer = job_for(slot.spool, "a", 1, now)
     publish(slot, newer)
     work_until(slot, lambda: is_empty(queue_of(slot)))
     before = (slot.spool.outbox / "a").stat().st_ino
-    (slot.spool.archive / "originals" / "a" / newer.job_id).rename(slot.spool.inbox / "a")
     again = make_slot(slot.spool, MemoryBroker())
     publish(again, older)
     work_until(again, lambda: is_empty(queue_of(again)))
@@ -228,7 +285,7 @@ def test_a_worker_that_is_stopped_hands_its_case_back_and_the_attempt_does_not_c
     assert (depth.ready, depth.dead) == (1, 0)
     assert queue_of(slot).queue.ready[0].attempt == 1
     assert attempt_log.read(folder).count == 0
-    assert ends(slot.spool) == Ends(inbox=["a"], outbox=[], quarantine=[])
+    assert ends(slot.spool) == Ends(inbox=[], outbox=[], quarantine=[], taken=["a"])
 
 
 @pytest.mark.parametrize("body", [b"\xff", b"{}", b'{"schema_version": 99}', b"x" * 70_000])
@@ -237,19 +294,6 @@ def test_a_message_that_is_no_job_is_buried(slot: WorkerSlot, body: bytes) -> No
     queue_of(slot).queue.put(body)
     work_until(slot, lambda: queue_of(slot).depth().dead == 1)
     assert ends(slot.spool) == Ends(inbox=[], outbox=[], quarantine=[])
-
-
-def test_a_link_out_of_the_inbox_is_not_followed(slot: WorkerSlot, tmp_path: Path) -> None:
-    """The job is buried as EscapingPath and the folder behind the link stays as it is."""
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "plan.txt").write_text("release\n", encoding="utf-8")
-    (slot.spool.inbox / "a").symlink_to(outside)
-    publish(slot, job_for(slot.spool, "a"))
-    work_until(slot, lambda: queue_of(slot).depth().dead == 1)
-    assert next(iter(queue_of(slot).dead_letters())).code == "EscapingPath"
-    assert [path.name for path in outside.iterdir()] == ["plan.txt"]
-    assert ends(slot.spool).outbox == []
 
 
 def test_a_refusal_that_cannot_be_recorded_is_tried_again(slot: WorkerSlot) -> None:
@@ -263,7 +307,7 @@ def test_a_refusal_that_cannot_be_recorded_is_tried_again(slot: WorkerSlot) -> N
     slot.spool.reports.write_text("a file where the folder was", encoding="utf-8")
     broker.settle(delivery, handle(slot, delivery).settlement)
     assert broker.depth().delayed == 1
-    assert ends(slot.spool) == Ends(inbox=["a"], outbox=[], quarantine=[])
+    assert ends(slot.spool) == Ends(inbox=[], outbox=[], quarantine=[], taken=["a"])
 
 
 def test_a_published_case_that_cannot_be_finished_is_never_settled_as_refused(
@@ -271,7 +315,7 @@ def test_a_published_case_that_cannot_be_finished_is_never_settled_as_refused(
 ) -> None:
     """It is delivered again until it can be finished."""
 
-    def fail(_: CaseReport) -> bool:
+    def fail(_: CaseReport) -> None:
         raise NotADirectoryError
 
     drop(slot.spool, "a")
@@ -289,18 +333,17 @@ def test_a_published_case_that_cannot_be_finished_is_never_settled_as_refused(
 
 def test_a_job_whose_storage_fails_waits_without_losing_an_attempt(slot: WorkerSlot) -> None:
     """A full disk costs no attempt; the case is released when there is space."""
-    folder = drop(slot.spool, "a", "disk")
-    times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    drop(slot.spool, "a", "while disk")
     job = job_for(slot.spool, "a")
     publish(slot, job)
     delivery = queue_of(slot).receive(1.0)
     assert delivery is not None
+    shortage = slot.spool.work / ".full"
+    shortage.touch()
     for _ in range(RULE.max_attempts + 2):
         assert handle(slot, delivery).settlement == Retry(RULE.delay_after(1))
     assert attempt_log.read(slot.spool.reports / "a" / job.job_id).count == 0
-    plan = folder / "plan.txt"
-    plan.write_text(plan.read_text().replace("disk", "free"), encoding="utf-8")
-    os.utime(plan, ns=(times[plan], times[plan]))
+    shortage.unlink()
     assert handle(slot, delivery).settlement == Ack()
     assert ends(slot.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
 

@@ -21,7 +21,7 @@ NOTHING_BEFORE = "0" * 64
 """Digest of the previous entry in the first entry of a chain."""
 UNSIGNED = "unsigned"
 _PURPOSE = b"ctdeface audit entry\n"
-_JOURNAL = ("state", "staged", "originals_left")
+_JOURNAL = ("state", "staged", "taken", "originals_left")
 """Fields of a report that still change after its case has ended, so its digest omits them."""
 
 

@@ -124,12 +124,13 @@ class LocalService:
         return found
 
     def is_idle(self) -> bool:
-        """Whether no case is in the inbox, no job in the queue and no publication begun.
+        """Whether no case waits, no job is in the queue and no publication has begun.
 
         AMQP does not report the jobs that workers hold.
         """
         depth = self.depth()
-        waiting = ends(self.spool).inbox or depth.ready or depth.delayed or depth.held
+        found = ends(self.spool)
+        waiting = found.inbox or found.taken or depth.ready or depth.delayed or depth.held
         return not waiting and not list(self.spool.staging.glob("*/unfinished.json"))
 
     def logged(self, event: str, job_id: str) -> list[str | int]:

@@ -8,7 +8,7 @@ from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.broker.settlement import RetryRule
 from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.settings.loading import Settings
-from ctdeface_shared.settings.sections import WorkSection
+from ctdeface_shared.settings.sections import SpoolSection, WorkSection
 from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_worker.case.child_process import WarmChild
 from ctdeface_worker.publishing.outbox import OutputRules
@@ -43,7 +43,10 @@ def make_slot(
 ) -> WorkerSlot:
     """Return a slot with everything real but queue and pipeline."""
     options = options or SlotOptions()
-    settings = Settings(work=WorkSection(grace_period=options.grace, job_timeout=options.timeout))
+    settings = Settings(
+        work=WorkSection(grace_period=options.grace, job_timeout=options.timeout),
+        spool=SpoolSection(originals=options.originals),
+    )
     ends = CaseEnds(
         spool=spool,
         originals=options.originals,
@@ -61,7 +64,7 @@ def make_slot(
     )
 
 
-def with_before_done(slot: WorkerSlot, before_done: Callable[[CaseReport], bool]) -> WorkerSlot:
+def with_before_done(slot: WorkerSlot, before_done: Callable[[CaseReport], None]) -> WorkerSlot:
     """Return a slot with another step between visible output and end of the job."""
     rules = replace(slot.resources.rules, before_done=before_done)
     return replace(slot, resources=replace(slot.resources, rules=rules))

@@ -1,12 +1,14 @@
 """Spools for the tests of the service: dropping cases, and seeing what became of them."""
 
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ctdeface_shared.jobs.manifest import Manifest, job_id
 from ctdeface_shared.jobs.messages import DefaceJob
 from ctdeface_shared.jobs.options import DefaceOptions
+from ctdeface_shared.jobs.taken import TakenCase, new_record, taken_cases
 from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_worker.report.model import CaseReport
 
@@ -24,18 +26,42 @@ def drop(spool: ServiceSpool, name: str, plan: str = "release", files: int = 2) 
 
 
 def job_for(
-    spool: ServiceSpool, name: str, generation: int = 0, submitted_at: datetime | None = None
+    spool: ServiceSpool,
+    name: str,
+    generation: int = 0,
+    submitted_at: datetime | None = None,
+    *,
+    copied: bool = False,
 ) -> DefaceJob:
-    """Describe a dropped case as the watcher would."""
-    manifest = Manifest.scan(spool.inbox / name)
-    return DefaceJob(
+    """Take a dropped case as the watcher would, and return its job.
+
+    Args:
+        spool: holds the case in its inbox.
+        name: of the case.
+        generation: of the job.
+        submitted_at: time of the job; now by default.
+        copied: whether the drop stays in the inbox.
+    """
+    record = new_record(name, name)
+    taken = TakenCase.create(spool, record)
+    if copied:
+        shutil.copytree(spool.inbox / name, taken.files)
+    else:
+        (spool.inbox / name).rename(taken.files)
+    manifest = Manifest.scan(taken.files)
+    taken.write_record(replace(record, manifest=manifest, left_in_inbox=copied))
+    job = DefaceJob(
         job_id=job_id(name, manifest, OPTIONS, generation),
         case=name,
         manifest=manifest,
         generation=generation,
         submitted_at=submitted_at or datetime.now(UTC),
         options=OPTIONS,
+        taken=taken.taken_id,
+        left_in_inbox=copied,
     )
+    taken.write_job(job)
+    return job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +71,16 @@ class Ends:
     inbox: list[str]
     outbox: list[str]
     quarantine: list[str]
+    taken: list[str] = field(default_factory=list)
 
 
 def ends(spool: ServiceSpool) -> Ends:
     """Look where the cases are."""
     return Ends(
-        inbox=_names(spool.inbox), outbox=_names(spool.outbox), quarantine=_names(spool.quarantine)
+        inbox=_names(spool.inbox),
+        outbox=_names(spool.outbox),
+        quarantine=_names(spool.quarantine),
+        taken=sorted(_case_of(one) for one in taken_cases(spool)),
     )
 
 
@@ -60,6 +90,11 @@ def reports(spool: ServiceSpool, name: str) -> list[CaseReport]:
         CaseReport.from_json(path.read_bytes())
         for path in sorted((spool.reports / name).glob("*/report.json"))
     ]
+
+
+def _case_of(taken: TakenCase) -> str:
+    record = taken.record()
+    return record.case if record else taken.taken_id
 
 
 def _names(folder: Path) -> list[str]:

@@ -5,6 +5,7 @@ Files, crashes and memory are real. The first line of `plan.txt` in a case decid
 - a key of `FAULTS`;
 - `refuse`, or `needs bulky` (refused with any other profile);
 - `busy N`: N rounds of arithmetic, then a release;
+- `while disk`: a full disk as long as `.full` is in the folder of work files, then a release;
 - `raise CODE`: that error of ctdeface or Python, with the whole plan in its message; `raise once
   CODE` fails the first attempt only;
 - anything else: a release.
@@ -35,6 +36,11 @@ def _bug(_: CaseTask) -> None:
 
 def _full_disk(_: CaseTask) -> None:
     raise StorageUnavailable("storage failed: No space left on device")
+
+
+def _disk_that_gets_space(task: CaseTask) -> None:
+    if (task.work.parent / ".full").exists():
+        _full_disk(task)
 
 
 def _is_first(task: CaseTask) -> bool:
@@ -71,6 +77,7 @@ FAULTS: Mapping[str, Callable[[CaseTask], None]] = {
     "memory": lambda _: os.kill(os.getpid(), signal.SIGKILL),
     "segfault": lambda _: os.kill(os.getpid(), signal.SIGSEGV),
     "disk": _full_disk,
+    "while disk": _disk_that_gets_space,
     "hang": lambda _: time.sleep(600),
     "short": lambda _: time.sleep(0.3),
     "slow": lambda _: time.sleep(3),

@@ -10,7 +10,7 @@ from pathlib import Path
 from ctdeface_shared import logs
 from ctdeface_shared.console import printable
 from ctdeface_shared.errors import MixedPatients, StorageUnavailable
-from ctdeface_shared.jobs.manifest import Manifest, job_id
+from ctdeface_shared.jobs.manifest import Manifest, digest_of_stats, job_id
 from ctdeface_shared.jobs.options import DefaceOptions
 from ctdeface_shared.lifecycle import boundary
 from ctdeface_shared.settings.loading import Settings
@@ -168,7 +168,9 @@ def _input(batch: Batch, case: Case) -> CaseInput:
 
     A folder that cannot be read has an empty manifest.
     """
+    stats = ""
     try:
+        stats = digest_of_stats(case.folder)
         manifest = Manifest.scan(case.folder)
     except OSError:
         # The run meets the error again, and refuses the case.
@@ -178,6 +180,7 @@ def _input(batch: Batch, case: Case) -> CaseInput:
         case=case.name,
         source=case.folder,
         manifest=manifest,
+        stats=stats,
         options=batch.options,
     )
 

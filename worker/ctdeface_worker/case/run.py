@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ctdeface_shared.errors import CtDefaceError, InputChanged, SecretMissing
-from ctdeface_shared.jobs.manifest import Manifest
+from ctdeface_shared.jobs.manifest import Manifest, digest_of_stats
 from ctdeface_shared.jobs.messages import DefaceJob
-from ctdeface_shared.jobs.options import DefaceOptions, HeaderPolicy
+from ctdeface_shared.jobs.options import DefaceOptions, HeaderPolicy, Originals
+from ctdeface_shared.jobs.taken import taken_case
 from ctdeface_shared.settings.loading import Settings
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.disk import require_free_space
@@ -46,36 +47,57 @@ class CaseInput:
         job_id: identity of the job.
         case: name of the case.
         source: its folder; only read.
-        manifest: the files that the folder must hold, before and after the attempt.
+        manifest: the files that the folder must hold.
+        stats: `digest_of_stats` of the folder from before its manifest was made, if others may
+            change the folder; empty for a private one.
         options: how to deface.
         generation: raised by every replay.
         submitted_at: UTC, ISO 8601; the output of a newer submission replaces an older one.
+        taken: id of the folder in `taken` that holds the originals; empty in a batch.
+        originals_left: whether they are a copy, because the service may not move the dropped files.
     """
 
     job_id: str
     case: str
     source: Path
     manifest: Manifest
+    stats: str = ""
     options: DefaceOptions
     generation: int = 0
     submitted_at: str = field(default_factory=now)
+    taken: str = ""
+    originals_left: bool = False
 
     def report(self, result: CaseResult) -> CaseReport:
         """Describe the result of an attempt."""
         report = describe(self.job_id, self.case, self.manifest, self.options, result)
-        return replace(report, generation=self.generation, created_at=self.submitted_at)
+        return replace(
+            report,
+            generation=self.generation,
+            created_at=self.submitted_at,
+            taken=self.taken,
+            originals_left=self.originals_left,
+        )
 
 
-def case_input(spool: ServiceSpool, job: DefaceJob) -> CaseInput:
-    """Return the case of a job."""
+def case_input(spool: ServiceSpool, job: DefaceJob, originals: Originals) -> CaseInput:
+    """Return the case of a job.
+
+    Args:
+        spool: folders of the service.
+        job: of version 2 of the contract.
+        originals: what happens to dropped files.
+    """
     return CaseInput(
         job_id=job.job_id,
         case=job.case,
-        source=case_path(spool.inbox, job.case),
+        source=taken_case(spool, job.taken).files,
         manifest=job.manifest,
         options=job.options,
         generation=job.generation,
         submitted_at=job.submitted_at.astimezone(UTC).isoformat(timespec="milliseconds"),
+        taken=job.taken,
+        originals_left=job.left_in_inbox and originals is not Originals.KEEP,
     )
 
 
@@ -159,6 +181,7 @@ def run_case(
     released = None
     earlier = None if resources.redo else find_report(spool, case.case, case.job_id)
     if earlier is not None:
+        earlier = replace(earlier, taken=case.taken)
         # The end of the same submission stands, also when its output was collected since.
         same = resources.recorded_end_stands and earlier.created_at >= case.submitted_at
         ended = same and earlier.state in _ENDED
@@ -166,7 +189,7 @@ def run_case(
         if final is not None and not final.is_published:
             report = _refuse(final, resources, on_stage)
             return CaseRun(report=report, resumed_from=earlier.state)
-        if final is not None and (ended or resources.is_complete(final)):
+        if final is not None and resources.is_complete(final):
             return CaseRun(report=final, resumed_from=earlier.state)
         released = final
     begin_attempt()
@@ -238,9 +261,7 @@ def _check(case: CaseInput, resources: CaseResources) -> None:
             "set CTDEFACE_UID_KEY on every worker"
         )
     require_free_space(resources.spool.disk_places, settings.output.min_free_gb)
-    _require_unchanged(
-        case, "the case has changed since the job was made: run again when it is complete"
-    )
+    _require_unchanged(case)
 
 
 def _attempt(
@@ -269,15 +290,29 @@ def _attempt(
         timeout_seconds=resources.settings.work.job_timeout,
         memory_limit_bytes=None if limit_gb is None else round(limit_gb * 1e9),
     )
-    _require_unchanged(
-        case, "the case was changed while it was worked on: run again when it is complete"
-    )
+    if case.stats:
+        _require_unchanged(case)
     return result
 
 
-def _require_unchanged(case: CaseInput, message: str) -> None:
-    if Manifest.scan(case.source) != case.manifest:
-        raise InputChanged(message)
+def _require_unchanged(case: CaseInput) -> None:
+    """Check that the source holds the files of the manifest.
+
+    The content of a private source is read; of any other, only the status of each file.
+
+    Raises:
+        InputChanged: it does not.
+        OSError: the source cannot be read.
+    """
+    if case.stats:
+        if digest_of_stats(case.source) != case.stats:
+            raise InputChanged(
+                "the case was changed while it was worked on: run again when it is complete"
+            )
+    elif Manifest.scan(case.source) != case.manifest:
+        raise InputChanged(
+            "the files of the case are not those that the job was made for: drop the case again"
+        )
 
 
 def _with_code(error: Exception) -> CtDefaceError:

@@ -24,14 +24,14 @@ class OutputRules:
             abandoned.
         before_done: called when the output is visible, before the job is done, for example to move
             the originals; can be repeated. The staging folder named in the report exists until the
-            job is done. Returns True if originals could not be moved.
+            job is done.
     """
 
     stale_seconds: float
     folder_mode: int = 0o750
     file_mode: int = 0o640
     group: str | None = None
-    before_done: Callable[[CaseReport], bool | None] = lambda _: None
+    before_done: Callable[[CaseReport], None] = lambda _: None
 
 
 def apply_modes(folder: Path, rules: OutputRules) -> None:

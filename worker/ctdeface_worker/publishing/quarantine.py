@@ -1,7 +1,5 @@
 """Refusals in reports and quarantine."""
 
-import os
-from dataclasses import replace
 from pathlib import Path
 
 from ctdeface_shared.errors import StorageUnavailable
@@ -26,7 +24,6 @@ def refuse(
     rule: Originals,
     *,
     stale_seconds: float,
-    rename: originals.Rename = os.rename,
 ) -> CaseReport:
     """Record a refusal and move the case to the quarantine.
 
@@ -38,7 +35,6 @@ def refuse(
         report: state `refused`.
         rule: what happens to dropped files.
         stale_seconds: age after which a lock that was not touched counts as abandoned.
-        rename: moves a folder atomically.
 
     Returns:
         The report that stands: this one, or the report of the same submission that another worker
@@ -55,32 +51,23 @@ def refuse(
                 return published
             _require_not_prepared(spool, report)
             record(spool, report)
-            if show(spool, report, rule, rename):
-                report = replace(report, originals_left=True)
-                record(spool, report)
-                _copy_pages(spool, report)
+            show(spool, report, rule)
             return report
     except OSError as error:
         raise StorageUnavailable(f"the refusal cannot be recorded: {error.strerror}") from error
 
 
-def show(
-    spool: ServiceSpool, report: CaseReport, rule: Originals, rename: originals.Rename = os.rename
-) -> bool:
+def show(spool: ServiceSpool, report: CaseReport, rule: Originals) -> None:
     """Show a recorded refusal with its originals in quarantine.
 
-    With the rule `keep` the originals stay in the inbox.
-
-    Returns:
-        Whether originals are still in the inbox because they could not be moved.
+    With the rule `keep` the dropped files are in the inbox, so the quarantine holds pages only.
 
     Raises:
         OSError: storage failed; nothing is lost, and the call can be repeated.
     """
     place = _copy_pages(spool, report)
-    if rule is Originals.KEEP:
-        return False
-    return originals.move(spool, report, place / "originals", rename)
+    if rule is not Originals.KEEP:
+        originals.move(spool, report, place / "originals")
 
 
 def _copy_pages(spool: ServiceSpool, report: CaseReport) -> Path:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from ctdeface_shared.audit.entry import digest_of
 from ctdeface_shared.errors import CtDefaceError
-from ctdeface_shared.jobs.manifest import Manifest
+from ctdeface_shared.jobs.manifest import Covers, Manifest
 from ctdeface_shared.jobs.moments import read_moment
 from ctdeface_shared.jobs.options import DefaceOptions
 from ctdeface_shared.jobs.states import JobState
@@ -59,6 +59,7 @@ class CaseReport:
         inputs_digest: SHA-256 over the case's name, and names and contents of all its files; empty
             if the job ended before they were read.
         outputs_digest: the same over the released files; empty when there are none.
+        taken: name of the folder in `taken` that holds the originals until the job has ended.
         originals_left: whether the dropped files are still in the inbox, because the service may
             not move them.
         schema_version: version of this document.
@@ -76,6 +77,7 @@ class CaseReport:
     versions: dict[str, str] = field(default_factory=dict)
     inputs_digest: str = ""
     outputs_digest: str = ""
+    taken: str = ""
     originals_left: bool = False
     schema_version: int = SCHEMA_VERSION
 
@@ -117,9 +119,10 @@ class CaseReport:
 
         Bytes of file names that are not UTF-8 appear as escapes.
         """
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode(
-            "utf-8", "backslashreplace"
-        )
+        content = asdict(self)
+        if self.manifest.covers is Covers.TIMES:
+            del content["manifest"]["covers"]  # as release 0.1.0 wrote and attested it
+        return json.dumps(content, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:
@@ -137,7 +140,7 @@ class CaseReport:
         Raises:
             ValueError: it is not a report of this schema version, or its time is not plausible.
         """
-        report: Self = TypeAdapter(cls).validate_python(content)
+        report: Self = TypeAdapter(cls).validate_python(_with_covers(content))
         read_moment(report.created_at)
         if report.schema_version != SCHEMA_VERSION:
             raise ValueError(
@@ -181,6 +184,14 @@ def json_schema() -> dict[str, Any]:
 def encoded_schema() -> str:
     """Return the text of the committed JSON Schema."""
     return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+def _with_covers(content: object) -> object:
+    """Return a decoded report with what its digest covers, which release 0.1.0 did not write."""
+    manifest = content.get("manifest") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or not isinstance(manifest, dict):
+        return content
+    return {**content, "manifest": {"covers": Covers.TIMES, **manifest}}
 
 
 def _versions() -> dict[str, str]:

@@ -35,31 +35,29 @@ class CaseEnds:
     stale_seconds: float
     attest: Callable[[CaseReport], None] = lambda _: None
 
-    def before_done(self, report: CaseReport) -> bool:
-        """Handle the originals of a visible case and record its end.
-
-        Returns:
-            Whether originals are still in the inbox because they could not be moved.
+    def before_done(self, report: CaseReport) -> None:
+        """Archive the originals of a visible case, if they are to be, and record its end.
 
         Raises:
             StorageUnavailable: the audit entry could not be written.
             OSError: storage failed.
         """
-        left = archive(self.spool, report, self.originals)
+        if self.originals is Originals.ARCHIVE:
+            archive(self.spool, report)
         self.attest(report)
         show_in_index(self.spool, report, stale_seconds=self.stale_seconds)
-        return left
 
     def archive_repeated(self, report: CaseReport) -> bool:
-        """Handle the originals of a released case's repeated drop.
+        """Archive the originals of a released case that was dropped again.
 
         Nothing else can be missing, so this returns True.
 
         Raises:
             StorageUnavailable: storage failed.
         """
-        with atomic.storage_errors():
-            archive(self.spool, report, self.originals)
+        if self.originals is Originals.ARCHIVE:
+            with atomic.storage_errors():
+                archive(self.spool, report)
         return True
 
     def refuse(self, report: CaseReport) -> CaseReport:
@@ -82,10 +80,9 @@ class CaseEnds:
     def _refuse(self, report: CaseReport) -> CaseReport:
         if report.state is State.REFUSED:
             report = refuse(self.spool, report, self.originals, stale_seconds=self.stale_seconds)
-        else:
+        elif self.originals is not Originals.KEEP:
             # Nothing was released, so superseded originals are never deleted.
-            keeps = self.originals is not Originals.DELETE
-            archive(self.spool, report, self.originals if keeps else Originals.ARCHIVE)
+            archive(self.spool, report)
         if report.state in UNSEEN:
             self.attest(report)
             show_in_index(self.spool, report, stale_seconds=self.stale_seconds)

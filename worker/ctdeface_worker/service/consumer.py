@@ -13,7 +13,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from time import monotonic
 
 from ctdeface_shared import logs
@@ -37,7 +36,8 @@ from ctdeface_shared.errors import (
     StorageUnavailable,
     TransientError,
 )
-from ctdeface_shared.jobs.messages import CaseEvent, EventKind, decode_job
+from ctdeface_shared.jobs.messages import CaseEvent, DefaceJob, EventKind, decode_job
+from ctdeface_shared.jobs.taken import taken_case
 from ctdeface_shared.lifecycle import boundary, notify
 from ctdeface_shared.storage.disk import require_free_space
 from ctdeface_shared.storage.spool import ServiceSpool, case_path
@@ -100,7 +100,8 @@ class Conclusion:
         settlement: how the delivery is settled.
         job_id: identity of the job; empty when the message is not a job.
         report: report of the job, if it has ended.
-        repeated: whether the job had ended before this delivery.
+        repeated: whether nothing was done, because the job had ended before this delivery or
+            another one has taken its place.
     """
 
     settlement: Settlement
@@ -162,13 +163,12 @@ def handle(slot: WorkerSlot, delivery: Delivery) -> Conclusion:
     except (InvalidMessage, EscapingPath) as error:
         return Conclusion(settlement=Reject(error.code))
     with logs.about_job(job.job_id):
+        if not job.taken:
+            # Its case is in the inbox, where the watcher takes it and publishes a job of its own.
+            _log.info("job_of_an_earlier_release", worker=slot.name)
+            return Conclusion(settlement=Ack(), job_id=job.job_id, repeated=True)
         try:
-            with claimed(slot.spool.locks, job.job_id):
-                case = case_input(slot.spool, job)
-                folder = case_path(slot.spool.reports, job.case) / job.job_id
-                attempt = Attempt.after(folder, delivery.attempt)
-                outcome = run_job(slot, case, attempt)
-                return conclude(slot, case, outcome, attempt)
+            return _handle_job(slot, delivery, job)
         except JobInProgress:
             # Delivered twice after a late ack or a broken connection: wait for the other worker.
             settlement = Retry(slot.rule.delay_after(1))
@@ -177,6 +177,30 @@ def handle(slot: WorkerSlot, delivery: Delivery) -> Conclusion:
             _report_failure(slot, job.job_id, delivery.attempt, code_of(error))
             settlement = Retry(slot.rule.delay_after(delivery.attempt))
         return Conclusion(settlement=settlement, job_id=job.job_id)
+
+
+def _handle_job(slot: WorkerSlot, delivery: Delivery, job: DefaceJob) -> Conclusion:
+    """Run the case of a job under the claim on it.
+
+    The record beside the files decides, because others may be able to send messages.
+
+    Raises:
+        JobInProgress: another worker has the job.
+        StorageUnavailable: a refusal cannot be recorded now.
+        OSError: storage failed.
+    """
+    written = taken_case(slot.spool, job.taken).job()
+    if written is not None and written.case != job.case:
+        return Conclusion(settlement=Reject(InvalidMessage.__name__), job_id=job.job_id)
+    if written is not None and written != job:
+        _log.warning("another_job_took_its_place", worker=slot.name)
+        return Conclusion(settlement=Ack(), job_id=job.job_id, repeated=True)
+    with claimed(slot.spool.locks, job.job_id):
+        case = case_input(slot.spool, job, slot.resources.settings.spool.originals)
+        folder = case_path(slot.spool.reports, job.case) / job.job_id
+        attempt = Attempt.after(folder, delivery.attempt)
+        outcome = run_job(slot, case, attempt)
+        return conclude(slot, case, outcome, attempt)
 
 
 def run_job(slot: WorkerSlot, case: CaseInput, attempt: Attempt) -> CaseRun | Exception:
@@ -225,7 +249,7 @@ def conclude(
         OSError: storage failed.
     """
     if isinstance(outcome, CaseRun):
-        return _conclude_report(slot, outcome, attempt)
+        return _conclude_report(slot, case, outcome, attempt)
     if isinstance(outcome, Stopped):
         attempt.hand_back()
         return Conclusion(settlement=Requeue(), job_id=case.job_id)
@@ -245,7 +269,7 @@ def conclude(
     stage = JobEvent(kind=Progress.STAGE_BEGUN, job_id=case.job_id, stage="quarantine")
     notify(slot.hooks, stage)
     report = refuse_case(case, outcome, slot.resources)
-    return _conclude_report(slot, CaseRun(report=report), attempt)
+    return _conclude_report(slot, case, CaseRun(report=report), attempt)
 
 
 def conclude_bug(slot: WorkerSlot, delivery: Delivery, error: Exception) -> Conclusion:
@@ -295,8 +319,10 @@ def settle(slot: WorkerSlot, delivery: Delivery, conclusion: Conclusion, seconds
             _log.warning("event_not_sent", worker=slot.name, job_id=report.job_id)
 
 
-def _conclude_report(slot: WorkerSlot, run: CaseRun, attempt: Attempt) -> Conclusion:
-    """Acknowledge a case that has ended.
+def _conclude_report(
+    slot: WorkerSlot, case: CaseInput, run: CaseRun, attempt: Attempt
+) -> Conclusion:
+    """Acknowledge a case that has ended, and remove what is left of it in `taken`.
 
     A case that is visible but not done is retried.
     """
@@ -304,6 +330,7 @@ def _conclude_report(slot: WorkerSlot, run: CaseRun, attempt: Attempt) -> Conclu
     if report.state is State.PUBLISHED:
         settlement = Retry(slot.rule.delay_after(attempt.number))
         return Conclusion(settlement=settlement, job_id=report.job_id)
+    taken_case(slot.spool, case.taken).remove()
     return Conclusion(settlement=Ack(), job_id=report.job_id, report=report, repeated=run.had_ended)
 
 
@@ -312,29 +339,16 @@ def _begin_attempt(slot: WorkerSlot, case: CaseInput, attempt: Attempt) -> None:
 
     Raises:
         WorkerCrashed: all allowed attempts were begun and died with their worker.
-        EscapingPath: the case is a link out of the inbox.
-        InputChanged: the case is not in the inbox.
+        InputChanged: the files of the case are gone.
         StorageUnavailable: the attempt cannot be recorded.
     """
     if attempt.number > slot.rule.max_attempts:
         raise WorkerCrashed(f"{attempt.number - 1} attempts ended together with their worker")
-    _check_source(slot.spool, case.source)
     attempt.begin()
+    if not case.source.is_dir():
+        raise InputChanged("the files of the case are gone: drop the case again")
     event = JobEvent(kind=Progress.ATTEMPT_BEGUN, job_id=case.job_id, attempt=attempt.number)
     notify(slot.hooks, event)
-
-
-def _check_source(spool: ServiceSpool, source: Path) -> None:
-    """Check that a case is a folder of the inbox.
-
-    Raises:
-        EscapingPath: a link leads out of the inbox.
-        InputChanged: the case is not there any more.
-    """
-    if source.is_symlink() or not source.resolve().is_relative_to(spool.inbox.resolve()):
-        raise EscapingPath("the case is a link that leads out of the inbox")
-    if not source.is_dir():
-        raise InputChanged("the case is no longer in the inbox")
 
 
 def _count_bug(slot: WorkerSlot, body: bytes) -> int:

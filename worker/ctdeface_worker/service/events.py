@@ -17,7 +17,7 @@ class Outcome(StrEnum):
     SUPERSEDED = "superseded"
     """A newer job of the case was published before this one ended."""
     REPEATED = "repeated"
-    """The job had ended before this delivery; nothing was done."""
+    """Nothing was done: the job had ended before, or another one has taken its place."""
     RETRIED = "retried"
     """The job goes back to the queue for another attempt."""
     HANDED_BACK = "handed_back"
@@ -81,15 +81,15 @@ def outcome_of(settlement: Settlement, report: CaseReport | None, *, repeated: b
     Args:
         settlement: how the delivery is settled.
         report: report of the job, if it has one.
-        repeated: whether the job had ended before this delivery.
+        repeated: whether nothing was done.
     """
     if isinstance(settlement, Reject):
         return Outcome.BURIED
     if isinstance(settlement, Requeue):
         return Outcome.HANDED_BACK
-    if not isinstance(settlement, Ack) or report is None:
+    if not isinstance(settlement, Ack):
         return Outcome.RETRIED
-    if repeated:
+    if repeated or report is None:
         return Outcome.REPEATED
     return {State.REFUSED: Outcome.REFUSED, State.SUPERSEDED: Outcome.SUPERSEDED}.get(
         report.state, Outcome.RELEASED
