@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared.jobs.manifest import Manifest, job_id
+from ctdeface_shared.jobs.manifest import Manifest, digest_of_stats, job_id
 from ctdeface_shared.jobs.options import DefaceOptions
 
 
@@ -29,16 +29,32 @@ def test_the_same_files_have_the_same_fingerprint_in_any_folder(case: Path) -> N
 
 
 def test_a_changed_file_changes_the_fingerprint(case: Path) -> None:
-    """By name, size or time."""
+    """By name, size or content, with the size and times as before."""
     seen = {Manifest.scan(case).digest}
-    os.utime(case / "1.dcm", ns=(0, 10**18 + 1))
-    seen.add(Manifest.scan(case).digest)
-    (case / "1.dcm").write_bytes(b"longer content")
-    os.utime(case / "1.dcm", ns=(0, 10**18))
-    seen.add(Manifest.scan(case).digest)
+    size = (case / "1.dcm").stat().st_size
+    for content in (b"o" * size, b"longer content"):
+        (case / "1.dcm").write_bytes(content)
+        os.utime(case / "1.dcm", ns=(0, 10**18))
+        seen.add(Manifest.scan(case).digest)
     (case / "1.dcm").rename(case / "2.dcm")
     seen.add(Manifest.scan(case).digest)
     assert len(seen) == 4
+
+
+def test_a_changed_time_does_not_change_the_fingerprint(case: Path) -> None:
+    """Two copies of the same files are the same case."""
+    first = Manifest.scan(case)
+    os.utime(case / "1.dcm", ns=(0, 10**18 + 1))
+    assert Manifest.scan(case) == first
+
+
+def test_a_file_written_anew_with_its_old_time_changes_the_digest_of_stats(case: Path) -> None:
+    """Users can set the modification time, but not the time of the last change."""
+    status, first = (case / "1.dcm").stat(), digest_of_stats(case)
+    assert digest_of_stats(case) == first
+    (case / "1.dcm").write_bytes(b"o" * status.st_size)
+    os.utime(case / "1.dcm", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert digest_of_stats(case) != first
 
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:

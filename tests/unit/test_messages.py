@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctdeface_shared.errors import EscapingPath, InvalidMessage, UnknownVersion
-from ctdeface_shared.jobs.manifest import Manifest, job_id
+from ctdeface_shared.jobs.manifest import Covers, Manifest, job_id
 from ctdeface_shared.jobs.messages import (
     LARGEST_BYTES,
     CaseEvent,
@@ -45,6 +45,7 @@ JOB = DefaceJob(
     manifest=MANIFEST,
     submitted_at=NOW,
     options=PLAIN,
+    taken="0123456789abcdef" * 2,
 )
 
 FILLS = st.sampled_from(["air", "p10"]) | st.integers(-2000, HIGHEST_FILL_HU).map(str)
@@ -80,6 +81,9 @@ JOBS = st.builds(
         timezones=st.just(UTC),
     ),
     options=OPTIONS,
+    taken=st.from_regex("[0-9a-f]{32}", fullmatch=True),
+    left_in_inbox=st.booleans(),
+    owner=st.none() | st.integers(0, 2**32 - 1),
 )
 
 
@@ -91,6 +95,28 @@ def _changed(**fields: object) -> bytes:
 def test_a_job_arrives_as_it_was_sent(job: DefaceJob) -> None:
     """Encoding and decoding give the same value for any name of a case."""
     assert decode_job(encode_job(job)) == job
+
+
+def test_a_job_of_the_release_before_is_read() -> None:
+    """Its files were in the inbox, and its digest covers times."""
+    manifest = replace(MANIFEST, covers=Covers.TIMES)
+    before = replace(JOB, taken="", manifest=manifest)
+    assert json.loads(encode_job(before))["schema_version"] == 1
+    assert decode_job(encode_job(before)) == before
+
+
+@pytest.mark.parametrize("fields", [{"taken": ""}, {"schema_version": 1}])
+def test_only_and_every_job_of_version_2_has_a_taken_folder(fields: dict[str, object]) -> None:
+    """A job without one is left to the watcher, which only knows those of release 0.1.0."""
+    with pytest.raises(InvalidMessage, match="taken"):
+        decode_job(_changed(**fields))
+
+
+@pytest.mark.parametrize("taken", ["..", "../" * 10 + "ab", "a" * 31, "A" * 32, "a" * 32 + "\n", 1])
+def test_taken_is_a_random_name_and_not_a_path(taken: object) -> None:
+    """No message leads out of the taken folders."""
+    with pytest.raises(InvalidMessage, match="taken"):
+        decode_job(_changed(taken=taken))
 
 
 @pytest.mark.parametrize("kind", EventKind)
@@ -136,7 +162,7 @@ def test_an_unknown_option_is_refused() -> None:
         decode_job(_changed(options=options))
 
 
-@pytest.mark.parametrize("version", [0, 2, 99])
+@pytest.mark.parametrize("version", [0, 3, 99])
 def test_another_version_is_unknown(version: int) -> None:
     """A message of another version is distinguished from a damaged one."""
     with pytest.raises(UnknownVersion, match=f"version {version}"):

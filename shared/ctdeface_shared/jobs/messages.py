@@ -223,6 +223,8 @@ def decode_job(body: bytes, *, now: datetime | None = None) -> DefaceJob:
         EscapingPath: the case would be outside the inbox.
     """
     wire = _read(body)
+    if bool(wire.taken) is (wire.schema_version == 1):
+        raise InvalidMessage("a message of version 2 needs taken, and one of version 1 has none")
     _check_case(wire.case)
     if now is not None and is_too_late(wire.submitted_at, now):
         raise InvalidMessage(
