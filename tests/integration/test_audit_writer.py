@@ -17,6 +17,7 @@ from ctdeface_shared.audit.writer import audit_log
 from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.broker.settlement import Ack, Retry
 from ctdeface_shared.errors import ConfigurationError
+from ctdeface_shared.jobs.taken import taken_case
 from ctdeface_shared.settings.sections import AuditSection
 from ctdeface_shared.storage.spool import ServiceSpool, Spool
 from ctdeface_worker.batch.case import deface_case
@@ -292,9 +293,9 @@ def test_a_refused_job_is_entered_before_it_is_settled_and_once(tmp_path: Path) 
     spool = ServiceSpool.under(tmp_path)
     spool.prepare(outbox_mode=0o750)
     spool.prepare_inbox(moves_originals=True)
-    folder = drop(spool, "a")
+    drop(spool, "a")
     job = job_for(spool, "a")
-    (folder / "late.dcm").write_bytes(b"late")
+    (taken_case(spool, job.taken).files / "late.dcm").write_bytes(b"late")
     broker = MemoryBroker()
     broker.publish(job)
     delivery = broker.receive(1.0)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.errors import ConfigurationError
+from ctdeface_shared.jobs.manifest import Covers
 from ctdeface_shared.jobs.options import DefaceOptions
 from ctdeface_shared.settings.loading import Settings
 from ctdeface_shared.storage.spool import Spool
@@ -22,6 +23,7 @@ from ctdeface_worker.case.run import Child
 from ctdeface_worker.pipeline.result import CaseResult
 from ctdeface_worker.pipeline.task import CaseTask
 from ctdeface_worker.publishing.journal import find_report, record
+from ctdeface_worker.report.model import State
 from tests.support.service import stand_in_pipeline
 
 NOBODY = 65534
@@ -110,6 +112,54 @@ def test_a_case_of_several_patients_names_the_stray_file_that_joined_them(tmp_pa
     assert report.result.reason.endswith(case.stray_warning)
     assert "stray.dcm is directly in scans" in report.result.reason
     assert find_report(batch.spool, "scans", report.job_id) == report
+
+
+def test_what_release_0_1_0_released_is_not_repeated(tmp_path: Path) -> None:
+    """Its job ids were made of modification times; the report lists the same content."""
+    folder = tmp_path / "scans" / "one"
+    folder.mkdir(parents=True)
+    (folder / "1.dcm").write_bytes(b"voxels")
+    (folder / "plan.txt").write_text("release\n", encoding="utf-8")
+    batch, case = batch_of(tmp_path), Case(name="one", folder=folder)
+    child: Child = WarmChild(stand_in_pipeline.prepare)
+    report = deface_case(batch, case, child, lambda _: None).report
+    before = replace(
+        report,
+        job_id="6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+        manifest=replace(report.manifest, digest="d" * 64, covers=Covers.TIMES),
+    )
+    shutil.rmtree(batch.spool.reports / "one")
+    record(batch.spool, before)
+    run = deface_case(batch, case, child, lambda _: None)
+    assert (run.report, run.resumed_from, run.replaced) == (before, State.DONE, False)
+    (folder / "1.dcm").write_bytes(b"VOXELS")
+    run = deface_case(batch, case, child, lambda _: None)
+    child.close()
+    assert (run.report.job_id == before.job_id, run.resumed_from, run.replaced) == (
+        False,
+        None,
+        True,
+    )
+
+
+def test_a_case_changed_while_it_is_worked_on_is_refused(tmp_path: Path) -> None:
+    """Also when size and modification time are as before."""
+    folder = tmp_path / "scans" / "one"
+    folder.mkdir(parents=True)
+    (folder / "plan.txt").write_text("release\n", encoding="utf-8")
+    batch, case = batch_of(tmp_path), Case(name="one", folder=folder)
+    child: Child = WarmChild(stand_in_pipeline.prepare)
+
+    def change(stage: str) -> None:
+        if stage == "segment":
+            status = (folder / "plan.txt").stat()
+            (folder / "plan.txt").write_text("RELEASE\n", encoding="utf-8")
+            os.utime(folder / "plan.txt", ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    report = deface_case(batch, case, child, change).report
+    child.close()
+    assert report.result.code == "InputChanged"
+    assert list(batch.spool.outbox.iterdir()) == []
 
 
 def test_a_missing_output_is_made_again_although_the_clock_went_back(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ class Service:
         return self.scraped()
 
     def _is_over(self) -> bool:
-        if ends(self.spool).inbox:
+        if ends(self.spool).not_ended:
             return False
         scraped = self.scraped()
         busy = value(scraped["worker"], "ctdeface_worker_jobs_in_progress") + value(

@@ -68,7 +68,8 @@ def test_a_job_waits_while_the_disk_is_full_and_is_released_afterwards(
             local_service.logged("job_settled", job.job_id).count("Retry") >= 2 for job in jobs
         )
     )
-    assert ends(local_service.spool) == Ends(inbox=["case 0", "case 1"], outbox=[], quarantine=[])
+    cases = ["case 0", "case 1"]
+    assert ends(local_service.spool) == Ends(inbox=[], outbox=[], quarantine=[], taken=cases)
     assert not list(local_service.spool.reports.glob("*/*/report.json"))
     filler.unlink()
     local_service.until(local_service.is_idle)

@@ -57,7 +57,7 @@ def test_a_job_whose_worker_froze_is_given_to_another_and_shown_once(
 ) -> None:
     """The ack comes too late; the second worker waits as long as the first one lives."""
     drop(local_service.spool, "a", "slow")
-    job = job_for(local_service.spool, "a")
+    job = job_for(local_service.spool, "a", copied=True)
     first = local_service.start()
     local_service.publish(job)
     local_service.until(lambda: local_service.logged("stage_begun", job.job_id) != [])
@@ -87,10 +87,8 @@ def test_an_older_job_that_ends_after_a_newer_one_of_another_worker_changes_noth
     """The worker of the older job is frozen until the newer one is published."""
     drop(local_service.spool, "a", "slow")
     now = datetime.now(UTC)
-    older, newer = (
-        job_for(local_service.spool, "a", 0, now - timedelta(hours=1)),
-        job_for(local_service.spool, "a", 1, now),
-    )
+    older = job_for(local_service.spool, "a", 0, now - timedelta(hours=1), copied=True)
+    newer = job_for(local_service.spool, "a", 1, now, copied=True)
     first = local_service.start()
     local_service.publish(older)
     local_service.until(lambda: local_service.logged("stage_begun", older.job_id) != [])

@@ -63,7 +63,7 @@ class Service:
 
     def is_over(self) -> bool:
         """Whether every case has ended and the watcher knows it."""
-        if ends(self.config.spool).inbox:
+        if ends(self.config.spool).not_ended:
             return False
         watcher, worker = scrape(self.watch_port), scrape(self.work_port)
         busy = value(worker, "ctdeface_worker_jobs_in_progress")

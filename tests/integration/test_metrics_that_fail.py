@@ -34,7 +34,7 @@ def test_jobs_end_as_they_do_when_every_count_of_them_fails(
 
     def fail(event: JobEvent) -> None:
         events.append(event)
-        if event.kind is Progress.SETTLED and ends(service.spool).inbox == []:
+        if event.kind is Progress.SETTLED and not ends(service.spool).not_ended:
             stop.set()
         raise KeyError
 

@@ -45,7 +45,8 @@ def used_site(root: Path) -> ServiceConfig:
     for name in ("a", "b"):
         drop(spool, name)
     broker = open_broker(service.queue)
-    broker.publish(job_for(spool, "a"))
+    job = job_for(spool, "a")
+    broker.publish(job)
     broker.close()
     with (
         Ledger(service.state_dir),
@@ -54,7 +55,7 @@ def used_site(root: Path) -> ServiceConfig:
     ):
         report, staged = stage(spool, "job", "new", case="a")
         publish(spool, report, staged, rules_with(log, spool))
-        archive(spool, report, Originals.ARCHIVE)
+        archive(spool, replace(report, taken=job.taken))
         attempt_log.begin(spool.reports / "a" / "job")
         refused = replace(report_of("other", {"1.dcm": "x"}, case="b"), state=State.REFUSED)
         atomic.make_folder(spool.reports / "b" / "other", mode=0o700)

@@ -108,7 +108,7 @@ class Service:
     def is_over(self) -> bool:
         """Whether every case has ended and the watcher knows it."""
         return (
-            not ends(self.spool).inbox
+            not ends(self.spool).not_ended
             and value(scrape(self.ports["watcher"]), "ctdeface_watcher_open_jobs") == 0
         )
 

@@ -15,14 +15,16 @@ import pytest
 from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.broker.protocols import Delivery
 from ctdeface_shared.broker.settlement import Ack, Retry
-from ctdeface_shared.errors import ConfigurationError
+from ctdeface_shared.errors import ConfigurationError, FaceNotFound
 from ctdeface_shared.jobs import attempt_log
 from ctdeface_shared.jobs.manifest import Covers, Manifest, digest_of_times
 from ctdeface_shared.jobs.messages import DefaceJob, EventKind
-from ctdeface_shared.jobs.options import HeaderPolicy
+from ctdeface_shared.jobs.options import HeaderPolicy, Originals
 from ctdeface_shared.jobs.taken import taken_case
 from ctdeface_shared.storage.spool import ServiceSpool
-from ctdeface_worker.report.model import CaseReport, State
+from ctdeface_worker.case.run import CaseInput, case_input, refuse_case, run_case
+from ctdeface_worker.publishing.journal import record
+from ctdeface_worker.report.model import CaseReport, State, failed
 from ctdeface_worker.service.consumer import WorkerSlot, handle, serve
 from tests.support.service.slots import RULE, SlotOptions, make_slot, with_before_done
 from tests.support.service.spools import OPTIONS, Ends, drop, ends, job_for, reports
@@ -228,6 +230,62 @@ def test_a_job_of_the_release_before_is_left_to_the_watcher(slot: WorkerSlot) ->
     work_until(slot, lambda: is_empty(queue_of(slot)))
     assert ends(slot.spool) == Ends(inbox=["a"], outbox=[], quarantine=[])
     assert (queue_of(slot).depth().dead, reports(slot.spool, "a")) == (0, [])
+
+
+def _recorded(slot: WorkerSlot, case: CaseInput) -> None:
+    record(slot.spool, case.report(failed(FaceNotFound("no face"))))
+
+
+def _moved(slot: WorkerSlot, case: CaseInput) -> None:
+    refuse_case(case, FaceNotFound("no face"), slot.resources)
+
+
+def _emptied(slot: WorkerSlot, case: CaseInput) -> None:
+    _moved(slot, case)
+    (slot.spool.taken / case.taken / "job.json").unlink()
+
+
+@pytest.mark.parametrize("last_step", [_recorded, _moved, _emptied])
+def test_a_refusal_that_was_interrupted_is_finished_by_the_next_delivery(
+    slot: WorkerSlot, last_step: Callable[[WorkerSlot, CaseInput], None]
+) -> None:
+    """The originals are in quarantine once, whatever the last step was; no attempt is made."""
+    drop(slot.spool, "a")
+    job = job_for(slot.spool, "a")
+    last_step(slot, case_input(slot.spool, job, Originals.ARCHIVE))
+    publish(slot, job)
+    work_until(slot, lambda: is_empty(queue_of(slot)))
+    assert ends(slot.spool) == Ends(inbox=[], outbox=[], quarantine=["a"])
+    (report,) = reports(slot.spool, "a")
+    assert (report.state, report.result.code) == (State.REFUSED, "FaceNotFound")
+    folder = slot.spool.quarantine / "a" / job.job_id
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "originals",
+        "report.html",
+        "report.json",
+    ]
+    assert not (slot.spool.reports / "a" / job.job_id / "attempts.log").exists()
+
+
+@pytest.mark.parametrize("rule", Originals)
+def test_a_done_job_whose_taken_folder_is_left_is_cleared_by_the_next_delivery(
+    tmp_path: Path, rule: Originals
+) -> None:
+    """A worker was killed after the report said done; only `archive` keeps the files."""
+    spool = ServiceSpool.under(tmp_path)
+    spool.prepare(outbox_mode=0o750)
+    spool.prepare_inbox(moves_originals=True)
+    slot = make_slot(spool, MemoryBroker(), SlotOptions(originals=rule))
+    drop(spool, "a")
+    job = job_for(spool, "a")
+    case = case_input(spool, job, rule)
+    assert run_case(case, slot.resources, lambda _: None).report.state is State.DONE
+    assert ends(spool).taken == ["a"]
+    publish(slot, job)
+    work_until(slot, lambda: is_empty(queue_of(slot)))
+    assert ends(spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
+    archived = sorted(path.name for path in (spool.archive / "originals").glob("a/*"))
+    assert archived == ([job.job_id] if rule is Originals.ARCHIVE else [])
 
 
 def test_a_message_cannot_release_the_files_of_another_case(slot: WorkerSlot) -> None:

@@ -194,7 +194,7 @@ def run_real_pipeline(folder: Path) -> ServiceRun:
             lambda: (
                 len(ends(service.spool).outbox) + len(ends(service.spool).quarantine)
                 == len(CASES) + 1
-                and len(ends(service.spool).inbox) == 1
+                and len(ends(service.spool).not_ended) == 1
             )
         )
         time.sleep(1)  # the last event
@@ -243,11 +243,11 @@ def run_failing_stand_in(folder: Path, url: str) -> ServiceRun:
     with running([(COMMAND, "watch", "--config", config), worker], ran):
         for plan in PLANS:
             _drop_marked(service, plan)
-        ran.until(lambda: not ends(service.spool).inbox)
+        ran.until(lambda: not ends(service.spool).not_ended)
         late = service.spool.inbox / f"{FOLDER} release"
         late.mkdir()
         (late / f"{FILE} late.dcm").write_bytes(b"late")
-        ran.until(lambda: not ends(service.spool).inbox)
+        ran.until(lambda: not ends(service.spool).not_ended)
         ran.until(lambda: len(ran.events) >= len(PLANS))
     ran.subscriber.close()
     return ran

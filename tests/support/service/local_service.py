@@ -129,8 +129,7 @@ class LocalService:
         AMQP does not report the jobs that workers hold.
         """
         depth = self.depth()
-        found = ends(self.spool)
-        waiting = found.inbox or found.taken or depth.ready or depth.delayed or depth.held
+        waiting = ends(self.spool).not_ended or depth.ready or depth.delayed or depth.held
         return not waiting and not list(self.spool.staging.glob("*/unfinished.json"))
 
     def logged(self, event: str, job_id: str) -> list[str | int]:

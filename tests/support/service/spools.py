@@ -73,6 +73,11 @@ class Ends:
     quarantine: list[str]
     taken: list[str] = field(default_factory=list)
 
+    @property
+    def not_ended(self) -> list[str]:
+        """Return the cases that wait or are in flight."""
+        return [*self.inbox, *self.taken]
+
 
 def ends(spool: ServiceSpool) -> Ends:
     """Look where the cases are."""

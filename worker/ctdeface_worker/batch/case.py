@@ -12,6 +12,7 @@ from ctdeface_shared.console import printable
 from ctdeface_shared.errors import MixedPatients, StorageUnavailable
 from ctdeface_shared.jobs.manifest import Manifest, digest_of_stats, job_id
 from ctdeface_shared.jobs.options import DefaceOptions
+from ctdeface_shared.jobs.reports import REPORT, read_report
 from ctdeface_shared.lifecycle import boundary
 from ctdeface_shared.settings.loading import Settings
 from ctdeface_shared.storage import atomic
@@ -176,13 +177,34 @@ def _input(batch: Batch, case: Case) -> CaseInput:
         # The run meets the error again, and refuses the case.
         manifest = Manifest(files=0, bytes=0, digest="")
     return CaseInput(
-        job_id=job_id(case.name, manifest, batch.options),
+        job_id=_job_id(batch, case, manifest),
         case=case.name,
         source=case.folder,
         manifest=manifest,
         stats=stats,
         options=batch.options,
     )
+
+
+def _job_id(batch: Batch, case: Case, manifest: Manifest) -> str:
+    """Return the id of the job for these files and options.
+
+    Release 0.1.0 made ids of modification times. A report that lists the same content keeps its id,
+    so that what was released by that release is not repeated.
+    """
+    made = job_id(case.name, manifest, batch.options)
+    folder = case_path(batch.spool.reports, case.name)
+    if (folder / made / REPORT).exists():
+        return made
+    for path in sorted(folder.glob(f"*/{REPORT}")):
+        report = read_report(path)
+        if (
+            report is not None
+            and report.content_digest == manifest.digest
+            and report.options == batch.options.as_plain()
+        ):
+            return path.parent.name
+    return made
 
 
 def _with_stray_file(case: Case, report: CaseReport) -> CaseReport:
