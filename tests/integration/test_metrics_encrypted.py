@@ -4,6 +4,7 @@ import socket
 import ssl
 import subprocess
 from contextlib import closing
+from dataclasses import replace
 from http.client import HTTPSConnection
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.metrics.endpoint import Address, serve
 from ctdeface_shared.settings.sections import MetricsSection
-from tests.integration.test_metrics_endpoint import nothing
+from tests.integration.test_metrics_endpoint import FREE, nothing
 from tests.integration.test_rabbitmq import CERTIFICATES
 from tests.support.service.scrapes import HOST
 
@@ -56,7 +57,7 @@ def test_pages_are_served_by_https_only(folder: Path) -> None:
     old = ssl.create_default_context(cafile=str(folder / "ca.pem"))
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     with (
-        serve(HOST, 0, CollectorRegistry(), nothing, tls) as port,
+        serve(replace(FREE, tls=tls), CollectorRegistry(), nothing) as port,
         socket.create_connection((HOST, port)),
     ):
         assert _status(port, client) == 200
@@ -74,7 +75,7 @@ def test_only_known_clients_are_answered_where_that_is_asked_for(folder: Path) -
     stranger = ssl.create_default_context(cafile=str(folder / "ca.pem"))
     known = ssl.create_default_context(cafile=str(folder / "ca.pem"))
     known.load_cert_chain(folder / "client.pem", folder / "client.key")
-    with serve(HOST, 0, CollectorRegistry(), nothing, tls) as port:
+    with serve(replace(FREE, tls=tls), CollectorRegistry(), nothing) as port:
         assert _status(port, known) == 200
         with pytest.raises((ssl.SSLError, ConnectionError)):
             _status(port, stranger)

@@ -23,6 +23,8 @@ from tests.integration.rabbitmq_node import RabbitNode
 from tests.support.service.scrapes import HOST, free_port, get
 from tests.support.service.spools import drop, job_for
 
+FREE = Address(host=HOST, port=0)
+
 
 class Faulty:
     """A collector with a bug."""
@@ -54,7 +56,7 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServiceConfig:
 
 def test_metrics_come_in_the_format_that_prometheus_reads_with_process_and_build() -> None:
     """The library's own parser reads the page."""
-    with serve(HOST, 0, new_registry(), nothing) as port:
+    with serve(FREE, new_registry(), nothing) as port:
         status, text = get(port, "/metrics")
     assert status == 200
     families = {family.name for family in text_string_to_metric_families(text)}
@@ -64,7 +66,7 @@ def test_metrics_come_in_the_format_that_prometheus_reads_with_process_and_build
 def test_a_service_is_ready_when_nothing_is_wrong_and_says_what_is() -> None:
     """200 and 503, both as JSON; alive either way."""
     problems: dict[str, str] = {}
-    with serve(HOST, 0, CollectorRegistry(), lambda: problems) as port:
+    with serve(FREE, CollectorRegistry(), lambda: problems) as port:
         assert get(port, "/readyz") == (200, '{"ready": true, "problems": {}}\n')
         problems["queue"] = "the queue cannot be reached"
         status, text = get(port, "/readyz")
@@ -74,7 +76,7 @@ def test_a_service_is_ready_when_nothing_is_wrong_and_says_what_is() -> None:
 
 def test_other_pages_and_methods_are_refused() -> None:
     """Nothing but these three pages, and only to be read."""
-    with serve(HOST, 0, CollectorRegistry(), nothing) as port:
+    with serve(FREE, CollectorRegistry(), nothing) as port:
         assert get(port, "/")[0] == 404
         assert get(port, "/metrics/../readyz")[0] == 404
         assert get(port, "/metrics", "POST")[0] == 405
@@ -87,7 +89,7 @@ def test_a_faulty_collector_costs_its_request_and_nothing_else(
     registry, faulty = CollectorRegistry(), Faulty()
     registry.register(faulty)  # type: ignore[arg-type]  # it only has to fail
     faulty.broken = True
-    with serve(HOST, 0, registry, nothing) as port:
+    with serve(FREE, registry, nothing) as port:
         assert get(port, "/metrics")[0] == 500
         assert get(port, "/healthz")[0] == 200
     assert "Traceback" not in capfd.readouterr().err
@@ -97,7 +99,7 @@ def test_clients_that_say_nothing_or_hang_up_hold_up_nobody(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Ten open connections and one that breaks off."""
-    with serve(HOST, 0, new_registry(), nothing) as port:
+    with serve(FREE, new_registry(), nothing) as port:
         silent = [socket.create_connection((HOST, port)) for _ in range(10)]
         rude = socket.create_connection((HOST, port))
         rude.sendall(b"GET /metrics HTTP/1.1\r\n")
@@ -111,17 +113,17 @@ def test_clients_that_say_nothing_or_hang_up_hold_up_nobody(
 def test_a_port_that_is_taken_is_told_with_what_to_do() -> None:
     """And an address of another machine as well."""
     with (
-        serve(HOST, 0, CollectorRegistry(), nothing) as port,
+        serve(FREE, CollectorRegistry(), nothing) as port,
         pytest.raises(
             ConfigurationError,
             match=rf"port {port} at {HOST} is taken: choose a free one with --metrics-port",
         ),
-        serve(HOST, port, CollectorRegistry(), nothing),
+        serve(Address(host=HOST, port=port), CollectorRegistry(), nothing),
     ):
         pytest.fail("two servers at one port")
     with (
         pytest.raises(ConfigurationError, match=r"correct metrics\.host"),
-        serve("192.0.2.1", 0, CollectorRegistry(), nothing),
+        serve(Address(host="192.0.2.1", port=0), CollectorRegistry(), nothing),
     ):
         pytest.fail("served at an address of the documentation")
 

@@ -1,20 +1,23 @@
 """HTTP server for /metrics, /healthz and /readyz.
 
-It runs in threads of its own, so requests cannot disturb a job.
+It runs in threads of its own, so requests cannot disturb a job. No kept server has both a deadline
+for a whole request and a limit of connections, see docs/decisions/0017.
 """
 
 import errno
+import io
 import json
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from socketserver import ThreadingMixIn
-from typing import Self, TypeAlias
+from time import monotonic
+from typing import TYPE_CHECKING, Self, TextIO, TypeAlias
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -26,36 +29,152 @@ from ctdeface_shared.lifecycle import boundary
 from ctdeface_shared.metrics.probe import Probe
 from ctdeface_shared.settings.sections import OFF, MetricsSection
 
-REQUEST_SECONDS = 10.0
-"""Timeout of a request."""
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
+_Request: TypeAlias = socket.socket | tuple[bytes, socket.socket]
 Problems: TypeAlias = Callable[[], Mapping[str, str]]
 """Returns the current problems of a service, by the name of the check."""
 
 _log = logs.logger(__name__)
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    """A server with one thread per request.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionLimits:
+    """What clients may use; they are not trusted.
 
-    A slow client therefore delays no other.
+    Attributes:
+        seconds: time from the connection to the end of the answer.
+        connections: open connections; a further one ends the oldest.
+        request_bytes: maximum size of a request.
+    """
+
+    seconds: float = 10.0
+    connections: int = 32
+    request_bytes: int = 16_384
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A server with one thread per connection, and limits for all of them.
+
+    A slow client delays no other, and cannot stay by sending a byte now and then.
     """
 
     daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], limits: ConnectionLimits) -> None:
+        """Listen at an address.
+
+        Raises:
+            OSError: it cannot be used.
+        """
+        self.limits = limits
+        self._deadlines: dict[socket.socket, float] = {}  # of open connections, oldest first
+        self._ended: set[socket.socket] = set()
+        self._alone = threading.Lock()
+        super().__init__(address, _Handler)
+
+    def verify_request(self, request: _Request, client_address: object) -> bool:
+        """Admit a connection.
+
+        At the limit the oldest ends first, so that a scrape is answered while others only hold
+        their connections. Threads of ended ones that are still there count as well.
+        """
+        del client_address
+        with self._alone:
+            if len(self._deadlines) >= 2 * self.limits.connections:
+                return False
+            waiting = [one for one in self._deadlines if one not in self._ended]
+            if len(waiting) >= self.limits.connections:
+                self._end(waiting[0])
+            self._deadlines[_socket(request)] = monotonic() + self.limits.seconds
+        return True
+
+    def service_actions(self) -> None:
+        """End connections whose time is over."""
+        with self._alone:
+            now = monotonic()
+            for connection, deadline in self._deadlines.items():
+                if deadline <= now:
+                    self._end(connection)
+
+    def close_request(self, request: _Request) -> None:
+        """Close a connection."""
+        with self._alone:
+            self._deadlines.pop(_socket(request), None)
+            self._ended.discard(_socket(request))
+        super().close_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Log a failed request without the traceback of the standard library."""
         del request, client_address
         _log.warning("metrics_request_failed")
 
+    def _end(self, connection: socket.socket) -> None:
+        """Wake the thread of a connection with an end of its input, also under TLS."""
+        self._ended.add(connection)
+        with suppress(OSError):  # the client has just left
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
 
 class _Handler(WSGIRequestHandler):
     """A request handler without an access log."""
 
-    timeout = REQUEST_SECONDS
+    server: _Server
+
+    def setup(self) -> None:
+        """Limit the time of each read and the size of the request."""
+        self.request.settimeout(self.server.limits.seconds)
+        super().setup()
+        self.rfile.close()
+        bounded = _FirstBytes(
+            self.connection.makefile("rb", buffering=0), self.server.limits.request_bytes
+        )
+        self.rfile = io.BufferedReader(bounded)
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
+
+    def get_stderr(self) -> TextIO:
+        """Return a stream that is thrown away; `handle_error` logs what fails."""
+        return io.StringIO()
+
+
+class _FirstBytes(io.RawIOBase):
+    """A stream of limited length."""
+
+    def __init__(self, stream: io.RawIOBase, left: int) -> None:
+        """Limit a stream to so many bytes."""
+        self._stream = stream
+        self._left = left
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int | None:
+        """Read into a buffer; return 0 at the end.
+
+        Raises:
+            OSError: more is read than allowed.
+        """
+        if not self._left:
+            raise OSError(errno.EMSGSIZE, "the request is too large")
+        count = self._stream.readinto(memoryview(buffer)[: self._left])
+        self._left -= count or 0
+        return count
+
+    def close(self) -> None:
+        """Close the stream as well."""
+        self._stream.close()
+        super().close()
+
+
+def _socket(request: _Request) -> socket.socket:
+    """Return the connection of a request; this server has no datagrams."""
+    if not isinstance(request, socket.socket):
+        raise TypeError("a connection is required")
+    return request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,32 +212,30 @@ def serve_metrics(address: Address, registry: CollectorRegistry, probe: Probe) -
     if address.port == OFF:
         yield
         return
-    with serve(address.host, address.port, registry, probe.problems, address.tls), probe:
+    with serve(address, registry, probe.problems), probe:
         yield
 
 
 @contextmanager
 def serve(
-    host: str,
-    port: int,
+    address: Address,
     registry: CollectorRegistry,
     problems: Problems,
-    tls: ssl.SSLContext | None = None,
+    limits: ConnectionLimits = ConnectionLimits(),
 ) -> Iterator[int]:
     """Serve during the block, and yield the port.
 
     Args:
-        host: address or name on which to listen.
-        port: TCP port; 0 for a free one.
+        address: where to listen; port 0 for a free one.
         registry: the metrics of /metrics.
         problems: returns what makes the service unready, by name; it is called for each request, so
             it must be fast.
-        tls: settings of https; None for http.
+        limits: of its connections.
 
     Raises:
         ConfigurationError: the port is taken, or the address does not belong to this machine.
     """
-    server = _open_server(host, port)
+    server, tls = _open_server(address, limits), address.tls
     server.set_app(application(registry, problems))
     if tls is not None:
         # The handshake happens in the thread of each request, so a slow client delays no other.
@@ -198,13 +315,14 @@ def _tls_context(settings: MetricsSection) -> ssl.SSLContext | None:
     return context
 
 
-def _open_server(host: str, port: int) -> _Server:
+def _open_server(address: Address, limits: ConnectionLimits) -> _Server:
+    host, port = address.host, address.port
     try:
-        family, _, _, _, address = socket.getaddrinfo(
+        family, _, _, _, found = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         server_class = type("_Server", (_Server,), {"address_family": family})
-        server: _Server = server_class((address[0], port), _Handler)
+        server: _Server = server_class((found[0], port), limits)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             message = (
