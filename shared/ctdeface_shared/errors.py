@@ -85,6 +85,10 @@ class VerificationFailed(PermanentError):
     """The gate could not prove that the face, and nothing else, is gone."""
 
 
+class SeveralHeads(PermanentError):
+    """More than one head or face is in view, and only one was defaced."""
+
+
 class WithheldOnRequest(PermanentError):
     """A series that the job asks to leave out."""
 

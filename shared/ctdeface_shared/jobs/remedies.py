@@ -26,6 +26,11 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
             "of view are the usual causes. Repeat with `--profile bulky`; no option releases a "
             f"series past the checks. {_OTHER_SERIES}"
         ),
+        "SeveralHeads": (
+            "Look at the place that the report names: a second person, a head phantom, a mask or a "
+            "cast of a face is in view. Export the series again with a field of view around one "
+            f"head. {_OTHER_SERIES}"
+        ),
         "SegmentersDisagree": (
             "Look at the case: the network and the geometric rules mark different places. Repeat "
             'with the geometric rules (setting `deface.segmenter = "geometric"`; in a service '

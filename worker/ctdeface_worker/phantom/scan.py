@@ -64,7 +64,7 @@ def acquire(head: Phantom, scan: Scan, rng: np.random.Generator) -> Phantom:
         scan: parameters of the acquisition.
         rng: random generator for bending the head.
     """
-    geometry = _geometry(scan)
+    geometry = geometry_of(scan)
     waves = _waves(scan.bend_mm, rng) if scan.bend_mm else ()
     thick = geometry.spacing_mm[0]
     step = min(head.volume.geometry.spacing_mm)
@@ -73,12 +73,10 @@ def acquire(head: Phantom, scan: Scan, rng: np.random.Generator) -> Phantom:
     along = _in_head(np.stack([np.zeros(3), geometry.normal_lps]), scan, ())
     offsets = (np.arange(layers) - (layers - 1) / 2) * thick / layers
     above_air = head.volume.hu - np.float32(AIR_HU)
-    total = sum(
-        _sampled(head, above_air, at + offset * (along[1] - along[0])) for offset in offsets
-    )
+    total = sum(sampled(head, above_air, at + offset * (along[1] - along[0])) for offset in offsets)
     hu = total / np.float32(layers) + np.float32(AIR_HU)
     # face and brain never touch, because bone is between them: one field holds both
-    labels = _sampled(head, head.face.astype(np.float32) - head.brain, at)
+    labels = sampled(head, head.face.astype(np.float32) - head.brain, at)
     face, brain = np.asarray(labels >= 0.5), np.asarray(labels <= -0.5)
     face = (face & (hu < DENSE_BONE_HU)) | (_outermost(face, np.asarray(hu > SKIN_HU)) & ~brain)
     volume = Volume(
@@ -121,7 +119,8 @@ def points(geometry: Geometry) -> tuple[HuArray, HuArray, HuArray]:
     return x.astype(np.float32), y.astype(np.float32), z.astype(np.float32)
 
 
-def _geometry(scan: Scan) -> Geometry:
+def geometry_of(scan: Scan) -> Geometry:
+    """Return the stack of an acquisition."""
     low, high = np.array(scan.low_mm), np.array(scan.high_mm)
     spacing = np.array(scan.spacing_mm)[::-1]
     columns, rows, slices = np.maximum(np.round((high - low) / spacing), 2).astype(int)
@@ -183,7 +182,7 @@ def _in_head(at: FloatArray, scan: Scan, waves: tuple[_Wave, ...]) -> FloatArray
     return np.asarray(bent * sides, dtype=np.float64)
 
 
-def _sampled(head: Phantom, field: HuArray, at: FloatArray) -> HuArray:
+def sampled(head: Phantom, field: HuArray, at: FloatArray) -> HuArray:
     """Interpolate a field of the head at points, 0 outside the grid."""
     geometry = head.volume.geometry
     index = (at - geometry.slice_origins_lps[0]) / np.array(geometry.spacing_mm)[::-1]

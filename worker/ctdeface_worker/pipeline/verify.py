@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctdeface_shared.errors import PermanentError, VerificationFailed
+from ctdeface_shared.errors import PermanentError, SeveralHeads, VerificationFailed
 from ctdeface_shared.jobs.options import DefaceOptions
 from ctdeface_worker.dicom import reader, selection
 from ctdeface_worker.dicom import volume as volumes
@@ -15,6 +15,7 @@ from ctdeface_worker.imaging.domain import ExpectedDifference, FaceMask, Volume
 from ctdeface_worker.pipeline import fill
 from ctdeface_worker.verification import gate, instances
 from ctdeface_worker.verification.check import Check
+from ctdeface_worker.verification.heads import ONE_HEAD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +53,12 @@ class Verification:
         """Refuse the series unless every check passed.
 
         Raises:
-            VerificationFailed: the message lists the failed checks.
+            SeveralHeads: a second head is in view.
+            VerificationFailed: another check failed. Either message lists the failed checks.
         """
         failed = [check.message or check.name for check in self.checks if not check.passed]
+        if any(check.name in ONE_HEAD and not check.passed for check in self.checks):
+            raise SeveralHeads(". ".join(failed))
         if failed or not self.checks:
             raise VerificationFailed(". ".join(failed) or "no check was made; all are required")
 

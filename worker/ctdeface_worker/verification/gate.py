@@ -19,6 +19,11 @@ from ctdeface_worker.imaging.domain import BoolArray, Volume
 from ctdeface_worker.verification.border import check_upper_border
 from ctdeface_worker.verification.cavity import find_cavity
 from ctdeface_worker.verification.check import Check, at_least, milliliters, none_left
+from ctdeface_worker.verification.heads import (
+    FurtherCavity,
+    check_one_skull,
+    find_further_cavity,
+)
 from ctdeface_worker.verification.location import place_of_stored
 from ctdeface_worker.verification.mask import TISSUE_ML, ExaminedHead, check_mask
 from ctdeface_worker.verification.skin import FrontSurface, trace_input, trace_output
@@ -39,6 +44,7 @@ class Examination:
         volume: the input.
         canonical: the same on the gate's grid.
         cavity: the intracranial cavity on that grid.
+        further: the largest cavity of bone besides it.
         front: surfaces that rays from the front meet; None where the cavity is too small to locate
             the face.
     """
@@ -46,6 +52,7 @@ class Examination:
     volume: Volume
     canonical: Canonical
     cavity: BoolArray
+    further: FurtherCavity
     front: FrontSurface | None
 
 
@@ -73,7 +80,13 @@ def examine_input(before: Volume) -> Examination:
     front = None
     if _ml(cavity) >= SMALLEST_CAVITY_ML:
         front = trace_input(before, find_window(canonical, cavity))
-    return Examination(volume=before, canonical=canonical, cavity=cavity, front=front)
+    return Examination(
+        volume=before,
+        canonical=canonical,
+        cavity=cavity,
+        further=find_further_cavity(canonical, cavity),
+        front=front,
+    )
 
 
 def check_output(
@@ -91,8 +104,9 @@ def check_output(
         milliliters,
         "{} of the intracranial cavity are in view",
     )
+    alone = check_one_skull(examination.further, before.geometry)
     if examination.front is None:
-        return (*values, found)
+        return (*values, found, alone)
     bone_stays = profile is Profile.SOFT_TISSUE
     head = ExaminedHead(canonical=canonical, cavity=cavity, geometry=before.geometry)
     removed = (
@@ -103,6 +117,7 @@ def check_output(
     return (
         *values,
         found,
+        alone,
         _check_brain(head, face),
         *check_mask(head, removed, bone_stays=bone_stays),
         *((upper_border,) if upper_border else ()),
