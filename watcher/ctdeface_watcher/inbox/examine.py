@@ -63,7 +63,7 @@ def examine(taken: TakenCase, record: DropRecord, rules: ExamineRules) -> DropRe
         UnsafeDrop: it holds something else than the files of its owner, or too much.
         UnsafeArchive: the zip file is refused.
         ChangedMeanwhile: it was changed while it was copied.
-        StorageUnavailable: there is no room for it now.
+        StorageUnavailable: the disk is too full for it now.
         OSError: it cannot be read, or storage failed.
     """
     if taken.files.is_dir():  # a crash came before the record was written

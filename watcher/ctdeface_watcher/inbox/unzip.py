@@ -26,6 +26,8 @@ _DEEPEST = 64
 """Maximum number of names in a path; deeper folders would exhaust the stack of later walks."""
 _LARGEST_DIRECTORY = 32 * 10**6
 """Bytes; an entry has about a hundred, and needs ten times that in memory."""
+_DIRECTORY_SIZE = 5
+"""Position in what zipfile reads of the end of a file."""
 _NOT_CONTENT = ("__MACOSX", ".DS_Store")
 """Names that macOS adds to zip files beside the content."""
 _ODD_NAMES = frozenset(
@@ -107,10 +109,10 @@ def _require_small_directory(archive: Path) -> None:
         OSError: the file cannot be read.
     """
     with archive.open("rb") as file:
-        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # noqa: SLF001  as zipfile reads it
-    if end and end[zipfile._ECD_SIZE] > _LARGEST_DIRECTORY:  # type: ignore[attr-defined]  # noqa: SLF001
+        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # noqa: SLF001  as zipfile
+    if end and end[_DIRECTORY_SIZE] > _LARGEST_DIRECTORY:
         raise UnsafeArchive(
-            f"the zip file has a directory of {end[5] / 1e6:.0f} MB, and at most "
+            f"the zip file has a directory of {end[_DIRECTORY_SIZE] / 1e6:.0f} MB, and at most "
             f"{_LARGEST_DIRECTORY / 1e6:.0f} MB are allowed: split it"
         )
 

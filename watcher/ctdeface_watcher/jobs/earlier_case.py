@@ -24,7 +24,7 @@ class Belonging:
     """Whether a drop belongs to the earlier case of its name.
 
     Attributes:
-        belongs: whether owner, study and patient agree, or there is no earlier case.
+        belongs: whether owner, study and patient agree, or nothing is known of an earlier case.
         earlier: files of the earlier case, if they are known.
     """
 
@@ -100,7 +100,7 @@ def find_earlier_case(
 
 
 def next_name(spool: ServiceSpool, record: DropRecord) -> str:
-    """Return the next name to try for a drop that does not belong to the case of its name.
+    """Return the next name to try for a drop that does not belong.
 
     It is the name in the inbox with a number: that of another case that the drop may belong to, or
     one that nothing in the spool has.

@@ -88,8 +88,8 @@ class Examiner:
         if self._changes[taken.taken_id] < _MOST_CHANGES:
             return result
         return UnsafeDrop(
-            "the drop was changed again and again after it was taken: drop a copy that nobody "
-            "changes any more"
+            "the drop was changed again and again after it was taken: drop a copy that is "
+            "not changed any more"
         )
 
     def close(self) -> None:
