@@ -8,20 +8,24 @@ mark is a file in the staging folder. A marked folder outlives its process until
 that any later process finds and finishes it.
 """
 
-import errno
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ctdeface_shared import logs
+from ctdeface_shared.broker.settlement import code_of
 from ctdeface_shared.errors import (
     ConfigurationError,
     PermanentError,
-    TransientError,
+    StorageUnavailable,
     VerificationFailed,
 )
+from ctdeface_shared.lifecycle import boundary
 from ctdeface_shared.storage import atomic
+from ctdeface_shared.storage.bounded import LARGEST_REPORT_BYTES, parse_json, read_bounded
 from ctdeface_shared.storage.locks import UNFINISHED, case_lock_name, is_abandoned, locked, remove
 from ctdeface_shared.storage.spool import PRIVATE, Spool, case_path
 from ctdeface_worker.publishing.journal import (
@@ -126,21 +130,13 @@ def recover(spool: Spool, rules: OutputRules) -> tuple[CaseReport, ...]:
     """
     finished = []
     for folder in sorted(spool.staging.iterdir()):
-        if not (folder / UNFINISHED).exists() or not is_abandoned(folder, rules.stale_seconds):
-            continue
-        try:
-            final = _recover_folder(spool, folder, rules)
-        except (ValueError, KeyError, TypeError, PermanentError):
-            # Not what passed the gate: the sweep removes it, and the job is attempted again.
-            (folder / UNFINISHED).unlink(missing_ok=True)
-        except TransientError:
-            continue
-        except OSError as error:
-            # This case only; the others must not wait for it.
-            code = errno.errorcode.get(error.errno or 0, type(error).__name__)
-            _log.error("case_not_recovered", code=code)
-        else:
-            finished.extend([final] if final else [])
+        final = boundary(partial(_recover_if_abandoned, spool, folder, rules))
+        if isinstance(final, ConfigurationError):
+            raise final
+        if isinstance(final, Exception):  # this case only; the others must not wait for it
+            _log.error("case_not_recovered", code=code_of(final))
+        elif final is not None:
+            finished.append(final)
     return tuple(finished)
 
 
@@ -154,6 +150,34 @@ def is_superseded(spool: Spool, report: CaseReport) -> bool:
         for other in published_reports(spool, report.case)
         if other.job_id != report.job_id
     )
+
+
+def _recover_if_abandoned(spool: Spool, folder: Path, rules: OutputRules) -> CaseReport | None:
+    """Finish the job of a staging folder whose process has ended.
+
+    Raises:
+        ConfigurationError: the output cannot get its group.
+        TransientError: it cannot be finished now.
+    """
+    mark = folder / UNFINISHED
+    try:
+        if not os.path.lexists(mark) or not is_abandoned(folder, rules.stale_seconds):
+            return None
+        return _recover_folder(spool, folder, rules)
+    except (ValueError, KeyError, TypeError, PermanentError):
+        # Not what passed the gate: the sweep removes it, and the job is attempted again.
+        _remove_mark(mark)
+    except OSError as error:
+        raise StorageUnavailable(f"the case cannot be finished: {error.strerror}") from error
+    return None
+
+
+def _remove_mark(mark: Path) -> None:
+    """Remove the mark of a staging folder; a folder may have its name."""
+    if mark.is_dir() and not mark.is_symlink():
+        remove(mark)
+    else:
+        mark.unlink(missing_ok=True)
 
 
 def _recover_folder(spool: Spool, folder: Path, rules: OutputRules) -> CaseReport | None:
@@ -277,7 +301,7 @@ def _marked(spool: Spool, folder: Path) -> CaseReport | None:
 
     Returns None if it was staged for another outbox.
     """
-    mark = json.loads((folder / UNFINISHED).read_bytes())
+    mark = parse_json(read_bounded(folder / UNFINISHED, LARGEST_REPORT_BYTES))
     if mark["outbox"] != spool.outbox.stat().st_ino:
         return None
     return CaseReport.from_plain(mark["report"])

@@ -1,5 +1,6 @@
 """Reports on disk, which are also the jobs' journal."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,12 @@ from ctdeface_shared import logs
 from ctdeface_shared.errors import StorageUnavailable
 from ctdeface_shared.jobs.reports import REPEAT, REPORT
 from ctdeface_shared.storage import atomic
+from ctdeface_shared.storage.bounded import (
+    LARGEST_REPORT_BYTES,
+    LARGEST_STATE_BYTES,
+    DamagedFile,
+    read_bounded,
+)
 from ctdeface_shared.storage.locks import case_lock_name, locked
 from ctdeface_shared.storage.spool import PRIVATE, Spool, case_path
 from ctdeface_worker.report.html import render
@@ -117,7 +124,8 @@ def keep_pictures(spool: Spool, report: CaseReport, work: Path) -> None:
         folder = report_folder(spool, report) / "preview"
         for picture in sorted((work / "preview").glob("*.png")):
             atomic.make_folder(folder, mode=PRIVATE)
-            atomic.write_file(folder / picture.name, picture.read_bytes())
+            content = read_bounded(picture, LARGEST_STATE_BYTES)
+            atomic.write_file(folder / picture.name, content)
 
 
 def _write(folder: Path, report: CaseReport) -> None:
@@ -128,10 +136,7 @@ def _write(folder: Path, report: CaseReport) -> None:
             place = folder / REPEAT
         elif earlier.created_at != report.created_at:
             atomic.write_file(_next_earlier(folder), earlier.to_json())
-    pictures = {
-        picture.stem: picture.read_bytes() for picture in sorted((folder / "preview").glob("*.png"))
-    }
-    page = render(report, pictures)
+    page = render(report, _pictures(folder / "preview"))
     atomic.write_file(place.with_suffix(".html"), page.encode("utf-8", "backslashreplace"))
     atomic.write_file(place, report.to_json())
     if report.is_published:
@@ -139,15 +144,26 @@ def _write(folder: Path, report: CaseReport) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
+def _pictures(folder: Path) -> dict[str, bytes]:
+    """Return the previews; a damaged one is left out."""
+    pictures = {}
+    for picture in sorted(folder.glob("*.png")):
+        try:
+            pictures[picture.stem] = read_bounded(picture, LARGEST_STATE_BYTES)
+        except (OSError, DamagedFile) as error:
+            _log.warning("picture_left_out", code=type(error).__name__)
+    return pictures
+
+
 def _next_earlier(folder: Path) -> Path:
     number = 1
-    while (folder / f"earlier-{number}.json").exists():
+    while os.path.lexists(folder / f"earlier-{number}.json"):
         number += 1
     return folder / f"earlier-{number}.json"
 
 
 def _read(path: Path) -> CaseReport | None:
     try:
-        return CaseReport.from_json(path.read_bytes())
+        return CaseReport.from_json(read_bounded(path, LARGEST_REPORT_BYTES))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None

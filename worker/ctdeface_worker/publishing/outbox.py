@@ -1,6 +1,5 @@
 """Modes, group and content of released cases in the outbox."""
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.checksum import sha256_of
+from ctdeface_shared.storage.tree import walk_tree
 from ctdeface_worker.report.model import CaseReport
 
 
@@ -40,10 +40,11 @@ def apply_modes(folder: Path, rules: OutputRules) -> None:
     Raises:
         ConfigurationError: the group cannot be given.
     """
-    for parent, _, names in os.walk(folder):
+    for parent, entries in walk_tree(folder, _raise):
         _own(Path(parent), rules.folder_mode, rules.group)
-        for name in names:
-            _own(Path(parent) / name, rules.file_mode, rules.group)
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                _own(Path(entry.path), rules.file_mode, rules.group)
 
 
 def make_parents(folder: Path, rules: OutputRules) -> None:
@@ -66,11 +67,19 @@ def holds(folder: Path, report: CaseReport) -> bool:
     if not outputs or not folder.is_dir():
         return False
     present = {
-        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()
+        Path(entry.path).relative_to(folder).as_posix(): entry
+        for _, entries in walk_tree(folder, _raise)
+        for entry in entries
+        if not entry.is_dir(follow_symlinks=False)
     }
     return present.keys() == outputs.keys() and all(
-        sha256_of(path) == outputs[name] for name, path in present.items()
+        entry.is_file(follow_symlinks=False) and sha256_of(Path(entry.path)) == outputs[name]
+        for name, entry in present.items()
     )
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _own(path: Path, mode: int, group: str | None) -> None:

@@ -11,17 +11,26 @@ appears with the next rebuild.
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from ctdeface_shared import logs
 from ctdeface_shared.console import printable
 from ctdeface_shared.jobs.remedies import remedy
 from ctdeface_shared.jobs.reports import REPEAT, REPORT
 from ctdeface_shared.storage import atomic
+from ctdeface_shared.storage.bounded import (
+    LARGEST_REPORT_BYTES,
+    LARGEST_STATE_BYTES,
+    DamagedFile,
+    read_bounded,
+)
 from ctdeface_shared.storage.locks import lock_name, locked
 from ctdeface_shared.storage.spool import Spool, case_path
+from ctdeface_shared.storage.tree import walk_tree
 from ctdeface_worker.report.model import CaseReport, State
 
 INDEX = "index.html"
@@ -29,6 +38,8 @@ MOST_ROWS = 5000
 """Jobs on the page; older ones are found in the folders of their cases."""
 _LONGEST_WAIT_SECONDS = 10.0
 _ROW = re.compile(r'<tr data-job="(?P<job>[^"]*)" data-time="(?P<time>[^"]*)" data-page="(\w+)">')
+
+_log = logs.logger(__name__)
 
 _HEAD = f"""<!doctype html>
 <html lang="en">
@@ -111,15 +122,15 @@ def rebuild_index(reports: Path) -> None:
     """Write the page anew from the newest reports.
 
     Raises:
-        OSError: a folder cannot be listed, or the page cannot be written.
+        OSError: the page cannot be written.
     """
     _write(reports / INDEX, _rebuilt_rows(reports))
 
 
 def _known_rows(index: Path) -> Iterable[_Row]:
     try:
-        text = index.read_text(encoding="utf-8")
-    except (FileNotFoundError, UnicodeDecodeError):  # missing or damaged
+        text = read_bounded(index, LARGEST_STATE_BYTES).decode()
+    except (FileNotFoundError, DamagedFile, UnicodeDecodeError):  # missing or damaged
         return _rebuilt_rows(index.parent)
     return [row for line in text.splitlines() if (row := _parsed(line)) is not None]
 
@@ -144,24 +155,27 @@ def _rebuilt_rows(reports: Path) -> list[_Row]:
     rows = []
     for path in _newest_reports(reports):
         try:
-            report = CaseReport.from_json(path.read_bytes())
+            report = CaseReport.from_json(read_bounded(path, LARGEST_REPORT_BYTES))
+            rows.append(_row(reports, report, path.with_suffix(".html")))
         except (OSError, ValueError):
-            continue
-        rows.append(_row(reports, report, path.with_suffix(".html")))
+            _log.warning("report_not_in_index")
     return rows
 
 
 def _newest_reports(reports: Path) -> list[Path]:
     """Return the most recently written reports, at most `MOST_ROWS`."""
     found = []
-    for folder, _, names in os.walk(reports):
-        for name in {REPORT, REPEAT}.intersection(names):
-            path = Path(folder, name)
-            try:
-                found.append((path.stat().st_mtime_ns, path))
-            except FileNotFoundError:
-                continue
+    for _, entries in walk_tree(reports, _ignore):
+        for entry in entries:
+            if entry.name in {REPORT, REPEAT}:
+                with suppress(OSError):
+                    status = entry.stat(follow_symlinks=False)
+                    found.append((status.st_mtime_ns, Path(entry.path)))
     return [path for _, path in sorted(found, reverse=True)[:MOST_ROWS]]
+
+
+def _ignore(_error: OSError) -> None:
+    """Leave out a folder that cannot be listed; the status names it."""
 
 
 def _row(reports: Path, report: CaseReport, page: Path) -> _Row:
@@ -210,4 +224,4 @@ def _action(report: CaseReport) -> str:
 def _write(index: Path, rows: Iterable[_Row]) -> None:
     newest = sorted(rows, key=lambda row: row.time, reverse=True)[:MOST_ROWS]
     text = _HEAD + "".join(f"{row.line}\n" for row in newest) + _FOOT
-    atomic.write_file(index, text.encode("utf-8"))
+    atomic.write_file(index, text.encode("utf-8", "backslashreplace"))

@@ -16,6 +16,7 @@ from ctdeface_shared.jobs.manifest import Covers, Manifest
 from ctdeface_shared.jobs.moments import read_moment
 from ctdeface_shared.jobs.options import DefaceOptions
 from ctdeface_shared.jobs.states import JobState
+from ctdeface_shared.storage.bounded import parse_json
 from ctdeface_worker.pipeline.result import CaseResult
 
 SCHEMA_VERSION = 1
@@ -131,22 +132,37 @@ class CaseReport:
         Raises:
             ValueError: it is not a report of this schema version.
         """
-        return cls.from_plain(json.loads(content))
+        return cls.from_plain(parse_json(content))
 
     @classmethod
     def from_plain(cls, content: object) -> Self:
         """Build a report from decoded JSON.
 
         Raises:
-            ValueError: it is not a report of this schema version, or its time is not plausible.
+            ValueError: it is not a report of this schema version, its time is not plausible, or a
+                name in it leads out of its folder.
         """
         report: Self = TypeAdapter(cls).validate_python(_with_covers(content))
         read_moment(report.created_at)
+        _require_own_folders(report)
         if report.schema_version != SCHEMA_VERSION:
             raise ValueError(
                 f"report of schema version {report.schema_version}, expected {SCHEMA_VERSION}"
             )
         return report
+
+
+def _require_own_folders(report: CaseReport) -> None:
+    """Check the names from which paths are made.
+
+    Raises:
+        ValueError: one leads out of its folder.
+    """
+    names = (*report.case.split("/"), report.job_id, report.staged or "none")
+    if any(name in {"", ".", ".."} or "\0" in name for name in names):
+        raise ValueError("a name in the report leads out of its folder")
+    if "/" in report.job_id or "/" in report.staged:
+        raise ValueError("a name in the report leads out of its folder")
 
 
 def describe(
