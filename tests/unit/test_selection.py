@@ -259,11 +259,14 @@ def test_an_unreadable_file_fails(tmp_path: Path) -> None:
     assert outcome(select(read_case(tmp_path))) == {(Fate.FAILED, "UnreadableInstance")}
 
 
+NOISE = np.random.default_rng(19).bytes(20_000)
+
+
 def test_a_private_copy_of_the_slice_withholds_the_whole_series(tmp_path: Path) -> None:
     """One instance with a large opaque element is enough; the reason names the element."""
     files = stack(5)
     dataset = files[2].dataset
-    dataset.private_block(0x0029, "VENDOR", create=True).add_new(0x10, "OB", b"\1" * 20000)
+    dataset.private_block(0x0029, "VENDOR", create=True).add_new(0x10, "OB", NOISE)
     selection = select(read_case(_with(tmp_path, files, 2, dataset)))
     assert outcome(selection) == {(Fate.WITHHELD, "UnsupportedObject")}
     assert len(selection.others) == 5
@@ -281,7 +284,7 @@ def test_a_policy_can_name_such_an_element(tmp_path: Path, policy: ElementPolicy
     """As harmless or as one to blank."""
     files = stack(5)
     dataset = files[2].dataset
-    dataset.private_block(0x0029, "VENDOR", create=True).add_new(0x10, "OB", b"\1" * 20000)
+    dataset.private_block(0x0029, "VENDOR", create=True).add_new(0x10, "OB", NOISE)
     assert len(select(read_case(_with(tmp_path, files, 2, dataset)), policy=policy).series) == 1
 
 

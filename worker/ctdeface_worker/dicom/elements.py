@@ -13,9 +13,10 @@ from ctdeface_shared.errors import UnreadableInstance
 
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_LONG_VRS = frozenset(
+LONG_VRS = frozenset(
     {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 )
+"""Value representations with a 32-bit length behind two reserved bytes."""
 _SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 _DEEPEST = 32
 
@@ -49,6 +50,17 @@ class Element(NamedTuple):
     def size(self) -> int:
         """Bytes of the value."""
         return self.end - self.value
+
+    @property
+    def tag_name(self) -> str:
+        """Its tag, such as "(7FE0,0010)"."""
+        return tag_name(self.tag)
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is an overlay or the pixel data of an icon."""
+        overlay = self.tag >> 16 & 0xFF01 == 0x6000 and self.tag & 0xFFFF == 0x3000
+        return overlay or (self.tag >> 16 == 0x7FE0 and bool(self.path))
 
     @property
     def name(self) -> str:
@@ -98,6 +110,18 @@ def known_vr(tag: int) -> str:
         return dictionary_VR(tag)
     except KeyError:
         return "UL" if tag & 0xFFFF == 0 else "UN"
+
+
+def is_public(tag: int) -> bool:
+    """Return whether the standard defines the element.
+
+    Private elements, retired curves (50xx) and unknown elements are not public; private creators
+    and group lengths are.
+    """
+    group, number = tag >> 16, tag & 0xFFFF
+    if group & 1:
+        return 0x10 <= number <= 0xFF
+    return group & 0xFF00 != 0x5000 and known_vr(tag) != "UN"
 
 
 class Walk:
@@ -178,7 +202,7 @@ class Walk:
         if self._implicit:
             return known_vr(tag), start + 8, int(self._long.unpack_from(self._data, start + 4)[0])
         vr = self._data[start + 4 : start + 6]
-        if vr in _LONG_VRS:
+        if vr in LONG_VRS:
             length, value = int(self._long.unpack_from(self._data, start + 8)[0]), start + 12
         elif vr in _SHORT_VRS:
             length, value = int(self._short.unpack_from(self._data, start + 6)[0]), start + 8
@@ -196,7 +220,7 @@ class Walk:
         number = 0
         while at < end:
             tag, length = self._item_header(at)
-            if tag == SEQUENCE_END and delimited:
+            if tag == SEQUENCE_END and delimited and not length:
                 return at + 8
             if tag != ITEM or (length != UNDEFINED and at + 8 + length > end):
                 raise UnreadableInstance(
@@ -219,7 +243,7 @@ class Walk:
         while at < end:
             tag, length = self._item_header(at)
             at += 8
-            if tag == SEQUENCE_END:
+            if tag == SEQUENCE_END and not length:
                 return at
             if tag != ITEM or at + length > end:
                 break
@@ -247,5 +271,5 @@ class Walk:
         return group << 16 | number, int(self._long.unpack_from(self._data, at + 4)[0])
 
     def _expect(self, tag: int, at: int) -> None:
-        if self._item_header(at)[0] != tag:
+        if self._item_header(at) != (tag, 0):
             raise UnreadableInstance(f"an item has no {tag_name(tag)} at its end")

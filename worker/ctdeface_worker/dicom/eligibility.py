@@ -1,7 +1,7 @@
 """Allow-list of instances that can be released slices.
 
 Only CT Image Storage instances (DICOM PS3.3 A.3) with rescale, position and plain 16-bit pixels
-pass. Elements that could hold another picture of the face make an instance withheld.
+pass. Values that could hold another picture of the face make an instance withheld.
 """
 
 import math
@@ -18,13 +18,10 @@ from pydicom.uid import (
 )
 
 from ctdeface_shared.errors import UnreadableInstance
-from ctdeface_worker.dicom.elements import Element, tag_name
-from ctdeface_worker.dicom.layout import PIXEL_DATA
+from ctdeface_worker.dicom.elements import tag_name
+from ctdeface_worker.dicom.opaque import OpaqueValue, budget_problem, values_that_count
 from ctdeface_worker.dicom.reader import CaseFile, DicomFile
 from ctdeface_worker.imaging.domain import Instance, PixelFormat, Placement
-
-LARGEST_OPAQUE_BYTES = 16 * 1024
-"""A value larger than this could hold a recognizable picture of the face."""
 
 _SAFE_UID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._ -]{0,127}")
 """SeriesInstanceUIDs that can safely name preview and NIfTI files.
@@ -67,7 +64,7 @@ class WithheldCode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ElementPolicy:
-    """Decisions of the data stewards about large opaque elements.
+    """Decisions of the data stewards about opaque elements.
 
     Elements are named by tag, such as "(0029,1010)"; nested ones are included.
 
@@ -99,7 +96,20 @@ class Refusal:
     whole_series: bool = False
 
 
-def as_instance(file: CaseFile, dicom: DicomFile, policy: ElementPolicy) -> Instance | Refusal:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PossibleSlice:
+    """An instance that may belong to a volume.
+
+    Attributes:
+        instance: the possible slice.
+        values: those that count towards the budget of its series.
+    """
+
+    instance: Instance
+    values: tuple[OpaqueValue, ...]
+
+
+def as_instance(file: CaseFile, dicom: DicomFile, policy: ElementPolicy) -> PossibleSlice | Refusal:
     """Return a possible slice or a reason to withhold.
 
     Raises:
@@ -114,16 +124,22 @@ def as_instance(file: CaseFile, dicom: DicomFile, policy: ElementPolicy) -> Inst
         ) from error
 
 
-def _as_instance(file: CaseFile, dicom: DicomFile, policy: ElementPolicy) -> Instance | Refusal:
+def _as_instance(
+    file: CaseFile, dicom: DicomFile, policy: ElementPolicy
+) -> PossibleSlice | Refusal:
     header = dicom.header
     refusal = (
         _object_refusal(header)
         or _image_type_refusal(header)
         or _pixel_refusal(header)
-        or _opaque_refusal(dicom, policy)
+        or _picture_refusal(dicom)
     )
     if refusal:
         return refusal
+    values = values_that_count(dicom.layout, policy.keep | policy.blank)
+    problem = budget_problem(values)
+    if problem:
+        return Refusal(code=WithheldCode.UNSUPPORTED_OBJECT, reason=problem, whole_series=True)
     placement = _placement(header)
     if placement is None:
         return Refusal(
@@ -137,7 +153,7 @@ def _as_instance(file: CaseFile, dicom: DicomFile, policy: ElementPolicy) -> Ins
             code=WithheldCode.DERIVED_IMAGE,
             reason="has no RescaleSlope and RescaleIntercept, which Hounsfield units need",
         )
-    return Instance(
+    instance = Instance(
         file=file.name,
         sha256=file.sha256,
         content=dicom.content,
@@ -150,6 +166,7 @@ def _as_instance(file: CaseFile, dicom: DicomFile, policy: ElementPolicy) -> Ins
         placement=placement,
         pixels=pixels,
     )
+    return PossibleSlice(instance=instance, values=values)
 
 
 def _object_refusal(header: pydicom.Dataset) -> Refusal | None:
@@ -213,51 +230,20 @@ def _pixel_refusal(header: pydicom.Dataset) -> Refusal | None:
     return None
 
 
-def _opaque_refusal(dicom: DicomFile, policy: ElementPolicy) -> Refusal | None:
-    """Refuse elements that could hold another picture."""
+def _picture_refusal(dicom: DicomFile) -> Refusal | None:
+    """Refuse instances without pixels, or with a second picture."""
     if dicom.layout.pixel_data is None:
         return Refusal(
             code=WithheldCode.NOT_A_VOLUME, reason="holds no pixel data, which a volume needs"
         )
-    allowed = policy.keep | policy.blank
-    for element in dicom.layout.elements:
-        if (
-            could_hold_a_picture(element)
-            and tag_name(element.tag) not in allowed
-            and not _is_zero(dicom, element)
-        ):
-            reason = (
-                f"holds {element.size} bytes in {element.name}, which could be another picture of "
-                f"the face; at most {LARGEST_OPAQUE_BYTES} bytes are allowed"
-            )
-            return Refusal(code=WithheldCode.UNSUPPORTED_OBJECT, reason=reason, whole_series=True)
-    if _overlay_in_pixels(dicom):
+    floats = next((tag for tag in _FLOAT_PIXELS if dicom.layout.top(tag)), None)
+    if floats:
+        reason = f"holds a second picture in {tag_name(floats)}; one is allowed"
+    elif _overlay_in_pixels(dicom):
         reason = "holds an overlay in unused bits of the pixel data, which is not supported"
-        return Refusal(code=WithheldCode.UNSUPPORTED_OBJECT, reason=reason, whole_series=True)
-    return None
-
-
-def _is_zero(dicom: DicomFile, element: Element) -> bool:
-    return not dicom.layout.data[element.value : element.end].strip(b"\0")
-
-
-def could_hold_a_picture(element: Element) -> bool:
-    """Return whether an element is large and opaque.
-
-    Sequences are inspected item by item; pixel data and overlays are edited by the writer.
-    """
-    if element.tag in _FLOAT_PIXELS and not element.path:
-        return True
-    own = element.tag == PIXEL_DATA and not element.path
-    return element.size > LARGEST_OPAQUE_BYTES and not (
-        own or is_picture(element) or element.vr == "SQ"
-    )
-
-
-def is_picture(element: Element) -> bool:
-    """Return whether an element is an overlay or icon."""
-    overlay = _is_overlay_group(element.tag) and element.tag & 0xFFFF == 0x3000
-    return overlay or (element.tag >> 16 == 0x7FE0 and bool(element.path))
+    else:
+        return None
+    return Refusal(code=WithheldCode.UNSUPPORTED_OBJECT, reason=reason, whole_series=True)
 
 
 def _overlay_in_pixels(dicom: DicomFile) -> bool:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pydicom
@@ -18,10 +18,12 @@ from ctdeface_shared.jobs.identity import PatientIdentity, contradiction
 from ctdeface_worker.dicom.eligibility import (
     NO_POLICY,
     ElementPolicy,
+    PossibleSlice,
     Refusal,
     WithheldCode,
     as_instance,
 )
+from ctdeface_worker.dicom.opaque import OpaqueValue, series_budget_problem
 from ctdeface_worker.dicom.reader import CaseFile, CaseFiles, FileKind
 from ctdeface_worker.dicom.series_label import SeriesLabel, labels_of
 from ctdeface_worker.dicom.stacks import (
@@ -129,6 +131,7 @@ def _classify_files(
     """Separate possible slices, by series, from all other files."""
     fates: list[FileFate] = []
     by_series: dict[str, list[Instance]] = defaultdict(list)
+    values: dict[str, list[Sequence[OpaqueValue]]] = defaultdict(list)
     spoiled: dict[str, Refusal] = {}
     damaged: dict[str, str] = {}
     for file in files:
@@ -143,14 +146,32 @@ def _classify_files(
             if uid:
                 damaged[uid] = file.name
             continue
-        if isinstance(outcome, Instance):
-            by_series[outcome.series_instance_uid].append(outcome)
+        if isinstance(outcome, PossibleSlice):
+            by_series[outcome.instance.series_instance_uid].append(outcome.instance)
+            values[outcome.instance.series_instance_uid].append(outcome.values)
             continue
         fates.append(_withheld(file.name, outcome.code, outcome.reason, uid))
         if uid and outcome.whole_series:
             spoiled[uid] = outcome
     fates += _fates_of_incomplete_series(by_series, damaged, spoiled)
+    fates += _fates_of_overfull_series(by_series, values)
     return fates, by_series
+
+
+def _fates_of_overfull_series(
+    by_series: dict[str, list[Instance]], values: Mapping[str, list[Sequence[OpaqueValue]]]
+) -> list[FileFate]:
+    """Remove series whose instances together could hold a picture."""
+    fates: list[FileFate] = []
+    for uid in sorted(by_series):
+        problem = series_budget_problem(values[uid])
+        if problem:
+            reason = f"belongs to a series that {problem}"
+            fates += [
+                _withheld(one.file, WithheldCode.UNSUPPORTED_OBJECT, reason, uid)
+                for one in by_series.pop(uid)
+            ]
+    return fates
 
 
 def _fates_of_incomplete_series(

@@ -17,14 +17,9 @@ import pydicom
 
 from ctdeface_shared.jobs.options import HeaderPolicy
 from ctdeface_worker.dicom.annotation import Change, annotate
-from ctdeface_worker.dicom.elements import Element, tag_name
-from ctdeface_worker.dicom.eligibility import (
-    NO_POLICY,
-    ElementPolicy,
-    could_hold_a_picture,
-    is_picture,
-)
-from ctdeface_worker.dicom.layout import Layout, parse
+from ctdeface_worker.dicom.elements import Element
+from ctdeface_worker.dicom.eligibility import NO_POLICY, ElementPolicy
+from ctdeface_worker.dicom.layout import PIXEL_DATA, Layout, parse
 from ctdeface_worker.dicom.patches import (
     Bytes,
     Patch,
@@ -54,7 +49,7 @@ class Headers:
         policy: preserve or annotate.
         uids: old to new SOP and Series Instance UIDs of the whole case, from
             `annotation.new_uids`; only for annotate.
-        elements: decisions of the data stewards about large opaque elements.
+        elements: decisions of the data stewards about opaque elements.
     """
 
     policy: HeaderPolicy = HeaderPolicy.PRESERVE
@@ -195,8 +190,9 @@ def _picture_changes(layout: Layout, policy: ElementPolicy) -> Iterator[Change]:
     A compressed icon is removed together with its sequence.
     """
     for element in layout.elements:
-        blank = could_hold_a_picture(element) and tag_name(element.tag) in policy.blank
-        if not blank and not is_picture(element):
+        named = element.tag_name in policy.blank and element.vr != "SQ"
+        own_pixels = element.tag == PIXEL_DATA and not element.path
+        if own_pixels or not (named or element.is_picture):
             continue
         if element.fragmented and element.path:
             holder = next(
