@@ -18,11 +18,14 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGLossless,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
 )
 
-from ctdeface_worker.imaging.domain import DifferenceKind, ExpectedDifference
+from ctdeface_worker.dicom.pixels import encode
+from ctdeface_worker.imaging.domain import DifferenceKind, ExpectedDifference, PixelFormat
 from ctdeface_worker.verification.instances import ExpectedPixels, compare_files
 from tests.support.ct_files import CtFile, encoded
 
@@ -209,24 +212,84 @@ def test_an_untouched_compressed_slice_must_not_hold_a_second_image(
         )
 
 
-def test_what_looks_like_an_end_before_the_coded_data_is_none(tmp_path: Path) -> None:
-    """A comment, or the length of a tile-part, may contain the bytes that end an image."""
-    known = {"face": np.zeros(SHAPE, dtype=bool)}
-    jpeg_ls, jpeg_2000 = b"\xff\xfe\x00\x06\xff\xd9ab", b"\xff\x64\x00\x06\x00\x01\xff\xd9"
-    for syntax, comment, at in ((JPEGLSLossless, jpeg_ls, 2), (JPEG2000Lossless, jpeg_2000, None)):
-        plain = compressed(STORED, syntax)
-        frame = next(generate_frames(pydicom.dcmread(BytesIO(plain)).PixelData, number_of_frames=1))
-        place = at or frame.index(b"\xff\x90")
-        odd = frame[:place] + comment + frame[place:]
-        for more, expected in (
-            ((), ()),
-            (
-                (frame,),
-                ("out.dcm: bytes other than zeros follow the compressed image",),
-            ),
-        ):
-            file = with_fragments(plain, odd, *more)
-            assert problems(tmp_path, file, file, [], **known) == expected, syntax
+def frame_of(file: bytes) -> bytes:
+    """The frame of a compressed file."""
+    return next(generate_frames(pydicom.dcmread(BytesIO(file)).PixelData, number_of_frames=1))
+
+
+def segment(marker: bytes, content: bytes) -> bytes:
+    """A segment of a JPEG or JPEG 2000 image."""
+    return marker + (2 + len(content)).to_bytes(2, "big") + content
+
+
+FOREIGN = (
+    (
+        "out.dcm: the compressed image holds segments that decoding does not need and that could "
+        "be a picture; only JFIF and short names of encoders are allowed"
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "extra", "expected"),
+    [
+        (JPEGLSLossless, segment(b"\xff\xfe", b"LEAD Technologies V1.01"), ()),
+        (JPEGLSLossless, segment(b"\xff\xe0", b"JFIF\0\1\1\0\0\1\0\1\0\0"), ()),
+        (JPEGLSLossless, segment(b"\xff\xe0", b"LJIF\0\1" + bytes(7)), ()),
+        (JPEGLSLossless, segment(b"\xff\xe0", b"JFIF\0\1\1\0\0\1\0\1\7\7" + bytes(147)), FOREIGN),
+        (JPEGLSLossless, segment(b"\xff\xe5", b"face"), FOREIGN),
+        (JPEGLSLossless, segment(b"\xff\xfe", b"\xff\xd9ab"), FOREIGN),
+        (JPEGLSLossless, segment(b"\xff\xfe", b"face" * 100), FOREIGN),
+        (JPEGLSLossless, segment(b"\xff\xfe", bytes(range(65, 90))), FOREIGN),
+        (JPEGLSLossless, segment(b"\xff\xf8", b"\2" + bytes(range(200))), FOREIGN),
+        (JPEGLSLossless, segment(b"\xff\xdd", b"\0\1"), FOREIGN),
+        (JPEG2000Lossless, segment(b"\xff\x64", b"\0\1\xff\xd9"), FOREIGN),
+        (JPEG2000Lossless, segment(b"\xff\x64", b"\0\0" + b"face" * 100), FOREIGN),
+        (JPEG2000Lossless, segment(b"\xff\x58", b"\0" + bytes(range(99))), FOREIGN),
+    ],
+)
+def test_only_segments_that_decoding_needs_are_allowed(
+    tmp_path: Path, syntax: str, extra: bytes, expected: tuple[str, ...]
+) -> None:
+    """Application data, comments and unknown segments could be another picture."""
+    plain = compressed(STORED, syntax)
+    frame = frame_of(plain)
+    place = 2 if syntax == JPEGLSLossless else frame.index(b"\xff\x90")
+    file = with_fragments(plain, frame[:place] + extra + frame[place:])
+    assert problems(tmp_path, file, file, [], face=np.zeros(SHAPE, dtype=bool)) == expected
+
+
+@pytest.mark.parametrize("high", [256, 4096, 65536])
+@pytest.mark.parametrize("syntax", [JPEGLossless, JPEGLosslessSV1])
+def test_coded_data_must_not_go_on_behind_the_last_pixel(
+    tmp_path: Path, syntax: str, high: int
+) -> None:
+    """Decoders stop there, and never see a picture before the end marker."""
+    stored = np.random.default_rng(1).integers(0, high, (40, 48)).astype(np.uint16)
+    pixels = PixelFormat(rows=40, columns=48, bits_stored=16, signed=False, slope=1, intercept=0)
+    value = encode(stored, pixels, syntax)
+    assert value is not None
+    file = CtFile(stored=stored)
+    frame = next(generate_frames(value, number_of_frames=1)).rstrip(b"\0")
+    end = frame.rindex(b"\xff\xd9")
+    longer = frame[:end] + bytes(range(100)) * 3 + frame[end:]
+    known = {"face": np.zeros(stored.shape, dtype=bool)}
+    for one, expected in (
+        (frame, ()),
+        (longer, ("out.dcm: the compressed image holds bytes that decoding does not need",)),
+    ):
+        whole = encoded(file.dataset, stored, syntax, one)
+        assert problems(tmp_path, whole, whole, [], **known) == expected
+
+
+def test_the_offset_table_must_be_that_of_one_frame(tmp_path: Path) -> None:
+    """Its 32 bits per frame could be part of a picture."""
+    plain = compressed(STORED, JPEGLSLossless)
+    at = plain.index(b"\xe0\x7f\x10\x00OB") + 20
+    file = plain[:at] + b"face" + plain[at + 4 :]
+    assert problems(tmp_path, file, file, [], face=np.zeros(SHAPE, dtype=bool)) == (
+        "out.dcm: the offset table of the compressed image is not that of one frame",
+    )
 
 
 def test_an_image_may_come_in_several_fragments(tmp_path: Path) -> None:

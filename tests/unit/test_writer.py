@@ -106,7 +106,10 @@ def replaced(folder: Path, file: CtFile, dataset: pydicom.Dataset) -> None:
 def test_lossless_input_stays_in_its_syntax_and_nothing_but_the_frame_changes(
     tmp_path: Path, syntax: str, signed: bool
 ) -> None:
-    """Other bytes equal the input; instances without face are identical files."""
+    """Other bytes equal the input; instances without face are identical files.
+
+    JPEG 2000 is encoded again in every instance.
+    """
     files = random_stack(signed=signed)
     folder = put(tmp_path / "in", files)
     for path in folder.iterdir():
@@ -114,7 +117,7 @@ def test_lossless_input_stays_in_its_syntax_and_nothing_but_the_frame_changes(
     out, written, face = deface(folder)
     for instance, file in zip(written, files, strict=True):
         before, after = (folder / instance.file).read_bytes(), (out / instance.file).read_bytes()
-        if not face[instance.slice_number].any():
+        if syntax != JPEG2000Lossless and not face[instance.slice_number].any():
             assert before == after
             continue
         was, now = pydicom.dcmread(BytesIO(before)), pydicom.dcmread(BytesIO(after))

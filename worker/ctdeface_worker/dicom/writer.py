@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 import pydicom
+from pydicom.uid import JPEG2000, JPEG2000Lossless
 
 from ctdeface_shared.jobs.options import HeaderPolicy
 from ctdeface_worker.dicom.annotation import Change, annotate
@@ -38,6 +39,8 @@ Written: TypeAlias = tuple[tuple[ExpectedDifference, ...], tuple[str, ...]]
 """Differences of a written file and the paths of its broken signatures."""
 
 _SIGNATURES = frozenset({0xFFFAFFFA, 0x4FFE0001})
+_REBUILT = frozenset({JPEG2000, JPEG2000Lossless})
+"""Each code-block of these syntaxes may hold bytes that decoders skip."""
 _OFFSET_TABLES = (0x7FE00001, 0x7FE00002)
 
 
@@ -158,12 +161,17 @@ def _pixel_changes(
     layout: Layout, instance: Instance, before: WordArray, after: WordArray
 ) -> Iterator[Change]:
     element = layout.pixel_data
-    if element is None or after is before or np.array_equal(after, before):
+    same = after is before or np.array_equal(after, before)
+    if element is None or (same and instance.transfer_syntax_uid not in _REBUILT):
         return
-    face = _difference(element, "the face is replaced by air")
+    reason = "encoded again without unused bytes" if same else "the face is replaced by air"
+    face = _difference(element, reason)
     if instance.transfer_syntax_uid in NATIVE:
         words = after if layout.little_endian else after.byteswap()
         yield replace_value(element, memoryview(words.tobytes())), (face,)
+        return
+    value = encode(after, instance.pixels, instance.transfer_syntax_uid)
+    if value is not None and fragmented_element(value) == layout.data[element.start : element.end]:
         return
     for tag in _OFFSET_TABLES:
         table = layout.top(tag)
@@ -172,7 +180,6 @@ def _pixel_changes(
                 replace_element(table, b""),
                 (_difference(table, "offset table of the replaced frame", DifferenceKind.REMOVED),),
             )
-    value = encode(after, instance.pixels, instance.transfer_syntax_uid)
     if value is not None:
         yield replace_element(element, fragmented_element(value)), (face,)
         return

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.encaps import encapsulate, generate_frames
+from pydicom.encaps import encapsulate, generate_fragments, generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
     JPEG2000,
@@ -16,6 +16,8 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGLossless,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
     RLELossless,
@@ -23,8 +25,9 @@ from pydicom.uid import (
 
 from ctdeface_shared.errors import UnreadableInstance
 from ctdeface_worker.imaging.domain import BoolArray
+from ctdeface_worker.verification.instances.coded_size import has_needed_size
 from ctdeface_worker.verification.instances.elements import DAMAGE, ParsedElement, ParsedFile
-from ctdeface_worker.verification.instances.frames import is_one_frame
+from ctdeface_worker.verification.instances.frames import hidden_bytes
 
 NATIVE = frozenset(
     {
@@ -34,7 +37,11 @@ NATIVE = frozenset(
         DeflatedExplicitVRLittleEndian,
     }
 )
+REBUILT = frozenset({JPEG2000, JPEG2000Lossless})
+"""Syntaxes of which every frame is encoded again: each code-block may hold unused bytes."""
 PIXEL_DATA = 0x7FE00010
+
+_LOSSLESS_JPEG = frozenset({JPEGLossless, JPEGLosslessSV1})
 
 _DECODERS = {
     RLELossless: "pydicom",
@@ -89,10 +96,14 @@ def pixel_problems(
         UnreadableInstance: pixel data are missing or cannot be decoded.
     """
     face, padding = expected.face, expected.padding
-    if after.syntax not in NATIVE and not is_one_frame(_raw(after), after.syntax, face.size):
-        yield "bytes other than zeros follow the compressed image"
+    hidden = "" if after.syntax in NATIVE else hidden_bytes(_raw(after), after.syntax, face.size)
     same_bytes = _raw(before) == _raw(after)
-    if not face.any() and same_bytes and before.syntax == after.syntax:
+    is_copy = not face.any() and same_bytes and before.syntax == after.syntax
+    if not hidden and is_copy and not _needs_all_its_bytes(after):
+        hidden = "the compressed image holds bytes that decoding does not need"
+    if hidden:
+        yield hidden
+    if hidden or is_copy:
         return
     was, now = _words(before), _words(after)
     if was.shape != now.shape or was.shape != face.shape:
@@ -112,7 +123,7 @@ def pixel_problems(
     not_filled = int(np.count_nonzero(~np.isin(inside, allowed)))
     if not_filled:
         yield f"{not_filled} of {inside.size} face voxels do not hold the fill value {fill}"
-    if not same_bytes and not filled.any():
+    if not same_bytes and not filled.any() and before.syntax not in REBUILT:
         yield "the pixel data differ although no voxel had to change"
 
 
@@ -148,6 +159,17 @@ def _words(file: ParsedFile) -> WordArray:
     order = "<u2" if element.encoding.little else ">u2"
     words = np.frombuffer(file.data, dtype=order, count=shape[0] * shape[1], offset=element.value)
     return words.reshape(shape).astype(np.uint16, copy=False)
+
+
+def _needs_all_its_bytes(file: ParsedFile) -> bool:
+    """Return whether the coded data end with the last pixel.
+
+    The decoders of the other syntaxes refuse data that go on.
+    """
+    if file.syntax not in _LOSSLESS_JPEG:
+        return True
+    frame = b"".join(list(generate_fragments(_raw(file)))[1:])
+    return has_needed_size(frame, _words(file))
 
 
 def _decompressed(file: ParsedFile, shape: tuple[int, int]) -> WordArray:
