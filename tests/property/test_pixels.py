@@ -86,7 +86,8 @@ def series(draw: st.DrawFn) -> list[CtFile]:
             {"DataSetTrailingPadding": bytes(10)} if draw(st.booleans()) else {}
         )
         if padding is not None:
-            stored[1, :3] = padding
+            stored[stored == padding] = padding + brighter
+            stored[:, 0] = padding  # outside the field of view in all slices
             elements["PixelPaddingValue"] = padding
         if bare:
             stored &= np.int16((1 << bits) - 1) if bits < 16 else np.int16(-1)

@@ -33,7 +33,7 @@ StoredArray: TypeAlias = NDArray[np.int32]
 
 WORD_BITS = 16
 BRIGHTEST_HU = 10_000.0
-"""Nothing in a patient is brighter, so padding above it cannot hide tissue."""
+"""Nothing in a patient is brighter, so one padding value above it cannot hide tissue."""
 NATIVE = frozenset(
     {
         ImplicitVRLittleEndian,
@@ -231,8 +231,10 @@ def check_pixels(words: WordArray, pixels: PixelFormat, highest_padding_hu: floa
     if pixels.padding is not None:
         whole = words.view(np.int16) if pixels.signed else words
         hu = whole[padding_mask(words, pixels)] * pixels.slope + pixels.intercept
-        if ((hu > highest_padding_hu) & (hu < BRIGHTEST_HU)).any():
+        bright = np.unique(hu[hu > highest_padding_hu])
+        if bright.size > 1 or (bright < BRIGHTEST_HU).any():
             raise UnsupportedObject(
-                f"voxels marked as padding reach {hu[hu < BRIGHTEST_HU].max():.0f} HU and could "
-                f"hide tissue; at most {highest_padding_hu:.0f} HU is allowed: export it again"
+                f"voxels marked as padding reach {bright.max():.0f} HU and could hide tissue or a "
+                f"picture; at most {highest_padding_hu:.0f} HU, or one value of at least "
+                f"{BRIGHTEST_HU:.0f} HU, is allowed: export it again"
             )

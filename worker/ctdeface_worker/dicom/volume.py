@@ -7,6 +7,7 @@ import numpy as np
 from ctdeface_shared.errors import PermanentError
 from ctdeface_shared.jobs.options import HIGHEST_FILL_HU
 from ctdeface_worker.dicom.layout import parse
+from ctdeface_worker.dicom.padding import with_plain_padding
 from ctdeface_worker.dicom.pixels import (
     WordArray,
     check_pixels,
@@ -31,7 +32,7 @@ class LoadedSeries:
     """A series with its pixels.
 
     Attributes:
-        series: the source.
+        series: the source; padding that could draw something is no longer declared.
         volume: in HU, one slice per position.
         stored: per instance (not per slice) the 16-bit words of its pixel data, (row, column),
             read-only.
@@ -56,6 +57,7 @@ def load(series: Series) -> LoadedSeries:
     slices = same_positions(series.instances)
     slice_of = {number: k for k, numbers in enumerate(slices) for number in numbers}
     stored = tuple(_decoded(instance) for instance in series.instances)
+    series = with_plain_padding(series, stored, HIGHEST_FILL_HU)
     first = [numbers[0] for numbers in slices]
     geometry = _geometry([series.instances[number] for number in first])
     hu: HuArray = np.empty(geometry.shape, dtype=np.float32)

@@ -142,7 +142,11 @@ def _are_tables(content: bytes) -> bool:
     while at + 17 <= len(content):
         count = sum(content[at + 1 : at + 17])
         values = content[at + 17 : at + 17 + count]
-        if content[at] > 3 or len(set(values)) != count or max(values, default=0) >= _MOST_CATEGORIES:
+        if (
+            content[at] > 3
+            or len(set(values)) != count
+            or max(values, default=0) >= _MOST_CATEGORIES
+        ):
             return False
         at += 17 + count
     return at == len(content) and len(content) <= 4 * (17 + _MOST_CATEGORIES)
