@@ -106,10 +106,7 @@ def replaced(folder: Path, file: CtFile, dataset: pydicom.Dataset) -> None:
 def test_lossless_input_stays_in_its_syntax_and_nothing_but_the_frame_changes(
     tmp_path: Path, syntax: str, signed: bool
 ) -> None:
-    """Other bytes equal the input; instances without face are identical files.
-
-    JPEG 2000 is encoded again in every instance.
-    """
+    """Instances without face are identical files, unless they are JPEG 2000."""
     files = random_stack(signed=signed)
     folder = put(tmp_path / "in", files)
     for path in folder.iterdir():

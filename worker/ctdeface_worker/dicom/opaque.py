@@ -85,19 +85,19 @@ class OpaqueValue(NamedTuple):
 
 
 def values_that_count(
-    layout: Layout, harmless: frozenset[str] = frozenset()
+    layout: Layout, excluded: frozenset[str] = frozenset()
 ) -> tuple[OpaqueValue, ...]:
     """Return all values that count towards a budget.
 
     Args:
         layout: the parsed file.
-        harmless: tags that do not count, such as "(0029,1010)".
+        excluded: tags that do not count, such as "(0029,1010)".
     """
     found = [*_outside_elements(layout), *_tags_of_many_elements(layout)]
     creators = vendor_headers.private_creators(layout)
     lengths = _group_lengths(layout)
     for element in layout.elements:
-        if _is_counted_elsewhere(element) or element.tag_name in harmless:
+        if _is_counted_elsewhere(element) or element.tag_name in excluded:
             continue
         data = layout.data[element.value : element.end]
         number = int.from_bytes(data, "little" if layout.little_endian else "big")
