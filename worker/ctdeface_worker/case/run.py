@@ -54,6 +54,7 @@ class CaseInput:
         generation: raised by every replay.
         submitted_at: UTC, ISO 8601; the output of a newer submission replaces an older one.
         taken: id of the folder in `taken` that holds the originals; empty in a batch.
+        owner: user id of who dropped them; None in a batch.
         originals_left: whether they are a copy, because the service may not move the dropped files.
     """
 
@@ -66,6 +67,7 @@ class CaseInput:
     generation: int = 0
     submitted_at: str = field(default_factory=now)
     taken: str = ""
+    owner: int | None = None
     originals_left: bool = False
 
     def report(self, result: CaseResult) -> CaseReport:
@@ -76,6 +78,7 @@ class CaseInput:
             generation=self.generation,
             created_at=self.submitted_at,
             taken=self.taken,
+            owner=self.owner,
             originals_left=self.originals_left,
         )
 
@@ -97,6 +100,7 @@ def case_input(spool: ServiceSpool, job: DefaceJob, originals: Originals) -> Cas
         generation=job.generation,
         submitted_at=job.submitted_at.astimezone(UTC).isoformat(timespec="milliseconds"),
         taken=job.taken,
+        owner=job.owner,
         originals_left=job.left_in_inbox and originals is not Originals.KEEP,
     )
 
