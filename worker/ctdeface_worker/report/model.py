@@ -61,6 +61,7 @@ class CaseReport:
             if the job ended before they were read.
         outputs_digest: the same over the released files; empty when there are none.
         taken: name of the folder in `taken` that holds the originals until the job has ended.
+        owner: user id of who dropped the case; None in a batch.
         originals_left: whether the dropped files are still in the inbox, because the service may
             not move them.
         schema_version: version of this document.
@@ -79,6 +80,7 @@ class CaseReport:
     inputs_digest: str = ""
     outputs_digest: str = ""
     taken: str = ""
+    owner: int | None = None
     originals_left: bool = False
     schema_version: int = SCHEMA_VERSION
 
