@@ -55,7 +55,6 @@ class CaseInput:
         submitted_at: UTC, ISO 8601; the output of a newer submission replaces an older one.
         taken: id of the folder in `taken` that holds the originals; empty in a batch.
         owner: user id of who dropped them; None in a batch.
-        owner: user id of who dropped them; None in a batch.
         originals_left: whether they are a copy, because the service may not move the dropped files.
     """
 
