@@ -14,6 +14,7 @@ from ctdeface_shared.jobs.options import DefaceOptions
 from ctdeface_shared.replay.case import Replay
 from ctdeface_shared.replay.dead_letters import requeue_dead_letters
 from ctdeface_shared.replay.request import ReplayOptions
+from ctdeface_shared.settings.sections import LimitsSection
 from ctdeface_shared.storage.spool import ServiceSpool
 from tests.support.service.spools import drop, job_for
 
@@ -44,6 +45,7 @@ def replay_into(broker: MemoryBroker, spool: ServiceSpool) -> Replay:
         publish=broker.publish,
         changes=ReplayOptions(),
         defaults=DefaceOptions(),
+        limits=LimitsSection().tree(),
         dry_run=True,
     )
 

@@ -30,9 +30,10 @@ def spool(tmp_path: Path) -> ServiceSpool:
     return spool
 
 
-def taken_report(spool: ServiceSpool, *, released: bool) -> CaseReport:
+def taken_report(spool: ServiceSpool, *, released: bool, left_in_inbox: bool = False) -> CaseReport:
     """Take a case `a` of two files, and return the report of its job."""
-    taken = TakenCase.create(spool, new_record("a", "a"))
+    drop = replace(new_record("a", "a"), left_in_inbox=left_in_inbox)
+    taken = TakenCase.create(spool, drop)
     for name in FILES:
         path = taken.files / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,10 +91,26 @@ def test_originals_are_not_archived_when_they_are_deleted_or_kept(
     spool: ServiceSpool, rule: Originals
 ) -> None:
     """They go with the taken folder, after the report says that the job is done."""
-    report = taken_report(spool, released=True)
+    report = taken_report(spool, released=True, left_in_inbox=rule is Originals.KEEP)
     ends_of(spool, rule).before_done(report)
     assert names(spool.archive) == []
     assert names(taken_case(spool, report.taken).files) == FILES
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_originals_that_are_not_in_the_inbox_are_not_lost_when_they_are_to_be_kept(
+    spool: ServiceSpool, released: bool
+) -> None:
+    """They were moved before the setting was changed, or come from a replay."""
+    report = taken_report(spool, released=released)
+    ends = ends_of(spool, Originals.KEEP)
+    if released:
+        ends.before_done(report)
+        place = spool.archive / "originals/a/job-1"
+    else:
+        ends.refuse(report)
+        place = spool.quarantine / "a/job-1/originals"
+    assert names(place) == FILES
 
 
 def test_a_refused_case_is_in_quarantine_with_its_report_and_originals(

@@ -2,9 +2,9 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,17 +13,18 @@ from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.broker.settlement import Reject
 from ctdeface_shared.broker.sqlite import SqliteBroker
 from ctdeface_shared.commands.main import main
-from ctdeface_shared.errors import LateFiles
-from ctdeface_shared.jobs.history import history_of
+from ctdeface_shared.errors import LateFiles, UnsafeDrop
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.messages import decode_job, encode_job
 from ctdeface_shared.jobs.options import DefaceOptions, FillRule, Originals, Profile
-from ctdeface_shared.replay.case import NotReplayed, Replay, replay_case
+from ctdeface_shared.jobs.taken import TakenCase, new_record, taken_case
+from ctdeface_shared.replay.case import Replay, replay_case
 from ctdeface_shared.replay.dead_letters import Requeued, requeue_dead_letters
 from ctdeface_shared.replay.request import ReplayOptions
+from ctdeface_shared.replay.sources import NotReplayed
+from ctdeface_shared.settings.sections import LimitsSection
 from ctdeface_shared.status.spool_status import SpoolScanner
 from ctdeface_shared.storage.spool import ServiceSpool
-from ctdeface_watcher.jobs.intake import CompleteCase, IntakeResult, make_job
 from ctdeface_watcher.jobs.refuse import Refusal, refuse
 from ctdeface_worker.case.child_process import WarmChild
 from ctdeface_worker.case.run import Child
@@ -36,7 +37,7 @@ from tests.support.service.spools import Ends, drop, ends, job_for, reports
 from tests.support.service.stand_in_pipeline import prepare, reversed_bytes
 
 BULKY = ReplayOptions(profile=Profile.BULKY)
-STEPS = ("ordered", "put back", "published", "quarantine marked")
+STEPS = ("ordered", "taken", "brought", "job written", "published", "quarantine marked")
 
 
 class Killed(BaseException):
@@ -89,24 +90,22 @@ def replay_with(service: Service, choices: ReplayOptions = BULKY) -> Replay:
         publish=service.broker.publish,
         changes=choices,
         defaults=DefaceOptions(),
+        limits=LimitsSection().tree(),
     )
+
+
+def keeping(service: Service, choices: ReplayOptions = BULKY) -> Replay:
+    """Return the dependencies of a replay where dropped files stay in the inbox."""
+    return replace(replay_with(service, choices), kept=True)
 
 
 def refused(service: Service, name: str = "a", originals: Originals = Originals.ARCHIVE) -> None:
     """Bring a case into the quarantine that only the profile bulky releases."""
     drop(service.spool, name, "needs bulky")
-    service.broker.publish(job_for(service.spool, name))
+    copied = originals is Originals.KEEP
+    service.broker.publish(job_for(service.spool, name, copied=copied))
     service.work(originals)
     assert ends(service.spool).quarantine == [name]
-
-
-def answer_of_the_watcher(spool: ServiceSpool, name: str) -> object:
-    """Return what a watcher without its ledger makes of a case."""
-    manifest = Manifest.scan(spool.inbox / name)
-    settled = CompleteCase(
-        case=name, manifest=manifest, history=history_of(spool, name), open_jobs=frozenset()
-    )
-    return make_job(settled, DefaceOptions(), datetime.now(UTC))
 
 
 def test_a_refused_case_that_is_replayed_with_another_option_ends_in_the_outbox_once(
@@ -116,8 +115,7 @@ def test_a_refused_case_that_is_replayed_with_another_option_ends_in_the_outbox_
     refused(service)
     content = next((service.spool.quarantine / "a").glob("*/originals/0.dcm")).read_bytes()
     order = replay_case(replay_with(service), "a")
-    assert SpoolScanner(service.spool).look(0).waiting == ("a",)
-    assert answer_of_the_watcher(service.spool, "a") is IntakeResult.KNOWN
+    assert ends(service.spool).taken == ["a"]
     service.work()
     assert ends(service.spool) == Ends(inbox=[], outbox=["a"], quarantine=["a"])
     assert (service.spool.outbox / "a" / "0.dcm").read_bytes() == reversed_bytes(content)
@@ -149,7 +147,7 @@ def test_options_of_a_report_that_are_not_valid_refuse_the_replay(
         NotReplayed, match=rf"options in its report\.json .*{message}.*drop the case"
     ):
         replay_case(replay_with(service), "a")
-    assert ends(service.spool).inbox == []
+    assert ends(service.spool).not_ended == []
 
 
 @pytest.mark.parametrize("killed_after", STEPS)
@@ -177,12 +175,15 @@ def test_a_replay_that_is_killed_between_two_steps_goes_on_when_it_is_run_again(
     assert list((service.spool.quarantine / "a").glob("*/replayed.json"))
 
 
-def test_a_replay_that_was_killed_can_be_run_again_with_other_options(service: Service) -> None:
+@pytest.mark.parametrize("killed_after", STEPS[:4])
+def test_a_replay_that_was_killed_can_be_run_again_with_other_options(
+    service: Service, killed_after: str
+) -> None:
     """Until it is published, another request replaces it."""
     refused(service)
 
     def die(step: str) -> None:
-        if step == "put back":
+        if step == killed_after:
             raise Killed
 
     with pytest.raises(Killed):
@@ -215,16 +216,58 @@ def test_a_second_replay_waits_for_the_first(service: Service) -> None:
     assert ends(service.spool) == Ends(inbox=[], outbox=["a"], quarantine=["a"])
 
 
-def test_other_files_in_the_inbox_under_the_same_name_are_left_alone(service: Service) -> None:
-    """Neither these files nor those in the quarantine are touched, and nothing is published."""
+def test_a_later_drop_in_the_inbox_is_left_alone(service: Service) -> None:
+    """The replay needs nothing of the inbox."""
     refused(service)
     other = drop(service.spool, "a", "release", files=5)
     before = Manifest.scan(other)
-    with pytest.raises(NotReplayed, match="the inbox holds other files"):
-        replay_case(replay_with(service), "a")
+    replay_case(replay_with(service), "a")
+    service.work()
     assert Manifest.scan(other) == before
-    assert list((service.spool.quarantine / "a").glob("*/originals/0.dcm"))
+    assert ends(service.spool) == Ends(inbox=["a"], outbox=["a"], quarantine=["a"])
+    assert len(list((service.spool.outbox / "a").iterdir())) == 2
+
+
+def test_kept_originals_that_were_replaced_are_not_replayed(service: Service) -> None:
+    """They may be another patient's; they and the quarantine are left alone."""
+    refused(service, originals=Originals.KEEP)
+    shutil.rmtree(service.spool.inbox / "a")
+    before = Manifest.scan(drop(service.spool, "a", "release", files=5))
+    with pytest.raises(NotReplayed, match="the inbox holds other files"):
+        replay_case(keeping(service), "a")
+    assert Manifest.scan(service.spool.inbox / "a") == before
     assert is_empty(service.broker)
+
+
+def test_kept_originals_that_were_replaced_by_a_link_are_not_replayed(
+    service: Service, tmp_path: Path
+) -> None:
+    """Nothing of the place behind the link is read or copied."""
+    refused(service, originals=Originals.KEEP)
+    (service.spool.inbox / "a").rename(tmp_path / "elsewhere")
+    (service.spool.inbox / "a").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UnsafeDrop, match="was replaced"):
+        replay_case(keeping(service), "a")
+    assert ends(service.spool).taken == []
+    assert is_empty(service.broker)
+
+
+@pytest.mark.parametrize("end", ["release", "needs bulky"])
+def test_quarantined_originals_are_never_lost_when_dropped_files_are_kept_since(
+    service: Service, end: str
+) -> None:
+    """The setting was `archive` when the case was dropped, so the inbox does not hold it."""
+    refused(service)
+    choices = BULKY if end == "release" else ReplayOptions(fill=FillRule.parse("-1000"))
+    order = replay_case(keeping(service, choices), "a")
+    service.work(Originals.KEEP)
+    job = order.job.job_id
+    place = {
+        "release": service.spool.archive / "originals" / "a" / job,
+        "needs bulky": service.spool.quarantine / "a" / job / "originals",
+    }[end]
+    assert Manifest.scan(place) == order.job.manifest
+    assert ends(service.spool).not_ended == []
 
 
 def test_a_released_case_is_replayed_from_a_copy_of_the_archive(service: Service) -> None:
@@ -236,8 +279,8 @@ def test_a_released_case_is_replayed_from_a_copy_of_the_archive(service: Service
     archived = service.spool.archive / "originals" / "a" / first.job_id
     before = Manifest.scan(archived)
     order = replay_case(replay_with(service), "a")
-    assert order.job.manifest == before == Manifest.scan(service.spool.inbox / "a")
-    assert answer_of_the_watcher(service.spool, "a") is IntakeResult.KNOWN
+    files = taken_case(service.spool, order.job.taken).files
+    assert order.job.manifest == before == Manifest.scan(files)
     service.work()
     assert ends(service.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
     assert Manifest.scan(archived) == before
@@ -250,30 +293,31 @@ def test_kept_originals_are_replayed_where_they_lie(service: Service) -> None:
     """With originals = keep nothing is moved."""
     refused(service, originals=Originals.KEEP)
     before = Manifest.scan(service.spool.inbox / "a")
-    replay_case(replay_with(service), "a")
+    replay_case(keeping(service), "a")
     service.work(Originals.KEEP)
     assert ends(service.spool) == Ends(inbox=["a"], outbox=["a"], quarantine=["a"])
     assert Manifest.scan(service.spool.inbox / "a") == before
-    assert answer_of_the_watcher(service.spool, "a") is IntakeResult.KNOWN
+    assert not (service.spool.archive / "originals").exists()
 
 
-def test_an_earlier_drop_that_comes_back_gets_no_second_job_from_the_watcher(
+def test_originals_that_were_archived_under_a_number_are_found_by_their_content(
     service: Service,
 ) -> None:
-    """Not even if the newest report was for other files of the same name."""
-    drop(service.spool, "a")
-    first = job_for(service.spool, "a")
-    service.broker.publish(first)
-    service.work()
-    drop(service.spool, "a", "needs bulky", files=3)
-    service.broker.publish(job_for(service.spool, "a"))
-    service.work()
+    """The same content was dropped again after its output was collected."""
+    for _ in range(2):
+        drop(service.spool, "a")
+        service.broker.publish(job_for(service.spool, "a"))
+        service.work()
+    first, second = sorted((service.spool.archive / "originals" / "a").iterdir())
+    assert second.name == f"{first.name}-2"
+    shutil.rmtree(first)
     order = replay_case(replay_with(service), "a")
-    assert order.job.manifest.files == 3
-    assert answer_of_the_watcher(service.spool, "a") is IntakeResult.KNOWN
+    assert order.job.manifest == Manifest.scan(second)
 
 
-@pytest.mark.parametrize("missing", ["never dropped", "originals deleted", "not begun"])
+@pytest.mark.parametrize(
+    "missing", ["never dropped", "originals deleted", "in the inbox", "being examined", "queued"]
+)
 def test_what_cannot_be_replayed_says_why_and_changes_nothing(
     service: Service, missing: str
 ) -> None:
@@ -282,14 +326,19 @@ def test_what_cannot_be_replayed_says_why_and_changes_nothing(
         drop(service.spool, "a")
         service.broker.publish(job_for(service.spool, "a"))
         service.work(Originals.DELETE)
-        for copy in (service.spool.archive / "originals" / "a").iterdir():
-            copy.rename(service.spool.work / "elsewhere")
-    if missing == "not begun":
+    if missing == "in the inbox":
         drop(service.spool, "a")
+    if missing == "being examined":
+        TakenCase.create(service.spool, new_record("a", "a"))
+    if missing == "queued":
+        drop(service.spool, "a")
+        job_for(service.spool, "a")
     reasons = {
         "never dropped": "no case and no job of this name is known",
         "originals deleted": "drop the case again",
-        "not begun": "on its way",
+        "in the inbox": "it is in the inbox: it is taken",
+        "being examined": "just taken out of the inbox",
+        "queued": "on its way",
     }
     with pytest.raises(NotReplayed, match=reasons[missing]):
         replay_case(replay_with(service), "a")
@@ -329,8 +378,12 @@ def test_a_replay_keeps_off_a_job_that_a_worker_is_just_bringing_to_its_end(
 def test_a_case_whose_queue_was_lost_is_replayed_anyway(service: Service) -> None:
     """Only on request, because only a person knows that its job is lost."""
     drop(service.spool, "a")
-    replay_case(replace(replay_with(service, ReplayOptions()), anyway=True), "a")
+    lost = job_for(service.spool, "a")
+    order = replay_case(replace(replay_with(service, ReplayOptions()), anyway=True), "a")
+    assert (order.job.taken, order.job.generation) == (lost.taken, 1)
+    service.broker.publish(lost)  # it was not lost
     service.work()
+    assert [report.job_id for report in reports(service.spool, "a")] == [order.job.job_id]
     assert ends(service.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
 
 
@@ -362,18 +415,21 @@ def requeue(replay: Replay, service: Service) -> list[Requeued]:
 
 
 def test_dead_letters_become_jobs_again_and_what_is_none_is_left(service: Service) -> None:
-    """Unreadable messages, missing cases and changed ones stay, each with its reason."""
-    for name in ("a", "gone", "changed"):
+    """Unreadable messages, and jobs whose files are gone or another job's, stay with a reason."""
+    jobs = {}
+    for name in ("a", "gone", "replaced"):
         drop(service.spool, name)
-        bury(service, encode_job(job_for(service.spool, name)))
+        jobs[name] = job_for(service.spool, name)
+        bury(service, encode_job(jobs[name]))
     bury(service, b"no job")
-    (service.spool.inbox / "gone").rename(service.spool.work / "gone")
-    (service.spool.inbox / "changed" / "late.dcm").write_bytes(b"late")
+    taken_case(service.spool, jobs["gone"].taken).remove()
+    newer = replace(jobs["replaced"], job_id="00000000-0000-0000-0000-000000000000")
+    taken_case(service.spool, newer.taken).write_job(newer)
     outcomes = {one.case: one for one in requeue(replay_with(service, ReplayOptions()), service)}
     assert {case: one.reason.split(":")[0] for case, one in outcomes.items()} == {
         "a": "",
-        "gone": "its case is no longer in the inbox",
-        "changed": "its case has changed since",
+        "gone": "its files are gone",
+        "replaced": "its files belong to another job",
         "": "InvalidMessage",
     }
     assert service.broker.depth().dead == 3

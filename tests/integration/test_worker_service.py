@@ -277,13 +277,14 @@ def test_a_done_job_whose_taken_folder_is_left_is_cleared_by_the_next_delivery(
     spool.prepare_inbox(moves_originals=True)
     slot = make_slot(spool, MemoryBroker(), SlotOptions(originals=rule))
     drop(spool, "a")
-    job = job_for(spool, "a")
+    job = job_for(spool, "a", copied=rule is Originals.KEEP)
     case = case_input(spool, job, rule)
     assert run_case(case, slot.resources, lambda _: None).report.state is State.DONE
     assert ends(spool).taken == ["a"]
     publish(slot, job)
     work_until(slot, lambda: is_empty(queue_of(slot)))
-    assert ends(spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
+    inbox = ["a"] if rule is Originals.KEEP else []
+    assert ends(spool) == Ends(inbox=inbox, outbox=["a"], quarantine=[])
     archived = sorted(path.name for path in (spool.archive / "originals").glob("a/*"))
     assert archived == ([job.job_id] if rule is Originals.ARCHIVE else [])
 

@@ -1,8 +1,8 @@
 """Repeat cases: refused ones from the quarantine, released ones from the archive, or dead letters.
 
-The originals go back to the inbox, and a job of a higher generation is put into the queue. It keeps
-the options of the earlier job except those given here. The report of the earlier job stays. An
-interrupted replay continues when it is run again.
+The originals go to the cases in flight, not into the inbox, and a job of a higher generation is put
+into the queue. It keeps the options of the earlier job except those given here. The report of the
+earlier job stays. An interrupted replay continues when it is run again.
 """
 
 import argparse
@@ -179,6 +179,7 @@ def _replay(
     changes: "ReplayOptions",
 ) -> int:
     from ctdeface_shared.console import print_line
+    from ctdeface_shared.jobs.options import Originals
     from ctdeface_shared.replay.case import Replay
 
     replay = Replay(
@@ -186,6 +187,8 @@ def _replay(
         publish=broker.publish,
         changes=changes,
         defaults=service.settings.deface.options(),
+        limits=service.settings.limits.tree(),
+        kept=service.settings.spool.originals is Originals.KEEP,
         dry_run=namespace.dry_run,
         anyway=namespace.anyway,
     )
@@ -222,13 +225,14 @@ def _cases(namespace: argparse.Namespace, service: "ServiceConfig") -> list[str]
 def _replay_cases(
     replay: "Replay", cases: "Iterable[str]"
 ) -> "Iterator[tuple[str, ReplayRequest | None, str]]":
-    from ctdeface_shared.errors import EscapingPath, InvalidMessage
-    from ctdeface_shared.replay.case import NotReplayed, replay_case
+    from ctdeface_shared.errors import EscapingPath, InvalidMessage, UnsafeDrop
+    from ctdeface_shared.replay.case import replay_case
+    from ctdeface_shared.replay.sources import NotReplayed
 
     for case in cases:
         try:
             yield case, replay_case(replay, case), ""
-        except (NotReplayed, InvalidMessage, EscapingPath) as error:
+        except (NotReplayed, InvalidMessage, EscapingPath, UnsafeDrop) as error:
             yield case, None, str(error)
 
 

@@ -94,13 +94,19 @@ class TakenCase:
         return self.folder / "files"
 
     @classmethod
-    def create(cls, spool: ServiceSpool, record: DropRecord) -> Self:
+    def create(cls, spool: ServiceSpool, record: DropRecord, taken_id: str = "") -> Self:
         """Create a folder that holds nothing but its record.
+
+        Args:
+            spool: the folders of the service.
+            record: what was taken.
+            taken_id: name of the folder; a new one by default.
 
         Raises:
             OSError: storage failed.
         """
-        hidden = spool.taken / f".{secrets.token_hex(16)}"
+        hidden = spool.taken / f".{taken_id or new_taken_id()}"
+        remove_tree(hidden)  # left by a crash
         hidden.mkdir(mode=PRIVATE)
         atomic.write_file(hidden / RECORD, _as_json(record))
         taken = cls(hidden.with_name(hidden.name[1:]))
@@ -172,6 +178,11 @@ def taken_cases(spool: ServiceSpool) -> Iterator[TakenCase]:
     for folder in sorted(spool.taken.iterdir()) if spool.taken.is_dir() else ():
         if _ID.fullmatch(folder.name):
             yield TakenCase(folder)
+
+
+def new_taken_id() -> str:
+    """Return a random name for a taken folder."""
+    return secrets.token_hex(16)
 
 
 def new_record(entry: str, case: str) -> DropRecord:

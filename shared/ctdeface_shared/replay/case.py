@@ -1,23 +1,22 @@
-"""Replay a case: return its originals to the inbox and publish a job of a higher generation.
+"""Replay a case: bring its originals into a taken folder, and publish a job of a higher generation.
 
-request written → originals in the inbox → published → quarantine marked → request marked. Each step
-can be repeated, so the same replay continues after a crash with the request that it finds. Nothing
-is overwritten, and archived originals stay in the archive.
+request written → taken folder created → originals in it → job written → published → quarantine
+marked → request marked. Each step can be repeated, so the same replay continues after a crash with
+the request and the folder that it finds. Nothing is overwritten, archived originals stay in the
+archive, and nothing is put into the inbox.
 """
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
-from pathlib import Path
 
-from ctdeface_shared.errors import CtDefaceError, StorageUnavailable
+from ctdeface_shared.errors import StorageUnavailable
 from ctdeface_shared.jobs.history import DROP_REFUSALS, JobReader, JobRecord
-from ctdeface_shared.jobs.manifest import Manifest, job_id
+from ctdeface_shared.jobs.manifest import job_id
 from ctdeface_shared.jobs.messages import DefaceJob, read_options
 from ctdeface_shared.jobs.options import DefaceOptions
 from ctdeface_shared.jobs.replay_requests import (
@@ -28,19 +27,30 @@ from ctdeface_shared.jobs.replay_requests import (
 )
 from ctdeface_shared.jobs.reports import REPEAT, REPORT, read_report
 from ctdeface_shared.jobs.states import JobState
+from ctdeface_shared.jobs.taken import (
+    TakenCase,
+    new_record,
+    new_taken_id,
+    taken_case,
+    taken_cases,
+)
 from ctdeface_shared.replay.request import ReplayOptions
+from ctdeface_shared.replay.sources import (
+    NotReplayed,
+    Place,
+    Source,
+    SourceRules,
+    bring,
+    find_source,
+)
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.locks import MISSED_HEARTBEATS_SECONDS, claim_name, lock_name, locked
 from ctdeface_shared.storage.spool import ServiceSpool, case_path
+from ctdeface_shared.storage.tree_limits import TreeLimits
 
 REPLAYED = "replayed.json"
 """Marks a replayed job in the quarantine, beside its report."""
 LOCK_WAIT_SECONDS = 5.0
-Records = Sequence[JobRecord]
-
-
-class NotReplayed(CtDefaceError):
-    """A case cannot be replayed in its present state; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +62,8 @@ class Replay:
         publish: puts a job into the queue.
         changes: options that differ from the earlier job.
         defaults: options of a case without a readable report.
+        limits: maximum content of a case.
+        kept: whether dropped files stay in the inbox.
         now: returns the present time, UTC.
         dry_run: whether to change nothing.
         anyway: whether to replay also while a job of the case has begun and not ended.
@@ -62,25 +74,34 @@ class Replay:
     publish: Callable[[DefaceJob], None]
     changes: ReplayOptions
     defaults: DefaceOptions
+    limits: TreeLimits
+    kept: bool = False
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     dry_run: bool = False
     anyway: bool = False
     step: Callable[[str], None] = lambda _: None
 
+    @property
+    def rules(self) -> SourceRules:
+        """Return where to look for originals."""
+        return SourceRules(spool=self.spool, limits=self.limits, kept=self.kept)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """The originals of a case.
+class CaseJobs:
+    """What is known about a case.
 
     Attributes:
-        folder: folder that holds them.
-        manifest: their fingerprint.
-        is_archived: whether they must stay there, so that a copy goes into the inbox.
+        case: name of the case.
+        records: its jobs that have begun, ended or were requested.
+        latest: the newest of them with a report or request.
+        taken: its taken folders.
     """
 
-    folder: Path
-    manifest: Manifest
-    is_archived: bool = False
+    case: str
+    records: Sequence[JobRecord]
+    latest: JobRecord | None
+    taken: Sequence[TakenCase]
 
 
 def replay_case(replay: Replay, case: str) -> ReplayRequest:
@@ -90,8 +111,8 @@ def replay_case(replay: Replay, case: str) -> ReplayRequest:
         The request; `published` is False after a dry run.
 
     Raises:
-        NotReplayed: the case is unknown or being processed, or the inbox holds other files under
-            its name.
+        NotReplayed: the case is unknown or being processed, or its originals are gone.
+        UnsafeDrop: kept originals are not the files of one user, or too many.
         BrokerUnavailable: the queue did not confirm; the replay can be repeated.
         StorageUnavailable: storage failed; the replay can be repeated.
     """
@@ -100,49 +121,17 @@ def replay_case(replay: Replay, case: str) -> ReplayRequest:
         latest = max(
             (one for one in records if one.state), key=lambda one: one.age_key, default=None
         )
-        if not records and not os.path.lexists(case_path(replay.spool.inbox, case)):
+        taken = tuple(_taken_of(replay.spool, case))
+        if not records and not taken:
             raise NotReplayed(_unknown(replay.spool, case))
+        known = CaseJobs(case=case, records=records, latest=latest, taken=taken)
         with _exclusive(
             replay.spool, claim_name(latest.job_id) if latest else lock_name(f"new {case}")
         ):
-            return _replay(replay, case, records, latest)
+            return _replay(replay, known)
 
 
-def _replay(replay: Replay, case: str, records: Records, latest: JobRecord | None) -> ReplayRequest:
-    if latest and latest.code in DROP_REFUSALS:
-        raise NotReplayed(
-            f"its last drop was refused as {latest.code} and is not a complete case: "
-            "drop the complete case again"
-        )
-    earlier = read_order(replay.spool, case, latest.job_id) if latest else None
-    if latest and earlier and _is_unfinished(replay, latest, earlier):
-        if latest.ended:  # the replay was killed after its job was published
-            return earlier if replay.dry_run else _mark(replay, earlier)
-        source = find_source(replay.spool, case, earlier.replays, earlier.job.manifest.digest)
-        if source.manifest == earlier.job.manifest:
-            return earlier if replay.dry_run else carry_out(replay, earlier, source)
-    replaced = earlier if latest and latest.state is JobState.ORDERED else None
-    _require_ended(replay, records, latest, replaced)
-    request, source = _new_request(replay, case, records, replaced)
-    if replay.dry_run:
-        return request
-    write_order(replay.spool, request)
-    replay.step("ordered")
-    if replaced:
-        drop_order(replay.spool, replaced)
-    return carry_out(replay, request, source)
-
-
-def carry_out(replay: Replay, request: ReplayRequest, source: Source) -> ReplayRequest:
-    """Carry out a request from the step that it had reached."""
-    _put_back(replay.spool, request, source)
-    replay.step("put back")
-    replay.publish(request.job)
-    replay.step("published")
-    return _mark(replay, request)
-
-
-def next_job(records: Records, job: DefaceJob) -> DefaceJob:
+def next_job(records: Sequence[JobRecord], job: DefaceJob) -> DefaceJob:
     """Return a job as the newest of its case.
 
     Its generation is higher and its submission later than all others, regardless of the clocks.
@@ -162,42 +151,76 @@ def next_job(records: Records, job: DefaceJob) -> DefaceJob:
     )
 
 
-def find_source(spool: ServiceSpool, case: str, replayed: str, digest: str) -> Source:
-    """Find the originals of a job in inbox, quarantine or archive.
+def _replay(replay: Replay, known: CaseJobs) -> ReplayRequest:
+    latest = known.latest
+    if latest and latest.code in DROP_REFUSALS:
+        raise NotReplayed(
+            f"its last drop was refused as {latest.code} and is not a complete case: "
+            "drop the complete case again"
+        )
+    earlier = read_order(replay.spool, known.case, latest.job_id) if latest else None
+    if latest and earlier and _is_unfinished(replay, latest, earlier):
+        continued = _continued(replay, latest, earlier)
+        if continued is not None:
+            return continued
+    replaced = earlier if latest and latest.state is JobState.ORDERED else None
+    _require_ended(replay, known, replaced)
+    request, source = _new_request(replay, known, replaced)
+    if replay.dry_run:
+        return request
+    write_order(replay.spool, request)
+    replay.step("ordered")
+    if replaced:
+        drop_order(replay.spool, replaced)
+    return _carry_out(replay, request, source)
+
+
+def _continued(replay: Replay, latest: JobRecord, request: ReplayRequest) -> ReplayRequest | None:
+    """Continue an interrupted replay; return None if its originals have changed since."""
+    job, source = request.job, None
+    if not latest.ended and not taken_case(replay.spool, job.taken).files.is_dir():
+        source = find_source(replay.rules, job.case, request.replays, job.manifest.digest)
+        if source.manifest != job.manifest:
+            return None
+    if replay.dry_run:
+        return request
+    if latest.ended:  # the replay was killed after its job was published
+        return _mark(replay, request)
+    return _carry_out(replay, request, source)
+
+
+def _carry_out(replay: Replay, request: ReplayRequest, source: Source | None) -> ReplayRequest:
+    """Carry out a request from the step that it had reached.
 
     Args:
-        spool: folders of the service.
-        case: name of the case.
-        replayed: id of the job whose originals are wanted; empty if none had begun.
-        digest: digest of their manifest; empty if unknown.
-
-    Raises:
-        NotReplayed: they are gone, or the inbox holds other files under their name.
+        replay: dependencies.
+        request: was written before.
+        source: the originals; None if they are in the taken folder.
     """
-    inbox = case_path(spool.inbox, case)
-    places = (
-        (case_path(spool.quarantine, case) / replayed / "originals", False),
-        (case_path(spool.archive / "originals", case) / replayed, True),
-    )
-    found = [
-        Source(folder=place, manifest=Manifest.scan(place), is_archived=kept)
-        for place, kept in places
-        if replayed and place.is_dir()
-    ]
-    if not os.path.lexists(inbox):
-        if found:
-            return found[0]
-        raise NotReplayed(
-            "its originals are neither in inbox, quarantine nor archive: drop the case again"
-        )
-    if inbox.is_dir() and not inbox.is_symlink():
-        present = Manifest.scan(inbox)
-        if not digest or present.digest in {digest, *(source.manifest.digest for source in found)}:
-            return Source(folder=inbox, manifest=present)
-    raise NotReplayed(
-        "the inbox holds other files under its name: wait until their job has ended, "
-        "or move them away"
-    )
+    job = request.job
+    taken = taken_case(replay.spool, job.taken)
+    if source is not None:
+        if not taken.folder.is_dir():
+            record = replace(
+                new_record("", job.case), owner=job.owner, left_in_inbox=job.left_in_inbox
+            )
+            TakenCase.create(replay.spool, record, job.taken)
+        replay.step("taken")
+        bring(replay.rules, source, taken)
+    replay.step("brought")
+    taken.write_job(job)
+    replay.step("job written")
+    replay.publish(job)
+    replay.step("published")
+    return _mark(replay, request)
+
+
+def _taken_of(spool: ServiceSpool, case: str) -> Iterator[TakenCase]:
+    """Yield the taken folders of a case."""
+    for taken in taken_cases(spool):
+        record = taken.record()
+        if record is not None and record.case == case:
+            yield taken
 
 
 @contextmanager
@@ -225,7 +248,9 @@ def _exclusive(spool: ServiceSpool, name: str) -> Iterator[None]:
 
 
 def _unknown(spool: ServiceSpool, case: str) -> str:
-    """Return that a case is unknown, with similar names if there are any."""
+    """Return that a case has no job, with similar names if there are any."""
+    if os.path.lexists(case_path(spool.inbox, case)):
+        return "it is in the inbox: it is taken and gets a job when it is complete"
     known = {one.case for one in JobReader(spool.reports).read()}
     with suppress(OSError):
         known |= {entry.name for entry in spool.inbox.iterdir() if entry.is_dir()}
@@ -234,53 +259,84 @@ def _unknown(spool: ServiceSpool, case: str) -> str:
     return f"no case and no job of this name is known: {hint}"
 
 
-def _require_ended(
-    replay: Replay, records: Records, latest: JobRecord | None, replaced: ReplayRequest | None
-) -> None:
-    """Check that no other job of the case will move its originals.
+def _require_ended(replay: Replay, known: CaseJobs, replaced: ReplayRequest | None) -> None:
+    """Check that no other job of the case has its originals.
 
     Raises:
-        NotReplayed: a job of the case is queued or being processed.
+        NotReplayed: the case is being examined, queued or processed.
     """
+    others = [one for one in known.taken if not _is_of(one, replaced)]
+    if not known.records and all(one.job() is None for one in others):
+        raise NotReplayed("it was just taken out of the inbox: its job follows by itself")
     if replay.anyway:
         return
-    if latest is None and not any(one.is_begun for one in records):
-        raise NotReplayed(
-            "it is on its way: it is in the inbox, and no job of it has begun yet; "
-            "if the queue was lost, add --anyway"
-        )
-    queued = latest is None or (
-        latest.state is JobState.ORDERED and (replaced is None or replaced.published)
+    latest = known.latest
+    is_queued = any(one.job() is not None for one in others) or (
+        latest is not None
+        and latest.state is JobState.ORDERED
+        and (replaced is None or replaced.published)
     )
-    if queued or any(one.is_begun or one.is_publishing for one in records):
+    if is_queued or any(one.is_begun or one.is_publishing for one in known.records):
         raise NotReplayed(
             "a job of it is on its way and has not ended: wait for it; "
             "if the queue was lost, add --anyway"
         )
 
 
+def _is_of(taken: TakenCase, request: ReplayRequest | None) -> bool:
+    return request is not None and taken.taken_id == request.job.taken
+
+
 def _is_unfinished(replay: Replay, latest: JobRecord, request: ReplayRequest) -> bool:
-    """Return whether an interrupted replay asked for the same options as this one."""
+    """Return whether an interrupted replay asked for the same options as this one.
+
+    A replay of release 0.1.0 has no taken folder and is not continued.
+    """
     finished = latest.ended and request.published
-    return not finished and replay.changes.over(request.job.options) == request.job.options
+    same = replay.changes.over(request.job.options) == request.job.options
+    return not finished and same and bool(request.job.taken)
 
 
 def _new_request(
-    replay: Replay, case: str, records: Records, replaced: ReplayRequest | None
-) -> tuple[ReplayRequest, Source]:
+    replay: Replay, known: CaseJobs, replaced: ReplayRequest | None
+) -> tuple[ReplayRequest, Source | None]:
+    """Return a request, and the originals if they are not in its taken folder yet."""
+    waiting = _waiting_job(known, replaced)
+    if waiting is not None:
+        job = replace(
+            waiting,
+            submitted_at=replay.now(),
+            options=replay.changes.over(waiting.options),
+        )
+        replays = replaced.replays if replaced else ""
+        return ReplayRequest(job=next_job(known.records, job), replays=replays), None
     reported = max(
-        (one for one in records if one.state not in {None, JobState.ORDERED}),
+        (one for one in known.records if one.state not in {None, JobState.ORDERED}),
         key=lambda one: one.age_key,
         default=None,
     )
     replays = reported.job_id if reported else replaced.replays if replaced else ""
-    digest = replaced.job.manifest.digest if replaced else reported.digest if reported else ""
-    source = find_source(replay.spool, case, replays, digest)
-    options = replay.changes.over(_options(replay, case, replays))
+    digest = reported.digest if reported else ""
+    source = find_source(replay.rules, known.case, replays, digest)
     job = DefaceJob(
-        job_id="", case=case, manifest=source.manifest, submitted_at=replay.now(), options=options
+        job_id="",
+        case=known.case,
+        manifest=source.manifest,
+        submitted_at=replay.now(),
+        options=replay.changes.over(_options(replay, known.case, replays)),
+        taken=(replaced.job.taken if replaced else "") or new_taken_id(),
+        left_in_inbox=source.place is Place.INBOX,
+        owner=reported.owner if reported else None,
     )
-    return ReplayRequest(job=next_job(records, job), replays=replays), source
+    return ReplayRequest(job=next_job(known.records, job), replays=replays), source
+
+
+def _waiting_job(known: CaseJobs, replaced: ReplayRequest | None) -> DefaceJob | None:
+    """Return the job whose files are in a taken folder: of a replaced request, or a lost one."""
+    filled = [one for one in known.taken if one.files.is_dir()]
+    if replaced and any(_is_of(one, replaced) for one in filled):
+        return replaced.job
+    return next((job for job in (one.job() for one in filled) if job is not None), None)
 
 
 def _options(replay: Replay, case: str, replays: str) -> DefaceOptions:
@@ -295,28 +351,6 @@ def _options(replay: Replay, case: str, replays: str) -> DefaceOptions:
                     f"the options in its {name} are not valid ({error}): drop the case again"
                 ) from None
     return replay.defaults
-
-
-def _put_back(spool: ServiceSpool, request: ReplayRequest, source: Source) -> None:
-    inbox = case_path(spool.inbox, request.job.case)
-    if source.folder == inbox:
-        return
-    inbox.parent.mkdir(parents=True, exist_ok=True)
-    if not source.is_archived:
-        source.folder.rename(inbox)
-        atomic.sync_folder(source.folder.parent)
-        atomic.sync_folder(inbox.parent)
-        return
-    hidden = inbox.with_name(f".{request.job.job_id}.replay")
-    shutil.rmtree(hidden, ignore_errors=True)  # left by a crash
-    try:
-        shutil.copytree(source.folder, hidden, symlinks=True)
-        if Manifest.scan(hidden) != request.job.manifest:
-            raise StorageUnavailable("the copy of the archived originals differs from them")
-        hidden.rename(inbox)
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
-    atomic.sync_folder(inbox.parent)
 
 
 def _mark(replay: Replay, request: ReplayRequest) -> ReplayRequest:

@@ -1,4 +1,4 @@
-"""Requeue dead letters whose case is still in the inbox, as jobs of a higher generation."""
+"""Requeue dead letters whose case is in its taken folder, as jobs of a higher generation."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -8,12 +8,11 @@ from ctdeface_shared.broker.protocols import Broker, DeadLetter
 from ctdeface_shared.broker.settlement import code_of
 from ctdeface_shared.errors import PermanentError, TransientError
 from ctdeface_shared.jobs.history import JobReader
-from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.messages import DefaceJob, decode_job, encode_job
 from ctdeface_shared.jobs.replay_requests import ReplayRequest, pending_orders, write_order
+from ctdeface_shared.jobs.taken import taken_case
 from ctdeface_shared.lifecycle import boundary
 from ctdeface_shared.replay.case import Replay, next_job
-from ctdeface_shared.storage.spool import case_path
 
 MOST_LETTERS = 10_000
 
@@ -69,6 +68,7 @@ def _requeue(replay: Replay, broker: Broker, letter: DeadLetter, job: DefaceJob)
     request = _request(replay, job)
     if not replay.dry_run:
         write_order(replay.spool, request)
+        taken_case(replay.spool, job.taken).write_job(request.job)
         replay.step("ordered")
         if not broker.requeue(letter.tag, encode_job(request.job)):
             reason = "another process has taken it out of the queue meanwhile"
@@ -81,14 +81,19 @@ def _requeue(replay: Replay, broker: Broker, letter: DeadLetter, job: DefaceJob)
 
 def _why_not(replay: Replay, job: DefaceJob) -> str:
     """Return why a job cannot be processed again, or an empty text."""
-    folder = case_path(replay.spool.inbox, job.case)
-    if folder.is_symlink() or not folder.is_dir():
-        return "its case is no longer in the inbox"
-    if Manifest.scan(folder).digest != job.manifest.digest:
-        return "its case has changed since: the watcher makes a new job of it"
+    if not job.taken:
+        return "it is of release 0.1.0: its case is in the inbox, and gets a job of its own"
     for record in JobReader(replay.spool.reports).of_case(job.case):
         if record.job_id == job.job_id and record.ended:
             return f"it has ended meanwhile ({record.state})"
+    taken = taken_case(replay.spool, job.taken)
+    written = taken.job()
+    if written is None or not taken.files.is_dir():
+        return "its files are gone: drop the case again"
+    orders = pending_orders(replay.spool, job.case)
+    own = {job.job_id, *(one.job.job_id for one in orders if one.replays == job.job_id)}
+    if written.case != job.case or written.job_id not in own:
+        return "its files belong to another job"
     return ""
 
 

@@ -189,6 +189,27 @@ def seal(tree: int, limits: TreeLimits) -> list[FileDigest]:
     return digests
 
 
+def read_tree(tree: int, limits: TreeLimits) -> list[FileDigest]:
+    """Read the files of a tree that others may change.
+
+    Args:
+        tree: descriptor of the folder.
+        limits: how much it may hold.
+
+    Returns:
+        Every file, in the order of reading.
+
+    Raises:
+        UnsafeDrop: it holds something else than the files of its owner, or too much.
+        OSError: it cannot be read, or changes meanwhile.
+    """
+    digests = []
+    for file in _files(tree, limits):
+        with opened(file.leaf, _READ, folder=file.folder) as source:
+            digests.append(_copied(file, source, None, limits))
+    return digests
+
+
 def copy_tree(tree: int, target: Path, limits: TreeLimits) -> list[FileDigest]:
     """Copy a tree into a new private folder, and read its files on the way.
 

@@ -5,10 +5,26 @@ Every step can be repeated after a crash.
 
 from pathlib import Path
 
+from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.jobs.taken import taken_case
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.spool import PRIVATE, ServiceSpool, case_path
 from ctdeface_worker.report.model import CaseReport
+
+
+def rule_of(spool: ServiceSpool, report: CaseReport, rule: Originals) -> Originals:
+    """Return what happens to the originals of a job.
+
+    With the rule `keep`, those that are not in the inbox are the only copy, such as those of a
+    replay from the quarantine. They are archived.
+
+    Raises:
+        OSError: the record of the case cannot be read.
+    """
+    if rule is not Originals.KEEP or not report.taken:
+        return rule
+    record = taken_case(spool, report.taken).record()
+    return rule if record is not None and record.left_in_inbox else Originals.ARCHIVE
 
 
 def archive(spool: ServiceSpool, report: CaseReport) -> None:

@@ -124,7 +124,8 @@ class CaseReport:
         """
         content = asdict(self)
         if self.manifest.covers is Covers.TIMES:
-            del content["manifest"]["covers"]  # as release 0.1.0 wrote and attested it
+            # as release 0.1.0 wrote and attested it
+            del content["manifest"]["covers"], content["owner"]
         return json.dumps(content, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
     @classmethod

@@ -11,7 +11,7 @@ from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_worker.case.run import CaseResources, Child
 from ctdeface_worker.publishing.audit_entry import UNSEEN
 from ctdeface_worker.publishing.journal import show_in_index
-from ctdeface_worker.publishing.originals import archive
+from ctdeface_worker.publishing.originals import archive, rule_of
 from ctdeface_worker.publishing.outbox import OutputRules
 from ctdeface_worker.publishing.quarantine import refuse
 from ctdeface_worker.report.model import CaseReport, State
@@ -42,7 +42,7 @@ class CaseEnds:
             StorageUnavailable: the audit entry could not be written.
             OSError: storage failed.
         """
-        if self.originals is Originals.ARCHIVE:
+        if self._rule_of(report) is Originals.ARCHIVE:
             archive(self.spool, report)
         self.attest(report)
         show_in_index(self.spool, report, stale_seconds=self.stale_seconds)
@@ -55,8 +55,8 @@ class CaseEnds:
         Raises:
             StorageUnavailable: storage failed.
         """
-        if self.originals is Originals.ARCHIVE:
-            with atomic.storage_errors():
+        with atomic.storage_errors():
+            if self._rule_of(report) is Originals.ARCHIVE:
                 archive(self.spool, report)
         return True
 
@@ -78,15 +78,19 @@ class CaseEnds:
             ) from error
 
     def _refuse(self, report: CaseReport) -> CaseReport:
+        rule = self._rule_of(report)
         if report.state is State.REFUSED:
-            report = refuse(self.spool, report, self.originals, stale_seconds=self.stale_seconds)
-        elif self.originals is not Originals.KEEP:
+            report = refuse(self.spool, report, rule, stale_seconds=self.stale_seconds)
+        elif rule is not Originals.KEEP:
             # Nothing was released, so superseded originals are never deleted.
             archive(self.spool, report)
         if report.state in UNSEEN:
             self.attest(report)
             show_in_index(self.spool, report, stale_seconds=self.stale_seconds)
         return report
+
+    def _rule_of(self, report: CaseReport) -> Originals:
+        return rule_of(self.spool, report, self.originals)
 
 
 def case_resources(

@@ -36,6 +36,7 @@ from ctdeface_shared.errors import (
     StorageUnavailable,
     TransientError,
 )
+from ctdeface_shared.jobs.history import history_of, instant
 from ctdeface_shared.jobs.messages import CaseEvent, DefaceJob, EventKind, decode_job
 from ctdeface_shared.jobs.taken import taken_case
 from ctdeface_shared.lifecycle import boundary, notify
@@ -192,7 +193,7 @@ def _handle_job(slot: WorkerSlot, delivery: Delivery, job: DefaceJob) -> Conclus
     written = taken_case(slot.spool, job.taken).job()
     if written is not None and written.case != job.case:
         return Conclusion(settlement=Reject(InvalidMessage.__name__), job_id=job.job_id)
-    if written is not None and written != job:
+    if written != job and (written is not None or _was_replaced(slot.spool, job)):
         _log.warning("another_job_took_its_place", worker=slot.name)
         return Conclusion(settlement=Ack(), job_id=job.job_id, repeated=True)
     with claimed(slot.spool.locks, job.job_id):
@@ -201,6 +202,17 @@ def _handle_job(slot: WorkerSlot, delivery: Delivery, job: DefaceJob) -> Conclus
         attempt = Attempt.after(folder, delivery.attempt)
         outcome = run_job(slot, case, attempt)
         return conclude(slot, case, outcome, attempt)
+
+
+def _was_replaced(spool: ServiceSpool, job: DefaceJob) -> bool:
+    """Return whether the taken folder of a job is gone because a later job has used it."""
+    if taken_case(spool, job.taken).folder.exists():
+        return False
+    submitted_at = instant(job.submitted_at)
+    return any(
+        one.ended and one.job_id != job.job_id and one.created_at > submitted_at
+        for one in history_of(spool, job.case)
+    )
 
 
 def run_job(slot: WorkerSlot, case: CaseInput, attempt: Attempt) -> CaseRun | Exception:
