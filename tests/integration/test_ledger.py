@@ -123,15 +123,24 @@ def test_a_full_disk_is_no_damage(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["ledger.sqlite3"]
 
 
-def test_zip_files_are_remembered_until_forgotten(tmp_path: Path) -> None:
-    """Across restarts."""
+def test_what_stays_in_the_inbox_is_remembered_until_it_changes_or_is_gone(
+    tmp_path: Path,
+) -> None:
+    """Also under a name that is not UTF-8; an inbox that looks empty costs only the oldest."""
+    odd = os.fsdecode(b"bytes-\xff")
     with Ledger(tmp_path) as ledger:
-        ledger.add_zip("a")
-        ledger.add_zip("a")
+        for name in ("a", odd, "b", "c"):
+            ledger.add_kept(name, "1")
+        ledger.add_kept("a", "2")
+        assert ledger.has_kept("a", "2")
+        assert not ledger.has_kept("a", "1")
+        ledger.trim_kept([odd], spare=2)
     with Ledger(tmp_path) as ledger:
-        assert ledger.has_zip("a")
-        ledger.remove_zip("a")
-        assert not ledger.has_zip("a")
+        known = [name for name in ("a", odd, "b", "c") if ledger.has_kept(name, "1")]
+        assert known == [odd, "c"]
+        assert ledger.has_kept("a", "2")
+        ledger.trim_kept([], spare=0)
+        assert not ledger.has_kept(odd, "1")
 
 
 def test_an_empty_ledger_is_filled_from_the_reports(tmp_path: Path) -> None:

@@ -11,11 +11,16 @@ from ctdeface_shared.broker.protocols import DeadLetter, Depth
 from ctdeface_shared.broker.settlement import Ack, Reject
 from ctdeface_shared.errors import BrokerUnavailable
 from ctdeface_shared.jobs import attempt_log
+from ctdeface_shared.jobs.taken import taken_case
+from ctdeface_worker.pipeline.result import CaseResult
+from ctdeface_worker.report.model import State, describe
 from ctdeface_worker.service.attempts import claimed
 from tests.support.service.watcher import QUIET, RunningWatcher, fill, wait_for
 
 
-def test_jobs_of_a_lost_queue_are_published_again_from_the_inbox(watcher: RunningWatcher) -> None:
+def test_jobs_of_a_lost_queue_are_published_again_from_their_taken_folders(
+    watcher: RunningWatcher,
+) -> None:
     """As the same jobs; a case that is gone is not waited for."""
     watcher.lost_seconds = 1.0
     for name in ("a", "b", "gone"):
@@ -24,14 +29,44 @@ def test_jobs_of_a_lost_queue_are_published_again_from_the_inbox(watcher: Runnin
     wait_for(lambda: len(watcher.jobs) == 3)
     before = {job.case: job for job in watcher.jobs}
     watcher.end()
+    time.sleep(watcher.lost_seconds)  # all of them are overdue
     watcher.broker.queue.ready.clear()
-    (watcher.spool.inbox / "gone").rename(watcher.spool.archive / "gone")
+    taken_case(watcher.spool, before["gone"].taken).remove()
     watcher.start()
     wait_for(lambda: len(watcher.jobs) == 2)
     assert {job.case: job.job_id for job in watcher.jobs} == {
         name: before[name].job_id for name in ("a", "b")
     }
+    assert {job.case: job.taken for job in watcher.jobs} == {
+        name: before[name].taken for name in ("a", "b")
+    }
     wait_for(lambda: watcher.seen.open_jobs == 2)
+
+
+def test_a_job_that_ended_without_putting_its_files_away_is_published_again(
+    watcher: RunningWatcher,
+) -> None:
+    """A worker was killed behind the report, and the queue has lost the message."""
+    watcher.lost_seconds = 1.0
+    fill(watcher.spool.inbox / "a")
+    watcher.start()
+    wait_for(lambda: len(watcher.jobs) == 1)
+    (job,) = watcher.jobs
+    report = describe(job.job_id, "a", job.manifest, job.options, CaseResult(released=True))
+    record = watcher.spool.reports / "a" / job.job_id
+    record.mkdir(parents=True)
+    (record / "report.json").write_bytes(replace(report, state=State.DONE).to_json())
+    time.sleep(4 * QUIET + watcher.lost_seconds)
+    assert watcher.jobs == [job]  # the queue still has it
+    watcher.broker.queue.ready.clear()
+    wait_for(lambda: watcher.jobs == [job])
+    time.sleep(2 * QUIET)
+    assert watcher.jobs == [job]
+    watcher.broker.queue.ready.clear()
+    taken_case(watcher.spool, job.taken).files.rename(watcher.spool.work / "put away")
+    wait_for(lambda: not any(watcher.spool.taken.iterdir()))
+    time.sleep(4 * QUIET + watcher.lost_seconds)
+    assert watcher.jobs == []
 
 
 def test_jobs_that_wait_are_held_or_were_given_up_are_not_published_again(

@@ -13,14 +13,14 @@ from typing import NoReturn
 import pytest
 
 from ctdeface_shared.broker.memory import MemoryBroker
-from ctdeface_shared.errors import ConfigurationError, InputChanged
+from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.messages import DefaceJob
 from ctdeface_shared.jobs.options import DefaceOptions, Originals
 from ctdeface_shared.storage.locks import UNFINISHED
 from ctdeface_watcher.inbox.scan import InboxRules
 from ctdeface_worker.pipeline.result import CaseResult
-from ctdeface_worker.report.model import describe, failed
+from ctdeface_worker.report.model import describe
 from tests.integration.small_disk import small_disk
 from tests.support.service.watcher import QUIET, RunningWatcher, fill, wait_for
 
@@ -66,28 +66,8 @@ def test_the_marker_publishes_a_case_long_before_its_quiet_period_is_over(
     wait_for(lambda: watcher.seen.waiting == ("marked", "unmarked"))
     (folder / "COMPLETE").touch()
     wait_for(lambda: [job.case for job in watcher.jobs] == ["marked"])
-    assert watcher.jobs[0].manifest == Manifest.scan(folder)
-
-
-@pytest.mark.parametrize("added", [True, False], ids=["ignored-file", "renamed-file"])
-def test_a_case_that_changed_unseen_while_it_was_worked_on_is_published_again(
-    watcher: RunningWatcher, added: bool
-) -> None:
-    """Names and ignored files count for the job, but not for the watcher's snapshot."""
-    watcher.start()
-    case = fill(watcher.spool.inbox / "a")
-    watcher.expect("a")
-    (job,) = watcher.jobs
-    watcher.broker.queue.ready.clear()
-    if added:
-        (case / "Thumbs.db").touch()
-    else:
-        (case / "0.dcm").rename(case / "9.dcm")
-    report = describe(job.job_id, "a", job.manifest, job.options, failed(InputChanged("changed")))
-    record = watcher.spool.reports / "a" / job.job_id
-    record.mkdir(parents=True)
-    (record / "report.json").write_bytes(report.to_json())
-    watcher.expect("a")
+    assert watcher.jobs[0].manifest == Manifest.scan(watcher.files_of(watcher.jobs[0]))
+    assert not folder.exists()
 
 
 def test_a_case_whose_publication_was_lost_is_published_again(watcher: RunningWatcher) -> None:
@@ -168,17 +148,6 @@ def test_an_inbox_that_is_removed_and_made_anew_is_watched_again(watcher: Runnin
     watcher.expect("after")
 
 
-def test_another_patient_under_the_same_names_is_a_new_job(watcher: RunningWatcher) -> None:
-    """The content decides, through size and time."""
-    watcher.start()
-    fill(watcher.spool.inbox / "head")
-    watcher.expect("head")
-    shutil.rmtree(watcher.spool.inbox / "head")
-    fill(watcher.spool.inbox / "head", content=b"other slice")
-    wait_for(lambda: len(watcher.jobs) == 2)
-    assert len({job.job_id for job in watcher.jobs}) == 2
-
-
 def test_many_folders_at_once_are_published_once_each(watcher: RunningWatcher) -> None:
     """A hundred here; more with `make chaos`."""
     count = int(os.environ.get("CTDEFACE_TEST_DROPS", "100"))
@@ -240,7 +209,7 @@ def test_what_is_no_usable_case_is_written_down_and_keeps_no_other_waiting(
     assert watcher.seen.never_settled.keys() == {"endless"}
     assert watcher.seen.never_settled["endless"] >= 1.0
     assert "rename" in watcher.seen.unusable[odd]
-    assert (watcher.seen.waiting, watcher.seen.cases, watcher.seen.open_jobs) == ((), 3, 1)
+    assert (watcher.seen.waiting, watcher.seen.cases, watcher.seen.open_jobs) == ((), 2, 1)
 
 
 def test_odd_names_and_folders_without_end_keep_no_other_waiting(watcher: RunningWatcher) -> None:

@@ -3,21 +3,26 @@
 Originals and outputs in the archive, quarantined cases, and reports of cases that are gone.
 """
 
+import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ctdeface_shared.jobs.history import JobReader
+from ctdeface_shared.jobs.taken import JOB, RECORD, TakenCase, taken_cases
 from ctdeface_shared.settings.sections import SpoolSection
+from ctdeface_shared.storage.case_folders import is_hidden
+from ctdeface_shared.storage.private_tree import remove_tree
 from ctdeface_shared.storage.spool import ServiceSpool
 
 DAY_SECONDS = 86_400.0
 _LONGEST_PAUSE_SECONDS = 3600.0
 _PAUSE_SHARE = 0.25
 """Longest delay of a removal, as a share of the time that a folder is kept."""
+_BEGINNING_SECONDS = 3600.0
+"""A folder in `taken` that is older and still has its hidden name was left by a crash."""
 _REMOVED = ".removed"
 _JOB = re.compile(r"\.?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(-[0-9]+)?(\.removed)?")
 
@@ -44,8 +49,8 @@ def remove_expired(
     """Remove the expired job folders of every place.
 
     A report stays while its case is in inbox, outbox or quarantine, because it shows that the case
-    is done, or why not. Nothing is removed of a case that has a job in progress. Folders that
-    cannot be removed now are left for the next time.
+    is done, or why not. Nothing is removed of a case that was taken or has a job in progress.
+    Folders that cannot be removed now are left for the next time.
 
     Args:
         spool: the folders of the service.
@@ -58,7 +63,12 @@ def remove_expired(
     """
     if rules.archive_days is rules.quarantine_days is rules.reports_days is None:
         return Removed()
-    busy = frozenset(job.case for job in JobReader(spool.reports).read() if not job.ended)
+    busy = frozenset(
+        (
+            *(job.case for job in JobReader(spool.reports).read() if not job.ended),
+            *(record.case for taken in taken_cases(spool) if (record := taken.record())),
+        )
+    )
     depth = case_depth + 1
     archives = sorted(folder for folder in spool.archive.iterdir() if folder.is_dir())
     return Removed(
@@ -74,6 +84,29 @@ def remove_expired(
             lambda case: case in busy or _is_in_spool(spool, case),
         ),
     )
+
+
+def remove_remains(spool: ServiceSpool, now: float) -> None:
+    """Remove what is left in `taken` of cases that have ended or were never taken.
+
+    What its owner protects from removal stays until the owner or an administrator removes it.
+
+    Args:
+        spool: the folders of the service.
+        now: seconds since the epoch.
+
+    Raises:
+        OSError: `taken` cannot be read.
+    """
+    for folder in sorted(spool.taken.iterdir()):
+        taken = TakenCase(folder)
+        with suppress(OSError):
+            if is_hidden(folder.name):
+                is_left = now - _moved_at(folder) > _BEGINNING_SECONDS
+            else:
+                is_left = not any(os.path.lexists(folder / name) for name in (RECORD, JOB))
+            if is_left and not taken.files.is_dir():
+                remove_tree(folder)
 
 
 def _is_in_spool(spool: ServiceSpool, case: str) -> bool:
@@ -113,12 +146,12 @@ def _remove(jobs: Iterable[_ExpiredJob], is_kept: Callable[[str], bool]) -> int:
     for job in jobs:
         with suppress(OSError):
             if job.folder.name.endswith(_REMOVED):
-                shutil.rmtree(job.folder)  # finishes an interrupted removal
+                remove_tree(job.folder)  # finishes an interrupted removal
             elif not is_kept(job.case):
                 # Renamed first, so that a half-removed folder is not taken for a whole one.
                 hidden = job.folder.rename(job.folder.with_name(f".{job.folder.name}{_REMOVED}"))
                 removed += 1
-                shutil.rmtree(hidden)
+                remove_tree(hidden)
             _remove_empty(job.folder.parent, job.root)
     return removed
 
@@ -128,7 +161,7 @@ def _moved_at(folder: Path) -> float:
 
     A rename changes the time of status, not the time of modification.
     """
-    status = folder.stat()
+    status = folder.stat(follow_symlinks=False)
     return max(status.st_mtime, status.st_ctime)
 
 

@@ -20,6 +20,7 @@ from ctdeface_shared.broker.protocols import Broker
 from ctdeface_shared.broker.settlement import code_of
 from ctdeface_shared.errors import (
     ConfigurationError,
+    CtDefaceError,
     PermanentError,
     StorageUnavailable,
     TransientError,
@@ -33,6 +34,7 @@ from ctdeface_shared.status.watcher_state import (
     WatcherState,
     write_watcher_state,
 )
+from ctdeface_shared.storage.checksum import digest_of_text
 from ctdeface_shared.storage.disk import require_free_space
 from ctdeface_shared.storage.private_tree import require_readable, shown, stats_of_entry
 from ctdeface_shared.storage.spool import ServiceSpool
@@ -45,6 +47,7 @@ from ctdeface_watcher.inbox.scan import (
 )
 from ctdeface_watcher.inbox.stability import (
     SettleTimes,
+    Snapshot,
     Verdict,
     add_scan,
     judge,
@@ -58,8 +61,8 @@ from ctdeface_watcher.jobs.ledger import Ledger
 from ctdeface_watcher.jobs.lost import find_lost_jobs
 from ctdeface_watcher.jobs.publish import Publisher, require_text
 from ctdeface_watcher.jobs.rebuild_ledger import rebuild
-from ctdeface_watcher.jobs.taken_cases import Advanced, Examiner, advance_all
-from ctdeface_watcher.retention import remove_expired, seconds_between_removals
+from ctdeface_watcher.jobs.taken_cases import Advanced, Examiner, advance_all, find_pending
+from ctdeface_watcher.retention import remove_expired, remove_remains, seconds_between_removals
 from ctdeface_watcher.watch_events import EventKind, WatchEvent, WatchHook
 
 _LOST_CHECK_SECONDS = 60.0
@@ -179,6 +182,9 @@ def look_once(watcher: Watcher, state: InboxState, stop: threading.Event) -> Inb
     except OSError as error:
         raise StorageUnavailable(f"the inbox cannot be read: {error.strerror}") from error
     _report_scan(inbox, state)
+    if state.is_first:
+        find_pending(watcher.publisher, state.taken)  # what is taken counts as unfinished
+        state.is_first = False
     _update_pause(watcher, state)
     for name in (*inbox.cases, *inbox.zips):
         if stop.is_set():
@@ -218,24 +224,39 @@ def _process(watcher: Watcher, state: InboxState, name: str, *, is_zip: bool) ->
         if _update_pause(watcher, state) or not watcher.is_active():
             return
         _require_readable(watcher, name)
-        if watcher.rules.moves or not _was_kept(watcher, name):
-            seen = state.seen[name]
-            seen_at = time() - (monotonic() - seen.first_seen)
-            taken = take(
-                watcher.spool, name, seen_at, seen.snapshot.inode, moves=watcher.rules.moves
-            )
-            record = taken.record()
-            if record is None or not record.left_in_inbox:
-                state.seen.pop(name)
-                state.unusable.pop(name, None)
-                return
-            if watcher.rules.moves:
-                if _was_kept(watcher, name):
-                    taken.remove()
-                _note_unmovable(state, name)
+        if name in state.taken.copying or not state.may_copy(name, monotonic()):
+            return
+        is_known = not watcher.rules.moves and _was_kept(watcher, state, name)
+        is_left = is_known or _take(watcher, state, name)
         state.unusable.pop(name, None)
-        state.finish(name)
-        state.kept.add(name)
+        if is_left:
+            state.finish(name)
+            state.kept.add(name)
+        else:
+            state.seen.pop(name)
+
+
+def _take(watcher: Watcher, state: InboxState, name: str) -> bool:
+    """Take a complete case; return whether it stays in the inbox.
+
+    Raises:
+        UnsafeDrop: it was replaced.
+        OSError: it cannot be taken now.
+    """
+    seen = state.seen[name]
+    seen_at = time() - (monotonic() - seen.first_seen)
+    taken = take(watcher.spool, name, seen_at, seen.snapshot.inode, moves=watcher.rules.moves)
+    record = taken.record()
+    is_left = record is not None and record.left_in_inbox
+    if is_left and watcher.rules.moves:
+        _note_unmovable(state, name)
+    if is_left and _was_kept(watcher, state, name):
+        taken.remove()
+        return is_left
+    state.taken.unpublished += 1
+    if is_left:
+        state.note_copy(name, monotonic(), watcher.rules.settle.quiet)
+    return is_left
 
 
 def _require_readable(watcher: Watcher, name: str) -> None:
@@ -248,16 +269,19 @@ def _require_readable(watcher: Watcher, name: str) -> None:
         require_readable(folder, leaf, watcher.publisher.limits.depth)
 
 
-def _was_kept(watcher: Watcher, name: str) -> bool:
-    """Return True if an entry that stays in the inbox was processed as it is.
-
-    Raises:
-        UnsafeDrop: it holds something else than the files of its owner; the examination refuses it.
-    """
+def _was_kept(watcher: Watcher, state: InboxState, name: str) -> bool:
+    """Return True if an entry that stays in the inbox was processed as it is."""
+    if watcher.ledger.has_kept(name, _digest_of(state.seen[name].snapshot)):
+        return True  # it was refused
     with suppress(UnsafeDrop), entry_folder(watcher.spool.inbox, name) as (folder, leaf):
         stats = stats_of_entry(folder, leaf, watcher.publisher.limits)
         return watcher.ledger.has_kept(name, stats)
     return False
+
+
+def _digest_of(snapshot: Snapshot) -> str:
+    """Return the digest by which a refused drop is recognized, whose files may not be read."""
+    return digest_of_text([repr(snapshot)])
 
 
 def _note_unmovable(state: InboxState, name: str) -> None:
@@ -276,11 +300,12 @@ def _report_result(watcher: Watcher, state: InboxState, advanced: Advanced) -> N
     name = record.entry
     if advanced.error is not None:
         state.mark_unusable(name, _reason(advanced.error))
-        state.look_again(name)
-        if isinstance(advanced.error, PermanentError):
-            notify(watcher.hooks, WatchEvent(kind=EventKind.UNUSABLE))
+        if advanced.is_left:
+            state.look_again(name, monotonic())
         return
     state.unusable.pop(name, None)
+    if result is IntakeResult.REFUSED and record.left_in_inbox and name in state.finished:
+        watcher.ledger.add_kept(name, _digest_of(state.finished[name]))
     if result in _EVENTS:
         settled = max(time() - record.seen_at, 0.0)
         notify(watcher.hooks, WatchEvent(kind=_EVENTS[result], settle_seconds=settled))
@@ -354,7 +379,11 @@ def _errors_of(name: str, state: InboxState, hooks: tuple[WatchHook, ...]) -> It
 
 def _reason(error: Exception) -> str:
     """Return why a taken case cannot go on now."""
-    return _unreadable(error) if isinstance(error, OSError) else str(error)
+    if isinstance(error, OSError):
+        return _unreadable(error)
+    if isinstance(error, CtDefaceError):
+        return str(error)
+    return f"an unexpected {type(error).__name__}: see the log"
 
 
 def _unreadable(error: OSError) -> str:
@@ -372,7 +401,7 @@ def _update_pause(watcher: Watcher, state: InboxState) -> bool:
     Raises:
         StorageUnavailable: the ledger cannot be read.
     """
-    before, state.paused = state.paused, _pause_reason(watcher)
+    before, state.paused = state.paused, _pause_reason(watcher, state.taken.unpublished)
     if state.paused is not None and state.paused != before:
         _log.warning(
             "paused_for_disk_space" if state.paused == DISK else "paused_for_unfinished_jobs"
@@ -380,8 +409,8 @@ def _update_pause(watcher: Watcher, state: InboxState) -> bool:
     return state.paused is not None
 
 
-def _pause_reason(watcher: Watcher) -> str | None:
-    if watcher.ledger.count_open() >= watcher.rules.max_unfinished:
+def _pause_reason(watcher: Watcher, unpublished: int) -> str | None:
+    if watcher.ledger.count_open() + unpublished >= watcher.rules.max_unfinished:
         return UNFINISHED_JOBS
     try:
         require_free_space(watcher.spool.disk_places, watcher.rules.min_free_gb)
@@ -403,7 +432,7 @@ def _finish_look(watcher: Watcher, state: InboxState, looked: Inbox | Exception)
     cases = len(looked.cases) if isinstance(looked, Inbox) else 0
     written = _write_state(watcher, state, cases)
     notify(watcher.hooks, WatchEvent(kind=EventKind.LOOKED, state=written, failed=failed))
-    _remove_expired(watcher, state)
+    _remove_expired(watcher, state, looked)
     _forget_lost_jobs(watcher, state)
 
 
@@ -434,8 +463,8 @@ def _write_state(watcher: Watcher, state: InboxState, cases: int) -> WatcherStat
     return result
 
 
-def _remove_expired(watcher: Watcher, state: InboxState) -> None:
-    """Remove expired files from time to time."""
+def _remove_expired(watcher: Watcher, state: InboxState, looked: Inbox | Exception) -> None:
+    """Remove expired files, and what is left of ended cases, from time to time."""
     retention = watcher.rules.retention
     if monotonic() < state.next_removal:
         return
@@ -443,7 +472,10 @@ def _remove_expired(watcher: Watcher, state: InboxState) -> None:
     depth = watcher.rules.inbox.case_depth
     try:
         removed = remove_expired(watcher.spool, retention, now=time(), case_depth=depth)
+        remove_remains(watcher.spool, time())
         watcher.ledger.trim()
+        if isinstance(looked, Inbox):
+            watcher.ledger.trim_kept(looked.names)
     except (OSError, StorageUnavailable) as error:
         _log.warning("expired_not_removed", code=code_of(error))
         return
@@ -464,7 +496,8 @@ def _forget_lost_jobs(watcher: Watcher, state: InboxState) -> None:
         return
     try:
         oldest = time() - rules.lost_seconds
-        overdue = [entry for entry in ledger.open_jobs() if entry.published_at < oldest]
+        known = (*ledger.open_jobs(), *state.taken.silent.values())
+        overdue = [entry for entry in known if entry.published_at < oldest]
         if not overdue:
             return
         state.next_lost_check = monotonic() + min(_LOST_CHECK_SECONDS, rules.lost_seconds)
@@ -475,7 +508,7 @@ def _forget_lost_jobs(watcher: Watcher, state: InboxState) -> None:
             longest_job_seconds=rules.longest_job_seconds,
         ):
             ledger.remove_job(entry.job_id)
-            state.taken.forget(entry.job_id)
+            state.taken.lose(entry.job_id)
             _log.warning("job_lost_by_queue", job_id=entry.job_id)
     except (TransientError, OSError) as error:
         if code_of(error) != state.lost_check_failed:

@@ -9,8 +9,9 @@ reach. A tree that belongs to the service alone is sealed by its modes instead.
 import errno
 import fcntl
 import os
+import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -22,6 +23,8 @@ from ctdeface_shared.storage.checksum import FileDigest, digest_of_rows
 from ctdeface_shared.storage.tree_limits import TreeLimits
 
 _BLOCK = 1 << 20
+_LEVELS_REMOVED = 64
+"""Folders that are open at a time during a removal."""
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = _READ | os.O_DIRECTORY
 _KINDS = {
@@ -56,11 +59,7 @@ class _Count:
                 f"the drop holds more than {limits.files} files, which limits.files allows: "
                 "split it into several cases, or raise the limit"
             )
-        if size > limits.file_bytes:
-            raise UnsafeDrop(
-                f"{shown(name)} has {size / 1e9:.3g} GB, and limits.file_gb allows "
-                f"{limits.file_bytes / 1e9:g} GB: remove it, or raise the limit"
-            )
+        _require_size(name, size, limits)
         if self.bytes > limits.bytes:
             raise UnsafeDrop(
                 f"the drop holds more than the {limits.bytes / 1e9:g} GB that limits.case_gb "
@@ -167,12 +166,15 @@ def _is_ours_alone(status: os.stat_result) -> bool:
     return status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
-def seal(tree: int, limits: TreeLimits) -> list[FileDigest]:
+def seal(
+    tree: int, limits: TreeLimits, on_file: Callable[[], None] = lambda: None
+) -> list[FileDigest]:
     """Take all rights of others from a tree of the service user, and read its files.
 
     Args:
         tree: descriptor of the folder.
         limits: how much it may hold.
+        on_file: called before each file is read; may raise an error that ends it.
 
     Returns:
         Every file, in the order of reading.
@@ -183,6 +185,7 @@ def seal(tree: int, limits: TreeLimits) -> list[FileDigest]:
     """
     digests = []
     for file in _files(tree, limits, seals=True):
+        on_file()
         with opened(file.leaf, _READ, folder=file.folder) as source:
             os.fchmod(source, 0o600)
             digests.append(_copied(file, source, None, limits))
@@ -210,7 +213,9 @@ def read_tree(tree: int, limits: TreeLimits) -> list[FileDigest]:
     return digests
 
 
-def copy_tree(tree: int, target: Path, limits: TreeLimits) -> list[FileDigest]:
+def copy_tree(
+    tree: int, target: Path, limits: TreeLimits, on_file: Callable[[], None] = lambda: None
+) -> list[FileDigest]:
     """Copy a tree into a new private folder, and read its files on the way.
 
     Names and times of files are kept; where the file system can, the content is shared.
@@ -219,6 +224,7 @@ def copy_tree(tree: int, target: Path, limits: TreeLimits) -> list[FileDigest]:
         tree: descriptor of the folder.
         target: folder to create; its parent is private.
         limits: how much the tree may hold.
+        on_file: called before each file is copied; may raise an error that ends it.
 
     Returns:
         Every file, in the order of reading.
@@ -230,9 +236,13 @@ def copy_tree(tree: int, target: Path, limits: TreeLimits) -> list[FileDigest]:
     target.mkdir(mode=0o700)
     digests = []
     for file in _files(tree, limits):
+        on_file()
         path = target / file.name
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        digests.append(copy_file(file.folder, file.leaf, path, limits, name=file.name))
+        digest = copy_file(file.folder, file.leaf, path, limits, name=file.name)
+        if digest.size != file.status.st_size:  # the limits were checked for that size
+            raise ChangedMeanwhile(f"{shown(file.name)} was changed while it was copied")
+        digests.append(digest)
     return digests
 
 
@@ -265,7 +275,7 @@ def copy_file(
                 os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
             os.fsync(copy.fileno())
         if _state_of(os.fstat(source)) != _state_of(status):
-            raise ChangedMeanwhile(f"{file.name} was changed while it was copied")
+            raise ChangedMeanwhile(f"{shown(file.name)} was changed while it was copied")
     return digest
 
 
@@ -347,20 +357,44 @@ def remove_tree(path: Path) -> bool:
 
     Others may still change it, so it is walked like one that is copied.
     """
-    with suppress(OSError, UnsafeDrop, RecursionError), opened(path.parent) as parent:
-        _remove(parent, path.name)
+    with suppress(OSError, UnsafeDrop), opened(path.parent) as parent:
+        removal = _Removal(parent=parent, waiting=[path.name])
+        while removal.waiting:
+            with suppress(OSError, UnsafeDrop):
+                _remove(removal, parent, removal.waiting.pop(), _LEVELS_REMOVED)
         os.fsync(parent)
     return not os.path.lexists(path)
 
 
-def _remove(folder: int, leaf: str) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Removal:
+    """A removal of any depth with few open folders.
+
+    Attributes:
+        parent: descriptor of the folder that holds the tree; what is too deep is moved here.
+        waiting: names in it that are still to be removed.
+    """
+
+    parent: int
+    waiting: list[str]
+
+
+def _remove(removal: _Removal, folder: int, leaf: str, levels: int) -> None:
+    """Remove a file or folder; a folder below the last level is moved up and waits."""
     if not stat.S_ISDIR(os.stat(leaf, dir_fd=folder, follow_symlinks=False).st_mode):
         os.unlink(leaf, dir_fd=folder)
         return
-    with opened(leaf, folder=folder) as tree, os.scandir(tree) as entries:
-        for name in [entry.name for entry in entries]:
+    if levels == 0:
+        higher = f".{secrets.token_hex(16)}"
+        os.rename(leaf, higher, src_dir_fd=folder, dst_dir_fd=removal.parent)
+        removal.waiting.append(higher)
+        return
+    with opened(leaf, folder=folder) as tree:
+        with os.scandir(tree) as entries:
+            names = [entry.name for entry in entries]
+        for name in names:
             with suppress(OSError, UnsafeDrop):  # the others are removed nevertheless
-                _remove(tree, name)
+                _remove(removal, tree, name, levels - 1)
     os.rmdir(leaf, dir_fd=folder)
 
 
@@ -405,19 +439,34 @@ def _files_in(
             yield _File(name=name, folder=tree, leaf=leaf, status=status)
 
 
+def _require_size(name: str, size: int, limits: TreeLimits) -> None:
+    """Check the size of one file.
+
+    Raises:
+        UnsafeDrop: it is larger than the limit.
+    """
+    if size > limits.file_bytes:
+        raise UnsafeDrop(
+            f"{shown(name)} has {size / 1e9:.3g} GB, and limits.file_gb allows "
+            f"{limits.file_bytes / 1e9:g} GB: remove it, or raise the limit"
+        )
+
+
 def _copied(file: _File, source: int, target: int | None, limits: TreeLimits) -> FileDigest:
     """Read a file through a descriptor, and write it to another one if there is one.
 
     Raises:
-        UnsafeDrop: it grew beyond the limit meanwhile.
+        UnsafeDrop: it is larger than the limit.
+        ChangedMeanwhile: it grew.
     """
+    _require_size(file.name, file.status.st_size, limits)
     is_shared = target is not None and _is_shared(source, target)
     reads = target if target is not None and is_shared else source
     digest, size = sha256(), 0
     while block := os.read(reads, _BLOCK):
         size += len(block)
-        if size > limits.file_bytes:
-            raise UnsafeDrop(f"{shown(file.name)} grew while it was read: drop the case again")
+        if size > file.status.st_size:
+            raise ChangedMeanwhile(f"{shown(file.name)} grew while it was read")
         digest.update(block)
         if target is not None and not is_shared:
             view = memoryview(block)

@@ -5,7 +5,7 @@ Every step can be repeated after a crash.
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,13 +48,19 @@ class ExamineRules:
     min_free_gb: float
 
 
-def examine(taken: TakenCase, record: DropRecord, rules: ExamineRules) -> DropRecord:
+def examine(
+    taken: TakenCase,
+    record: DropRecord,
+    rules: ExamineRules,
+    on_file: Callable[[], None] = lambda: None,
+) -> DropRecord:
     """Make the files of a taken case private, and read them.
 
     Args:
         taken: its folder.
         record: its record without a manifest.
         rules: limits.
+        on_file: called before each file is read; may raise an error that ends the examination.
 
     Returns:
         The record with manifest, which was written.
@@ -69,9 +75,9 @@ def examine(taken: TakenCase, record: DropRecord, rules: ExamineRules) -> DropRe
     if taken.files.is_dir():  # a crash came before the record was written
         manifest = Manifest.scan(taken.files)
     elif record.is_zip:
-        manifest, record = _unpacked(taken, record, rules)
+        manifest, record = _unpacked(taken, record, rules, on_file)
     else:
-        manifest, record = _private(taken, record, rules)
+        manifest, record = _private(taken, record, rules, on_file)
     record = replace(record, manifest=manifest)
     taken.write_record(record)
     if not record.is_zip:
@@ -99,7 +105,7 @@ def require_room(folder: Path, size: int, min_free_gb: float) -> None:
 
 
 def _private(
-    taken: TakenCase, record: DropRecord, rules: ExamineRules
+    taken: TakenCase, record: DropRecord, rules: ExamineRules, on_file: Callable[[], None]
 ) -> tuple[Manifest, DropRecord]:
     """Seal a folder of the service's own, or copy any other."""
     part = _new_part(taken)
@@ -108,12 +114,12 @@ def _private(
         _require_same(record, status)
         record = replace(record, owner=status.st_uid)
         if not record.left_in_inbox and is_own(tree, rules.limits.depth):
-            digests = seal(tree, rules.limits)
+            digests = seal(tree, rules.limits, on_file)
             part = taken.drop
         else:
             stats = stats_of(tree, rules.limits)
             require_room(taken.folder, stats.bytes, rules.min_free_gb)
-            digests = copy_tree(tree, part, rules.limits)
+            digests = copy_tree(tree, part, rules.limits, on_file)
             if stats_of(tree, rules.limits) != stats:
                 raise ChangedMeanwhile("the case was changed while it was copied")
             record = replace(record, stats=stats.digest)
@@ -122,7 +128,7 @@ def _private(
 
 
 def _unpacked(
-    taken: TakenCase, record: DropRecord, rules: ExamineRules
+    taken: TakenCase, record: DropRecord, rules: ExamineRules, on_file: Callable[[], None]
 ) -> tuple[Manifest, DropRecord]:
     """Unpack a zip file that only the service can change."""
     if is_unfinished(record.case.rpartition("/")[2]):
@@ -136,9 +142,9 @@ def _unpacked(
     size = sum(unpacked_sizes(taken.archive).values())
     if size <= rules.zips.bytes:
         require_room(taken.folder, size, rules.min_free_gb)
-    unpack(taken.archive, part, rules.zips)
+    unpack(taken.archive, part, rules.zips, on_file)
     with opened(part) as tree:
-        digests = seal(tree, rules.limits)
+        digests = seal(tree, rules.limits, on_file)
     return _shown(taken, part, digests), record
 
 
@@ -174,8 +180,11 @@ def _require_same(record: DropRecord, status: os.stat_result) -> None:
 
     Raises:
         UnsafeDrop: it was replaced before it was taken.
+        ChangedMeanwhile: it was replaced in the inbox, where the next look finds the new one.
     """
     if record.inode not in {0, status.st_ino}:
+        if record.left_in_inbox:
+            raise ChangedMeanwhile("the drop was replaced by another one before it was copied")
         raise UnsafeDrop("the drop was replaced by another one while it was taken: drop it again")
 
 

@@ -12,7 +12,7 @@ from stat import S_ISDIR
 from ctdeface_shared.storage.case_folders import PathKind, is_ignored, is_unfinished, walk
 from ctdeface_shared.storage.private_tree import opened
 from ctdeface_watcher.inbox.stability import Snapshot
-from ctdeface_watcher.inbox.take import entry_folder
+from ctdeface_watcher.inbox.take import entry_folder, is_zip_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +108,7 @@ def snapshot_of(inbox: Path, entry: str, rules: InboxRules) -> Snapshot:
                 files=1,
                 bytes=status.st_size,
                 newest_ns=status.st_mtime_ns,
+                changed_ns=status.st_ctime_ns,
                 inode=status.st_ino,
             )
         with opened(leaf, folder=folder) as tree:
@@ -115,19 +116,27 @@ def snapshot_of(inbox: Path, entry: str, rules: InboxRules) -> Snapshot:
 
 
 def _snapshot_of_tree(tree: int, rules: InboxRules) -> Snapshot:
-    files = size = newest = 0
+    files = size = newest = changed = 0
     is_copying = is_marked = False
     for name, is_hidden, status in _entries(tree, rules.depth):
         if name == rules.marker:
             is_marked = True
         elif rules.counts(name):
             files, size, newest = files + 1, size + status.st_size, max(newest, status.st_mtime_ns)
+            changed = max(changed, status.st_ctime_ns)
             is_copying |= is_hidden or is_unfinished(name)
-    return Snapshot(files=files, bytes=size, newest_ns=newest, copying=is_copying, marked=is_marked)
+    return Snapshot(
+        files=files,
+        bytes=size,
+        newest_ns=newest,
+        changed_ns=changed,
+        copying=is_copying,
+        marked=is_marked,
+    )
 
 
 def _is_zip(path: Path) -> bool:
-    return path.suffix.lower() == ".zip" and not path.is_symlink()
+    return is_zip_name(path.name) and not path.is_symlink()
 
 
 def _entries(

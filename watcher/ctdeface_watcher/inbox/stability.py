@@ -22,6 +22,7 @@ class Snapshot:
         files: number of files without marker and ignored ones.
         bytes: sum of their sizes.
         newest_ns: newest time of modification, nanoseconds since the epoch.
+        changed_ns: newest time of change, which users cannot set: copying tools keep the other.
         copying: whether a name marks a copy in progress.
         marked: whether the marker file is there.
         inode: number of the case's folder or zip file.
@@ -30,6 +31,7 @@ class Snapshot:
     files: int
     bytes: int
     newest_ns: int
+    changed_ns: int = 0
     copying: bool = False
     marked: bool = False
     inode: int = 0

@@ -12,12 +12,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from ctdeface_shared.errors import UnsafeDrop
 from ctdeface_shared.jobs.taken import TakenCase, new_record
-from ctdeface_shared.storage.private_tree import opened
+from ctdeface_shared.storage.private_tree import opened, shown
 from ctdeface_shared.storage.spool import ServiceSpool
 
 UNMOVABLE = frozenset({errno.EACCES, errno.EPERM, errno.EXDEV, errno.EBUSY, errno.EROFS})
 """The entry belongs to another user, or is a mount point: no later attempt can move it."""
+
+
+def is_zip_name(name: str) -> bool:
+    """Return True for a file that is dropped as a zip file."""
+    return name.lower().endswith(".zip")
 
 
 @contextmanager
@@ -60,12 +66,14 @@ def take(
         Its folder in `taken`. The record says whether it was left in the inbox.
 
     Raises:
-        UnsafeDrop: a folder on the way was replaced by a link.
+        UnsafeDrop: it was replaced by a file, or a folder on the way by a link.
         OSError: it cannot be taken now; nothing has changed.
     """
     with entry_folder(spool.inbox, entry) as (folder, leaf):
         status = os.stat(leaf, dir_fd=folder, follow_symlinks=False)
         is_zip = not stat.S_ISDIR(status.st_mode)
+        if is_zip and not is_zip_name(leaf):
+            raise UnsafeDrop(f"{shown(entry)} was replaced by a file: drop the case again")
         record = replace(
             new_record(entry, entry[: -len(".zip")] if is_zip else entry),
             is_zip=is_zip,

@@ -11,7 +11,7 @@ import stat
 import zipfile
 import zlib
 from calendar import timegm
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -50,7 +50,12 @@ class ZipLimits:
     ratio: float = 1000.0
 
 
-def unpack(archive: Path, folder: Path, limits: ZipLimits) -> None:
+def unpack(
+    archive: Path,
+    folder: Path,
+    limits: ZipLimits,
+    on_file: Callable[[], None] = lambda: None,
+) -> None:
     """Unpack a zip file into a new folder; the zip file stays.
 
     The same zip file gives the same names, sizes and times again.
@@ -59,6 +64,7 @@ def unpack(archive: Path, folder: Path, limits: ZipLimits) -> None:
         archive: the zip file.
         folder: folder to create; its parent exists.
         limits: maximum content.
+        on_file: called before each file is written; may raise an error, and nothing is left.
 
     Raises:
         UnsafeArchive: the zip file is refused; nothing of it is left.
@@ -68,7 +74,7 @@ def unpack(archive: Path, folder: Path, limits: ZipLimits) -> None:
     folder.mkdir()
     whole = False
     try:
-        _extract(archive, folder, limits)
+        _extract(archive, folder, limits, on_file)
         atomic.sync_tree(folder)
         whole = True
     except (
@@ -128,12 +134,13 @@ def _members(archive: Path) -> Mapping[str, zipfile.ZipInfo]:
         raise UnsafeArchive("the zip file is damaged: copy it again") from error
 
 
-def _extract(archive: Path, folder: Path, limits: ZipLimits) -> None:
+def _extract(archive: Path, folder: Path, limits: ZipLimits, on_file: Callable[[], None]) -> None:
     with zipfile.ZipFile(archive) as packed:
         members = _content(packed)
         allowed = min(limits.bytes, limits.ratio * archive.stat().st_size)
         _require_allowed(members, limits, allowed)
         for member in members:
+            on_file()
             path = folder / PurePosixPath(member.filename)
             path.parent.mkdir(parents=True, exist_ok=True)
             with packed.open(member) as source, path.open("xb") as target:

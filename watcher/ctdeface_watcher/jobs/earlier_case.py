@@ -15,6 +15,7 @@ from ctdeface_shared.storage.spool import ServiceSpool, case_path
 from ctdeface_watcher.inbox.identity import read_identity
 from ctdeface_watcher.inbox.late_files import EarlierCase, names_in
 
+_NOBODY = -1
 _LONGEST_NAME_BYTES = 255
 """Maximum length of a folder name on common file systems."""
 
@@ -55,7 +56,8 @@ def compare(
     known = list(_known_folders(spool, record.case, earlier))
     if not known:
         return Belonging(belongs=all(job.state is JobState.REFUSED for job in ended))
-    if earlier is not None and not _same_owner(earlier, record):
+    owner = ended[-1].owner if earlier is None else earlier.owner
+    if owner not in {None, record.owner}:
         return Belonging(belongs=False)
     dropped = read_identity(drop, names_in(drop))
     return Belonging(
@@ -102,15 +104,22 @@ def find_earlier_case(
 def next_name(spool: ServiceSpool, record: DropRecord) -> str:
     """Return the next name to try for a drop that does not belong.
 
-    It is the name in the inbox with a number: that of another case that the drop may belong to, or
-    one that nothing in the spool has.
+    It is the name in the inbox with a number: that of another case that the drop may belong to,
+    also one of its owner that has not ended, or one that nothing in the spool has.
     """
     first = record.entry[: -len(".zip")] if record.is_zip else record.entry
     number = 2
     if record.case != first:
         number = int(record.case.rpartition("-")[2]) + 1
+    taken = {one.case: one.owner for one in _taken_records(spool)}
     names = (_numbered(first, candidate) for candidate in count(number))
-    return next(name for name in names if history_of(spool, name) or not _is_used(spool, name))
+    return next(
+        name
+        for name in names
+        if history_of(spool, name)
+        or taken.get(name, _NOBODY) == record.owner
+        or not (name in taken or _is_used(spool, name))
+    )
 
 
 def _numbered(name: str, number: int) -> str:
@@ -130,8 +139,11 @@ def _is_used(spool: ServiceSpool, name: str) -> bool:
         spool.archive / "originals",
         spool.archive / "outputs",
     )
-    taken = {record.case for one in taken_cases(spool) if (record := one.record())}
-    return name in taken or any(os.path.lexists(case_path(place, name)) for place in places)
+    return any(os.path.lexists(case_path(place, name)) for place in places)
+
+
+def _taken_records(spool: ServiceSpool) -> Iterator[DropRecord]:
+    return (record for one in taken_cases(spool) if (record := one.record()) is not None)
 
 
 def _known_folders(spool: ServiceSpool, case: str, earlier: EarlierCase | None) -> Iterator[Path]:
@@ -141,10 +153,6 @@ def _known_folders(spool: ServiceSpool, case: str, earlier: EarlierCase | None) 
     output = case_path(spool.outbox, case)
     if output.is_dir() and not output.is_symlink():
         yield output
-
-
-def _same_owner(earlier: EarlierCase, record: DropRecord) -> bool:
-    return earlier.owner is None or earlier.owner == record.owner
 
 
 def _identity(folder: Path) -> DropIdentity:

@@ -23,6 +23,8 @@ class IntakeResult(Enum):
     """The drop was put into the quarantine, with a report."""
     RENAMED = "renamed"
     """The drop does not belong to the earlier case of its name, and got a name of its own."""
+    COMBINED = "combined"
+    """Late files were combined with the originals of their case, and are compared anew."""
     BUSY = "busy"
     """Nothing can be done now; the next look tries again."""
 

@@ -5,7 +5,7 @@ ledger is filled from them (`rebuild_ledger`). A damaged file is set aside.
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -210,6 +210,21 @@ class Ledger:
         """
         printable = entry.encode("utf-8", "backslashreplace").decode()
         self._run("INSERT OR REPLACE INTO kept VALUES (?, ?)", (printable, stats))
+
+    def trim_kept(self, present: Collection[str], spare: int = CLOSED_KEPT) -> None:
+        """Forget cases that are no longer in the inbox.
+
+        Args:
+            present: names in the inbox.
+            spare: number of the newest that stay: an inbox that is not mounted looks empty.
+
+        Raises:
+            StorageUnavailable: it could not be written.
+        """
+        names = {name.encode("utf-8", "backslashreplace").decode() for name in present}
+        for (entry,) in self._rows("SELECT entry FROM kept ORDER BY rowid DESC")[spare:]:
+            if entry not in names:
+                self._run("DELETE FROM kept WHERE entry = ?", (entry,))
 
     def has_kept(self, entry: str, stats: str) -> bool:
         """Return True if a case that is still in the inbox was processed as it is.

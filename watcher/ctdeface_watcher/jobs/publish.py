@@ -1,6 +1,6 @@
 """From a taken case to its published job."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import time
@@ -94,11 +94,12 @@ def publish_case(publisher: Publisher, taken: TakenCase, record: DropRecord) -> 
         put_away_repeated(spool, taken, latest, publisher.originals)
         keep(publisher.ledger, record)
         return IntakeResult.KNOWN
-    found = compare(spool, taken.files, record, history)
-    if not found.belongs:
-        return rename(spool, taken, record)
-    if found.earlier is not None and adds_to(taken.files, found.earlier, publisher.rules):
-        return _complete_late_files(publisher, taken, record, found.earlier)
+    if not _is_requested(history):
+        found = compare(spool, taken.files, record, history)
+        if not found.belongs:
+            return rename(spool, taken, record)
+        if found.earlier is not None and adds_to(taken.files, found.earlier, publisher.rules):
+            return _complete_late_files(publisher, taken, record, found.earlier)
     put_away_zip(spool, taken, record, publisher.originals)
     job = make_job(complete, publisher.options, datetime.now(UTC))
     taken.write_job(job)
@@ -150,6 +151,11 @@ def send(publisher: Publisher, job: DefaceJob, record: DropRecord) -> None:
     )
 
 
+def _is_requested(history: Sequence[JobRecord]) -> bool:
+    """Return True for the originals of a replay that release 0.1.0 put back into the inbox."""
+    return any(job.state is JobState.ORDERED for job in history)
+
+
 def _history(spool: ServiceSpool, taken: TakenCase, case: str) -> tuple[JobRecord, ...]:
     """Return the jobs of a case; of requests that have no files of their own, the drop's only."""
     history = history_of(spool, case)
@@ -198,7 +204,7 @@ def _complete_late_files(
         add_earlier_files(taken.files, earlier.folder, publisher.limits)
         taken.write_record(replace(record, manifest=Manifest.scan(taken.files)))
         _log.info("late_files_added", files=record.manifest.files if record.manifest else 0)
-        return IntakeResult.BUSY  # the combined case is compared anew
+        return IntakeResult.COMBINED
     error = LateFiles(
         "these files came after their case was done, and its originals are gone; a job needs the "
         "whole case, because its output replaces the earlier one: drop the whole case again, or "

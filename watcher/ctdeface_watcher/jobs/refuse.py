@@ -70,20 +70,25 @@ def refuse_taken(
     refusal = Refusal(
         case=record.case, manifest=record.manifest or unread, options=options, error=error
     )
-    places = (taken.archive, taken.files, taken.drop)
+    places = () if record.left_in_inbox else (taken.archive, taken.files, taken.drop)
     source = next((place for place in places if os.path.lexists(place)), None)
-    identity = refuse(spool, refusal, None if record.left_in_inbox else source)
+    name = record.entry.rpartition("/")[2]
+    try:
+        identity = refuse(spool, refusal, source, name)
+    except PermissionError:  # its owner took the right to move it from the service
+        identity = refuse(spool, refusal, taken.folder, name)
     taken.remove()
     return identity
 
 
-def refuse(spool: ServiceSpool, refusal: Refusal, source: Path | None) -> str:
+def refuse(spool: ServiceSpool, refusal: Refusal, source: Path | None, name: str) -> str:
     """Report a refused drop and move it into the quarantine.
 
     Args:
         spool: the folders of the service.
         refusal: the drop and the reason.
         source: the drop in its taken folder; None if it stays in the inbox.
+        name: of the dropped folder or file.
 
     Returns:
         The job id that names the drop in quarantine and reports.
@@ -108,7 +113,7 @@ def refuse(spool: ServiceSpool, refusal: Refusal, source: Path | None) -> str:
     target = place / "originals"
     if source.is_symlink() or not source.is_dir():
         atomic.make_folder(target, mode=PRIVATE)
-        target /= source.name
+        target /= name
     source.rename(target)
     atomic.sync_folder(target.parent)
     atomic.sync_folder(source.parent)

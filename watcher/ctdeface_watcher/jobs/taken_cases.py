@@ -5,8 +5,9 @@ finds all taken cases again in their folders.
 """
 
 import os
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,10 +16,10 @@ from typing import NamedTuple
 
 from ctdeface_shared import logs
 from ctdeface_shared.errors import (
-    LateFiles,
+    ConfigurationError,
     PermanentError,
     StorageUnavailable,
-    UnsafeArchive,
+    TransientError,
     UnsafeDrop,
 )
 from ctdeface_shared.jobs.history import history_of
@@ -29,18 +30,22 @@ from ctdeface_shared.lifecycle import boundary
 from ctdeface_shared.storage.private_tree import ChangedMeanwhile
 from ctdeface_watcher.inbox.examine import ExamineRules, examine
 from ctdeface_watcher.jobs.intake import IntakeResult
+from ctdeface_watcher.jobs.ledger import Entry, Ledger
 from ctdeface_watcher.jobs.publish import Publisher, keep, publish_case, rename, send
 from ctdeface_watcher.jobs.refuse import refuse_taken
 
 _THREADS = 4
 _THREADS_OF_OWNER = 3
 """Maximum number of examinations of one user's drops at a time, so that others go on."""
-_MOST_CHANGES = 20
+_MOST_CHANGES = 5
 """After this number of changes during its examination, a taken drop is refused."""
 _FINISH_SECONDS = 1.0
 """How long a look waits for examinations, which are usually short."""
 _REPLAY_SECONDS = 120.0
 """After this time a replay that was not published was killed, and is published here."""
+
+_LEAVES_NAME = frozenset({IntakeResult.RENAMED, IntakeResult.KNOWN, IntakeResult.REFUSED})
+"""Results after which the next case of the same name can go on."""
 
 _log = logs.logger(__name__)
 
@@ -55,6 +60,7 @@ class Examiner:
         self._running: dict[str, Future[DropRecord | Exception]] = {}
         self._owners: dict[str, int | None] = {}
         self._changes: Counter[str] = Counter()
+        self._stop = threading.Event()
 
     @property
     def is_busy(self) -> bool:
@@ -67,7 +73,7 @@ class Examiner:
         is_allowed = running.count(record.owner) < _THREADS_OF_OWNER
         if taken.taken_id not in self._running and is_allowed:
             self._owners[taken.taken_id] = record.owner
-            work = partial(boundary, partial(examine, taken, record, self._rules))
+            work = partial(boundary, partial(examine, taken, record, self._rules, self._go_on))
             self._running[taken.taken_id] = self._pool.submit(work)
 
     def wait(self, seconds: float = _FINISH_SECONDS) -> None:
@@ -81,7 +87,8 @@ class Examiner:
             return None
         del self._running[taken.taken_id], self._owners[taken.taken_id]
         result = future.result()
-        if not isinstance(result, ChangedMeanwhile):
+        # Its owner can also lock a file or move it away, through a folder that is still open.
+        if not isinstance(result, (ChangedMeanwhile, BlockingIOError, FileNotFoundError)):
             self._changes.pop(taken.taken_id, None)
             return result
         self._changes[taken.taken_id] += 1
@@ -93,8 +100,18 @@ class Examiner:
         )
 
     def close(self) -> None:
-        """Wait for the examinations that have begun, and begin no others."""
+        """End the examinations after their present file; the next watcher begins them again."""
+        self._stop.set()
         self._pool.shutdown(cancel_futures=True)
+
+    def _go_on(self) -> None:
+        """Check that the examinations may go on.
+
+        Raises:
+            TransientError: the watcher stops.
+        """
+        if self._stop.is_set():
+            raise TransientError("the watcher was stopped")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,24 +120,56 @@ class TakenState:
 
     Attributes:
         published: job by id of the taken folder, where the job is in the queue.
-        waiting: cases that wait for the end of an earlier job of their name.
+        silent: job by id of the taken folder, where another process published it or a report says
+            that it has ended, although its files are still there.
+        lost: ids of jobs that must be published again.
+        waiting: cases that wait for the end of an earlier job of their name, or for storage.
+        failing: names in the inbox of the cases that cannot go on now.
+        copying: names in the inbox of the cases that stay there and have no job yet.
+        unpublished: number of cases without a job.
         is_busy: whether a case can go on soon.
     """
 
     published: dict[str, DefaceJob] = field(default_factory=dict)
+    silent: dict[str, Entry] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
     waiting: set[str] = field(default_factory=set)
+    failing: set[str] = field(default_factory=set)
+    copying: set[str] = field(default_factory=set)
+    unpublished: int = 0
     is_busy: bool = False
 
-    def forget(self, job_id: str) -> None:
-        """Forget that a job was published, so that it is published again."""
+    def lose(self, job_id: str) -> None:
+        """Let a job be published again, because neither the queue nor a worker has it."""
+        self.lost.add(job_id)
         self.published = {one: job for one, job in self.published.items() if job.job_id != job_id}
+        self.silent = {one: job for one, job in self.silent.items() if job.job_id != job_id}
+
+    def keep_only(self, present: Collection[str], ledger: Ledger) -> None:
+        """Forget folders that are gone, and jobs that have ended.
+
+        Raises:
+            StorageUnavailable: the ledger cannot be read.
+        """
+        self.published = {
+            one: job
+            for one, job in self.published.items()
+            if one in present and ledger.has(job.job_id)
+        }
+        self.silent = {one: job for one, job in self.silent.items() if one in present}
 
 
 class Pending(NamedTuple):
-    """A taken case whose job is not in the queue."""
+    """A taken case whose job is not known to be in the queue."""
 
     taken: TakenCase
     record: DropRecord
+    job: DefaceJob | None
+
+    @property
+    def is_unpublished(self) -> bool:
+        """Return True for a drop that has no job yet."""
+        return bool(self.record.entry) and self.job is None and self.taken.folder.is_dir()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,11 +180,35 @@ class Advanced:
         record: of the case.
         result: what happened; None if nothing did.
         error: why its drop cannot be used now.
+        is_left: whether it is copied again from the inbox.
     """
 
     record: DropRecord
     result: IntakeResult | None = None
     error: Exception | None = None
+    is_left: bool = False
+
+
+def find_pending(publisher: Publisher, state: TakenState) -> list[Pending]:
+    """Return the taken cases that may go on, those with a job first, then the oldest.
+
+    Raises:
+        StorageUnavailable: the ledger cannot be read.
+        OSError: `taken` cannot be read.
+    """
+    cases = {taken.taken_id: taken for taken in taken_cases(publisher.spool)}
+    state.keep_only(cases, publisher.ledger)
+    pending = [
+        Pending(taken, record, taken.job())
+        for one, taken in cases.items()
+        if one not in state.published and (record := taken.record()) is not None
+    ]
+    state.lost &= {one.job.job_id for one in pending if one.job is not None}
+    state.unpublished = sum(one.is_unpublished for one in pending)
+    state.copying = {
+        one.record.entry for one in pending if one.record.left_in_inbox and one.is_unpublished
+    }
+    return sorted(pending, key=lambda one: (one.job is None, one.record.taken_at))
 
 
 def advance_all(
@@ -154,29 +227,23 @@ def advance_all(
 
     Raises:
         TransientError: queue or ledger cannot be used now.
+        ConfigurationError: the queue's configuration must be corrected first.
         OSError: `taken` cannot be read.
     """
-    cases = {taken.taken_id: taken for taken in taken_cases(publisher.spool)}
-    state.published = {one: job for one, job in state.published.items() if one in cases}
-    pending = [
-        Pending(taken, record)
-        for one, taken in cases.items()
-        if one not in state.published and (record := taken.record()) is not None
-    ]
+    pending = find_pending(publisher, state)
     for one in pending:
         if _needs_examination(one.taken, one.record):
             examiner.begin(one.taken, one.record)
     examiner.wait()
-    state.waiting, state.is_busy = set(), examiner.is_busy
-    holders = {
-        job.case: (one, job.owner)
-        for one, job in state.published.items()
-        if publisher.ledger.has(job.job_id)
-    }
-    for one in sorted(pending, key=lambda one: one.record.taken_at):
+    state.waiting, state.failing, state.is_busy = set(), set(), examiner.is_busy
+    holders = {job.case: (one, job.owner) for one, job in state.published.items()}
+    for one in pending:
         advanced = _advance_in_turn(publisher, examiner, state, one, holders)
         if advanced.result is not None or advanced.error is not None:
             on_result(advanced)
+    state.unpublished = sum(
+        one.is_unpublished and one.taken.taken_id not in state.published for one in pending
+    )
 
 
 def _advance_in_turn(
@@ -194,52 +261,91 @@ def _advance_in_turn(
         state: what is remembered between two looks.
         pending: the case.
         holders: id and owner of the taken case that holds a name; changed by this call.
+
+    Raises:
+        TransientError: queue or ledger cannot be used now.
+        ConfigurationError: the queue's configuration must be corrected first.
     """
-    taken, record = pending
+    taken, record, _ = pending
     holder, owner = holders.setdefault(record.case, (taken.taken_id, record.owner))
     is_first = holder == taken.taken_id
-    if not is_first and owner == record.owner:
+    if not is_first and (owner == record.owner or None in {owner, record.owner}):
         state.waiting.add(record.case)  # one job of a case at a time
         return Advanced(record=record)
-    if is_first:
-        advanced = _advance(publisher, examiner, taken, record)
-    else:  # another user must not wait for it
-        advanced = Advanced(record=record, result=rename(publisher.spool, taken, record))
-    job = taken.job()
-    if job is not None and publisher.ledger.has(job.job_id):
+    advance = partial(_advance, publisher, examiner, state, pending, is_first=is_first)
+    advanced = boundary(advance)
+    if isinstance(advanced, (TransientError, ConfigurationError)):
+        raise advanced
+    if isinstance(advanced, Exception):  # a bug of this case stops no other
+        advanced = Advanced(record=record, error=advanced)
+    _note(state, advanced)
+    if is_first and advanced.result in _LEAVES_NAME:
+        del holders[record.case]
+    job = taken.job() if advanced.result is IntakeResult.PUBLISHED else None
+    if job is not None:
         state.published[taken.taken_id] = job
-    elif advanced.result is not None:
-        state.is_busy = True
-        if is_first:
-            del holders[record.case]
     return advanced
 
 
+def _note(state: TakenState, advanced: Advanced) -> None:
+    """Note whether a case waits, and whether the next look should come soon."""
+    result, record = advanced.result, advanced.record
+    state.is_busy |= result in _LEAVES_NAME or result is IntakeResult.COMBINED
+    if result is IntakeResult.BUSY or (advanced.error is not None and not advanced.is_left):
+        state.waiting.add(record.case)
+    if advanced.error is not None and not advanced.is_left:
+        state.failing.add(record.entry)
+
+
 def _advance(
-    publisher: Publisher, examiner: Examiner, taken: TakenCase, record: DropRecord
+    publisher: Publisher,
+    examiner: Examiner,
+    state: TakenState,
+    pending: Pending,
+    *,
+    is_first: bool,
 ) -> Advanced:
-    """Bring one taken case as far as possible now."""
-    job = taken.job()
+    """Bring one taken case as far as possible now.
+
+    Args:
+        publisher: what publishing needs.
+        examiner: runs the examinations.
+        state: what is remembered between two looks.
+        pending: the case.
+        is_first: whether the name is free for it; otherwise another user has it.
+
+    Raises:
+        TransientError: queue or ledger cannot be used now.
+        ConfigurationError: the queue's configuration must be corrected first.
+    """
+    taken, record, job = pending
     if job is not None:
-        return Advanced(record=record, result=_publish_again(publisher, record, job))
+        return Advanced(record=record, result=_publish_again(publisher, state, pending, job))
     if not record.entry:  # a replay that is being prepared
         return Advanced(record=record)
     try:
         examined = _examined(examiner, taken, record)
         result = None
-        if examined is not None and taken.files.is_dir():
+        if examined is not None and not taken.files.is_dir():
+            taken.remove()  # a killed watcher had put its files away
+        elif examined is not None and is_first:
             result = publish_case(publisher, taken, examined)
         elif examined is not None:
-            taken.remove()  # a killed watcher had put its files away
+            result = rename(publisher.spool, taken, examined)
         return Advanced(record=examined or record, result=result)
-    except (UnsafeDrop, UnsafeArchive, LateFiles) as error:
+    except PermanentError as error:
         return _refuse(publisher, taken, record, error)
-    except (PermanentError, StorageUnavailable, OSError) as error:
-        is_copied = record.left_in_inbox and not taken.files.is_dir()
-        if is_copied:
-            taken.remove()  # what is in the inbox is copied again
-        is_gone = is_copied and isinstance(error, FileNotFoundError)
-        return Advanced(record=record, error=None if is_gone else error)
+    except (StorageUnavailable, OSError) as error:
+        return _failed(taken, record, error)
+
+
+def _failed(taken: TakenCase, record: DropRecord, error: Exception) -> Advanced:
+    """Return why a case cannot go on now; one that was left in the inbox is copied again."""
+    is_left = record.left_in_inbox and not taken.files.is_dir()
+    if is_left:
+        taken.remove()
+    is_gone = is_left and isinstance(error, FileNotFoundError)
+    return Advanced(record=record, error=None if is_gone else error, is_left=is_left)
 
 
 def _examined(examiner: Examiner, taken: TakenCase, record: DropRecord) -> DropRecord | None:
@@ -269,24 +375,54 @@ def _needs_examination(taken: TakenCase, record: DropRecord) -> bool:
     return record.left_in_inbox or any(os.path.lexists(place) for place in places)
 
 
-def _publish_again(publisher: Publisher, record: DropRecord, job: DefaceJob) -> IntakeResult | None:
+def _publish_again(
+    publisher: Publisher, state: TakenState, pending: Pending, job: DefaceJob
+) -> IntakeResult | None:
     """Publish a job that a killed watcher, replay or queue has lost."""
-    if _has_ended(publisher, job) or publisher.ledger.has(job.job_id):
+    taken, record, _ = pending
+    has_ended = _has_ended(publisher, job)
+    if has_ended and not taken.files.is_dir():
+        taken.remove()  # a killed worker had put its files away
         return None
-    if not record.entry:
-        order = read_order(publisher.spool, job.case, job.job_id)
-        is_replaying = time() - record.taken_at < _REPLAY_SECONDS
-        if is_replaying or (order is not None and order.published):
+    if job.job_id not in state.lost:
+        if publisher.ledger.has(job.job_id):
+            state.published[taken.taken_id] = job
+            return None
+        if has_ended or _is_published_by_replay(publisher, record, job):
+            # It is in other hands; if those do not exist any more, it counts as lost.
+            state.silent.setdefault(taken.taken_id, _entry(job))
             return None
     send(publisher, job, record)
+    state.lost.discard(job.job_id)
     return IntakeResult.PUBLISHED
+
+
+def _is_published_by_replay(publisher: Publisher, record: DropRecord, job: DefaceJob) -> bool:
+    if record.entry:
+        return False
+    order = read_order(publisher.spool, job.case, job.job_id)
+    is_replaying = time() - record.taken_at < _REPLAY_SECONDS
+    return is_replaying or (order is not None and order.published)
+
+
+def _entry(job: DefaceJob) -> Entry:
+    return Entry(
+        job_id=job.job_id,
+        case=job.case,
+        digest=job.manifest.digest,
+        generation=job.generation,
+        published_at=time(),
+    )
 
 
 def _refuse(
     publisher: Publisher, taken: TakenCase, record: DropRecord, error: PermanentError
 ) -> Advanced:
-    refused_as = refuse_taken(publisher.spool, taken, record, publisher.options, error)
-    keep(publisher.ledger, record)
+    try:
+        refused_as = refuse_taken(publisher.spool, taken, record, publisher.options, error)
+        keep(publisher.ledger, record)
+    except (StorageUnavailable, OSError) as storage:
+        return Advanced(record=record, error=storage)
     _log.warning("drop_refused", job_id=refused_as, code=error.code)
     return Advanced(record=record, result=IntakeResult.REFUSED)
 
