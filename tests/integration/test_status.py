@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ctdeface_shared.broker.sqlite import SqliteBroker
 from ctdeface_shared.commands.main import main
 from ctdeface_shared.jobs import attempt_log
 from ctdeface_shared.jobs.options import Originals
+from ctdeface_shared.jobs.taken import taken_case
 from ctdeface_shared.settings.service import find_service
 from ctdeface_shared.status.service_status import service_status, status_lines
 from ctdeface_shared.status.watcher_state import WATCHER_STATE, WatcherState, write_watcher_state
@@ -49,8 +51,10 @@ def refuse(spool: ServiceSpool, name: str) -> CaseReport:
         OPTIONS,
         failed(WorkerCrashed("the process ended with signal 9")),
     )
+    report = replace(report, taken=job.taken)
     record(spool, report)
     show(spool, report, Originals.ARCHIVE)
+    taken_case(spool, job.taken).remove()
     return report
 
 
@@ -75,9 +79,11 @@ def test_counts_refused_cases_with_reasons_and_the_queue_are_shown(
     drop(spool, "good")
     queue = SqliteBroker(spool.inbox.parent / "state" / "queue.sqlite3")
     queue.publish(job_for(spool, "good"))
+    drop(spool, "next")
     text = said(spool, capsys)
     queue.close()
     assert "waiting         1, the oldest for " in text
+    assert "in flight       1: 1 queued\n" in text
     assert "refused         1: 1 WorkerCrashed\n  bad  " in text
     assert "  WorkerCrashed: the process ended with signal 9\n    see " in text
     assert "queue           1 ready, 0 held, 0 delayed, 0 dead\n" in text
@@ -179,6 +185,18 @@ def test_a_watcher_that_looks_gives_no_warning(spool: ServiceSpool) -> None:
         assert service_status(service, time.time()).warnings == ()
 
 
+def test_kept_originals_that_the_watcher_has_taken_do_not_wait(spool: ServiceSpool) -> None:
+    """It names them; status reads no content."""
+    service = find_service(None, spool.inbox.parent)
+    for name in ("a", "b"):
+        drop(spool, name)
+    write_watcher_state(
+        service.state_dir / WATCHER_STATE,
+        WatcherState(looked_at=datetime.now(UTC).isoformat(), kept=("a",)),
+    )
+    assert service_status(service, time.time()).spool.waiting == ("b",)
+
+
 def test_cases_that_wait_long_without_a_watcher_are_told(spool: ServiceSpool) -> None:
     """It was not started, or it runs elsewhere."""
     service = find_service(None, spool.inbox.parent)
@@ -232,7 +250,9 @@ def test_a_retry_is_shown_with_its_attempt_and_cause(
     drop(spool, "a")
     folder = spool.reports / "a" / job_for(spool, "a").job_id
     attempt_log.begin(folder)
-    assert "attempt" not in said(spool, capsys)
+    text = said(spool, capsys)
+    assert "in flight       1\n" in text
+    assert "attempt" not in text
     attempt_log.fail(folder, "OutOfMemory")
     assert "  a  attempt 1 failed with OutOfMemory and will be repeated\n" in said(spool, capsys)
     attempt_log.begin(folder)

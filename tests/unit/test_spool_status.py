@@ -1,10 +1,10 @@
 """Where the cases of a spool are, as its folders tell."""
 
-import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
@@ -15,8 +15,8 @@ from ctdeface_shared.jobs.history import JobReader
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.messages import DefaceJob
 from ctdeface_shared.jobs.options import DefaceOptions
-from ctdeface_shared.jobs.repeats import MOST_REPEATS
 from ctdeface_shared.jobs.replay_requests import ReplayRequest, write_order
+from ctdeface_shared.jobs.taken import TakenCase, new_record
 from ctdeface_shared.status.spool_status import SpoolScanner, SpoolStatus
 from ctdeface_shared.status.text import duration, refused_lines, spool_lines
 from ctdeface_shared.storage.spool import ServiceSpool
@@ -63,6 +63,7 @@ def tell(
     ago: float = 60.0,
     name: str = "report.json",
     code: str = "FaceNotFound",
+    hour: int = 8,
 ) -> None:
     """Write a report as a worker would."""
     refused = state == "refused"
@@ -71,10 +72,29 @@ def tell(
         "result": {"code": code if refused else "", "reason": "no face" if refused else ""},
         "manifest": {"digest": digest},
         "generation": number,
-        "created_at": f"2026-11-21T08:00:{number:02d}.000+00:00",
+        "created_at": f"2026-11-21T{hour:02d}:00:{number:02d}.000+00:00",
     }
     (folder / name).write_text(json.dumps(content), encoding="utf-8")
     os.utime(folder / name, (NOW - ago, NOW - ago))
+
+
+def take(spool: ServiceSpool, case: str, *, left_in_inbox: bool = False) -> TakenCase:
+    """Take a case as the watcher would, without files."""
+    record = replace(new_record(case, case), left_in_inbox=left_in_inbox)
+    return TakenCase.create(spool, record)
+
+
+def requested(job_id: str, case: str) -> DefaceJob:
+    """A job that was submitted after the reports of `tell`."""
+    return DefaceJob(
+        job_id=job_id,
+        case=case,
+        manifest=Manifest(files=1, bytes=5, digest="d" * 64),
+        generation=1,
+        submitted_at=datetime(2026, 11, 21, 9, tzinfo=UTC),
+        options=DefaceOptions(),
+        taken="0" * 32,
+    )
 
 
 def begin(folder: Path, what: str = "begun", ago: float = 120.0) -> None:
@@ -130,21 +150,21 @@ def test_the_oldest_waiting_case_tells_the_age(spool: ServiceSpool) -> None:
 @pytest.mark.parametrize("state", ["prepared", "published"])
 def test_a_job_between_begin_and_end_is_in_flight(spool: ServiceSpool, state: str) -> None:
     """Until its report says that it is done."""
-    drop(spool, "a")
     tell(job(spool, "a"), state)
     seen = SpoolScanner(spool).look(NOW)
     assert (seen.waiting, in_flight(seen)) == ((), ("a",))
 
 
-def test_an_attempt_that_began_is_in_flight_and_one_that_was_handed_back_waits(
+def test_an_attempt_that_was_handed_back_is_queued_again(
     spool: ServiceSpool,
 ) -> None:
     """The log of attempts tells before there is any report."""
-    drop(spool, "a")
-    begin(job(spool, "a"))
-    assert in_flight(SpoolScanner(spool).look(NOW)) == ("a",)
-    begin(job(spool, "a"), "handed back")
-    assert SpoolScanner(spool).look(NOW).waiting == ("a",)
+    folder = job(spool, "a")
+    take(spool, "a").write_job(requested(folder.name, "a"))
+    begin(folder)
+    assert [one.is_queued for one in SpoolScanner(spool).look(NOW).in_flight] == [False]
+    begin(folder, "handed back")
+    assert [one.is_queued for one in SpoolScanner(spool).look(NOW).in_flight] == [True]
 
 
 def test_an_attempt_that_began_before_the_report_is_over_and_a_later_one_is_not(
@@ -159,27 +179,26 @@ def test_an_attempt_that_began_before_the_report_is_over_and_a_later_one_is_not(
     assert in_flight(SpoolScanner(spool).look(NOW)) == ("a",)
 
 
-def test_originals_that_are_kept_are_not_waiting_until_they_change(spool: ServiceSpool) -> None:
-    """The newest ended job was for exactly these files."""
-    folder = drop(spool, "a")
-    tell(job(spool, "a"), "done", digest=Manifest.scan(folder).digest)
-    scanner = SpoolScanner(spool)
-    assert scanner.look(NOW).is_idle
-    (folder / "2.dcm").write_text("late", encoding="utf-8")
-    assert scanner.look(NOW + 1).waiting == ("a",)
-
-
-def test_kept_originals_that_change_in_place_are_noticed_within_half_a_minute(
+def test_originals_that_are_kept_are_not_waiting_as_long_as_the_watcher_knows_them(
     spool: ServiceSpool,
 ) -> None:
-    """Their folder does not show it, so their files are looked at again."""
-    folder = drop(spool, "a")
-    tell(job(spool, "a"), "done", digest=Manifest.scan(folder).digest)
+    """Status reads no content; the watcher names the entries that it has taken as they are."""
+    drop(spool, "a")
+    (spool.inbox / "b.zip").write_bytes(b"PK")
     scanner = SpoolScanner(spool)
-    scanner.look(NOW)
-    with (folder / "1.dcm").open("a", encoding="utf-8") as file:
-        file.write("more")
-    assert scanner.look(NOW + 31).waiting == ("a",)
+    assert scanner.look(NOW).waiting == ("a", "b.zip")
+    assert scanner.look(NOW, ("a", "b.zip")).is_idle
+    assert scanner.look(NOW, ("a",)).waiting == ("b.zip",)
+
+
+def test_a_copy_of_a_kept_case_is_in_flight_and_the_case_does_not_wait(
+    spool: ServiceSpool,
+) -> None:
+    """Before the watcher has told of it."""
+    drop(spool, "a")
+    take(spool, "a", left_in_inbox=True)
+    seen = SpoolScanner(spool).look(NOW)
+    assert (seen.waiting, in_flight(seen)) == ((), ("a",))
 
 
 def test_only_the_newest_job_counts(spool: ServiceSpool) -> None:
@@ -215,66 +234,71 @@ def test_a_repetition_that_was_refused_makes_the_case_refused(spool: ServiceSpoo
     assert [one.code for one in SpoolScanner(spool).look(NOW).refused] == ["FaceNotFound"]
 
 
-def test_a_replay_that_was_ordered_waits_once_its_originals_are_back(spool: ServiceSpool) -> None:
+def test_a_taken_case_is_in_flight_until_its_job_has_ended(spool: ServiceSpool) -> None:
+    """First it is examined, then its job waits; an ended job is not in flight."""
+    taken = take(spool, "a")
+    scanner = SpoolScanner(spool)
+    (one,) = scanner.look(NOW).in_flight
+    assert (one.case, one.is_prepared, one.is_queued) == ("a", True, False)
+    assert "in flight       1: 1 being prepared" in spool_lines(scanner.look(NOW))
+    folder = job(spool, "a")
+    taken.write_job(requested(folder.name, "a"))
+    (one,) = scanner.look(NOW).in_flight
+    assert (one.job_id, one.is_prepared, one.is_queued) == (folder.name, False, True)
+    assert "in flight       1: 1 queued" in spool_lines(scanner.look(NOW))
+    begin(folder)
+    (one,) = scanner.look(NOW).in_flight
+    assert (one.attempt, one.is_queued) == (1, False)
+    tell(folder, "refused", hour=9)
+    assert scanner.look(NOW).is_idle
+
+
+def test_a_job_that_is_submitted_again_is_in_flight_although_it_had_ended(
+    spool: ServiceSpool,
+) -> None:
+    """The same files were dropped again after the output was collected."""
+    folder = job(spool, "a")
+    tell(folder, "done")
+    taken = take(spool, "a")
+    taken.write_job(requested(folder.name, "a"))
+    assert in_flight(SpoolScanner(spool).look(NOW)) == ("a",)
+
+
+def test_a_later_drop_waits_while_the_earlier_one_is_in_flight(spool: ServiceSpool) -> None:
+    """In the inbox first, then taken: both are counted."""
+    take(spool, "a").write_job(requested(job(spool, "a").name, "a"))
+    drop(spool, "a")
+    seen = SpoolScanner(spool).look(NOW)
+    assert (seen.waiting, in_flight(seen)) == (("a",), ("a",))
+    take(spool, "a")
+    shutil.rmtree(spool.inbox / "a")
+    assert in_flight(SpoolScanner(spool).look(NOW)) == ("a", "a")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 50_000])
+def test_a_taken_folder_with_a_damaged_record_stops_no_other(
+    spool: ServiceSpool, content: bytes
+) -> None:
+    """The cases beside it are counted, and it is named."""
+    damaged = take(spool, "a")
+    (damaged.folder / "drop.json").write_bytes(content)
+    take(spool, "b")
+    seen = SpoolScanner(spool).look(NOW)
+    assert in_flight(seen) == ("b",)
+    assert [(one.place, one.name) for one in seen.skipped] == [("taken", damaged.taken_id)]
+
+
+def test_a_refused_case_is_in_flight_once_its_replay_has_its_files(spool: ServiceSpool) -> None:
     """Before that the case is refused as before."""
     older, newer = job(spool, "a", 0), job(spool, "a", 1)
     tell(older, "refused")
     quarantine(spool, "a", older)
-    requested = DefaceJob(
-        job_id=newer.name,
-        case="a",
-        manifest=Manifest(files=1, bytes=5, digest="d" * 64),
-        generation=1,
-        submitted_at=datetime(2026, 11, 21, 9, tzinfo=UTC),
-        options=DefaceOptions(),
-    )
-    write_order(spool, ReplayRequest(job=requested))
-    assert (len(SpoolScanner(spool).look(NOW).refused), SpoolScanner(spool).look(NOW).waiting) == (
-        1,
-        (),
-    )
-    drop(spool, "a")
-    assert (SpoolScanner(spool).look(NOW).refused, SpoolScanner(spool).look(NOW).waiting) == (
-        (),
-        ("a",),
-    )
-
-
-def test_a_zip_file_that_is_kept_beside_its_case_or_was_refused_is_not_waiting(
-    spool: ServiceSpool,
-) -> None:
-    """With originals = keep a case stays; a changed one waits again, others are separate."""
-    good, bad = spool.inbox / "good.zip", spool.inbox / "bad.zip"
-    for archive in (good, bad):
-        archive.write_bytes(b"PK")
-    kept = [drop(spool, "good"), drop(spool, "bad")]
-    tell(job(spool, "good"), "done", digest=Manifest.scan(kept[0]).digest)
-    tell(job(spool, "bad"), "done", digest=Manifest.scan(kept[1]).digest)
-    row = f"bad.zip\0{bad.stat().st_size}\0{bad.stat().st_mtime_ns}\n"
-    tell(
-        job(spool, "bad", 1),
-        "refused",
-        digest=hashlib.sha256(row.encode()).hexdigest(),
-        number=1,
-        code="UnsafeArchive",
-    )
-    assert SpoolScanner(spool).look(NOW).is_idle
-    shutil.rmtree(kept[1])
-    assert SpoolScanner(spool).look(NOW).is_idle
-    bad.write_bytes(b"PK other")
-    assert SpoolScanner(spool).look(NOW).waiting == ("bad.zip",)
-
-
-def test_a_case_that_was_changed_while_it_was_worked_on_waits_as_often_as_the_watcher_repeats_it(
-    spool: ServiceSpool,
-) -> None:
-    """Then it is left to a person."""
-    digest = Manifest.scan(drop(spool, "a")).digest
-    tell(job(spool, "a"), "refused", digest=digest, code="InputChanged")
-    assert SpoolScanner(spool).look(NOW).waiting == ("a",)
-    tell(job(spool, "a", 3), "refused", digest=digest, number=3, code="InputChanged")
-    assert SpoolScanner(spool).look(NOW).is_idle
-    assert MOST_REPEATS == 3
+    write_order(spool, ReplayRequest(job=requested(newer.name, "a")))
+    seen = SpoolScanner(spool).look(NOW)
+    assert (len(seen.refused), seen.in_flight) == (1, ())
+    take(spool, "a")
+    seen = SpoolScanner(spool).look(NOW)
+    assert (seen.refused, in_flight(seen)) == ((), ("a",))
 
 
 def test_the_rate_counts_what_ended_within_the_last_hour(spool: ServiceSpool) -> None:
@@ -288,9 +312,8 @@ def test_nested_cases_are_found_at_their_depth(spool: ServiceSpool) -> None:
     """With cases two levels below the inbox, also when a case is named like a job."""
     name = f"site/{job(spool, 'x').name}"
     shutil.rmtree(spool.reports / "x")
-    folder = drop(spool, name)
     drop(spool, "site/b")
-    tell(job(spool, name), "done", digest=Manifest.scan(folder).digest)
+    tell(job(spool, name), "done")
     assert SpoolScanner(spool, case_depth=2).look(NOW).waiting == ("site/b",)
     assert [record.case for record in JobReader(spool.reports).read()] == [name]
 
@@ -307,6 +330,8 @@ def test_a_report_that_cannot_be_read_proves_nothing(spool: ServiceSpool, conten
     "vanishing",
     [
         lambda spool: spool.inbox / "a",
+        lambda spool: next(spool.taken.iterdir()),
+        lambda spool: spool.taken,
         lambda spool: spool.reports / "a",
         lambda spool: spool.reports,
     ],
@@ -315,8 +340,9 @@ def test_what_vanishes_while_somebody_looks_is_no_error(
     spool: ServiceSpool, vanishing: Callable[[ServiceSpool], Path]
 ) -> None:
     """Between two looks here; the reader remembers what is gone."""
-    folder = drop(spool, "a")
-    tell(job(spool, "a"), "done", digest=Manifest.scan(folder).digest)
+    drop(spool, "a")
+    take(spool, "a")
+    tell(job(spool, "a"), "done")
     scanner = SpoolScanner(spool)
     scanner.look(NOW)
     shutil.rmtree(vanishing(spool))

@@ -115,7 +115,8 @@ class RunMonitor:
 
     def _show_ends(self) -> SpoolStatus:
         """Scan the spool and show the jobs that ended since the last scan."""
-        status = self.scanner.look(time.time())
+        watcher = read_watcher_state(self.local_service.service.state_dir / WATCHER_STATE)
+        status = self.scanner.look(time.time(), watcher.kept if watcher else ())
         ended = ended_jobs(self.jobs)
         for job in sorted(ended - self.shown, key=lambda one: one.reported_at):
             self.refused |= job.state is JobState.REFUSED

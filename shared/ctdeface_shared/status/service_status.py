@@ -103,7 +103,7 @@ def service_status(service: ServiceConfig, now: float) -> ServiceStatus:
     scanner = SpoolScanner(service.spool, case_depth=watch.case_depth, ignore=watch.ignore)
     status = ServiceStatus(
         root=service.spool.reports.parent,
-        spool=scanner.look(now),
+        spool=scanner.look(now, watcher.kept if watcher else ()),
         queue_url=masked(service.queue.url),
         queue=queue,
         queue_error=queue_error,

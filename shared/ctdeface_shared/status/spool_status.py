@@ -1,23 +1,20 @@
 """The state of every case in a spool, read from its folders without queue or ledger.
 
-A case is waiting if it is in the inbox and no ended job was for exactly these files, also while it
-is being copied. It is in flight if a job of it has begun and not ended, also between two attempts.
+A case is waiting while it is in the inbox, unless it stays there and was taken as it is. From then
+on it is in flight until its job has ended, also between two attempts.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from ctdeface_shared.errors import UnsafeArchive
-from ctdeface_shared.jobs.history import DROP_REFUSALS, JobReader, JobRecord, gone_is_no_error
-from ctdeface_shared.jobs.manifest import Manifest
-from ctdeface_shared.jobs.repeats import was_too_early
+from ctdeface_shared.jobs.history import JobReader, JobRecord, gone_is_no_error
 from ctdeface_shared.jobs.states import JobState
 from ctdeface_shared.skipped import Skipped, attempt
+from ctdeface_shared.status.in_flight import InFlight, TakenJob, TakenReader, cases_in_flight
 from ctdeface_shared.storage.case_folders import GONE, PathKind, is_hidden, is_ignored, walk
 from ctdeface_shared.storage.spool import ServiceSpool, case_path
 from ctdeface_shared.storage.tree import walk_tree
@@ -25,27 +22,6 @@ from ctdeface_shared.storage.tree import walk_tree
 Result = TypeVar("Result")
 
 HOUR_SECONDS = 3600.0
-DIGEST_SECONDS = 30.0
-"""The files of an ended case in the inbox are read again after this time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InFlight:
-    """A case whose job has begun and not ended.
-
-    Attributes:
-        case: name of the case; may identify a patient.
-        job_id: id of the job.
-        attempt: number of the present attempt, or of the last one if it failed.
-        has_failed: whether that attempt failed and will be repeated.
-        code: why the latest failed attempt failed; empty if none did.
-    """
-
-    case: str
-    job_id: str
-    attempt: int
-    has_failed: bool
-    code: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +53,9 @@ class SpoolStatus:
 
     Attributes:
         at: that moment, seconds since the epoch.
-        waiting: names of cases in the inbox that have not begun, and of zip files.
+        waiting: names of cases and zip files in the inbox that were not taken.
         empty: names of folders in the inbox that hold no file; they do not count as cases.
-        in_flight: cases that have begun and not ended, by name.
+        in_flight: cases that were taken and have not ended, by name.
         released: number of cases in the outbox.
         refused: refused cases, newest first.
         oldest_waiting_seconds: age of the case that waits longest; None if none waits.
@@ -130,14 +106,6 @@ class SpoolStatus:
         }
 
 
-class _Fingerprint(NamedTuple):
-    """A case's digest, with the folder's change time and the moment it was taken."""
-
-    folder_ns: int
-    at: float
-    digest: str
-
-
 @dataclass(frozen=True, slots=True)
 class _Skips:
     """What one look leaves out."""
@@ -170,33 +138,35 @@ class SpoolScanner:
         """
         self._spool, self._depth, self._ignore = spool, case_depth, tuple(ignore)
         self._jobs = JobReader(spool.reports)
-        self._digests: dict[str, _Fingerprint] = {}
+        self._taken = TakenReader(spool)
 
-    def look(self, now: float) -> SpoolStatus:
+    def look(self, now: float, kept: Collection[str] = ()) -> SpoolStatus:
         """Scan the spool; leave out what vanishes meanwhile or cannot be examined.
 
         Args:
             now: seconds since the epoch.
+            kept: names of cases and zip files that stay in the inbox and were taken as they are.
         """
         skips = _Skips()
-        # inbox before reports: a case that ends meanwhile is seen twice instead of lost
-        inbox = skips.attempt("inbox", "", self._inbox, {})
-        records = skips.attempt("reports", "", self._jobs.read, ())
-        skips.found.extend(self._jobs.skipped)
-        known = [one for one in records if one.state is not JobState.ORDERED or one.case in inbox]
-        newest = newest_of(known)
-        in_flight = _in_flight(records)
-        in_inbox = self._in_inbox(inbox, known, in_flight.keys(), now, skips)
+        # In the order of a case's way: one that moves on meanwhile is seen twice instead of lost.
+        inbox = skips.attempt("inbox", "", self._inbox, dict[str, Path]())
+        taken = skips.attempt("taken", "", self._taken.read, tuple[TakenJob, ...]())
+        records = skips.attempt("reports", "", self._jobs.read, tuple[JobRecord, ...]())
+        skips.found.extend((*self._taken.skipped, *self._jobs.skipped))
+        in_flight = cases_in_flight(records, taken)
+        left = {one.record.entry for one in taken if one.record.left_in_inbox}
+        present = {name: path for name, path in inbox.items() if name not in {*kept, *left}}
+        in_inbox = self._in_inbox(present, now, skips)
         waiting = {name: since for name, since in in_inbox.items() if since is not None}
         oldest = min(waiting.values(), default=None)
-        self._digests = {case: taken for case, taken in self._digests.items() if case in inbox}
+        elsewhere = waiting.keys() | {one.case for one in in_flight}
         return SpoolStatus(
             at=now,
             waiting=tuple(sorted(waiting)),
             empty=tuple(sorted(in_inbox.keys() - waiting.keys())),
-            in_flight=tuple(in_flight[case] for case in sorted(in_flight)),
+            in_flight=in_flight,
             released=skips.attempt("outbox", "", self._count_released, 0),
-            refused=self._refused(newest, waiting.keys() | in_flight.keys(), skips),
+            refused=self._refused(records, elsewhere, skips),
             oldest_waiting_seconds=None if oldest is None else max(now - oldest, 0.0),
             ended_last_hour=sum(
                 one.ended and now - HOUR_SECONDS < one.reported_at <= now for one in records
@@ -213,30 +183,20 @@ class SpoolScanner:
         return sum(path.is_dir() for _, path in _entries_of_cases(self._spool.outbox, self._depth))
 
     def _in_inbox(
-        self,
-        inbox: Mapping[str, Path],
-        known: Sequence[JobRecord],
-        in_flight: Iterable[str],
-        now: float,
-        skips: _Skips,
+        self, inbox: Mapping[str, Path], now: float, skips: _Skips
     ) -> dict[str, float | None]:
         """Return since when each case and zip file waits, None for an empty folder.
 
         A case that cannot be examined waits, too.
         """
-        jobs = newest_of(one for one in known if one.code not in DROP_REFUSALS)
-        refused = {(one.case, one.digest) for one in known if one.code == UnsafeArchive.__name__}
-        begun = set(in_flight)
         found: dict[str, float | None] = {}
 
         def add(name: str, path: Path) -> bool:
             with gone_is_no_error():
                 status = path.stat(follow_symlinks=False)
-                if S_ISREG(status.st_mode) and _zip_waits(name, path, refused):
+                if S_ISREG(status.st_mode) and path.suffix.lower() == ".zip":
                     found[name] = status.st_ctime
-                if not S_ISDIR(status.st_mode) or name in begun:
-                    return True
-                if not self._is_done(name, path, status.st_mtime_ns, jobs.get(name), now):
+                if S_ISDIR(status.st_mode):
                     found[name] = status.st_ctime if self._holds_a_file(path) else None
             return True
 
@@ -244,31 +204,6 @@ class SpoolScanner:
             if not skips.attempt("inbox", name, partial(add, name, path), otherwise=False):
                 found[name] = now
         return found
-
-    def _is_done(
-        self, case: str, path: Path, folder_ns: int, latest: JobRecord | None, now: float
-    ) -> bool:
-        """Return whether the latest job of a case has ended and was for exactly its files."""
-        return (
-            latest is not None
-            and latest.ended
-            and not was_too_early(latest)
-            and latest.digest == self._digest(case, path, folder_ns, now)
-        )
-
-    def _digest(self, case: str, path: Path, folder_ns: int, now: float) -> str:
-        taken = self._digests.get(case)
-        if (
-            taken is None
-            or taken.folder_ns != folder_ns
-            or not 0 <= now - taken.at < DIGEST_SECONDS
-        ):
-            # no digest if files vanish while they are read: the case is changing
-            taken = _Fingerprint(folder_ns, now, "")
-            with gone_is_no_error(), suppress(PermissionError, RecursionError):
-                taken = _Fingerprint(folder_ns, now, Manifest.scan(path).digest)
-            self._digests[case] = taken
-        return taken.digest
 
     def _holds_a_file(self, folder: Path) -> bool:
         """Return whether a case holds a file; a folder that cannot be read may hold one."""
@@ -281,9 +216,10 @@ class SpoolScanner:
         return found or any(error.errno not in GONE for error in errors)
 
     def _refused(
-        self, newest: Mapping[str, JobRecord], elsewhere: set[str], skips: _Skips
+        self, records: Iterable[JobRecord], elsewhere: set[str], skips: _Skips
     ) -> tuple[Refused, ...]:
         found = []
+        newest = newest_of(one for one in records if one.state is not JobState.ORDERED)
         for one in newest.values():
             if one.state is JobState.REFUSED and one.case not in elsewhere:
                 work = partial(self._refused_case, one)
@@ -321,25 +257,6 @@ def newest_of(records: Iterable[JobRecord]) -> dict[str, JobRecord]:
         record.case: record
         for record in sorted((one for one in records if one.state), key=lambda one: one.age_key)
     }
-
-
-def _in_flight(records: Iterable[JobRecord]) -> dict[str, InFlight]:
-    begun = [one for one in records if one.is_begun or one.is_publishing]
-    return {
-        one.case: InFlight(
-            case=one.case,
-            job_id=one.job_id,
-            attempt=one.attempts,
-            has_failed=one.attempt_failed,
-            code=one.attempt_code,
-        )
-        for one in sorted(begun, key=lambda one: one.age_key)
-    }
-
-
-def _zip_waits(name: str, path: Path, refused: set[tuple[str, str]]) -> bool:
-    """Return whether a file is a zip file that was neither unpacked nor refused."""
-    return path.suffix.lower() == ".zip"
 
 
 def _entries_of_cases(

@@ -1,9 +1,10 @@
 """The status of a spool as lines for a person."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from ctdeface_shared.status.spool_status import InFlight, Refused, SpoolStatus
+from ctdeface_shared.status.in_flight import InFlight
+from ctdeface_shared.status.spool_status import Refused, SpoolStatus
 
 
 def spool_lines(status: SpoolStatus) -> tuple[str, ...]:
@@ -14,7 +15,7 @@ def spool_lines(status: SpoolStatus) -> tuple[str, ...]:
     ended = f"{status.ended_last_hour} jobs ended in the last hour"
     return (
         f"waiting    {len(status.waiting):>6}{age}",
-        f"in flight  {len(status.in_flight):>6}",
+        f"in flight  {len(status.in_flight):>6}{_not_begun(status.in_flight)}",
         f"released   {status.released:>6}, {ended}",
         f"refused    {len(status.refused):>6}" + (f": {codes}" if codes else ""),
     )
@@ -48,6 +49,16 @@ def duration(seconds: float) -> str:
         if whole >= size:
             return f"{whole // size} {unit} {whole % size // smaller} {small}"
     return f"{whole} s"
+
+
+def _not_begun(in_flight: Sequence[InFlight]) -> str:
+    """Return how many cases in flight have not begun, or an empty text."""
+    counts = {
+        "being prepared": sum(one.is_prepared for one in in_flight),
+        "queued": sum(one.is_queued for one in in_flight),
+    }
+    text = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return f": {text}" if text else ""
 
 
 def _attempt(one: InFlight) -> str:
