@@ -34,7 +34,8 @@ class Skipped:
     def line(self) -> str:
         """Return a warning with name and reason."""
         path = f"{self.place}/{self.name}" if self.name else self.place
-        return f"{path} was left out: {self.reason}"
+        shown = path if len(path) <= _LONGEST_NAME else f"{path[:_LONGEST_NAME]}…"
+        return f"{shown} was left out: {self.reason}"
 
 
 def attempt(place: str, name: str, work: Callable[[], Result]) -> Result | Skipped:
@@ -70,11 +71,7 @@ def skipped(place: str, name: str, error: Exception) -> Skipped:
         error: why it is left out.
     """
     code = type(error).__name__
-    return Skipped(place=place, name=_shortened(name), reason=_reason(error), code=code)
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+    return Skipped(place=place, name=name, reason=_reason(error), code=code)
 
 
 def _reason(error: Exception) -> str:

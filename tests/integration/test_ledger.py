@@ -117,10 +117,27 @@ def damaged(file: Path, how: str) -> bytes:
 
 def test_a_full_disk_is_no_damage(tmp_path: Path) -> None:
     """A file that cannot be created is another error, and nothing is set aside."""
-    (tmp_path / "ledger.sqlite3").mkdir()
     with pytest.raises(StorageUnavailable):
-        Ledger(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["ledger.sqlite3"]
+        Ledger(tmp_path / "missing")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("other", ["a folder", "a pipe", "a link to itself", "other tables"])
+def test_what_is_not_a_ledger_is_set_aside(tmp_path: Path, other: str) -> None:
+    """Otherwise the watcher would not start again."""
+    file = tmp_path / "ledger.sqlite3"
+    if other == "a folder":
+        file.mkdir()
+    elif other == "a pipe":
+        os.mkfifo(file)
+    elif other == "a link to itself":
+        file.symlink_to(file)
+    else:
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("CREATE TABLE jobs (other TEXT)")
+    with Ledger(tmp_path) as ledger:
+        assert ledger.is_empty()
+    assert os.path.lexists(tmp_path / "ledger.sqlite3.damaged-1")
 
 
 def test_what_stays_in_the_inbox_is_remembered_until_it_changes_or_is_gone(

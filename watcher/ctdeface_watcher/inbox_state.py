@@ -1,11 +1,13 @@
 """The watcher's memory between two looks at the inbox."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from typing import Self
 
 from ctdeface_shared import logs
 from ctdeface_watcher.inbox.stability import SeenCase, Snapshot, add_scan
 from ctdeface_watcher.jobs.taken_cases import TakenState
+from ctdeface_watcher.skips import Skips
 
 _MOST_NOTES = 20
 _MOST_DOUBLINGS = 30
@@ -69,6 +71,16 @@ class InboxState:
     lost_check_failed: str | None = None
     next_lost_check: float = 0.0
     next_removal: float = 0.0
+
+    @classmethod
+    def counting(cls, on_skip: Callable[[str], None]) -> Self:
+        """Return a new state that reports the code of each failure of one case."""
+        return cls(taken=TakenState(skips=Skips(on_skip)))
+
+    @property
+    def skips(self) -> Skips:
+        """Return what the looks leave out because of an error."""
+        return self.taken.skips
 
     def keep_only(self, present: Collection[str]) -> None:
         """Drop the entries that are no longer in the inbox."""

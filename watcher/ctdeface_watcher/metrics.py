@@ -32,6 +32,8 @@ SETTLE_SECONDS = (
 REASONS = {"disk": DISK, "unfinished_jobs": UNFINISHED_JOBS}
 """Label -> reason in the watcher's state."""
 OTHER = "other"
+PLACES = ("inbox", "taken", "reports")
+"""Folders of the spool whose content a look examines one by one."""
 _RESULTS = (
     EventKind.PUBLISHED,
     EventKind.KNOWN,
@@ -81,6 +83,14 @@ class WatcherMetrics:
         self._looked_at = Gauge(
             "ctdeface_watcher_last_look_timestamp_seconds", text, registry=registry
         )
+        self._skipped = Gauge(
+            "ctdeface_watcher_skipped",
+            "Cases, reports and folders that the last look left out because of an error.",
+            ["place"],
+            registry=registry,
+        )
+        text = "Attempts at cases, reports and folders that failed, by the code of the error."
+        self._skips = Counter("ctdeface_watcher_skips", text, ["code"], registry=registry)
         self._paused = Gauge(
             "ctdeface_watcher_paused",
             "1 while nothing is published for this reason.",
@@ -92,9 +102,13 @@ class WatcherMetrics:
             self._results.labels(result)
         for code in (*sorted(self._codes), OTHER):
             self._failures.labels(code)
+            self._skips.labels(code)
+        for place in PLACES:
+            self._skipped.labels(place)
         for reason in REASONS:
             self._paused.labels(reason)
         self._has_looked, self._failed = False, False
+        self._left_out = 0
 
     def watching(self) -> str | None:
         """Return why the watcher is not ready, for /readyz."""
@@ -106,12 +120,23 @@ class WatcherMetrics:
             else "no look at the inbox has ended yet: another watcher may be at work"
         )
 
+    def left_out(self) -> str | None:
+        """Return what was left out, for the warnings of /readyz."""
+        if not self._left_out:
+            return None
+        return (
+            f"{self._left_out} cases, reports or folders are left out because of errors, the "
+            "others go on: ctdeface status names them"
+        )
+
     def count(self, event: WatchEvent) -> None:
         """Count an event; this is the watcher's hook."""
         if event.kind is EventKind.LOOKED:
             self._looked(event.state, event.failed)
             return
-        if event.kind is EventKind.DROPPED:
+        if event.kind is EventKind.SKIPPED:
+            self._skips.labels(self._known(event.failed)).inc()
+        elif event.kind is EventKind.DROPPED:
             self._drops.inc()
         else:
             self._results.labels(event.kind).inc()
@@ -123,6 +148,11 @@ class WatcherMetrics:
             self._pending.set(len(state.waiting))
             self._open.set(state.open_jobs)
             self._oldest_open_at = state.oldest_open_at
+            self._left_out = len(state.skipped) + len(state.unusable)
+            for place in PLACES:
+                of_place = sum(one.place == place for one in state.skipped)
+                unusable = len(state.unusable) if place == "inbox" else 0
+                self._skipped.labels(place).set(of_place + unusable)
             for label, reason in REASONS.items():
                 self._paused.labels(label).set(state.paused == reason)
         self._failed = failed is not None
@@ -130,7 +160,10 @@ class WatcherMetrics:
             self._has_looked = True
             self._looked_at.set(self._clock())
         else:
-            self._failures.labels(failed if failed in self._codes else OTHER).inc()
+            self._failures.labels(self._known(failed)).inc()
+
+    def _known(self, code: str | None) -> str:
+        return code if code is not None and code in self._codes else OTHER
 
     def _age_seconds(self) -> float:
         return (
@@ -155,5 +188,6 @@ def exported_metrics(service: ServiceConfig, port: int | None) -> Iterator[Watch
     dependencies = Dependencies(service, registry, counts_messages=True)
     checks = {**dependencies.checks(), "watching": metrics.watching}
     address = Address.of(settings, settings.watch_port if port is None else port)
-    with serve_metrics(address, registry, Probe(checks, close=dependencies.close)):
+    probe = Probe(checks, warnings={"skipped": metrics.left_out}, close=dependencies.close)
+    with serve_metrics(address, registry, probe):
         yield metrics.count

@@ -49,8 +49,8 @@ def remove_expired(
     """Remove the expired job folders of every place.
 
     A report stays while its case is in inbox, outbox or quarantine, because it shows that the case
-    is done, or why not. Nothing is removed of a case that was taken or has a job in progress.
-    Folders that cannot be removed now are left for the next time.
+    is done, or why not. Nothing is removed of a case that was taken, has a job in progress, or has
+    reports that cannot be read. Folders that cannot be removed now are left for the next time.
 
     Args:
         spool: the folders of the service.
@@ -63,27 +63,37 @@ def remove_expired(
     """
     if rules.archive_days is rules.quarantine_days is rules.reports_days is None:
         return Removed()
-    busy = frozenset(
-        (
-            *(job.case for job in JobReader(spool.reports).read() if not job.ended),
-            *(record.case for taken in taken_cases(spool) if (record := taken.record())),
-        )
-    )
+    reader = JobReader(spool.reports)
+    busy = {job.case for job in reader.read() if not job.ended} | set(_taken_names(spool))
+    unknown = {"/".join(one.name.split("/")[:case_depth]) for one in reader.skipped}
+
+    def is_busy(case: str) -> bool:
+        return case in busy or any(case == one or case.startswith(f"{one}/") for one in unknown)
+
     depth = case_depth + 1
     archives = sorted(folder for folder in spool.archive.iterdir() if folder.is_dir())
     return Removed(
         archive=sum(
-            _remove(_expired_jobs(root, depth, rules.archive_days, now), busy.__contains__)
+            _remove(_expired_jobs(root, depth, rules.archive_days, now), is_busy)
             for root in archives
         ),
         quarantine=_remove(
-            _expired_jobs(spool.quarantine, depth, rules.quarantine_days, now), busy.__contains__
+            _expired_jobs(spool.quarantine, depth, rules.quarantine_days, now), is_busy
         ),
         reports=_remove(
             _expired_jobs(spool.reports, depth, rules.reports_days, now),
-            lambda case: case in busy or _is_in_spool(spool, case),
+            lambda case: is_busy(case) or _is_in_spool(spool, case),
         ),
     )
+
+
+def _taken_names(spool: ServiceSpool) -> Iterator[str]:
+    """Yield the names of the taken cases; one that cannot be read keeps none from removal."""
+    for taken in taken_cases(spool):
+        with suppress(OSError):
+            record = taken.record()
+            if record is not None:
+                yield record.case
 
 
 def remove_remains(spool: ServiceSpool, now: float) -> None:

@@ -141,7 +141,7 @@ def watch(watcher: Watcher, stop: threading.Event) -> None:
     Raises:
         ConfigurationError: the queue's configuration must be corrected first.
     """
-    state, rules = InboxState(), watcher.rules
+    state, rules = InboxState.counting(partial(_count_skip, watcher.hooks)), watcher.rules
     try:
         while not stop.is_set() and watcher.is_active():
             begun = monotonic()
@@ -173,7 +173,7 @@ def look_once(watcher: Watcher, state: InboxState, stop: threading.Event) -> Inb
 
     Raises:
         TransientError: inbox, queue or ledger cannot be used now; nothing is lost.
-        OSError: a report cannot be read now.
+        OSError: reports or taken cases cannot be listed now.
     """
     spool, rules = watcher.spool, watcher.rules
     _update_ledger(watcher.ledger, spool, state)
@@ -186,14 +186,20 @@ def look_once(watcher: Watcher, state: InboxState, stop: threading.Event) -> Inb
         find_pending(watcher.publisher, state.taken)  # what is taken counts as unfinished
         state.is_first = False
     _update_pause(watcher, state)
+    state.skips.keep_only("inbox", inbox.names.__contains__)
     for name in (*inbox.cases, *inbox.zips):
         if stop.is_set():
             break
-        _process(watcher, state, name, is_zip=name in inbox.zips)
+        process = partial(_process, watcher, state, name, is_zip=name in inbox.zips)
+        state.skips.attempt("inbox", name, process, None)
     if not stop.is_set():
         on_result = partial(_report_result, watcher, state)
         advance_all(watcher.publisher, watcher.examiner, state.taken, on_result)
     return inbox
+
+
+def _count_skip(hooks: tuple[WatchHook, ...], code: str) -> None:
+    notify(hooks, WatchEvent(kind=EventKind.SKIPPED, failed=code))
 
 
 def _update_ledger(ledger: Ledger, spool: ServiceSpool, state: InboxState) -> None:
@@ -202,7 +208,7 @@ def _update_ledger(ledger: Ledger, spool: ServiceSpool, state: InboxState) -> No
         rebuild(ledger, spool)
         state.is_rebuilt = True
     ledger.write_recorded()
-    close_ended_jobs(ledger, spool)
+    close_ended_jobs(ledger, spool, state.skips)
 
 
 def _report_scan(inbox: Inbox, state: InboxState) -> None:
@@ -457,6 +463,7 @@ def _write_state(watcher: Watcher, state: InboxState, cases: int) -> WatcherStat
         paused=state.failed or state.paused,
         open_jobs=len(open_jobs),
         oldest_open_at=open_jobs[0].published_at if open_jobs else None,
+        skipped=state.skips.found,
     )
     with suppress(OSError):  # a full disk must not stop the watcher
         write_watcher_state(watcher.state_file, result)

@@ -11,7 +11,7 @@ from ctdeface_shared.status.watcher_state import WatcherState
 class EventKind(StrEnum):
     """Kind of an event.
 
-    All but the first and the last are results of a case.
+    All but the first and the last two are results of a case.
     """
 
     DROPPED = "dropped"
@@ -24,6 +24,8 @@ class EventKind(StrEnum):
     """The case did not become complete within the longest wait."""
     UNUSABLE = "unusable"
     """No job can be made of the case."""
+    SKIPPED = "skipped"
+    """A case, report or folder was left out because of an error."""
     LOOKED = "looked"
     """A look at the inbox ended."""
 
@@ -36,7 +38,8 @@ class WatchEvent:
         kind: kind of the event.
         settle_seconds: from the first sight of the case to its published job; `PUBLISHED` only.
         state: result of the look; `LOOKED` only, None if the ledger could not be read.
-        failed: code of the error that ended the look; `LOOKED` only.
+        failed: code of the error that ended the look, or that left something out; `LOOKED` and
+            `SKIPPED` only.
     """
 
     kind: EventKind

@@ -289,6 +289,17 @@ def history_of(spool: Spool, case: str) -> tuple[JobRecord, ...]:
     return tuple(sorted(records, key=lambda record: record.created_at))
 
 
+def require_readable_report(spool: Spool, case: str, job_id: str) -> None:
+    """Check that the report of a job, if there is one, can be read.
+
+    Raises:
+        DamagedFile: it is not a report that this version can read.
+        OSError: it cannot be read right now.
+    """
+    record = JobRecord(case=case, job_id=job_id)
+    _unless_gone(_with_report, record, case_path(spool.reports, case) / job_id / REPORT)
+
+
 def reported_files(spool: Spool, case: str, job_id: str) -> dict[str, ReportedFile]:
     """Return the files that a job's report lists, by name.
 

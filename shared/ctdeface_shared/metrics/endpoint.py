@@ -212,7 +212,7 @@ def serve_metrics(address: Address, registry: CollectorRegistry, probe: Probe) -
     if address.port == OFF:
         yield
         return
-    with serve(address, registry, probe.problems), probe:
+    with serve(address, registry, probe.problems, warnings=probe.warnings), probe:
         yield
 
 
@@ -222,6 +222,7 @@ def serve(
     registry: CollectorRegistry,
     problems: Problems,
     limits: ConnectionLimits = ConnectionLimits(),
+    warnings: Problems = dict,
 ) -> Iterator[int]:
     """Serve during the block, and yield the port.
 
@@ -231,12 +232,13 @@ def serve(
         problems: returns what makes the service unready, by name; it is called for each request, so
             it must be fast.
         limits: of its connections.
+        warnings: like `problems`, for what leaves the service ready.
 
     Raises:
         ConfigurationError: the port is taken, or the address does not belong to this machine.
     """
     server, tls = _open_server(address, limits), address.tls
-    server.set_app(application(registry, problems))
+    server.set_app(application(registry, problems, warnings))
     if tls is not None:
         # The handshake happens in the thread of each request, so a slow client delays no other.
         server.socket = tls.wrap_socket(
@@ -254,14 +256,20 @@ def serve(
         thread.join()
 
 
-def application(registry: CollectorRegistry, problems: Problems) -> WSGIApplication:
+def application(
+    registry: CollectorRegistry, problems: Problems, warnings: Problems = dict
+) -> WSGIApplication:
     """Return the WSGI application of the endpoint."""
     metrics: WSGIApplication = make_wsgi_app(registry)
 
     def ready(_: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         found = problems()
         status = HTTPStatus.SERVICE_UNAVAILABLE if found else HTTPStatus.OK
-        return _respond(start, status, {"ready": not found, "problems": dict(found)})
+        content: dict[str, object] = {"ready": not found, "problems": dict(found)}
+        attention = dict(warnings())
+        if attention:
+            content["warnings"] = attention
+        return _respond(start, status, content)
 
     def alive(_: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         return _respond(start, HTTPStatus.OK, {"alive": True})

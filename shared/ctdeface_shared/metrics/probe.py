@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self, TypeAlias
 
 from ctdeface_shared.errors import CtDefaceError
@@ -38,6 +38,7 @@ class Probe(AbstractContextManager["Probe"]):
         self,
         checks: Mapping[str, Check],
         *,
+        warnings: Mapping[str, Check] = MappingProxyType({}),
         close: Callable[[], None] = lambda: None,
         period_seconds: float = PERIOD_SECONDS,
         stale_seconds: float = STALE_SECONDS,
@@ -46,14 +47,19 @@ class Probe(AbstractContextManager["Probe"]):
 
         Args:
             checks: the checks by name.
+            warnings: checks whose problems need attention but do not make the service unready.
             close: called at the end in the thread of the checks, because a connection to SQLite
                 belongs to one thread.
             period_seconds: pause between two rounds.
             stale_seconds: time after which a check that has not ended counts as failed.
         """
-        self._checks, self._close = dict(checks), close
+        self._checks, self._close = {**checks, **warnings}, close
+        self._advisory = frozenset(warnings)
         self._period, self._stale = period_seconds, stale_seconds
-        self._results: dict[str, str | None] = dict.fromkeys(self._checks, "not checked yet")
+        self._results: dict[str, str | None] = {
+            **dict.fromkeys(checks, "not checked yet"),
+            **dict.fromkeys(warnings),
+        }
         self._running: _Running | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
@@ -75,6 +81,13 @@ class Probe(AbstractContextManager["Probe"]):
 
     def problems(self) -> dict[str, str]:
         """Return the problems by check; empty if the service is ready."""
+        return {name: text for name, text in self._found().items() if name not in self._advisory}
+
+    def warnings(self) -> dict[str, str]:
+        """Return what needs attention although the service may be ready, by check."""
+        return {name: text for name, text in self._found().items() if name in self._advisory}
+
+    def _found(self) -> dict[str, str]:
         running = self._running
         results = dict(self._results)
         if running is not None and monotonic() - running.since > self._stale:

@@ -175,7 +175,8 @@ def skip_warnings(seen: Sequence[Skipped], watcher: WatcherState | None) -> Iter
         seen: what this look at the spool left out.
         watcher: the watcher's last scan, which may have left out other things.
     """
-    lines = dict.fromkeys((*(one.line for one in seen), *(watcher.skipped if watcher else ())))
+    found = (*seen, *(watcher.skipped if watcher else ()))
+    lines = dict.fromkeys(one.line for one in found)
     yield from list(lines)[:NAMES_SHOWN]
     if len(lines) > NAMES_SHOWN:
         yield f"{len(lines) - NAMES_SHOWN} more cases, files or folders were left out"

@@ -5,7 +5,6 @@ rest of the state folder.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import isfinite
@@ -14,6 +13,8 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from ctdeface_shared.jobs.moments import read_moment
+from ctdeface_shared.skipped import Skipped
+from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.bounded import LARGEST_STATE_BYTES, parse_json, read_bounded
 
 WATCHER_STATE = "watcher.json"
@@ -38,7 +39,7 @@ class WatcherState:
         open_jobs: number of published jobs that have not ended.
         oldest_open_at: when the oldest of them was published, seconds since the epoch; None if
             there are none.
-        skipped: sentences about what the scan left out, each with place, name and reason.
+        skipped: what the scan left out because of an error.
     """
 
     looked_at: str
@@ -52,7 +53,7 @@ class WatcherState:
     paused: str | None = None
     open_jobs: int = 0
     oldest_open_at: float | None = None
-    skipped: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
 
 
 def write_watcher_state(path: Path, state: WatcherState) -> None:
@@ -61,11 +62,7 @@ def write_watcher_state(path: Path, state: WatcherState) -> None:
     Raises:
         OSError: storage failed.
     """
-    beside = path.with_name(f".{path.name}.part")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-        json.dump(asdict(state), stream, indent=1)
-    beside.replace(path)
+    atomic.write_file(path, json.dumps(asdict(state), indent=1).encode("ascii"), is_durable=False)
 
 
 def read_watcher_state(path: Path) -> WatcherState | None:

@@ -18,12 +18,18 @@ from ctdeface_shared.storage.tree import walk_tree
 _STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS})
 
 
-def write_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+def write_file(path: Path, content: bytes, *, mode: int = 0o600, is_durable: bool = True) -> None:
     """Replace a file atomically.
 
     A temporary file is written, fsynced and renamed, and the folder is fsynced.
+
+    Args:
+        path: the file.
+        content: its new content.
+        mode: mode of the file, independent of the umask.
+        is_durable: False skips the fsync, so that the file may be lost in a power cut.
     """
-    with _replacing(path, mode) as stream:
+    with _replacing(path, mode, is_durable=is_durable) as stream:
         stream.write(content)
 
 
@@ -34,7 +40,7 @@ def copy_file(source: Path, path: Path, *, mode: int = 0o600) -> None:
 
 
 @contextmanager
-def _replacing(path: Path, mode: int) -> Iterator[BinaryIO]:
+def _replacing(path: Path, mode: int, *, is_durable: bool = True) -> Iterator[BinaryIO]:
     """Yield a stream whose content replaces a file afterwards.
 
     If the block fails, the file stays as it was.
@@ -45,11 +51,13 @@ def _replacing(path: Path, mode: int) -> Iterator[BinaryIO]:
             os.fchmod(stream.fileno(), mode)  # independent of the umask
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
+            if is_durable:
+                os.fsync(stream.fileno())
         _replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    if is_durable:
+        sync_folder(path.parent)
 
 
 def _replace(beside: Path, path: Path) -> None:

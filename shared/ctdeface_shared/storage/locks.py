@@ -23,6 +23,7 @@ from typing import Any
 from ctdeface_shared import logs
 from ctdeface_shared.errors import StorageUnavailable
 from ctdeface_shared.storage.bounded import LARGEST_OWNER_BYTES, parse_json, read_bounded
+from ctdeface_shared.storage.private_tree import remove_tree
 from ctdeface_shared.storage.process_identity import (
     NAME,
     has_ended,
@@ -30,7 +31,6 @@ from ctdeface_shared.storage.process_identity import (
     short_name,
     this_process,
 )
-from ctdeface_shared.storage.removal import remove_tree
 
 OWNER_FILE = ".owner.json"
 UNFINISHED = "unfinished.json"
@@ -289,8 +289,7 @@ def _owned_temporary(parent: Path) -> Iterator[tuple[Path, str]]:
     try:
         yield temporary, _write_owner(temporary)
     finally:
-        with suppress(OSError):
-            remove_tree(temporary)
+        remove_tree(temporary, is_durable=False)
 
 
 def _temporary_name(parent: Path) -> Path:
@@ -309,7 +308,7 @@ def remove(folder: Path) -> None:
     temporary = _temporary_name(folder.parent)
     with suppress(OSError):
         folder.rename(temporary)
-        remove_tree(temporary)
+        remove_tree(temporary, is_durable=False)
 
 
 @contextmanager

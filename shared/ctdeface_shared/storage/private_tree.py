@@ -352,17 +352,22 @@ def shown(name: str) -> str:
     )
 
 
-def remove_tree(path: Path) -> bool:
+def remove_tree(path: Path, *, is_durable: bool = True) -> bool:
     """Remove a tree as far as the permissions allow; return whether nothing is left.
 
     Others may still change it, so it is walked like one that is copied.
+
+    Args:
+        path: a folder of any depth, or a file.
+        is_durable: False skips the fsync of the folder that holds it.
     """
     with suppress(OSError, UnsafeDrop), opened(path.parent) as parent:
         removal = _Removal(parent=parent, waiting=[path.name])
         while removal.waiting:
             with suppress(OSError, UnsafeDrop):
                 _remove(removal, parent, removal.waiting.pop(), _LEVELS_REMOVED)
-        os.fsync(parent)
+        if is_durable:
+            os.fsync(parent)
     return not os.path.lexists(path)
 
 

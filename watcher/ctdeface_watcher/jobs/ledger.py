@@ -4,7 +4,9 @@ A SQLite file in the state folder. It is a cache: inbox and reports hold the tru
 ledger is filled from them (`rebuild_ledger`). A damaged file is set aside.
 """
 
+import os
 import sqlite3
+import stat
 from collections.abc import Collection, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -30,6 +32,11 @@ CREATE TABLE IF NOT EXISTS kept (entry TEXT PRIMARY KEY, stats TEXT NOT NULL) ST
 CREATE INDEX IF NOT EXISTS jobs_of_case ON jobs (name);
 CREATE INDEX IF NOT EXISTS open_jobs ON jobs (closed, published_at);
 """
+
+_COLUMNS = {
+    "jobs": ["job_id", "name", "digest", "generation", "published_at", "closed"],
+    "kept": ["entry", "stats"],
+}
 
 CLOSED_KEPT = 10_000
 """Maximum number of ended jobs; older ones are found in their reports."""
@@ -283,6 +290,8 @@ class Ledger:
 
     def _opened(self) -> sqlite3.Connection:
         try:
+            if os.path.lexists(self._file) and not _is_regular(self._file):
+                self._set_aside()
             with suppress(OSError):  # SQLite then reports the same error
                 # For the owner only, as it names cases; SQLite's other files get the same mode.
                 self._file.touch(mode=0o600)
@@ -296,6 +305,7 @@ class Ledger:
             connection.execute("PRAGMA journal_mode = WAL")
             # Entries lost in a power cut are found in inbox and reports.
             connection.execute("PRAGMA synchronous = NORMAL")
+            _require_columns(connection)
             connection.executescript(_TABLE)
         except sqlite3.Error as error:
             connection.close()
@@ -313,12 +323,28 @@ class Ledger:
         number = next(
             number
             for number in count(1)
-            if not self._file.with_name(f"{self._file.name}.damaged-{number}").exists()
+            if not os.path.lexists(self._file.with_name(f"{self._file.name}.damaged-{number}"))
         )
         _log.error("ledger_damaged")
         self._file.rename(self._file.with_name(f"{self._file.name}.damaged-{number}"))
         for ending in ("-wal", "-shm"):
             self._file.with_name(self._file.name + ending).unlink(missing_ok=True)
+
+
+def _is_regular(file: Path) -> bool:
+    return stat.S_ISREG(file.lstat().st_mode)
+
+
+def _require_columns(connection: sqlite3.Connection) -> None:
+    """Check that tables that exist are those of this program.
+
+    Raises:
+        sqlite3.DatabaseError: a table has other columns.
+    """
+    for table, columns in _COLUMNS.items():
+        found = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+        if found and found != columns:
+            raise sqlite3.DatabaseError(f"the table {table} has other columns")
 
 
 def _means_damage(error: sqlite3.Error) -> bool:

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 from ctdeface_shared import logs
 from ctdeface_shared.errors import (
-    ConfigurationError,
     PermanentError,
     StorageUnavailable,
     TransientError,
@@ -25,15 +24,18 @@ from ctdeface_shared.errors import (
 from ctdeface_shared.jobs.history import history_of
 from ctdeface_shared.jobs.messages import DefaceJob
 from ctdeface_shared.jobs.replay_requests import read_order
-from ctdeface_shared.jobs.taken import DropRecord, TakenCase, taken_cases
+from ctdeface_shared.jobs.taken import RECORD, DropRecord, TakenCase, taken_cases
 from ctdeface_shared.lifecycle import boundary
+from ctdeface_shared.storage.bounded import DamagedFile
 from ctdeface_shared.storage.private_tree import ChangedMeanwhile
 from ctdeface_watcher.inbox.examine import ExamineRules, examine
 from ctdeface_watcher.jobs.intake import IntakeResult
 from ctdeface_watcher.jobs.ledger import Entry, Ledger
 from ctdeface_watcher.jobs.publish import Publisher, keep, publish_case, rename, send
 from ctdeface_watcher.jobs.refuse import refuse_taken
+from ctdeface_watcher.skips import Skips
 
+_PLACE = "taken"
 _THREADS = 4
 _THREADS_OF_OWNER = 3
 """Maximum number of examinations of one user's drops at a time, so that others go on."""
@@ -128,6 +130,7 @@ class TakenState:
         copying: names in the inbox of the cases that stay there and have no job yet.
         unpublished: number of cases without a job.
         is_busy: whether a case can go on soon.
+        skips: what is left out because of an error, here and elsewhere in a look.
     """
 
     published: dict[str, DefaceJob] = field(default_factory=dict)
@@ -138,6 +141,7 @@ class TakenState:
     copying: set[str] = field(default_factory=set)
     unpublished: int = 0
     is_busy: bool = False
+    skips: Skips = field(default_factory=Skips)
 
     def lose(self, job_id: str) -> None:
         """Let a job be published again, because neither the queue nor a worker has it."""
@@ -198,17 +202,38 @@ def find_pending(publisher: Publisher, state: TakenState) -> list[Pending]:
     """
     cases = {taken.taken_id: taken for taken in taken_cases(publisher.spool)}
     state.keep_only(cases, publisher.ledger)
-    pending = [
-        Pending(taken, record, taken.job())
-        for one, taken in cases.items()
-        if one not in state.published and (record := taken.record()) is not None
-    ]
+    state.skips.keep_only(_PLACE, lambda name: name.partition(" ")[0] in cases)
+    pending = []
+    for name, taken in cases.items():
+        if name not in state.published:
+            one = state.skips.attempt(_PLACE, name, partial(_pending, taken), None)
+            pending.extend([one] if one else [])
     state.lost &= {one.job.job_id for one in pending if one.job is not None}
     state.unpublished = sum(one.is_unpublished for one in pending)
     state.copying = {
         one.record.entry for one in pending if one.record.left_in_inbox and one.is_unpublished
     }
     return sorted(pending, key=lambda one: (one.job is None, one.record.taken_at))
+
+
+def _pending(taken: TakenCase) -> Pending | None:
+    """Read a taken case.
+
+    Returns:
+        None if it has no record and no files, as when it is being removed.
+
+    Raises:
+        DamagedFile: its record cannot be used.
+        OSError: its record cannot be read.
+    """
+    record = taken.record()
+    if record is not None:
+        return Pending(taken, record, taken.job())
+    if os.path.lexists(taken.folder / RECORD) or taken.files.is_dir():
+        raise DamagedFile(
+            f"its {RECORD} is missing or damaged: move its files into the inbox, and remove it"
+        )
+    return None
 
 
 def advance_all(
@@ -273,11 +298,9 @@ def _advance_in_turn(
         state.waiting.add(record.case)  # one job of a case at a time
         return Advanced(record=record)
     advance = partial(_advance, publisher, examiner, state, pending, is_first=is_first)
-    advanced = boundary(advance)
-    if isinstance(advanced, (TransientError, ConfigurationError)):
-        raise advanced
-    if isinstance(advanced, Exception):  # a bug of this case stops no other
-        advanced = Advanced(record=record, error=advanced)
+    left_out = Advanced(record=record, result=IntakeResult.BUSY)
+    name = f"{taken.taken_id} ({record.case})"
+    advanced = state.skips.attempt(_PLACE, name, advance, left_out)
     _note(state, advanced)
     if is_first and advanced.result in _LEAVES_NAME:
         del holders[record.case]
