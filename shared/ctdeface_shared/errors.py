@@ -119,6 +119,10 @@ class UnsafeDrop(PermanentError):
     """A drop with links, devices, files of other users, or more than the limits allow."""
 
 
+class TooLarge(PermanentError):
+    """A case that needs more memory, or larger files, than the limits allow."""
+
+
 class EscapingPath(PermanentError):
     """A case name that escapes its folder."""
 

@@ -79,6 +79,10 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
             "is too large can be allowed in the settings (`limits`)."
         ),
         "UnsafeArchive": "Unpack the zip file yourself, check it, and drop the folder.",
+        "TooLarge": (
+            "If the case is sound, split it into several cases, raise the limit that the reason "
+            "names, or give the machine more memory. Otherwise remove the file that is named."
+        ),
         "EscapingPath": _STRANGE_MESSAGE,
         "InvalidMessage": _STRANGE_MESSAGE,
         "UnknownVersion": (

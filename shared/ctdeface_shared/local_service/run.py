@@ -19,6 +19,7 @@ from ctdeface_shared.lifecycle import boundary, stop_on_signals, threads_per_cas
 from ctdeface_shared.local_service.display import Snapshot, View, open_view
 from ctdeface_shared.local_service.supervisor import Program, Running, supervise
 from ctdeface_shared.metrics.ports import is_free, metrics_ports
+from ctdeface_shared.settings.memory import with_memory_share
 from ctdeface_shared.settings.service import ServiceConfig
 from ctdeface_shared.status.service_status import disk_warnings, inbox_warnings, skip_warnings
 from ctdeface_shared.status.spool_status import SpoolScanner, SpoolStatus
@@ -162,7 +163,7 @@ def run_local_service(local_service: LocalService) -> int:
         supervise(
             programs(local_service, folder),
             stop,
-            environment=_environment(service),
+            environment=_environment(service, local_service.worker_count),
             grace_seconds=service.settings.work.grace_period + MARGIN_SECONDS,
             tick=monitor.tick,
         )
@@ -229,12 +230,15 @@ def _require_free_ports(local_service: LocalService) -> None:
             )
 
 
-def _environment(service: ServiceConfig) -> dict[str, str]:
+def _environment(service: ServiceConfig, workers: int) -> dict[str, str]:
     """Return the environment of all processes.
 
-    It holds the queue's URL, because a password in the arguments would show in the process list.
+    It holds the queue's URL, because a password in the arguments would show in the process list,
+    and each worker's share of the memory.
     """
-    return {**os.environ, "CTDEFACE_BROKER__URL": service.queue.url}
+    limit_gb = with_memory_share(service.settings, workers).work.memory_limit_gb
+    share = {} if limit_gb is None else {"CTDEFACE_WORK__MEMORY_LIMIT_GB": str(limit_gb)}
+    return {**os.environ, "CTDEFACE_BROKER__URL": service.queue.url, **share}
 
 
 @contextmanager

@@ -121,8 +121,9 @@ class WorkSection(Section):
     max_attempts: int = Field(4, ge=1, description="Attempts at a case before it is quarantined.")
     memory_limit_gb: float | None = Field(
         None,
-        gt=0,
-        description="A case whose process holds more GB than this is ended; unset: no limit.",
+        ge=0,
+        description="A case whose process holds more GB is ended; unset: an equal share of this "
+        "machine's or container's memory; 0: no limit.",
     )
 
     @property

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ctdeface_shared import logs
 from ctdeface_shared.console import printable
-from ctdeface_shared.errors import MixedPatients, StorageUnavailable
+from ctdeface_shared.errors import MixedPatients, StorageUnavailable, TooLarge
 from ctdeface_shared.jobs.manifest import Manifest, digest_of_stats, job_id
 from ctdeface_shared.jobs.options import DefaceOptions
 from ctdeface_shared.jobs.reports import REPORT, read_report
@@ -17,6 +17,7 @@ from ctdeface_shared.lifecycle import boundary
 from ctdeface_shared.settings.loading import Settings
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.spool import PRIVATE, Spool, case_path
+from ctdeface_worker.batch.case_size import require_allowed
 from ctdeface_worker.batch.discovery import Case
 from ctdeface_worker.case.child_process import OnStage, UnexpectedError
 from ctdeface_worker.case.run import CaseInput, CaseResources, CaseRun, Child, refuse_case, run_case
@@ -146,7 +147,8 @@ def deface_case(batch: Batch, case: Case, child: Child, on_stage: OnStage) -> Ca
     resources = batch.resources(case, child)
     input_ = _input(batch, case)
     with logs.about_job(input_.job_id):
-        outcome = boundary(partial(run_case, input_, resources, on_stage))
+        check = partial(require_allowed, case.folder, batch.settings.limits.tree())
+        outcome = boundary(partial(run_case, input_, resources, on_stage, check))
         if isinstance(outcome, Exception):
             refused = boundary(partial(refuse_case, input_, outcome, resources))
             if isinstance(refused, Exception):
@@ -167,13 +169,14 @@ def deface_case(batch: Batch, case: Case, child: Child, on_stage: OnStage) -> Ca
 def _input(batch: Batch, case: Case) -> CaseInput:
     """Return the input of a case.
 
-    A folder that cannot be read has an empty manifest.
+    A folder that cannot be read, or is too large, has an empty manifest.
     """
     stats = ""
     try:
+        require_allowed(case.folder, batch.settings.limits.tree())
         stats = digest_of_stats(case.folder)
         manifest = Manifest.scan(case.folder)
-    except OSError:
+    except (OSError, TooLarge):
         # The run meets the error again, and refuses the case.
         manifest = Manifest(files=0, bytes=0, digest="")
     return CaseInput(

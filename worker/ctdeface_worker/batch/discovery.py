@@ -142,11 +142,13 @@ def _files(folder: Path) -> Iterator[Path]:
     Raises:
         OSError: a folder cannot be listed.
     """
-    for entry in folder.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            yield from _files(entry)
-        elif entry.is_file():
-            yield entry
+    pending = [folder]
+    while pending:  # not by recursion, which deep folders would exhaust
+        for entry in pending.pop().iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                pending.append(entry)
+            elif entry.is_file():
+                yield entry
 
 
 def _name(folder: Path, root: Path) -> str:

@@ -29,6 +29,7 @@ from ctdeface_shared.exit_codes import (
 )
 from ctdeface_shared.lifecycle import limit_threads, stop_on_signals, threads_per_case
 from ctdeface_shared.settings.loading import Settings
+from ctdeface_shared.settings.memory import with_memory_share
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.locks import sweep
 from ctdeface_shared.storage.spool import Spool
@@ -90,7 +91,7 @@ def run_batch(plan: BatchPlan, settings: Settings) -> int:
         batch = Batch(
             spool=spool,
             options=settings.deface.options(),
-            settings=settings,
+            settings=with_memory_share(settings, min(plan.jobs, len(cases))),
             nifti_root=plan.nifti_root,
             keep_work=plan.keep_work,
             redo=plan.redo,

@@ -22,6 +22,7 @@ from ctdeface_shared.storage.disk import require_free_space
 from ctdeface_shared.storage.locks import owned_folder
 from ctdeface_shared.storage.spool import ServiceSpool, Spool, case_path
 from ctdeface_worker.case.child_process import OnStage, UnexpectedError, WarmChild
+from ctdeface_worker.dicom.limits import ReadLimits
 from ctdeface_worker.pipeline.result import CaseResult
 from ctdeface_worker.pipeline.task import CaseTask
 from ctdeface_worker.publishing.commit import Step, no_step, publish, resume
@@ -276,7 +277,7 @@ def _attempt(
     Raises:
         TransientError: the attempt failed, or the input changed meanwhile.
     """
-    key, limit_gb = resources.settings.uid_key, resources.settings.work.memory_limit_gb
+    key, limits = resources.settings.uid_key, _limits(resources.settings)
     (staged / "dicom").mkdir()
     task = CaseTask(
         source=case.source,
@@ -287,16 +288,25 @@ def _attempt(
         uid_key=key.get_secret_value().encode() if key else b"",
         write_nifti=resources.write_nifti,
         keep_work=resources.keep_work,
+        limits=limits,
     )
     result = resources.child.run(
         task,
         on_stage=on_stage,
         timeout_seconds=resources.settings.work.job_timeout,
-        memory_limit_bytes=None if limit_gb is None else round(limit_gb * 1e9),
+        memory_limit_bytes=limits.memory_bytes,
     )
     if case.stats:
         _require_unchanged(case)
     return result
+
+
+def _limits(settings: Settings) -> ReadLimits:
+    limit_gb = settings.work.memory_limit_gb
+    return ReadLimits(
+        file_bytes=settings.limits.tree().file_bytes,
+        memory_bytes=round(limit_gb * 1e9) if limit_gb else None,
+    )
 
 
 def _require_unchanged(case: CaseInput) -> None:

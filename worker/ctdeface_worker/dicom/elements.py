@@ -4,12 +4,13 @@ The encodings are those of DICOM PS3.5 section 7.
 """
 
 import struct
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
 from pydicom.datadict import dictionary_VR
 
-from ctdeface_shared.errors import UnreadableInstance
+from ctdeface_shared.errors import TooLarge, UnreadableInstance
 
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -19,6 +20,8 @@ LONG_VRS = frozenset(
 """Value representations with a 32-bit length behind two reserved bytes."""
 _SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 _DEEPEST = 32
+_MOST_VISITS = 1_000_000
+_SPARE_VISITS = 1000
 
 
 class Element(NamedTuple):
@@ -127,9 +130,21 @@ def is_public(tag: int) -> bool:
 class Walk:
     """Parser of elements in one encoding."""
 
-    def __init__(self, data: bytes, *, big: bool, implicit: bool) -> None:
-        """Set byte order and form, implicit or explicit."""
+    def __init__(
+        self, data: bytes, *, big: bool, implicit: bool, visits: Iterator[int] | None = None
+    ) -> None:
+        """Set byte order and form, implicit or explicit.
+
+        Args:
+            data: the file.
+            big: byte order.
+            implicit: form.
+            visits: number of elements that may still be visited; None for what a file of this size
+                needs. Values that are sequences in one encoding and not in another are visited
+                again, at each level of nesting.
+        """
         self.found: list[Element] = []
+        self._visits = visits or iter(range(min(_SPARE_VISITS + len(data) // 2, _MOST_VISITS)))
         self._data = data
         self._big = big
         self._implicit = implicit
@@ -164,6 +179,11 @@ class Walk:
         return not self._data[start:end].strip(b"\0")
 
     def _element(self, tag: int, start: int, end: int, place: Place) -> int:
+        if next(self._visits, None) is None:
+            raise TooLarge(
+                f"the elements of a file are too many, or nested in ambiguous ways; at most "
+                f"{_MOST_VISITS} are supported: remove the file, or export it again"
+            )
         vr, value, length = self._header(tag, start)
         if length != UNDEFINED and value + length > end:
             raise UnreadableInstance(
@@ -178,7 +198,7 @@ class Walk:
         if fragmented:
             stop = self._fragments(value, end)
         elif length == UNDEFINED or vr == "SQ":
-            walk = self if vr == "SQ" else Walk(self._data, big=False, implicit=True)
+            walk = self if vr == "SQ" else self._beside(big=False, implicit=True)
             stop = walk.items(
                 value,
                 stop,
@@ -256,8 +276,8 @@ class Walk:
         Such a sequence is implicit little endian (DICOM PS3.5 section 6.2.2), or encoded like the
         file.
         """
-        for big, implicit in ((False, True), (self._big, self._implicit)):
-            walk = Walk(self._data, big=big, implicit=implicit)
+        for big, implicit in dict.fromkeys(((False, True), (self._big, self._implicit))):
+            walk = self._beside(big=big, implicit=implicit)
             try:
                 walk.items(value, end, place, delimited=False)
             except (struct.error, UnreadableInstance):
@@ -265,6 +285,10 @@ class Walk:
             self.found.extend(walk.found)
             return True
         return False
+
+    def _beside(self, *, big: bool, implicit: bool) -> "Walk":
+        """Return a parser of the same file in another encoding."""
+        return Walk(self._data, big=big, implicit=implicit, visits=self._visits)
 
     def _item_header(self, at: int) -> tuple[int, int]:
         group, number = self.tag_at(at)

@@ -5,20 +5,27 @@ unknown value representation or a repeated element makes the file unreadable (DI
 7, PS3.10 section 7).
 """
 
+import re
 import struct
 import zlib
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from ctdeface_shared.errors import UnreadableInstance
+from ctdeface_shared.errors import TooLarge, UnreadableInstance
 from ctdeface_worker.dicom.elements import Element, Walk, tag_name
 
 PREAMBLE = 128
 PIXEL_DATA = 0x7FE00010
 TRANSFER_SYNTAX = 0x00020010
 _MOST_INFLATED_BYTES = 1 << 30
+_USUAL_INFLATED_BYTES = 1 << 26
+_LARGEST_RATIO = 100
+"""Slices inflate to two or four times their size, or to thirty if they are mostly empty."""
+_BLOCK = 1 << 20
+_SYNTAX = re.compile("[0-9.]{1,64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +77,7 @@ def parse(content: bytes) -> Layout:
 
     Raises:
         UnreadableInstance: it is truncated or damaged.
+        TooLarge: its data set inflates to too many bytes, or it has too many elements.
     """
     try:
         return _parse(content)
@@ -90,7 +98,7 @@ def looks_like_bare_data_set(content: bytes) -> bool:
             group, _ = walk.tag_at(0)
             if group in {0x0002, 0x0008}:
                 walk.data_set(0, len(content))
-        except (struct.error, UnreadableInstance):
+        except (struct.error, UnreadableInstance, TooLarge):
             pass  # another encoding, or damaged; the elements parsed so far count
         if len(walk.found) > 1:
             return True
@@ -102,10 +110,7 @@ def _parse(content: bytes) -> Layout:
         raise UnreadableInstance("the DICM prefix behind the preamble is missing")
     meta = Walk(content, big=False, implicit=False)
     body = meta.data_set(PREAMBLE + 4, len(content), only_group=0x0002)
-    values = (content[e.value : e.end] for e in meta.found if e.tag == TRANSFER_SYNTAX)
-    syntax = next(values, b"").rstrip(b"\0 ").decode("latin-1")
-    if not syntax:
-        raise UnreadableInstance("the file meta information does not name a transfer syntax")
+    syntax = _transfer_syntax(content, meta.found)
     data = content
     if syntax == DeflatedExplicitVRLittleEndian:
         data = content[:body] + _inflate(content[body:])
@@ -114,24 +119,65 @@ def _parse(content: bytes) -> Layout:
         raise UnreadableInstance(
             "bytes follow behind the end of the data set; a file must end with its data set"
         )
-    top = Counter(element.tag for element in walk.found if not element.path)
-    repeated = [tag for tag, count in top.items() if count > 1]
-    if repeated:
-        raise UnreadableInstance(
-            f"{tag_name(repeated[0])} occurs twice in the data set; each element must be unique"
-        )
+    _require_unique(walk.found)
     return Layout(
         data=data, transfer_syntax_uid=syntax, body=body, elements=(*meta.found, *walk.found)
     )
 
 
-def _inflate(data: bytes) -> bytes:
-    engine = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = engine.decompress(data, _MOST_INFLATED_BYTES)
-    if not engine.eof:
+def _transfer_syntax(content: bytes, meta: Sequence[Element]) -> str:
+    """Return the transfer syntax, which both parsers must read alike."""
+    _require_unique(meta)
+    values = (content[e.value : e.end] for e in meta if e.tag == TRANSFER_SYNTAX)
+    syntax = next(values, b"").rstrip(b"\0 ").decode("latin-1")
+    if not _SYNTAX.fullmatch(syntax):
+        raise UnreadableInstance("the file meta information does not name a transfer syntax")
+    return syntax
+
+
+def _require_unique(found: Iterable[Element]) -> None:
+    top = Counter(element.tag for element in found if not element.path)
+    repeated = [tag for tag, count in top.items() if count > 1]
+    if repeated:
         raise UnreadableInstance(
-            f"the deflated data set is truncated, or larger than {_MOST_INFLATED_BYTES >> 30} GiB"
+            f"{tag_name(repeated[0])} occurs twice in the data set; each element must be unique"
         )
+
+
+def _inflate(data: bytes) -> bytes:
+    _require_small(data)
+    engine = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = engine.decompress(data)
+    if not engine.eof:
+        raise UnreadableInstance("the deflated data set is truncated")
     if engine.unused_data.strip(b"\0"):
         raise UnreadableInstance("bytes follow behind the deflated data set")
     return inflated
+
+
+def _require_small(data: bytes) -> None:
+    """Count the inflated bytes block by block, without keeping them.
+
+    Raises:
+        TooLarge: they are too many.
+    """
+    allowed = max(min(len(data) * _LARGEST_RATIO, _MOST_INFLATED_BYTES), _USUAL_INFLATED_BYTES)
+    count = 0
+    for block in _inflated_blocks(data):
+        count += len(block)
+        if count > allowed:
+            raise TooLarge(
+                f"a deflated data set of {len(data) / 1e6:.3g} MB inflates to more than "
+                f"{allowed / 1e6:.3g} MB; at most {_LARGEST_RATIO} times its size and "
+                f"{_MOST_INFLATED_BYTES >> 30} GiB are supported: send it in another transfer "
+                "syntax, or remove it"
+            )
+
+
+def _inflated_blocks(data: bytes) -> Iterator[bytes]:
+    engine, view = zlib.decompressobj(-zlib.MAX_WBITS), memoryview(data)
+    for start in range(0, len(view), _BLOCK):
+        left: bytes | memoryview = view[start : start + _BLOCK]
+        while left and not engine.eof:
+            yield engine.decompress(left, _BLOCK)
+            left = engine.unconsumed_tail

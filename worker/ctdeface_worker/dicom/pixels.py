@@ -25,6 +25,7 @@ from pydicom.uid import (
 
 from ctdeface_shared.errors import UnreadableInstance, UnsupportedObject, UnsupportedTransferSyntax
 from ctdeface_worker.dicom import jpeg_lossless
+from ctdeface_worker.dicom.frame_size import announced_size
 from ctdeface_worker.dicom.layout import Layout
 from ctdeface_worker.imaging.domain import PixelFormat
 
@@ -47,6 +48,9 @@ _ENCODED_AGAIN = frozenset(
 )
 """Lossless syntaxes for which a maintained encoder exists."""
 _DECODED = _ENCODED_AGAIN | {JPEG2000, JPEGLSNearLossless}
+_MOST_CODED_BYTES = 6
+"""Bytes of a compressed pixel of two bytes; lossless encoders need hardly more than two."""
+_CODED_HEADER_BYTES = 1 << 16
 _PLUGINS = {
     RLELossless: "pydicom",
     JPEG2000: "pylibjpeg",
@@ -100,6 +104,7 @@ def _decompress(data: bytes, pixels: PixelFormat, syntax: str) -> WordArray:
         # pydicom warns about sizes; the shape of the result is checked below.
         with warnings.catch_warnings(action="ignore"):
             frames = list(generate_frames(data, number_of_frames=1))
+            _require_announced_size(frames[0], pixels, syntax)
             decoded, _ = get_decoder(UID(syntax)).as_array(
                 encapsulate(frames),
                 raw=True,
@@ -118,6 +123,23 @@ def _decompress(data: bytes, pixels: PixelFormat, syntax: str) -> WordArray:
             f"{pixels.rows} x {pixels.columns} of 16 bits; send the file again from its source"
         )
     return np.ascontiguousarray(decoded).view(np.uint16)
+
+
+def _require_announced_size(frame: bytes, pixels: PixelFormat, syntax: str) -> None:
+    """Check that a decoder will not allocate more than the header announces.
+
+    Raises:
+        ValueError: the compressed image has another size, or is far longer than its pixels.
+    """
+    most_bytes = _MOST_CODED_BYTES * pixels.rows * pixels.columns + _CODED_HEADER_BYTES
+    if len(frame) > most_bytes:
+        raise ValueError(f"{len(frame)} bytes; at most {most_bytes} are expected")
+    if syntax == RLELossless:
+        return
+    found = announced_size(frame)
+    if found != (pixels.rows, pixels.columns, 1):
+        size = "no size" if found is None else f"{found.rows} x {found.columns} pixels"
+        raise ValueError(f"it announces {size}; {pixels.rows} x {pixels.columns} are required")
 
 
 def encode(words: WordArray, pixels: PixelFormat, syntax: str) -> bytes | None:

@@ -25,6 +25,7 @@ from ctdeface_worker.dicom.layout import (
     looks_like_bare_data_set,
     parse,
 )
+from ctdeface_worker.dicom.limits import USUAL_LIMITS, ReadLimits
 
 _NO_PREAMBLE = (
     "a DICOM data set without the required preamble (DICOM PS3.10 section 7.1): send the file "
@@ -86,16 +87,17 @@ class CaseFiles:
     files: tuple[CaseFile, ...]
 
 
-def read_case(root: Path) -> CaseFiles:
+def read_case(root: Path, limits: ReadLimits = USUAL_LIMITS) -> CaseFiles:
     """Read every file below a folder, each once.
 
     Links are not followed out of the case. Such a link may stand for a slice, so it is unreadable.
 
     Raises:
+        TooLarge: a file, or all of them together, exceed the limits.
         OSError: a file or folder cannot be read by this user, or disappeared.
     """
     names = [path.relative_to(root).as_posix() for path in sorted(_entries(root))]
-    return _read_all(root, names)
+    return _read_all(root, names, limits)
 
 
 def read_files(root: Path, names: Iterable[str]) -> CaseFiles:
@@ -106,15 +108,28 @@ def read_files(root: Path, names: Iterable[str]) -> CaseFiles:
     Raises:
         OSError: a file is missing or cannot be read.
     """
-    return _read_all(root, sorted(names))
+    return _read_all(root, sorted(names), USUAL_LIMITS)
 
 
-def _read_all(root: Path, names: Iterable[str]) -> CaseFiles:
+def _read_all(root: Path, names: Iterable[str], limits: ReadLimits) -> CaseFiles:
     resolved = root.resolve()
+    files: list[CaseFile] = []
+    held = 0
     # pydicom's warnings quote header values; values that matter are checked where they are used.
     with warnings.catch_warnings(action="ignore"):
-        files = tuple(_read(root / name, name, resolved) for name in names)
-    return CaseFiles(root=root, files=files)
+        for name in names:
+            files.append(_read(root / name, name, resolved, limits))
+            held += _held_bytes(files[-1])
+            limits.check_held(held)
+    return CaseFiles(root=root, files=tuple(files))
+
+
+def _held_bytes(file: CaseFile) -> int:
+    """Return the bytes of a file that stay in memory."""
+    if file.dicom is None:
+        return 0
+    inflated = len(file.dicom.layout.data) if file.dicom.layout.deflated else 0
+    return file.size + inflated
 
 
 def _entries(folder: Path) -> Iterator[Path]:
@@ -126,7 +141,7 @@ def _entries(folder: Path) -> Iterator[Path]:
                 yield Path(entry.path)
 
 
-def _read(path: Path, name: str, inside: Path) -> CaseFile:
+def _read(path: Path, name: str, inside: Path, limits: ReadLimits) -> CaseFile:
     if path.is_symlink():
         target = path.resolve()
         if not target.is_relative_to(inside) or not target.exists():
@@ -141,8 +156,10 @@ def _read(path: Path, name: str, inside: Path) -> CaseFile:
                 FileKind.OTHER,
                 "a link to a folder of the same case, which is read by itself",
             )
-    if not stat.S_ISREG(path.stat().st_mode):
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
         return _without_content(name, FileKind.OTHER, "not a regular file")
+    limits.check_file(name, status.st_size)
     content = path.read_bytes()
     kind, reason, dicom = _identify(content, path.suffix.lower())
     return CaseFile(

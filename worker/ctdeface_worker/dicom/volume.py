@@ -7,6 +7,7 @@ import numpy as np
 from ctdeface_shared.errors import PermanentError
 from ctdeface_shared.jobs.options import HIGHEST_FILL_HU
 from ctdeface_worker.dicom.layout import parse
+from ctdeface_worker.dicom.limits import USUAL_LIMITS, ReadLimits
 from ctdeface_worker.dicom.padding import with_plain_padding
 from ctdeface_worker.dicom.pixels import (
     WordArray,
@@ -46,15 +47,17 @@ class LoadedSeries:
     slice_of: tuple[int, ...]
 
 
-def load(series: Series) -> LoadedSeries:
+def load(series: Series, limits: ReadLimits = USUAL_LIMITS) -> LoadedSeries:
     """Decode all instances and build the volume.
 
     Raises:
+        TooLarge: an image or the volume is too large; checked before anything is decoded.
         UnreadableInstance: pixel data are truncated, too long or damaged.
         UnsupportedTransferSyntax: the pixel data cannot be decoded.
         UnsupportedObject: unused bits or padding could hide another picture.
     """
     slices = same_positions(series.instances)
+    _require_room(series, len(slices), limits)
     slice_of = {number: k for k, numbers in enumerate(slices) for number in numbers}
     stored = tuple(_decoded(instance) for instance in series.instances)
     series = with_plain_padding(series, stored, HIGHEST_FILL_HU)
@@ -74,6 +77,18 @@ def load(series: Series) -> LoadedSeries:
         stored=stored,
         slice_of=tuple(slice_of[n] for n in range(len(stored))),
     )
+
+
+def _require_room(series: Series, slices: int, limits: ReadLimits) -> None:
+    """Check the size that the headers announce; all instances have the same matrix.
+
+    Raises:
+        TooLarge: an image or the volume is too large.
+    """
+    first = series.instances[0]
+    image = (first.pixels.rows, first.pixels.columns)
+    limits.check_pixels(first.file, *image)
+    limits.check_volume(image, len(series.instances), slices)
 
 
 def _decoded(instance: Instance) -> WordArray:

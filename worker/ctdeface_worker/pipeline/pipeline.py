@@ -66,11 +66,12 @@ def deface_case(task: CaseTask, segmenter: Segmenter, notify: Callable[[str], No
 
     Raises:
         TransientError: storage or memory failed; another attempt may succeed.
+        TooLarge: the case was not read, because it exceeds the limits of the task.
     """
     stages = Stages(notify)
     with atomic.storage_errors():
         with stages.stage("read"):
-            case = reader.read_case(task.source)
+            case = reader.read_case(task.source, task.limits)
         try:
             with stages.stage("select"):
                 everything = selection.select(case)
@@ -107,7 +108,7 @@ def _deface_series(series: Series, label: SeriesLabel, run: _CaseRun) -> SeriesO
     try:
         withhold.raise_if_excluded(series, options.withhold)
         with stages.stage("load"):
-            loaded = volumes.load(series)
+            loaded = volumes.load(series, task.limits)
         volume = loaded.volume
         result = _with_volume(result, volume.geometry)
         with stages.stage("segment"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ctdeface_shared.jobs.options import DefaceOptions
+from ctdeface_worker.dicom.limits import USUAL_LIMITS, ReadLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,7 @@ class CaseTask:
         uid_key: secret key of new UIDs, for `headers: annotate`.
         write_nifti: whether to write defaced NIfTI files.
         keep_work: whether to keep the undefaced input and the mask as NIfTI.
+        limits: maximum size of what is read.
     """
 
     source: Path
@@ -32,3 +34,4 @@ class CaseTask:
     uid_key: bytes = field(default=b"", repr=False)
     write_nifti: bool = False
     keep_work: bool = False
+    limits: ReadLimits = USUAL_LIMITS

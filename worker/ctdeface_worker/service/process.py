@@ -19,6 +19,7 @@ from ctdeface_shared.lifecycle import (
     stop_on_signals,
     threads_per_case,
 )
+from ctdeface_shared.settings.memory import with_memory_share
 from ctdeface_shared.settings.service import ServiceConfig
 from ctdeface_shared.storage.locks import sweep
 from ctdeface_shared.tracing.spans import Tracer
@@ -63,9 +64,10 @@ def run_workers(
     Raises:
         ConfigurationError: a folder, the queue or a setting must be corrected first.
     """
+    count = processes or service.settings.work.jobs
+    service = replace(service, settings=with_memory_share(service.settings, count))
     settings, spool = service.settings, service.spool
     stale_seconds = settings.work.stale_seconds
-    count = processes or settings.work.jobs
     limit_threads(threads_per_case(count, threads or settings.work.threads))
     logs.configure()
     find = partial(segmenter_named, settings.deface.segmenter, settings.models.place)
