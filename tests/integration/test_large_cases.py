@@ -1,6 +1,7 @@
 """Cases that are too large are refused with a clear reason, and the others go on."""
 
 import os
+import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -99,6 +100,7 @@ def test_folders_nested_beyond_any_stack_are_refused(tmp_path: Path, child: Chil
     os.close(descriptor)
 
     codes = outcomes(batch_with(tmp_path), root, child)
+    subprocess.run(["rm", "-rf", root / "deep"], check=True)  # shutil.rmtree is recursive
 
     assert codes == {"a-good": "", "deep": "TooLarge"}
 

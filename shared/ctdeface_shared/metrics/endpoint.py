@@ -17,7 +17,7 @@ from functools import partial
 from http import HTTPStatus
 from socketserver import ThreadingMixIn
 from time import monotonic
-from typing import TYPE_CHECKING, Self, TextIO, TypeAlias
+from typing import Self, TextIO, TypeAlias
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -28,9 +28,6 @@ from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.lifecycle import boundary
 from ctdeface_shared.metrics.probe import Probe
 from ctdeface_shared.settings.sections import OFF, MetricsSection
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 _Request: TypeAlias = socket.socket | tuple[bytes, socket.socket]
 Problems: TypeAlias = Callable[[], Mapping[str, str]]
@@ -126,11 +123,7 @@ class _Handler(WSGIRequestHandler):
         """Limit the time of each read and the size of the request."""
         self.request.settimeout(self.server.limits.seconds)
         super().setup()
-        self.rfile.close()
-        bounded = _FirstBytes(
-            self.connection.makefile("rb", buffering=0), self.server.limits.request_bytes
-        )
-        self.rfile = io.BufferedReader(bounded)
+        self.rfile = _FirstBytes(self.rfile, self.server.limits.request_bytes)
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
@@ -140,10 +133,10 @@ class _Handler(WSGIRequestHandler):
         return io.StringIO()
 
 
-class _FirstBytes(io.RawIOBase):
+class _FirstBytes(io.BufferedIOBase):
     """A stream of limited length."""
 
-    def __init__(self, stream: io.RawIOBase, left: int) -> None:
+    def __init__(self, stream: io.BufferedIOBase, left: int) -> None:
         """Limit a stream to so many bytes."""
         self._stream = stream
         self._left = left
@@ -152,22 +145,30 @@ class _FirstBytes(io.RawIOBase):
         """Return that it can be read."""
         return True
 
-    def readinto(self, buffer: "WriteableBuffer") -> int | None:
-        """Read into a buffer; return 0 at the end.
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read bytes; size -1 reads all that are allowed."""
+        return self._counted(self._stream.read, size)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Read a line."""
+        return self._counted(self._stream.readline, size)
+
+    def close(self) -> None:
+        """Close the stream as well."""
+        self._stream.close()
+        super().close()
+
+    def _counted(self, read: Callable[[int], bytes], size: int | None) -> bytes:
+        """Read and count.
 
         Raises:
             OSError: more is read than allowed.
         """
         if not self._left:
             raise OSError(errno.EMSGSIZE, "the request is too large")
-        count = self._stream.readinto(memoryview(buffer)[: self._left])
-        self._left -= count or 0
-        return count
-
-    def close(self) -> None:
-        """Close the stream as well."""
-        self._stream.close()
-        super().close()
+        data = read(self._left if size is None or size < 0 else min(size, self._left))
+        self._left -= len(data)
+        return data
 
 
 def _socket(request: _Request) -> socket.socket:
