@@ -99,8 +99,10 @@ def test_folders_nested_beyond_any_stack_are_refused(tmp_path: Path, child: Chil
         descriptor = below
     os.close(descriptor)
 
-    codes = outcomes(batch_with(tmp_path), root, child)
-    subprocess.run(["rm", "-rf", root / "deep"], check=True)  # shutil.rmtree is recursive
+    try:
+        codes = outcomes(batch_with(tmp_path), root, child)
+    finally:
+        subprocess.run(["rm", "-rf", root / "deep"], check=True)  # shutil.rmtree is recursive
 
     assert codes == {"a-good": "", "deep": "TooLarge"}
 
