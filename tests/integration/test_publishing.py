@@ -241,11 +241,7 @@ def test_of_two_workers_with_different_outputs_the_faster_one_is_shown_and_told(
     """Processors may round differently; report and audit must match the visible output."""
     told: list[CaseReport] = []
 
-    def tell(report: CaseReport) -> bool:
-        told.append(report)
-        return False
-
-    rules = replace(RULES, before_done=tell)
+    rules = replace(RULES, before_done=told.append)
     with pytest.raises(Killed):
         publish(spool, *stage(spool, "job", "first"), rules, step=kill_after(step))
     late, staged = stage(spool, "job", "second")

@@ -354,7 +354,7 @@ def test_late_files_in_the_quarantine_are_not_taken_for_a_case(service: Service)
         options=DefaceOptions(),
         error=LateFiles("came late"),
     )
-    refuse(service.spool, late, folder)
+    refuse(service.spool, late, folder, folder.name)
     with pytest.raises(NotReplayed, match="drop the complete case again"):
         replay_case(replay_with(service), "a")
     assert ends(service.spool) == Ends(inbox=[], outbox=[], quarantine=["a"])

@@ -53,6 +53,7 @@ from ctdeface_worker.case.run import (
 )
 from ctdeface_worker.report.model import CaseReport, State
 from ctdeface_worker.service.attempts import Attempt, JobInProgress, claimed
+from ctdeface_worker.service.earlier_release import finish_job
 from ctdeface_worker.service.events import Hook, JobEvent, Progress, outcome_of
 
 RECEIVE_SECONDS = 2.0
@@ -164,12 +165,12 @@ def handle(slot: WorkerSlot, delivery: Delivery) -> Conclusion:
     except (InvalidMessage, EscapingPath) as error:
         return Conclusion(settlement=Reject(error.code))
     with logs.about_job(job.job_id):
-        if not job.taken:
-            # Its case is in the inbox, where the watcher takes it and publishes a job of its own.
-            _log.info("job_of_an_earlier_release", worker=slot.name)
-            return Conclusion(settlement=Ack(), job_id=job.job_id, repeated=True)
         try:
-            return _handle_job(slot, delivery, job)
+            if job.taken:
+                return _handle_job(slot, delivery, job)
+            _log.info("job_of_an_earlier_release", worker=slot.name)
+            finish_job(slot.resources, job)
+            return Conclusion(settlement=Ack(), job_id=job.job_id, repeated=True)
         except JobInProgress:
             # Delivered twice after a late ack or a broken connection: wait for the other worker.
             settlement = Retry(slot.rule.delay_after(1))
