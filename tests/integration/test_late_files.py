@@ -1,20 +1,31 @@
-"""Late files, with a real worker around a stand-in pipeline."""
+"""Drops under the name of an earlier case, with a worker around a stand-in pipeline."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.jobs.options import Originals
-from ctdeface_watcher.inbox import late_files
+from ctdeface_shared.jobs.taken import TakenCase, new_record
 from ctdeface_worker.report.model import CaseReport, State
 from ctdeface_worker.service.consumer import WorkerSlot, handle
+from tests.support.ct_files import ROOT, CtFile
 from tests.support.service.slots import SlotOptions, make_slot
-from tests.support.service.spools import drop, reports
+from tests.support.service.spools import reports
 from tests.support.service.stand_in_pipeline import reversed_bytes
 from tests.support.service.watcher import RunningWatcher, wait_for
+
+PHANTOM: Mapping[str, str] = MappingProxyType({})
+OTHER = MappingProxyType(
+    {"PatientBirthDate": "19800820", "PatientSex": "M", "StudyInstanceUID": f"{ROOT}9"}
+)
+"""Another patient with the same PatientID and name."""
+NEXT_STUDY = MappingProxyType({"StudyInstanceUID": f"{ROOT}9"})
 
 
 @contextmanager
@@ -40,13 +51,22 @@ def released(watcher: RunningWatcher, case: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.exists() else {}
 
 
-def drop_late(
-    watcher: RunningWatcher, case: str, name: str = "late.dcm", content: bytes = b"late"
-) -> Path:
-    """Drop one more file under the name of a case."""
-    (watcher.spool.inbox / case).mkdir(exist_ok=True)
-    (watcher.spool.inbox / case / name).write_bytes(content)
-    return watcher.spool.inbox / case / name
+def slices(*numbers: int, patient: Mapping[str, str] = PHANTOM) -> dict[str, bytes]:
+    """Return the files of some slices of a patient."""
+    return {
+        f"{number}.dcm": CtFile(number=number, elements=dict(patient)).content for number in numbers
+    }
+
+
+def drop(watcher: RunningWatcher, case: str, files: Mapping[str, bytes], plan: str = "") -> Path:
+    """Drop files under the name of a case, with a plan for the pipeline if there is one."""
+    hidden = watcher.spool.inbox / f".{case}"
+    hidden.mkdir()
+    for name, content in files.items():
+        (hidden / name).write_bytes(content)
+    if plan:
+        (hidden / "plan.txt").write_text(f"{plan}\n", encoding="utf-8")
+    return hidden.rename(watcher.spool.inbox / case)
 
 
 def last_report(watcher: RunningWatcher, case: str) -> CaseReport:
@@ -58,29 +78,35 @@ def last_report(watcher: RunningWatcher, case: str) -> CaseReport:
 def test_a_late_slice_leads_to_a_second_job_over_the_whole_case(
     watcher: RunningWatcher, originals: Originals
 ) -> None:
-    """Kept originals are there still, archived ones are put back; the archive stays as it was."""
+    """Kept originals are there still, archived ones are copied; the archive stays as it was."""
     watcher.originals = originals
-    plan = (drop(watcher.spool, "a") / "plan.txt").read_bytes()
+    drop(watcher, "a", slices(1), "release")
     watcher.start()
     with worker_of(watcher) as worker:
         work(worker)
-        assert set(released(watcher, "a")) == {"0.dcm", "plan.txt"}
-        drop_late(watcher, "a")
+        assert set(released(watcher, "a")) == {"1.dcm", "plan.txt"}
+        if originals is Originals.KEEP:
+            (watcher.spool.inbox / "a" / "2.dcm").write_bytes(slices(2)["2.dcm"])
+        else:
+            drop(watcher, "a", slices(2))
         work(worker)
-    assert set(released(watcher, "a")) == {"0.dcm", "plan.txt", "late.dcm"}
-    assert released(watcher, "a")["plan.txt"] == reversed_bytes(plan)
+    assert released(watcher, "a") == {
+        name: reversed_bytes(content)
+        for name, content in {**slices(1, 2), "plan.txt": b"release\n"}.items()
+    }
     first, second = sorted(reports(watcher.spool, "a"), key=lambda report: report.created_at)
     assert (first.manifest.files, second.manifest.files, second.state) == (2, 3, State.DONE)
     if originals is Originals.ARCHIVE:
         kept = watcher.spool.archive / "originals" / "a"
-        assert {path.name for path in (kept / first.job_id).iterdir()} == {"0.dcm", "plan.txt"}
+        assert {path.name for path in (kept / first.job_id).iterdir()} == {"1.dcm", "plan.txt"}
         assert {path.name for path in (kept / second.job_id).iterdir()} == {
-            "0.dcm",
+            "1.dcm",
+            "2.dcm",
             "plan.txt",
-            "late.dcm",
         }
         assert not list(watcher.spool.inbox.iterdir())
     assert not watcher.jobs
+    wait_for(lambda: not list(watcher.spool.taken.iterdir()))
 
 
 def test_a_late_slice_whose_originals_were_deleted_is_quarantined_and_the_output_stays(
@@ -88,129 +114,171 @@ def test_a_late_slice_whose_originals_were_deleted_is_quarantined_and_the_output
 ) -> None:
     """Both times; the whole case dropped again is a new job."""
     watcher.originals = Originals.DELETE
-    drop(watcher.spool, "a")
+    drop(watcher, "a", slices(1), "release")
     watcher.start()
     with worker_of(watcher) as worker:
         work(worker)
         before = released(watcher, "a")
-        for name in ("late.dcm", "later.dcm"):
-            file = drop_late(watcher, "a", name)
-            wait_for(lambda gone=file: not gone.exists())  # type: ignore[misc]  # bound per loop
+        for number in (8, 9):
+            drop(watcher, "a", slices(number))
+            quarantined = f"a/*/originals/{number}.dcm"
+            wait_for(lambda name=quarantined: any(watcher.spool.quarantine.glob(name)))  # type: ignore[misc]  # bound per loop
         assert released(watcher, "a") == before
-        assert {path.name for path in watcher.spool.quarantine.glob("a/*/originals/*")} == {
-            "late.dcm",
-            "later.dcm",
-        }
         refusals = [
             CaseReport.from_json(path.read_bytes())
             for path in watcher.spool.quarantine.glob("a/*/report.json")
         ]
         assert [report.result.code for report in refusals] == ["LateFiles", "LateFiles"]
         assert not watcher.jobs
-        drop(watcher.spool, "a", files=3)
+        drop(watcher, "a", slices(1, 2), "release")
         work(worker)
-    assert set(released(watcher, "a")) == {"0.dcm", "1.dcm", "plan.txt"}
+    assert set(released(watcher, "a")) == {"1.dcm", "2.dcm", "plan.txt"}
 
 
 @pytest.mark.parametrize("originals", [Originals.ARCHIVE, Originals.DELETE])
-def test_a_second_patient_under_the_same_folder_and_file_names_is_a_job_of_its_own(
-    watcher: RunningWatcher, originals: Originals
+@pytest.mark.parametrize("other", [OTHER, NEXT_STUDY], ids=["patient", "study"])
+def test_another_patient_or_study_under_the_same_names_is_a_case_of_its_own(
+    watcher: RunningWatcher, originals: Originals, other: Mapping[str, str]
 ) -> None:
-    """Also one with fewer files; nothing of the first patient comes with it."""
+    """With fewer files, and late files of both; nothing of one comes to the other."""
     watcher.originals = originals
-    drop(watcher.spool, "a", files=4)
+    drop(watcher, "a", slices(1, 2, 3), "release")
     watcher.start()
     with worker_of(watcher) as worker:
         work(worker)
-        hidden = drop(watcher.spool, ".a")
-        hidden.rename(watcher.spool.inbox / "a")
-        other = {
-            path.name: reversed_bytes(path.read_bytes())
-            for path in (watcher.spool.inbox / "a").iterdir()
-        }
+        before = released(watcher, "a")
+        drop(watcher, "a", slices(1, 2, patient=other), "release")
         work(worker)
-    assert released(watcher, "a") == other
-    assert last_report(watcher, "a").manifest.files == 2
+        assert released(watcher, "a") == before
+        drop(watcher, "a", slices(1, 2, 4, patient=other), "release")
+        work(worker)
+        drop(watcher, "a", slices(1, 2, 3, 4), "release")
+        work(worker)
+    whole = {"plan.txt": b"release\n"}
+    assert released(watcher, "a-2") == {
+        name: reversed_bytes(content)
+        for name, content in (slices(1, 2, 4, patient=other) | whole).items()
+    }
+    assert released(watcher, "a") == {
+        name: reversed_bytes(content) for name, content in (slices(1, 2, 3, 4) | whole).items()
+    }
+    assert {path.name for path in watcher.spool.outbox.iterdir()} == {"a", "a-2"}
+    wait_for(lambda: "case of its own" in watcher.seen.notes.get("a", ""))
+
+
+def test_the_same_files_and_more_replace_the_output(watcher: RunningWatcher) -> None:
+    """Other pixels of the same study and patient, too."""
+    drop(watcher, "a", slices(1, 2), "release")
+    watcher.start()
+    with worker_of(watcher) as worker:
+        work(worker)
+        corrected = {"1.dcm": CtFile(number=1, slope=2.0).content}
+        drop(watcher, "a", slices(2) | corrected, "release")
+        work(worker)
+    assert released(watcher, "a")["1.dcm"] == reversed_bytes(corrected["1.dcm"])
+    assert not (watcher.spool.outbox / "a-2").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop as several users")
+def test_the_same_patient_dropped_by_another_user_is_a_case_of_its_own(
+    watcher: RunningWatcher,
+) -> None:
+    """It does not wait for the first one's job, and the name stays with the first one."""
+    drop(watcher, "a", slices(1), "release")
+    watcher.start()
+    wait_for(lambda: [job.case for job in watcher.jobs] == ["a"])
+    hidden = drop(watcher, ".a", slices(2), "release")
+    for path in (hidden, *hidden.iterdir()):
+        os.chown(path, 4001, -1)
+    hidden.rename(watcher.spool.inbox / "a")
+    wait_for(lambda: [job.case for job in watcher.jobs] == ["a", "a-2"])
+    assert [job.owner for job in watcher.jobs] == [0, 4001]
+    with worker_of(watcher) as worker:
+        work(worker, jobs=2)
+    assert set(released(watcher, "a")) == {"1.dcm", "plan.txt"}
+    assert set(released(watcher, "a-2")) == {"2.dcm", "plan.txt"}
+
+
+def test_a_drop_under_the_name_of_a_case_in_work_waits_for_its_end(watcher: RunningWatcher) -> None:
+    """One job of a case at a time; also for a second patient, who cannot be compared before."""
+    drop(watcher, "a", slices(1), "release")
+    watcher.start()
+    wait_for(lambda: len(watcher.jobs) == 1)
+    drop(watcher, "a", slices(2))
+    wait_for(lambda: not list(watcher.spool.inbox.iterdir()))
+    wait_for(lambda: watcher.seen.waiting == ("a",))
+    assert len(watcher.jobs) == 1
+    with worker_of(watcher) as worker:
+        work(worker, jobs=2)
+    assert set(released(watcher, "a")) == {"1.dcm", "2.dcm", "plan.txt"}
 
 
 def test_a_late_slice_of_a_refused_case_is_added_to_its_quarantined_originals(
     watcher: RunningWatcher,
 ) -> None:
     """The case that was incomplete is whole now."""
-    drop(watcher.spool, "a", "refuse")
+    drop(watcher, "a", slices(1), "refuse")
     watcher.start()
     with worker_of(watcher) as worker:
         work(worker)
         assert last_report(watcher, "a").state is State.REFUSED
-        drop_late(watcher, "a")
+        drop(watcher, "a", slices(2))
         work(worker)
     report = last_report(watcher, "a")
-    assert {file.file for file in report.result.files} == {"0.dcm", "plan.txt", "late.dcm"}
+    assert {file.file for file in report.result.files} == {"1.dcm", "2.dcm", "plan.txt"}
 
 
 def test_a_resent_part_of_a_case_counts_as_late_and_loses_nothing(watcher: RunningWatcher) -> None:
-    """The same bytes under the same name contradict nothing."""
-    first = (drop(watcher.spool, "a") / "0.dcm").read_bytes()
+    """The same bytes under the same name contradict nothing; the whole case is known then."""
+    drop(watcher, "a", slices(1, 2), "release")
     watcher.start()
     with worker_of(watcher) as worker:
         work(worker)
-        drop_late(watcher, "a", "0.dcm", first)
-        work(worker)
-    assert set(released(watcher, "a")) == {"0.dcm", "plan.txt"}
+        drop(watcher, "a", slices(1))
+        wait_for(lambda: "same content" in watcher.seen.notes.get("a", ""))
+    assert not watcher.jobs
+    assert set(released(watcher, "a")) == {"1.dcm", "2.dcm", "plan.txt"}
+    assert not list(watcher.spool.taken.iterdir())
 
 
-def test_a_case_changed_while_its_job_ran_is_published_again(watcher: RunningWatcher) -> None:
-    """A job that failed on a missing file does not make the case known forever."""
-    folder = drop(watcher.spool, "a")
+def test_a_kept_case_that_changes_while_its_job_runs_has_a_second_job(
+    watcher: RunningWatcher,
+) -> None:
+    """The first job works on its own copy."""
+    watcher.originals = Originals.KEEP
+    folder = drop(watcher, "a", slices(1), "release")
     watcher.start()
     wait_for(lambda: len(watcher.jobs) == 1)
-    watcher.end()
-    away = (folder / "0.dcm").rename(watcher.spool.archive / "0.dcm")
+    (folder / "2.dcm").write_bytes(slices(2)["2.dcm"])
+    wait_for(lambda: watcher.seen.waiting == ("a",))
     with worker_of(watcher) as worker:
-        work(worker, jobs=2)  # both attempts
-        assert last_report(watcher, "a").result.code == "InputChanged"
-        away.rename(folder / "0.dcm")
-        watcher.start()
         work(worker)
-    assert set(released(watcher, "a")) == {"0.dcm", "plan.txt"}
-    assert last_report(watcher, "a").generation == 1
+        assert set(released(watcher, "a")) == {"1.dcm", "plan.txt"}
+        work(worker)
+    assert set(released(watcher, "a")) == {"1.dcm", "2.dcm", "plan.txt"}
 
 
-@pytest.mark.parametrize("moved", [0, 1, 2])
+@pytest.mark.parametrize("copied", [0, 1, 2])
 def test_a_watcher_killed_while_it_puts_a_case_together_goes_on(
-    watcher: RunningWatcher, moved: int
+    watcher: RunningWatcher, copied: int
 ) -> None:
-    """After copying, between two late files, or just before the rename."""
-    drop(watcher.spool, "a")
+    """Before the first file, within one, or behind all of them."""
+    drop(watcher, "a", slices(1), "release")
     watcher.start()
     with worker_of(watcher) as worker:
         work(worker)
         watcher.end()
-        drop_late(watcher, "a", "b.dcm")
-        folder = drop_late(watcher, "a", "c.dcm").parent
-        together = late_files.gathering_folder(folder)
-        together.mkdir()
+        record = replace(new_record("a", "a"), owner=os.getuid())
+        taken = TakenCase.create(watcher.spool, record)
+        taken.files.mkdir()
+        for name, content in slices(2, 3).items():
+            (taken.files / name).write_bytes(content)
         (originals,) = (watcher.spool.archive / "originals/a").iterdir()
-        (together / "plan.txt").write_bytes((originals / "plan.txt").read_bytes())
-        for name in ("b.dcm", "c.dcm")[:moved]:
-            (folder / name).rename(together / name)
+        for name in ("1.dcm", "plan.txt")[:copied]:
+            (taken.files / name).write_bytes((originals / name).read_bytes())
+        if copied < 2:
+            (taken.files / ".plan.txt.part").write_bytes(b"rel")
         watcher.start()
         work(worker)
-    assert set(released(watcher, "a")) == {"0.dcm", "plan.txt", "b.dcm", "c.dcm"}
+    assert set(released(watcher, "a")) == {"1.dcm", "2.dcm", "3.dcm", "plan.txt"}
     assert not list(watcher.spool.inbox.iterdir())
-
-
-def test_what_a_dropper_writes_into_a_case_put_together_does_not_reach_the_archive(
-    watcher: RunningWatcher,
-) -> None:
-    """The archived files are copied, not linked."""
-    drop(watcher.spool, "a")
-    watcher.start()
-    with worker_of(watcher) as worker:
-        work(worker)
-        (archived,) = (watcher.spool.archive / "originals/a").glob("*/0.dcm")
-        before = archived.read_bytes()
-        drop_late(watcher, "a")
-        wait_for(lambda: bool(watcher.jobs))
-        (watcher.spool.inbox / "a" / "0.dcm").write_bytes(b"over")
-        assert archived.read_bytes() == before

@@ -10,7 +10,7 @@ Files, crashes and memory are real. The first line of `plan.txt` in a case decid
   CODE` fails the first attempt only;
 - anything else: a release.
 
-A released file is the input with its bytes in reverse order.
+A released file is the input with its bytes in reverse order; of a DICOM file, its pixel data only.
 """
 
 import builtins
@@ -28,6 +28,11 @@ from ctdeface_worker.case.child_process import OnStage, Run
 from ctdeface_worker.imaging.domain import Fate
 from ctdeface_worker.pipeline.result import CaseResult, FileResult
 from ctdeface_worker.pipeline.task import CaseTask
+
+_PIXEL_DATA = b"\xe0\x7f\x10\x00OW"
+"""Tag and value representation, little endian."""
+_TO_VALUE = 6
+"""Bytes of the length and what is before it."""
 
 
 def _bug(_: CaseTask) -> None:
@@ -117,8 +122,14 @@ def follow(task: CaseTask, on_stage: OnStage) -> CaseResult:
 
 
 def reversed_bytes(content: bytes) -> bytes:
-    """Return the content that a file is released with."""
-    return content[::-1]
+    """Return the content that a file is released with.
+
+    The header of a DICOM file stays, because late files are compared with it.
+    """
+    if content[128:132] != b"DICM":
+        return content[::-1]
+    header, tag, pixels = content.partition(_PIXEL_DATA)
+    return header + tag + pixels[:_TO_VALUE] + pixels[_TO_VALUE:][::-1]
 
 
 def _files(task: CaseTask, fate: Fate) -> tuple[FileResult, ...]:
