@@ -24,7 +24,7 @@ from ctdeface_shared.broker.target import BrokerTarget, url_of
 from tests.benchmarks.brokers import rates
 from tests.integration.rabbitmq_node import running_node, server_binary
 from tests.support.service.local_service import LocalService, configured_service
-from tests.support.service.spools import drop, job_for
+from tests.support.service.spools import drop, ends, job_for
 
 QUIET_SECONDS = 1.0
 CTDEFACE = Path(sys.executable).with_name("ctdeface")
@@ -88,9 +88,7 @@ def work_off(local_service: LocalService, cases: list[str], rounds: int) -> floa
     jobs = [job_for(local_service.spool, case) for case in cases]
     begun = time.monotonic()
     local_service.publish(*jobs)
-    local_service.until(
-        lambda: not any((local_service.spool.inbox / case).exists() for case in cases)
-    )
+    local_service.until(lambda: not ends(local_service.spool).taken)
     return time.monotonic() - begun
 
 

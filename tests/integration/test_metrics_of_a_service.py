@@ -1,23 +1,23 @@
 """Metrics of a real watcher and worker agree with outbox and quarantine."""
 
+import json
 import os
 import subprocess
 import sys
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from ctdeface_shared.broker import open_broker
 from ctdeface_shared.jobs import attempt_log
-from ctdeface_shared.jobs.messages import DefaceJob
+from ctdeface_shared.jobs.messages import DefaceJob, encode_job
 from ctdeface_shared.jobs.options import DefaceOptions
 from ctdeface_shared.settings.service import ServiceConfig, find_service
+from tests.integration.test_brokers import put_raw
 from tests.support.service.scrapes import HOST, by_label, free_port, get, scrape, value
 from tests.support.service.spools import drop, ends, reports
 
@@ -215,12 +215,10 @@ def test_a_job_that_is_delivered_again_and_one_that_leads_out_of_the_inbox_are_t
         manifest=done.manifest,
         submitted_at=submitted_at,
         options=DefaceOptions(),
+        taken=done.taken,
     )
-    (spool.inbox / "link").symlink_to(spool.outbox)
-    broker = open_broker(worked.config.queue)
-    for job in (again, replace(again, job_id=str(uuid.uuid4()), case="link")):
-        broker.publish(job)
-    broker.close()
+    outside = json.loads(encode_job(again)) | {"case": "../outbox"}
+    put_raw(worked.config.queue, encode_job(again), json.dumps(outside).encode())
     worked.until(
         lambda: (
             {"repeated", "buried"}

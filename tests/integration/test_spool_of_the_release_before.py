@@ -324,6 +324,8 @@ def test_every_state_of_a_job_is_resumed_to_its_one_end(local_service: LocalServ
         assert (case.name, report.job_id != case.job_id) == (case.name, is_new)
         assert local_service.logged("attempt_begun", report.job_id) == ([1] if is_new else [])
     assert SpoolScanner(spool).look(time.time()).is_idle
-    assert (spool.outbox / "done").stat().st_ino == shown
-    assert not (spool.archive / "outputs").exists()
+    assert ((spool.outbox / "done").stat().st_ino, (spool.archive / "outputs").exists()) == (
+        shown,
+        False,
+    )
     assert list(spool.staging.iterdir()) == list(spool.work.glob("[0-9a-f]*")) == []
