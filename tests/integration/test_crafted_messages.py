@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
-from ctdeface_shared.jobs.messages import encode_job
+from ctdeface_shared.broker.target import BrokerTarget
+from ctdeface_shared.jobs.messages import LARGEST_BYTES, encode_job
+from tests.integration.rabbitmq_node import RabbitNode
 from tests.integration.test_brokers import put_raw
+from tests.integration.test_rabbitmq import send_with_headers
 from tests.support.service.local_service import LocalService, configured_service
 from tests.support.service.spools import Ends, drop, ends, job_for, reports
 
@@ -79,6 +82,9 @@ def crafted(valid: dict[str, Any], outside: Path) -> dict[str, tuple[bytes, str]
         "version": (about(schema_version=99), "UnknownVersion"),
         "no version": (about(schema_version=None), "InvalidMessage"),
         "job": (about(job_id="../../../etc"), "InvalidMessage"),
+        "year 1": (about(submitted_at="0001-01-01T00:00:00+14:00"), "InvalidMessage"),
+        "year 9999": (about(submitted_at="9999-12-31T23:59:59-12:00"), "InvalidMessage"),
+        "next century": (about(submitted_at="2099-01-01T00:00:00Z"), "InvalidMessage"),
         "option": (about(options={**valid["options"], "keep_face": True}), "InvalidMessage"),
         "segmenter": (
             about(options={**valid["options"], "segmenter": "../../evil"}),
@@ -111,8 +117,9 @@ def test_crafted_messages_are_dead_letters_and_touch_nothing_outside_the_spool(
             and ends(local_service.spool).not_ended == ["link"]
         )
     )
-    wanted = dict(bodies.values())
-    assert {letter.body: letter.code for letter in local_service.dead_letters()} == wanted
+    wanted = {body[: LARGEST_BYTES + 1]: code for body, code in bodies.values()}
+    letters = local_service.dead_letters()
+    assert {one.body[: LARGEST_BYTES + 1]: one.code for one in letters} == wanted
     assert seen(tmp_path) == before
     assert ends(local_service.spool) == Ends(inbox=["link"], outbox=["a"], quarantine=[])
     folders = [path for path in local_service.spool.reports.iterdir() if path.is_dir()]
@@ -120,3 +127,28 @@ def test_crafted_messages_are_dead_letters_and_touch_nothing_outside_the_spool(
     assert len(reports(local_service.spool, "a")) == 1
     depth = local_service.depth()
     assert (depth.ready, depth.delayed, local_service.restarts) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("forged", [99, -99, 2**63 - 1], ids=str)
+def test_forged_attempts_neither_end_a_good_job_nor_keep_a_bad_one(
+    clean_rabbitmq: RabbitNode, tmp_path: Path, forged: int
+) -> None:
+    """A good job is released at its first delivery; a bad one is refused after two attempts."""
+    service = configured_service(tmp_path / "service", clean_rabbitmq.url)
+    workers = LocalService(folder=tmp_path / "service", service=service)
+    service.prepare()
+    workers.depth()  # declares the queues
+    jobs = {}
+    for name, plan in (("bad", "bug"), ("good", "release")):
+        drop(workers.spool, name, plan)
+        jobs[name] = job_for(workers.spool, name)
+        headers = {"x-ctdeface-attempts": forged, "x-delivery-count": forged}
+        send_with_headers(BrokerTarget(url=clean_rabbitmq.url), encode_job(jobs[name]), headers)
+    try:
+        workers.start()
+        workers.until(workers.is_idle)
+    finally:
+        workers.stop()
+    assert ends(workers.spool) == Ends(inbox=[], outbox=["good"], quarantine=["bad"])
+    assert workers.logged("attempt_begun", jobs["good"].job_id) == [1]
+    assert workers.logged("attempt_begun", jobs["bad"].job_id) == [1, 2]

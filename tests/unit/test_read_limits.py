@@ -228,3 +228,20 @@ def test_a_second_transfer_syntax_makes_a_file_unreadable() -> None:
     second = struct.pack("<HH2sH", 2, 0x10, b"UI", 22) + b"1.2.840.10008.1.2.1.99"
     with pytest.raises(UnreadableInstance, match="occurs twice"):
         parse(content[: at + 28] + second + content[at + 28 :])
+
+
+@pytest.mark.parametrize("length", [None, 0xFFFFFFFF], ids=["defined", "undefined"])
+def test_sequences_nested_thousands_deep_are_damage(tmp_path: Path, length: int | None) -> None:
+    """Neither parser comes to the end of its stack."""
+    value = b""
+    for _ in range(2000):
+        ends = (b"", b"") if length is None else (b"\xfe\xff\x0d\xe0", b"\xfe\xff\xdd\xe0")
+        item_end, sequence_end = (end + bytes(4) * bool(end) for end in ends)
+        size = length or len(value)
+        item = struct.pack("<HHL", 0xFFFE, 0xE000, size) + value + item_end
+        size = length or len(item)
+        value = struct.pack("<HH2sHL", 9, 0x1010, b"SQ", 0, size) + item + sequence_end
+    content = CtFile().content
+    (tmp_path / "IM1").write_bytes(content[: parse(content).body] + value)
+    (file,) = read_case(tmp_path).files
+    assert (file.kind, "nested" in file.reason) == (FileKind.UNREADABLE, True)

@@ -60,7 +60,7 @@ class DeadLetter:
 
     Attributes:
         tag: its name for `Broker.requeue`.
-        body: the message as it was received.
+        body: the message as it was received, cut off where it is larger than any job.
         code: code of the error, or the queue's own reason.
     """
 

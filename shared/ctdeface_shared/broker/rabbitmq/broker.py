@@ -24,6 +24,7 @@ from ctdeface_shared.broker.topology import (
 )
 from ctdeface_shared.errors import BrokerUnavailable
 from ctdeface_shared.jobs.messages import (
+    LARGEST_BYTES,
     CaseEvent,
     DefaceJob,
     encode_event,
@@ -168,7 +169,9 @@ class RabbitBroker:
         letters: list[DeadLetter] = []
         with self._link.errors_named():
             for _, properties, body in _taken(channel):
-                letters.append(DeadLetter(tag=_digest(body), body=body, code=_code(properties)))
+                # Thousands of large ones would fill the memory.
+                shown = body[: LARGEST_BYTES + 1]
+                letters.append(DeadLetter(tag=_digest(body), body=shown, code=_code(properties)))
                 if len(letters) >= limit:
                     break
             channel.close()
