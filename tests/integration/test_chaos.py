@@ -120,7 +120,7 @@ def members(
 def is_over(spool: ServiceSpool, queue: Queue, cases: int) -> bool:
     """Return True if every case has an outcome and no job remains."""
     ended = len(chaos.names(spool.outbox)) + len(chaos.names(spool.quarantine))
-    if chaos.names(spool.inbox) or ended < cases:
+    if chaos.names(spool.inbox) or chaos.names(spool.taken) or ended < cases:
         return False
     try:
         depth = depth_of(spool, queue)

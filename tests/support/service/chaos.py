@@ -234,5 +234,7 @@ def names(folder: Path) -> set[str]:
 def leftovers(spool: ServiceSpool) -> list[Path]:
     """Return the temporary files and folders that remain."""
     return [
-        path for folder in (spool.staging, spool.work, spool.locks) for path in folder.iterdir()
+        path
+        for folder in (spool.staging, spool.work, spool.locks, spool.taken)
+        for path in folder.iterdir()
     ]

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ctdeface_shared import errors
 from ctdeface_shared.jobs.messages import encode_job
+from ctdeface_shared.jobs.taken import taken_case
 from ctdeface_shared.settings.service import ServiceConfig
 from tests.integration.test_brokers import put_raw
 from tests.support.service.chaos import COMMAND, ROOT
@@ -217,11 +218,10 @@ def run_failing_stand_in(folder: Path, url: str) -> ServiceRun:
     )
     service.prepare()
     ran = ServiceRun(service=service, log=folder / "stderr.log", ports=(free_port(), free_port()))
-    template = drop(service.spool, FOLDER)
-    valid = json.loads(encode_job(job_for(service.spool, FOLDER)))
-    (template / "plan.txt").unlink()
-    (template / "0.dcm").unlink()
-    template.rmdir()
+    drop(service.spool, FOLDER)
+    job = job_for(service.spool, FOLDER)
+    valid = json.loads(encode_job(job))
+    taken_case(service.spool, job.taken).remove()
     crafted = (
         b"{ " + " ".join(EVERYTHING.values()).encode(),
         json.dumps(valid | {"schema_version": 9}).encode(),

@@ -26,7 +26,7 @@ DAY_SECONDS = 86_400.0
 RESTING_SECONDS = 2.0
 """Cases in outbox or quarantine are removed after this time, when the worker is done."""
 MOST_WAITING = 6
-"""No case is dropped while this many are in the inbox, so that none pile up."""
+"""No case is dropped while this many have not ended, so that none pile up."""
 STATE = ("ledger.sqlite3", "queue.sqlite3", "watcher.json")
 
 
@@ -86,6 +86,10 @@ class Service:
         """Whether watcher and workers say so."""
         return all(get(port, "/readyz")[0] == 200 for port in self.ports.values())
 
+    def pending(self) -> int:
+        """Count the cases that have not ended."""
+        return len(_names(self.spool.inbox)) + len(_names(self.spool.taken))
+
     def drop(self, cases: int = 1) -> None:
         """Put cases into the inbox."""
         for _ in range(cases):
@@ -121,7 +125,11 @@ class Service:
             "locks": spool.locks,
             "reports": spool.reports,
         }
-        passing |= {"originals": spool.archive / "originals", "inbox": spool.inbox}
+        passing |= {
+            "originals": spool.archive / "originals",
+            "inbox": spool.inbox,
+            "taken": spool.taken,
+        }
         sizes = {name: sum(_size(path) for path in state.glob(f"{name}*")) for name in STATE}
         logs = sum(_size(member.log) for member in self.members)
         oldest = max(
@@ -192,10 +200,7 @@ def _work_without_a_pause(
     looked = -math.inf
     while (at := time.monotonic() - begun) < seconds:
         for service in services:
-            if (
-                time.monotonic() >= due[service.name]
-                and len(_names(service.spool.inbox)) < MOST_WAITING
-            ):
+            if time.monotonic() >= due[service.name] and service.pending() < MOST_WAITING:
                 service.drop()
                 due[service.name] = time.monotonic() + service.every_seconds
         if at - looked >= sample_seconds:
