@@ -1,6 +1,6 @@
 # Every target sets up .venv first, which takes minutes once and nothing afterwards. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup run deface test lint docs audit evaluate bench chaos soak clean
+.PHONY: help setup run deface test lint docs audit hashes images evaluate bench chaos soak clean
 export IN OUT
 # the suite starts hundreds of processes, and each would compile our modules anew
 unexport PYTHONDONTWRITEBYTECODE
@@ -39,6 +39,13 @@ docs: setup ## build the documentation as a site that needs no network: build/do
 audit: setup ## ask for known vulnerabilities of all that is installed, and write the bill of materials: build/audit
 	@.venv/bin/python -m deploy.dependency_audit $(ARGS)
 
+hashes: setup ## renew the hashes in constraints.txt after its versions were changed
+	@[ -x .uv/bin/uv ] || { .venv/bin/python -m venv .uv && .uv/bin/pip install --quiet uv==0.13.9; }
+	@.venv/bin/python -m deploy.pin_hashes
+
+images: setup ## pin the public images of deploy/ by the digests that their registries tell docker
+	@.venv/bin/python -m deploy.pin_images
+
 evaluate: setup ## measure on the volumes of CTDEFACE_REAL_DATA, 300 phantoms and 60 scans without a face; DETECTOR=1 asks a face detector as well
 	@if [ -n "$(DETECTOR)" ] && [ ! -x .mtcnn/bin/python ]; then .venv/bin/python -m venv .mtcnn && \
 	  .mtcnn/bin/pip install --quiet "numpy<2" onnxruntime opencv-python-headless==4.10.0.84 && \
@@ -60,5 +67,5 @@ soak: setup ## run three services for 31 minutes without a pause, and see that t
 	  tests/integration/test_soak.py tests/integration/test_cardinality.py $(ARGS)
 
 clean: ## remove .venv and every cache
-	rm -rf .venv .mtcnn build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .mtcnn .uv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

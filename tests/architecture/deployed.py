@@ -18,8 +18,8 @@ DEPLOY = ROOT / "deploy"
 Document: TypeAlias = Mapping[str, Any]
 VARIABLES = {variable_of(key) for key in keys()}
 WATCH_PORT, WORK_PORT = MetricsSection().watch_port, MetricsSection().work_port
-IMAGE = re.compile(r"(?:[a-z0-9-]+/)?[a-z0-9-]+:[a-z]*[0-9][A-Za-z0-9.-]*")
-"""A public name without the host of a registry, with a version."""
+IMAGE = re.compile(r"(?:[a-z0-9-]+/)?[a-z0-9-]+:[a-z]*[0-9][A-Za-z0-9.-]*(?:@sha256:[0-9a-f]{64})?")
+"""A public name without the host of a registry, with a version and perhaps a digest."""
 
 
 def documents(file: Path) -> Sequence[Document]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from deploy.setup_venv import CONSTRAINTS, listed_wheels, locked
 from tests.architecture.sources import PACKAGES, ROOT, foreign_imports
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -41,12 +42,7 @@ def _normal(name: str) -> str:
 
 
 def _locked() -> dict[str, str]:
-    lines = [
-        line
-        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-        if not line.startswith("#")
-    ]
-    return dict(line.split("==") for line in lines)
+    return {name: version for name, (version, _) in locked(CONSTRAINTS.read_text("utf-8")).items()}
 
 
 def _declared(*extras: str) -> dict[str, Requirement]:
@@ -55,14 +51,23 @@ def _declared(*extras: str) -> dict[str, Requirement]:
 
 
 def test_every_line_of_the_lock_is_one_name_and_one_version() -> None:
-    """The lock holds sorted `name==version` lines without local suffixes such as +cpu."""
-    lines = [
-        line
-        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-        if not line.startswith("#")
-    ]
-    assert not [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[0-9][a-z0-9.]*", line)]
-    assert lines == sorted(set(lines))
+    """The lock holds sorted `name==version` lines without local suffixes, each with hashes."""
+    text = CONSTRAINTS.read_text(encoding="utf-8")
+    found = locked(text)
+    names = re.findall(r"^([^#\s]\S*)==", text, re.MULTILINE)
+    assert names == list(found) == sorted(found)
+    assert not [name for name, (_, hashes) in found.items() if not hashes]
+
+
+def test_only_cpu_wheels_of_torch_are_in_the_lock() -> None:
+    """Those that are listed with their names, for Linux, macOS and Windows."""
+    text, wheels = CONSTRAINTS.read_text(encoding="utf-8"), listed_wheels()
+    version, hashes = locked(text)["torch"]
+    assert set(hashes) == set(wheels.values())
+    built = re.compile(rf"torch-{re.escape(version)}(\+cpu-\S+(linux|win)_\S+|\S+macosx\S+)\.whl")
+    assert not [name for name in wheels if not re.search(built, name.replace("manylinux", "linux"))]
+    systems = ("manylinux_2_28_x86_64", "manylinux_2_28_aarch64", "win_amd64", "macosx_14_0_arm64")
+    assert {next(one for one in systems if one in name) for name in wheels} == set(systems)
 
 
 def test_every_declared_dependency_is_locked_to_a_version_that_fits() -> None:

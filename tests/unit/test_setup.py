@@ -1,16 +1,30 @@
-"""The set-up tells a CPU build of PyTorch from any other before it installs one."""
+"""The set-up tells CPU builds of PyTorch from others, and installs nothing without its hash."""
 
 import pytest
 
 from deploy import setup_venv
-from deploy.setup_venv import CPU_INDEX, SetupError, cpu_index, is_cpu_build
+from deploy.pin_hashes import listing, wheels_on, written
+from deploy.setup_venv import (
+    CONSTRAINTS,
+    CPU_INDEX,
+    Planned,
+    SetupError,
+    Target,
+    cpu_index,
+    is_cpu_build,
+    line_of,
+    listed_wheels,
+    locked,
+    requirements,
+    with_torch,
+)
 
 
-def _plan(version: str, *others: str) -> list[dict[str, str]]:
+def _plan(version: str, *others: str) -> list[Planned]:
     return [
-        {"name": "torch", "version": version},
-        {"name": "sympy", "version": "1.14.0"},
-        *({"name": name, "version": "1"} for name in others),
+        Planned("torch", version),
+        Planned("sympy", "1.14.0"),
+        *(Planned(name, "1") for name in others),
     ]
 
 
@@ -31,7 +45,7 @@ def test_builds_without_cuda_are_cpu_builds(version: str) -> None:
     ],
     ids=["cuda in the version", "rocm in the version", "nvidia", "triton", "cuda toolkit"],
 )
-def test_builds_with_cuda_are_not(plan: list[dict[str, str]]) -> None:
+def test_builds_with_cuda_are_not(plan: list[Planned]) -> None:
     """Neither PyPI's default Linux wheel nor one for another accelerator passes."""
     assert not is_cpu_build(plan)
 
@@ -41,16 +55,81 @@ def test_the_public_cpu_index_is_a_second_choice(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         setup_venv,
         "planned",
-        lambda _, index: _plan("2.13.0+cpu") if index else _plan("2.13.0", "nvidia-nccl"),
+        lambda _, __, index: _plan("2.13.0+cpu") if index else _plan("2.13.0", "nvidia-nccl"),
     )
-    assert cpu_index() == CPU_INDEX
-    monkeypatch.setattr(setup_venv, "planned", lambda _, __: _plan("2.13.0+cpu"))
-    assert cpu_index() == ()
+    assert cpu_index(Target())[0] == CPU_INDEX
+    monkeypatch.setattr(setup_venv, "planned", lambda *_: _plan("2.13.0+cpu"))
+    assert cpu_index(Target()) == ((), Planned("torch", "2.13.0+cpu"))
 
 
 def test_without_a_cpu_build_the_set_up_stops_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says what to configure, and nothing was installed."""
     monkeypatch.setattr(setup_venv, "planned", lambda *_: _plan("2.13.0", "nvidia-nccl"))
     with pytest.raises(SetupError, match=r"pip config set global\.extra-index-url") as caught:
-        cpu_index()
+        cpu_index(Target())
     assert "\n" not in str(caught.value)
+
+
+TEXT = CONSTRAINTS.read_text(encoding="utf-8")
+WHEEL, HASH = next((name, hash_) for name, hash_ in listed_wheels().items() if "+cpu" in name)
+
+
+def test_a_listed_wheel_of_torch_is_the_only_one_that_is_allowed() -> None:
+    """No other wheel of PyTorch passes, and all other packages keep their hashes."""
+    changed = with_torch(TEXT, Planned("torch", "2.13.0+cpu", WHEEL, HASH))
+    assert f"\ntorch==2.13.0+cpu \\\n    --hash=sha256:{HASH}\n" in changed
+    others = locked(TEXT)
+    del others["torch"]
+    assert locked(changed) == others
+
+
+@pytest.mark.parametrize("sha256", ["0" * 64, ""])
+def test_a_listed_wheel_of_torch_with_another_hash_is_refused(sha256: str) -> None:
+    """Before anything of it is installed."""
+    with pytest.raises(SetupError, match=WHEEL.replace("+", r"\+")):
+        with_torch(TEXT, Planned("torch", "2.13.0+cpu", WHEEL, sha256))
+
+
+def test_a_wheel_of_torch_that_is_not_listed_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is installed as the index describes it, never silently."""
+    file = "torch-2.13.0+cpu-cp399-cp399-linux_s390x.whl"
+    changed = with_torch(TEXT, Planned("torch", "2.13.0+cpu", file, "1" * 64))
+    assert f"--hash=sha256:{'1' * 64}" in changed
+    assert f"NOT COMPARED: {file}" in capsys.readouterr().out
+
+
+def test_an_extra_that_does_not_exist_is_refused() -> None:
+    """The message names those that do."""
+    assert "pika>=1.3" in requirements(["watcher"])
+    with pytest.raises(SetupError, match="watcher"):
+        requirements(["watchers"])
+
+
+def test_the_tools_of_the_set_up_have_hashes() -> None:
+    """The programs that install and build the rest."""
+    for name in setup_venv.TOOLS:
+        assert "--hash=sha256:" in line_of(TEXT, name)
+
+
+def test_hashes_are_written_back_as_they_are_read() -> None:
+    """Comments stay, packages are sorted, and hashes follow their version."""
+    found = locked(TEXT)
+    assert written(TEXT, found, {name: hashes for name, (_, hashes) in found.items()}) == TEXT
+
+
+def test_cpu_wheels_are_read_from_a_page_of_an_index() -> None:
+    """Other versions, Pythons without a lock and free-threaded builds are left out."""
+    names = [
+        "torch-2.13.0%2Bcpu-cp312-cp312-manylinux_2_28_x86_64.whl",
+        "torch-2.13.0-cp312-cp312-macosx_14_0_arm64.whl",
+        "torch-2.13.0%2Bcpu-cp313-cp313t-manylinux_2_28_x86_64.whl",
+        "torch-2.14.0%2Bcpu-cp312-cp312-manylinux_2_28_x86_64.whl",
+        "torch-2.13.0%2Bcpu-cp312-cp312-linux_s390x.whl",
+    ]
+    page = "".join(f'<a href="/whl/cpu/{name}#sha256={"a" * 64}">x</a><br/>\n' for name in names)
+    found = wheels_on(page, "2.13.0")
+    assert list(found) == [
+        "torch-2.13.0+cpu-cp312-cp312-manylinux_2_28_x86_64.whl",
+        "torch-2.13.0-cp312-cp312-macosx_14_0_arm64.whl",
+    ]
+    assert listing(found).splitlines()[0] == f"{'a' * 64}  {next(iter(found))}"
