@@ -38,6 +38,10 @@ ALL_EXTRAS = ("watcher", "worker", "traces", "dev", "docs")
 _LINE = re.compile(
     r"^([a-z0-9-]+)==([0-9][a-z0-9.]*)((?: \\\n +--hash=sha256:[0-9a-f]{64})*)$", re.MULTILINE
 )
+_UNPROVEN = re.compile(
+    r"(?:NOT MATCH THE HASHES|Hashes are required|pinned with ==)[^\n]*\n\s+(\S+)"
+)
+"""What pip says of a package without a file of a known hash; its name is on the next line."""
 
 
 @dataclass(frozen=True)
@@ -276,7 +280,7 @@ def pip(target: Target, *arguments: str) -> str:
     """Run pip in a virtual environment and return its output.
 
     Raises:
-        SetupError: it failed; with its first line about hashes, or its last one.
+        SetupError: it failed.
     """
     options = ("--disable-pip-version-check", "--no-input")
     done = subprocess.run(
@@ -288,11 +292,19 @@ def pip(target: Target, *arguments: str) -> str:
         check=False,
     )
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        about_hashes = [line for line in lines if "HASHES" in line or "--require-hashes" in line]
-        shown = " ".join(about_hashes[:1] + lines[-1:]) or "no message"
-        raise SetupError(f"pip {arguments[0]} failed: {shown}")
+        raise SetupError(f"pip {arguments[0]} failed: {reason(done.stderr)}")
     return done.stdout
+
+
+def reason(stderr: str) -> str:
+    """Return why pip failed, in one line."""
+    if unproven := _UNPROVEN.search(stderr):
+        return (
+            f"{unproven[1]} has no file whose SHA-256 is in {CONSTRAINTS.name}: use another index, "
+            "or `make hashes` after a change of versions"
+        )
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    return lines[-1] if lines else "no message"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,10 @@
 """The set-up tells CPU builds of PyTorch from others, and installs nothing without its hash."""
 
+import hashlib
+import sys
+import zipfile
+from pathlib import Path
+
 import pytest
 
 from deploy import setup_venv
@@ -11,6 +16,7 @@ from deploy.setup_venv import (
     SetupError,
     Target,
     cpu_index,
+    install,
     is_cpu_build,
     line_of,
     listed_wheels,
@@ -109,6 +115,35 @@ def test_the_tools_of_the_set_up_have_hashes() -> None:
     """The programs that install and build the rest."""
     for name in setup_venv.TOOLS:
         assert "--hash=sha256:" in line_of(TEXT, name)
+
+
+def install_of(folder: Path, line: str) -> None:
+    """Ask pip to install a wheel of a folder by a line of a requirements file."""
+    wheel = folder / "known-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as made:
+        made.writestr(
+            "known-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: known\nVersion: 1"
+        )
+        made.writestr("known-1.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        made.writestr("known-1.dist-info/RECORD", "")
+    wanted = folder / "wanted.txt"
+    wanted.write_text(line.format(hashlib.sha256(wheel.read_bytes()).hexdigest()), encoding="utf-8")
+    offline = ("--dry-run", "--no-index", "--find-links", str(folder))
+    install(
+        Target(folder=Path(sys.prefix)), *offline, "--require-hashes", "--requirement", str(wanted)
+    )
+
+
+@pytest.mark.parametrize("line", [f"known==1 --hash=sha256:{'0' * 64}", "known==1", "known"])
+def test_a_file_without_its_hash_is_not_installed(tmp_path: Path, line: str) -> None:
+    """With pip itself and a wheel in a folder; the one line names package and remedy."""
+    with pytest.raises(SetupError, match=r"known.* has no file whose SHA-256 .*make hashes"):
+        install_of(tmp_path, line)
+
+
+def test_a_file_with_its_hash_is_installed(tmp_path: Path) -> None:
+    """The same wheel with the right hash."""
+    install_of(tmp_path, "known==1 --hash=sha256:{}")
 
 
 def test_hashes_are_written_back_as_they_are_read() -> None:
