@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.broker import open_broker
+from ctdeface_shared.errors import ConfigurationError
 from ctdeface_shared.jobs import attempt_log
 from ctdeface_shared.jobs.options import Originals
 from ctdeface_shared.settings.service import ServiceConfig, find_service
@@ -97,3 +98,43 @@ def test_what_is_handed_out_beside_the_outbox_has_exactly_its_mode(
     with umask(given):
         atomic.copy_file(tmp_path / "one.nii.gz", tmp_path / "two.nii.gz", mode=0o640)
     assert mode_of(tmp_path / "two.nii.gz") == 0o640
+
+
+def test_private_folders_that_were_opened_to_others_are_closed_at_the_start(tmp_path: Path) -> None:
+    """As a volume of Kubernetes with fsGroup, whose folders become writable for a group."""
+    service = used_site(tmp_path / "spool")
+    opened = (*service.spool.private, service.state_dir)
+    for folder in opened:
+        folder.chmod(0o2775)
+    service.prepare()
+    assert {mode_of(folder) & 0o777 for folder in opened} == {0o700}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders to other users")
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_a_private_folder_that_another_user_made_before_the_first_start_is_refused(
+    tmp_path: Path, kind: str
+) -> None:
+    """Who can write into the spool's root could make it; originals would be in reach."""
+    for name in ("taken", "archive", "quarantine", "state"):
+        root = tmp_path / name / "spool"
+        root.mkdir(parents=True)
+        made = root / name
+        if kind == "link":
+            (tmp_path / name / "elsewhere").mkdir(mode=0o700)
+            made.symlink_to(tmp_path / name / "elsewhere")
+        else:
+            made.mkdir(mode=0o777)
+        os.chown(made, 4001, -1, follow_symlinks=False)
+        with pytest.raises(ConfigurationError, match=f"spool/{name} .* user 4001"):
+            find_service(None, root).prepare()
+
+
+def test_a_link_that_the_administrator_made_may_lead_to_a_private_folder(tmp_path: Path) -> None:
+    """Such as to another disk for the work folder."""
+    root = tmp_path / "spool"
+    root.mkdir()
+    (tmp_path / "fast").mkdir(mode=0o750)
+    (root / "work").symlink_to(tmp_path / "fast")
+    find_service(None, root).prepare()
+    assert mode_of(tmp_path / "fast") == 0o700

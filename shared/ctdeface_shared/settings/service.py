@@ -12,7 +12,7 @@ from ctdeface_shared.settings.loading import Settings, load
 from ctdeface_shared.settings.sections import BrokerSection
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.disk import STATE, FreeSpace, measure_free_space, nearest_existing
-from ctdeface_shared.storage.spool import PRIVATE, ServiceSpool
+from ctdeface_shared.storage.spool import PRIVATE, ServiceSpool, require_private
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +79,7 @@ class ServiceConfig:
                 f"the state folder {self.state_dir} cannot be created: {error.strerror}; "
                 "correct spool.state_dir"
             ) from error
+        require_private(self.state_dir)
 
 
 def find_service(

@@ -14,6 +14,7 @@ from ctdeface_shared.errors import ConfigurationError, EscapingPath
 from ctdeface_shared.storage import atomic
 
 PRIVATE = 0o700
+_OTHERS = 0o077
 DROP = 0o770
 """Mode of a newly created inbox: private, but group members may add files."""
 APART = stat.S_ISVTX | stat.S_ISGID
@@ -154,6 +155,20 @@ class ServiceSpool(Spool):
             self.quarantine,
         )
 
+    def prepare(self, *, outbox_mode: int) -> None:
+        """Create missing folders and check that cases can be published, and are out of reach.
+
+        Args:
+            outbox_mode: mode of a newly created outbox.
+
+        Raises:
+            ConfigurationError: a folder cannot be created or written, is on the wrong file system,
+                or others can reach it.
+        """
+        Spool.prepare(self, outbox_mode=outbox_mode)
+        for folder in self.private:
+            require_private(folder)
+
     def nested_folders(self, state_dir: Path) -> Iterator[NestedFolders]:
         """Yield each folder that is inside another one.
 
@@ -235,6 +250,48 @@ class ServiceSpool(Spool):
             locks=root / "locks",
             audit=root / "audit",
         )
+
+
+def require_private(folder: Path) -> None:
+    """Check that a folder can be reached by its owner, this user, only.
+
+    The rights of others are taken away. The folder may be a link that this user or the
+    administrator made.
+
+    Raises:
+        ConfigurationError: it belongs to another user, is another user's link, or the file system
+            does not keep its mode.
+    """
+    link, status = folder.lstat(), folder.stat()
+    if link.st_uid not in {0, os.geteuid()} and stat.S_ISLNK(link.st_mode):
+        raise ConfigurationError(
+            f"{folder} is a link of user {link.st_uid}, and originals would be where it leads: "
+            "find out who made it, then remove it"
+        )
+    if status.st_uid not in {os.geteuid(), _owner_of_new(folder)}:
+        raise ConfigurationError(
+            f"{folder} belongs to user {status.st_uid}, who could read and replace originals in "
+            "it: give it to the user that runs ctdeface"
+        )
+    if not status.st_mode & _OTHERS:
+        return
+    with suppress(PermissionError):
+        folder.chmod(PRIVATE)
+    if folder.stat().st_mode & _OTHERS:
+        raise ConfigurationError(
+            f"{folder} is open to other users, and its mode cannot be changed: use a file system "
+            "with modes, or mount it with mode 700 for the user that runs ctdeface"
+        )
+
+
+def _owner_of_new(folder: Path) -> int:
+    """Return the owner of what this user creates in a folder; a server may map all users to one."""
+    probe = folder / f".{secrets.token_hex(8)}.part"
+    probe.mkdir()
+    try:
+        return probe.stat().st_uid
+    finally:
+        probe.rmdir()
 
 
 def _create_inbox(inbox: Path) -> None:
