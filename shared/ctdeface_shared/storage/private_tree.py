@@ -238,12 +238,19 @@ def copy_tree(
     for file in _files(tree, limits):
         on_file()
         path = target / file.name
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private(path.parent)
         digest = copy_file(file.folder, file.leaf, path, limits, name=file.name)
         if digest.size != file.status.st_size:  # the limits were checked for that size
             raise ChangedMeanwhile(f"{shown(file.name)} was changed while it was copied")
         digests.append(digest)
     return digests
+
+
+def _make_private(folder: Path) -> None:
+    """Create a folder and its missing parents; `mkdir` would open the parents to others."""
+    if not folder.is_dir():
+        _make_private(folder.parent)
+        folder.mkdir(mode=0o700)
 
 
 def copy_file(
