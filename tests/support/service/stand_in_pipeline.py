@@ -49,8 +49,8 @@ def _disk_that_gets_space(task: CaseTask) -> None:
 
 
 def _is_first(task: CaseTask) -> bool:
-    """Return True on the first attempt of this case."""
-    mark = task.work.parent / f".seen-{task.source.name}"
+    """Return True on the first attempt at this job."""
+    mark = task.work.parent / f".seen-{task.job_id}"
     seen = mark.exists()
     mark.touch()
     return not seen
