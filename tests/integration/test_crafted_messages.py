@@ -84,7 +84,10 @@ def crafted(valid: dict[str, Any], outside: Path) -> dict[str, tuple[bytes, str]
         "job": (about(job_id="../../../etc"), "InvalidMessage"),
         "year 1": (about(submitted_at="0001-01-01T00:00:00+14:00"), "InvalidMessage"),
         "year 9999": (about(submitted_at="9999-12-31T23:59:59-12:00"), "InvalidMessage"),
-        "next century": (about(submitted_at="2099-01-01T00:00:00Z"), "InvalidMessage"),
+        "next century": (
+            about(submitted_at="2099-01-01T00:00:00Z", taken="f" * 32),
+            "InvalidMessage",
+        ),
         "option": (about(options={**valid["options"], "keep_face": True}), "InvalidMessage"),
         "segmenter": (
             about(options={**valid["options"], "segmenter": "../../evil"}),

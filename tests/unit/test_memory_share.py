@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from ctdeface_shared.local_service.run import environment_of
 from ctdeface_shared.settings.loading import Settings
 from ctdeface_shared.settings.memory import available_bytes, with_memory_share
 from ctdeface_shared.settings.sections import WorkSection
+from ctdeface_shared.settings.service import find_service
 
 GIB = 1 << 30
 UNLIMITED_V1 = "9223372036854771712"
@@ -74,3 +76,16 @@ def test_a_limit_that_is_set_stays(tmp_path: Path, limit_gb: float) -> None:
 def test_this_machine_has_memory() -> None:
     """The real files can be read."""
     assert (available_bytes() or GIB) > 100_000_000
+
+
+def test_the_workers_of_a_local_service_share_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has one case, and does not know of the others."""
+    monkeypatch.chdir(tmp_path)
+    service = find_service(None, tmp_path)
+    memory = available_bytes()
+    if memory is None:
+        pytest.skip("this system does not tell its memory")
+    limit_gb = float(environment_of(service, 4)["CTDEFACE_WORK__MEMORY_LIMIT_GB"])
+    assert limit_gb == pytest.approx(0.85 * memory / 4 / 1e9)

@@ -163,7 +163,7 @@ def run_local_service(local_service: LocalService) -> int:
         supervise(
             programs(local_service, folder),
             stop,
-            environment=_environment(service, local_service.worker_count),
+            environment=environment_of(service, local_service.worker_count),
             grace_seconds=service.settings.work.grace_period + MARGIN_SECONDS,
             tick=monitor.tick,
         )
@@ -230,11 +230,15 @@ def _require_free_ports(local_service: LocalService) -> None:
             )
 
 
-def _environment(service: ServiceConfig, workers: int) -> dict[str, str]:
+def environment_of(service: ServiceConfig, workers: int) -> dict[str, str]:
     """Return the environment of all processes.
 
     It holds the queue's URL, because a password in the arguments would show in the process list,
     and each worker's share of the memory.
+
+    Args:
+        service: settings and queue.
+        workers: number of worker processes.
     """
     limit_gb = with_memory_share(service.settings, workers).work.memory_limit_gb
     share = {} if limit_gb is None else {"CTDEFACE_WORK__MEMORY_LIMIT_GB": str(limit_gb)}

@@ -20,7 +20,7 @@ from ctdeface_worker.dicom.elements import Element, Walk, tag_name
 PREAMBLE = 128
 PIXEL_DATA = 0x7FE00010
 TRANSFER_SYNTAX = 0x00020010
-_MOST_INFLATED_BYTES = 1 << 30
+_MOST_INFLATED_BYTES = 1 << 28
 _USUAL_INFLATED_BYTES = 1 << 26
 _LARGEST_RATIO = 100
 """Slices inflate to two or four times their size, or to thirty if they are mostly empty."""
@@ -169,7 +169,7 @@ def _require_small(data: bytes) -> None:
             raise TooLarge(
                 f"a deflated data set of {len(data) / 1e6:.3g} MB inflates to more than "
                 f"{allowed / 1e6:.3g} MB; at most {_LARGEST_RATIO} times its size and "
-                f"{_MOST_INFLATED_BYTES >> 30} GiB are supported: send it in another transfer "
+                f"{_MOST_INFLATED_BYTES >> 20} MiB are supported: send it in another transfer "
                 "syntax, or remove it"
             )
 

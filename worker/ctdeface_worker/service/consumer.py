@@ -38,6 +38,7 @@ from ctdeface_shared.errors import (
 )
 from ctdeface_shared.jobs.history import history_of, instant
 from ctdeface_shared.jobs.messages import CaseEvent, DefaceJob, EventKind, decode_job
+from ctdeface_shared.jobs.moments import is_too_late
 from ctdeface_shared.jobs.taken import taken_case
 from ctdeface_shared.lifecycle import boundary, notify
 from ctdeface_shared.storage.disk import require_free_space
@@ -161,7 +162,7 @@ def receive(slot: WorkerSlot) -> Delivery | None:
 def handle(slot: WorkerSlot, delivery: Delivery) -> Conclusion:
     """Run the case of a delivery and conclude its settlement."""
     try:
-        job = decode_job(delivery.body, now=datetime.now(UTC))
+        job = decode_job(delivery.body)
     except (InvalidMessage, EscapingPath) as error:
         return Conclusion(settlement=Reject(error.code))
     with logs.about_job(job.job_id):
@@ -192,7 +193,13 @@ def _handle_job(slot: WorkerSlot, delivery: Delivery, job: DefaceJob) -> Conclus
         OSError: storage failed.
     """
     written = taken_case(slot.spool, job.taken).job()
-    if written is not None and written.case != job.case:
+    # A time in the future would make every later job of the case the older one.
+    foreign = (
+        is_too_late(job.submitted_at, datetime.now(UTC))
+        if written is None
+        else written.case != job.case
+    )
+    if foreign:
         return Conclusion(settlement=Reject(InvalidMessage.__name__), job_id=job.job_id)
     if written != job and (written is not None or _was_replaced(slot.spool, job)):
         _log.warning("another_job_took_its_place", worker=slot.name)
