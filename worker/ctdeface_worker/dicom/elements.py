@@ -118,13 +118,13 @@ def known_vr(tag: int) -> str:
 def is_public(tag: int) -> bool:
     """Return whether the standard defines the element.
 
-    Private elements, retired curves (50xx) and unknown elements are not public; private creators
-    and group lengths are.
+    Private elements, group lengths, retired curves (50xx) and unknown elements are not public;
+    private creators are.
     """
     group, number = tag >> 16, tag & 0xFFFF
     if group & 1:
         return 0x10 <= number <= 0xFF
-    return group & 0xFF00 != 0x5000 and known_vr(tag) != "UN"
+    return number > 0 and group & 0xFF00 != 0x5000 and known_vr(tag) != "UN"
 
 
 class Walk:

@@ -1,0 +1,175 @@
+"""Bytes outside the pixel data are few enough that no picture of a face fits."""
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ctdeface_worker.dicom.layout import parse
+from ctdeface_worker.dicom.opaque import (
+    INSTANCE_BUDGET,
+    SERIES_BUDGET,
+    Kind,
+    budget_problem,
+    series_budget_problem,
+    values_that_count,
+)
+from ctdeface_worker.dicom.reader import read_case
+from ctdeface_worker.dicom.selection import Selection, select
+from tests.support.ct_files import CtFile, encoded, stack
+
+NOISE = np.random.default_rng(19).bytes(64 * 1024)
+DIRECTORY = struct.pack(
+    "<161L",
+    *(0xAAAAAAAA, 21, 6, 1, 60, 535_314, 50),
+    *(number for k in range(1, 49) for number in (k, 40_000 + k, 552)),
+    *(0, 0, 0, 0, 0, 0, 0x41200000, 0, 6, 0),
+)
+SETTINGS = b"User Input: Pitch=0.391, Resolution=Standard, HeadLocation=(*,*), Voltage=120, \0"
+
+
+def selected(folder: Path, files: list[bytes]) -> Selection:
+    """Select from files with the given bytes."""
+    for number, content in enumerate(files):
+        (folder / f"{number:04d}").write_bytes(content)
+    return select(read_case(folder))
+
+
+def private(file: CtFile, *values: bytes, vr: str = "OB", creator: str = "VENDOR") -> bytes:
+    """The file with private elements (0029,1010) and following."""
+    dataset = file.dataset
+    block = dataset.private_block(0x0029, creator, create=True)
+    for number, value in enumerate(values):
+        block.add_new(0x10 + number, vr, value)
+    return encoded(dataset, np.asarray(file.stored), file.syntax)
+
+
+def problem_of(content: bytes) -> str:
+    """What exceeds the budget of one file."""
+    return budget_problem(values_that_count(parse(content)))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[NOISE[:8192]], [NOISE[k : k + 16384] for k in range(0, 65536, 16384)], [NOISE[:1024]]],
+    ids=["one of 8 192 bytes", "several of 16 384 bytes", "a picture of 32 x 32 pixels"],
+)
+def test_private_elements_that_could_hold_a_slice_withhold_the_series(
+    tmp_path: Path, values: list[bytes]
+) -> None:
+    """Each of them was below the former limit of a single element."""
+    files = stack(5)
+    selection = selected(tmp_path, [private(file, *values) for file in files])
+    assert not selection.series
+    assert {other.code for other in selection.others} == {"UnsupportedObject"}
+    assert "(0029,10" in selection.others[0].reason
+
+
+def test_a_retired_curve_that_could_hold_a_slice_withholds_the_series(tmp_path: Path) -> None:
+    """Curves (50xx,3000) are ordinary elements of the standard of 1998."""
+    files = stack(5)
+    dataset = files[1].dataset
+    dataset.add_new(0x50003000, "OW", NOISE[:8192])
+    curve = encoded(dataset, np.asarray(files[1].stored), files[1].syntax)
+    selection = selected(tmp_path, [files[0].content, curve, *(file.content for file in files[2:])])
+    assert not selection.series
+    assert any("(5000,3000)" in other.reason for other in selection.others)
+
+
+def test_parts_in_many_slices_withhold_the_series(tmp_path: Path) -> None:
+    """Each slice is below its budget; together they could hold a picture."""
+    files, size = stack(40), 64
+    parts = [NOISE[size * k :][:size] for k in range(len(files))]
+    content = [private(file, part) for file, part in zip(files, parts, strict=True)]
+    assert not any(map(problem_of, content))
+    selection = selected(tmp_path, content)
+    assert not selection.series
+    assert {other.code for other in selection.others} == {"UnsupportedObject"}
+    assert "differ from slice to slice" in selection.others[0].reason
+
+
+def test_equal_values_of_all_slices_count_once(tmp_path: Path) -> None:
+    """Scanners repeat their settings in every slice."""
+    content = [private(file, NOISE[:300]) for file in stack(40)]
+    assert len(selected(tmp_path, content).series) == 1
+
+
+def test_counters_count_by_their_differences() -> None:
+    """A number that rises by one in each slice holds nothing."""
+    files = [
+        values_that_count(parse(private(file, number, vr="UL")))
+        for number, file in enumerate(stack(400), start=70_000)
+    ]
+    assert series_budget_problem(files) == ""
+
+
+@pytest.mark.parametrize("value", [bytes(100_000), b"\x01" * 100_000], ids=["zeros", "ones"])
+def test_one_repeated_byte_is_no_picture(value: bytes) -> None:
+    """However many they are."""
+    assert problem_of(private(CtFile(), value)) == ""
+
+
+def test_black_and_white_counts_although_it_compresses_well() -> None:
+    """A drawing of two values has many bytes and little information."""
+    drawing = np.zeros((128, 128), np.uint8)
+    drawing[30:90, 40:80] = 255
+    assert problem_of(private(CtFile(), drawing.tobytes()))
+
+
+@pytest.mark.parametrize(
+    ("vr", "value"),
+    [
+        ("DS", "1.5\\-20.25"),
+        ("IS", "1234"),
+        ("UI", "1.2.840.113619.2.55"),
+        ("FD", 1625.4),
+        ("DA", "20200131"),
+    ],
+)
+def test_well_formed_numbers_are_ordinary(vr: str, value: Any) -> None:
+    """Private elements of scanners hold hundreds of them."""
+    found = values_that_count(parse(private(CtFile(), value, vr=vr)))
+    assert all(one.kind is not Kind.OPAQUE for one in found if one.name == "(0029,1010)")
+
+
+@pytest.mark.parametrize(
+    ("creator", "tag", "vr", "value", "known"),
+    [
+        ("ELSCINT1", 0x01F11044, "OW", DIRECTORY, True),
+        ("ELSCINT1", 0x01F11044, "OW", DIRECTORY[:28] + NOISE[:616], False),
+        ("OTHER", 0x01F11044, "OW", DIRECTORY, False),
+        ("ELSCINT1", 0x01F11045, "OW", DIRECTORY, False),
+        ("ELSCINT1", 0x01F11044, "OB", DIRECTORY, False),
+        ("ELSCINT1", 0x01F71092, "OW", SETTINGS, True),
+        ("ELSCINT1", 0x01F71092, "OW", SETTINGS[:20] + NOISE[:600], False),
+        ("ELSCINT1", 0x01F71092, "OW", b"A" + bytes(range(97, 120)) + b"=1, \0", False),
+    ],
+)
+def test_a_known_header_is_known_by_its_content(
+    creator: str, tag: int, vr: str, value: bytes, known: bool
+) -> None:
+    """Its tag alone would be a hiding place."""
+    dataset = CtFile().dataset
+    dataset.private_block(tag >> 16, creator, create=True).add_new(tag & 0xFF, vr, value)
+    found = values_that_count(parse(encoded(dataset, np.asarray(CtFile().stored), CtFile().syntax)))
+    name = f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
+    assert (name not in {one.name for one in found}) == known
+
+
+def test_real_scans_are_far_below_the_budgets(real_data: Path) -> None:
+    """Three vendors; Philips has the largest private headers."""
+    for name in ("dcm_qa_ct_ge", "dcm_qa_ct_philips", "petct_arms_up", "head_phantom_rt"):
+        folder = real_data / name
+        selection = select(read_case(folder))
+        slices = {instance.file for one in selection.series for instance in one.instances}
+        assert len(slices) >= 28, name
+        values = [values_that_count(parse((folder / file).read_bytes())) for file in sorted(slices)]
+        assert not any(map(budget_problem, values))
+        assert not series_budget_problem(values)
+
+
+def test_the_budgets_are_below_the_smallest_picture_of_a_face() -> None:
+    """Pictures of real heads at 32 x 32 pixels need 545 bytes and more."""
+    assert max(INSTANCE_BUDGET, SERIES_BUDGET) < 545
