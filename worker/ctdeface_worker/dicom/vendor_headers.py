@@ -37,7 +37,14 @@ _DIRECTORY = struct.Struct("<161L")
 _DIRECTORY_MAGIC = 0xAAAAAAAA
 _DIRECTORY_ENTRIES = slice(7, 151)
 _LARGEST_OFFSET = 1 << 20
-_LARGEST_HEADER = 1024
+_LARGEST_HEADER = 2560
+_FILE_NAME = re.compile(rb"Filter_[A-Za-z_]{1,40}\.tbl")
+_MOST_NUMBERS = 48
+_MOST_OTHER_WORDS = 2
+_LARGEST_INTEGER = 1 << 16
+_SMALLEST, _LARGEST = 1e-6, 1e9
+_CLOSE = 48
+"""Bytes of one number that differ less are like neighboring pixels."""
 
 
 def private_creators(layout: Layout) -> Creators:
@@ -96,9 +103,32 @@ def _is_settings(data: bytes) -> bool:
     return all(map(_SETTING.fullmatch, settings)) and not any(map(is_smooth, words))
 
 
+def _is_table(data: bytes) -> bool:
+    """Return whether a value is a sparse table of 32-bit numbers, perhaps with a file name."""
+    numbers = _FILE_NAME.sub(lambda found: bytes(len(found[0])), data, count=1)
+    words = [numbers[at : at + 4] for at in range(0, len(numbers), 4)]
+    used = [word for word in words if any(word)]
+    others = sum(not _is_number(word) for word in used)
+    return len(used) <= _MOST_NUMBERS and others <= _MOST_OTHER_WORDS
+
+
+def _is_number(word: bytes) -> bool:
+    """Return whether four bytes are a small integer or a measured number."""
+    if len(word) < 4:
+        return False
+    integer, real = struct.unpack("<l", word)[0], struct.unpack("<f", word)[0]
+    is_measured = _SMALLEST <= abs(real) <= _LARGEST and max(word) - min(word) > _CLOSE
+    return abs(integer) < _LARGEST_INTEGER or is_measured
+
+
 _KNOWN: Mapping[tuple[int, str, int, str], Check] = {
     (0x00E1, "ELSCINT1", 0x46, "OB"): _is_exam_record,
     (0x01F1, "ELSCINT1", 0x44, "OW"): _is_directory,
+    (0x01F7, "ELSCINT1", 0x14, "OW"): _is_table,
+    (0x01F7, "ELSCINT1", 0x19, "OW"): _is_table,
+    (0x01F7, "ELSCINT1", 0x29, "OW"): _is_table,
+    (0x01F7, "ELSCINT1", 0x2E, "OW"): _is_table,
+    (0x01F7, "ELSCINT1", 0x31, "OW"): _is_table,
     (0x01F7, "ELSCINT1", 0x92, "OW"): _is_settings,
 }
-"""Philips Ingenuity and Brilliance: equal in all slices of a series, 1.1 KiB when compressed."""
+"""Philips Ingenuity: equal in all slices of a series, 1.4 KiB when compressed."""
