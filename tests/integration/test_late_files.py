@@ -163,7 +163,7 @@ def test_another_patient_or_study_under_the_same_names_is_a_case_of_its_own(
         name: reversed_bytes(content) for name, content in (slices(1, 2, 3, 4) | whole).items()
     }
     assert {path.name for path in watcher.spool.outbox.iterdir()} == {"a", "a-2"}
-    wait_for(lambda: "case of its own" in watcher.seen.notes.get("a", ""))
+    wait_for(lambda: watcher.seen.notes.get("a", "").endswith("a case of its own: a-2"))
 
 
 def test_the_same_files_and_more_replace_the_output(watcher: RunningWatcher) -> None:

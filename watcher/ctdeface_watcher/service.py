@@ -324,8 +324,8 @@ def _report_result(watcher: Watcher, state: InboxState, advanced: Advanced) -> N
     elif result is IntakeResult.RENAMED:
         state.note(
             name,
-            "is not from the owner, patient and study of the earlier case of its name, so it "
-            "became a case of its own with a number behind its name",
+            "is not from the owner, patient and study of the earlier case of its name, so it is "
+            f"a case of its own: {shown(record.case)}",
         )
 
 

@@ -143,6 +143,7 @@ def status_lines(status: ServiceStatus, limit: int = 10) -> tuple[str, ...]:
         f"watcher         {_watcher_text(status)}",
         f"disk            {free}",
         *(f"warning: {warning}" for warning in status.warnings),
+        *_note_lines(status.watcher),
     )
 
 
@@ -166,6 +167,12 @@ def inbox_warnings(spool: SpoolStatus, watcher: WatcherState | None) -> Iterator
         yield _about(names, text, "is")
     for name, reason in list(watcher.unusable.items())[:NAMES_SHOWN]:
         yield f"{name} cannot be used: {reason}"
+
+
+def _note_lines(watcher: WatcherState | None) -> Iterator[str]:
+    """Yield what became of the newest drops that did not become the case of their name."""
+    notes = list(watcher.notes.items()) if watcher else []
+    yield from (f"note: {name} {text}" for name, text in notes[-NAMES_SHOWN:])
 
 
 def skip_warnings(seen: Sequence[Skipped], watcher: WatcherState | None) -> Iterator[str]:

@@ -23,6 +23,7 @@ from ctdeface_watcher.jobs.ledger import Ledger
 from ctdeface_watcher.jobs.publish import Publisher
 from ctdeface_watcher.jobs.taken_cases import Examiner
 from ctdeface_watcher.service import Watcher, WatchRules, watch
+from ctdeface_watcher.watch_events import WatchHook
 
 QUIET = 0.3
 _RULES = InboxRules(ignore=("Thumbs.db",))
@@ -47,6 +48,7 @@ class RunningWatcher:
     longest: float = 60.0
     quiet: float = QUIET
     limits: ZipLimits = _LIMITS
+    hooks: tuple[WatchHook, ...] = ()
     thread: threading.Thread | None = None
     stop: threading.Event | None = None
 
@@ -106,6 +108,7 @@ class RunningWatcher:
                 ),
                 wakeups=wakeups(self.spool.inbox, polling=self.polling),
                 state_file=self.state / WATCHER_STATE,
+                hooks=self.hooks,
             )
             watch(watcher, stop)
 

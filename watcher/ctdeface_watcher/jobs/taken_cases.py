@@ -355,7 +355,8 @@ def _advance(
             result = publish_case(publisher, taken, examined)
         elif examined is not None:
             result = rename(publisher.spool, taken, examined)
-        return Advanced(record=examined or record, result=result)
+        changed = taken.record() if result is IntakeResult.RENAMED else examined
+        return Advanced(record=changed or record, result=result)
     except PermanentError as error:
         return _refuse(publisher, taken, record, error)
     except (StorageUnavailable, OSError) as error:
