@@ -10,17 +10,19 @@ from time import monotonic
 
 import numpy as np
 import pytest
+from pydicom.encaps import generate_frames
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
+    RLELossless,
 )
 
 from ctdeface_shared.errors import TooLarge, UnreadableInstance
 from ctdeface_worker.dicom import jpeg_lossless
-from ctdeface_worker.dicom.frame_size import FrameSize, announced_size
+from ctdeface_worker.dicom.frame_size import FrameSize, announced_size, runs_exceed
 from ctdeface_worker.dicom.layout import parse
 from ctdeface_worker.dicom.limits import ReadLimits
 from ctdeface_worker.dicom.pixels import decode, encode
@@ -149,6 +151,26 @@ def test_a_compressed_image_of_another_size_never_reaches_the_decoder(syntax: st
         UnreadableInstance, match=r"announces (60000 x 60000 pixels|no size); 64 x 48"
     ):
         decode(layout, PIXELS)
+
+
+def test_run_lengths_that_expand_without_bound_never_reach_the_decoder() -> None:
+    """Two bytes become 128, so 18 kB would become 1.2 MB instead of 3072 bytes."""
+    header = struct.pack("<16L", 2, 64, 64 + 9000, *[0] * 13)
+    layout = parse(
+        encoded(CtFile(stored=WORDS).dataset, WORDS, RLELossless, header + b"\x81\0" * 9000)
+    )
+    with pytest.raises(UnreadableInstance, match="runs are longer than its pixels"):
+        decode(layout, PIXELS)
+
+
+def test_sound_run_lengths_are_decoded() -> None:
+    """Long runs, short ones and none."""
+    value = encode(WORDS, PIXELS, RLELossless)
+    assert value is not None
+    frame = next(generate_frames(value, number_of_frames=1))
+    assert not runs_exceed(frame, WORDS.size)
+    assert runs_exceed(frame, WORDS.size // 2)
+    assert not runs_exceed(frame[:50], WORDS.size)
 
 
 def test_thousands_of_tiles_are_not_a_size() -> None:

@@ -1,15 +1,20 @@
 """Read the size that a compressed image announces, before a decoder allocates it.
 
-Formats: ITU-T T.81 annex B (JPEG), T.87 annex C (JPEG-LS), T.800 annex A (JPEG 2000).
+Formats: ITU-T T.81 annex B (JPEG), T.87 annex C (JPEG-LS), T.800 annex A (JPEG 2000), DICOM PS3.5
+annex G (run lengths).
 """
 
 import struct
+from itertools import pairwise
 from typing import NamedTuple
 
 _JPEG, _JPEG_2000 = b"\xff\xd8", b"\xff\x4f\xff\x51"
 _FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 """Second byte of the markers that begin a frame of JPEG or JPEG-LS."""
 _PRESET, _SIZE_PRESET, _SCAN = 0xF8, 4, 0xDA
+_RUN_LENGTH_HEADER = struct.Struct("<16L")
+_SPARE_PIXELS = 128
+"""A last run may be this much longer than the image."""
 _MOST_TILES = 4096
 """A decoder allocates kilobytes for each tile of JPEG 2000."""
 
@@ -67,3 +72,34 @@ def _jpeg_2000(frame: bytes) -> FrameSize | None:
     if tiles > _MOST_TILES:
         return None
     return FrameSize(bottom - top, right - left, components)
+
+
+def runs_exceed(frame: bytes, pixels: int) -> bool:
+    """Return whether a run-length encoded image expands to more than its pixels.
+
+    The count stops there, so it costs no more than a sound image.
+
+    Args:
+        frame: one image, with its header.
+        pixels: bytes in each of its planes.
+    """
+    if len(frame) < _RUN_LENGTH_HEADER.size:
+        return False  # a decoder refuses it
+    count, *offsets = _RUN_LENGTH_HEADER.unpack_from(frame)
+    return any(
+        _expands_beyond(frame, start, end, pixels + _SPARE_PIXELS)
+        for start, end in pairwise([*offsets[:count], len(frame)])
+    )
+
+
+def _expands_beyond(frame: bytes, at: int, end: int, most: int) -> bool:
+    made, end = 0, min(end, len(frame))
+    while at < end and made <= most:
+        control = frame[at]
+        if control < 128:
+            made += control + 1
+            at += control + 2
+        else:
+            made += (257 - control) % 129
+            at += 2 if control > 128 else 1
+    return made > most

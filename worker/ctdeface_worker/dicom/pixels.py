@@ -25,7 +25,7 @@ from pydicom.uid import (
 
 from ctdeface_shared.errors import UnreadableInstance, UnsupportedObject, UnsupportedTransferSyntax
 from ctdeface_worker.dicom import jpeg_lossless
-from ctdeface_worker.dicom.frame_size import announced_size
+from ctdeface_worker.dicom.frame_size import announced_size, runs_exceed
 from ctdeface_worker.dicom.layout import Layout
 from ctdeface_worker.imaging.domain import PixelFormat
 
@@ -135,6 +135,8 @@ def _require_announced_size(frame: bytes, pixels: PixelFormat, syntax: str) -> N
     if len(frame) > most_bytes:
         raise ValueError(f"{len(frame)} bytes; at most {most_bytes} are expected")
     if syntax == RLELossless:
+        if runs_exceed(frame, pixels.rows * pixels.columns):
+            raise ValueError("its runs are longer than its pixels")
         return
     found = announced_size(frame)
     if found != (pixels.rows, pixels.columns, 1):
