@@ -285,10 +285,7 @@ def settled(local_service: LocalService) -> list[str]:
 
 
 def test_every_state_of_a_job_is_resumed_to_its_one_end(local_service: LocalService) -> None:
-    """Each case is released once, or quarantined, and nothing temporary is left.
-
-    What had a report is finished with its job; for the rest the watcher makes a new one.
-    """
+    """Once: by its job if it had a report, else by a new one; nothing temporary is left."""
     spool = local_service.spool
     cases = [
         OldCase(spool=spool, name=name, plan="refuse" if name == "refused" else "release")
