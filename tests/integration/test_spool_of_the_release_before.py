@@ -279,6 +279,38 @@ def watching(local_service: LocalService) -> Iterator[None]:
             watcher.wait()
 
 
+@pytest.mark.parametrize("published", [False, True])
+def test_a_replay_that_release_0_1_0_began_keeps_its_options(
+    local_service: LocalService, published: bool
+) -> None:
+    """Its originals were back in the inbox; what it withholds stays withheld."""
+    spool = local_service.spool
+    case = OldCase(spool=spool, name="a", plan="needs bulky")
+    case.record("refused")
+    order = json.loads(case.message()) | {
+        "job_id": str(uuid5(NAMESPACE_URL, "replay")),
+        "generation": 1,
+        "submitted_at": "2026-11-20T10:00:00.000+00:00",
+        "options": OPTIONS | {"profile": "bulky", "withhold": ["1.2.3"]},
+    }
+    folder = spool.reports / "a" / order["job_id"]
+    folder.mkdir()
+    text = json.dumps(order | {"replays": case.job_id, "published": published})
+    (folder / "order.json").write_text(text, encoding="utf-8")
+    if published:
+        put_raw(local_service.service.queue, json.dumps(order).encode())
+
+    local_service.start()
+    with watching(local_service):
+        local_service.until(lambda: local_service.is_idle() and ends(spool).outbox == ["a"])
+
+    assert ends(spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
+    (done,) = [report for report in reports(spool, "a") if report.state is State.DONE]
+    assert (done.options["profile"], done.options["withhold"]) == ("bulky", ["1.2.3"])
+    seen = SpoolScanner(spool).look(time.time())
+    assert (seen.is_idle, seen.refused) == (True, ())
+
+
 def settled(local_service: LocalService) -> list[str]:
     """Return the log lines of messages that a worker has settled."""
     return [line for line in local_service.log.splitlines() if '"job_settled"' in line]

@@ -31,7 +31,7 @@ from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_worker.report.model import State
 from tests.support.cases import write_small_cases
 from tests.support.service.chaos import COMMAND, ROOT, leftovers, names
-from tests.support.service.spools import reports
+from tests.support.service.spools import ends, reports
 
 QUICK = {
     "CTDEFACE_WATCH__QUIET_PERIOD": "0.4",
@@ -223,7 +223,7 @@ def test_the_closing_line_says_what_continues() -> None:
 
 
 def test_what_must_be_put_right_is_said_and_ends_with_78(spool: ServiceSpool) -> None:
-    """An invalid setting ends the service with one line; the inbox is unchanged."""
+    """An invalid setting ends the service with one line; the case waits for the next start."""
     (spool.inbox / "case").mkdir()
     (spool.inbox / "case" / "a.txt").write_text("no image")
     command = [str(COMMAND), "up", "--spool", str(spool.inbox.parent), "--once"]
@@ -234,7 +234,7 @@ def test_what_must_be_put_right_is_said_and_ends_with_78(spool: ServiceSpool) ->
     assert ended.returncode == 78
     assert "crystal-ball" in ended.stderr
     assert "Traceback" not in ended.stderr
-    assert names(spool.inbox) == {"case"}
+    assert ends(spool).not_ended == ["case"]
 
 
 def test_the_queue_of_up_is_the_one_of_the_other_commands(tmp_path: Path) -> None:
