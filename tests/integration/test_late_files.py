@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -69,6 +70,11 @@ def drop(watcher: RunningWatcher, case: str, files: Mapping[str, bytes], plan: s
     return hidden.rename(watcher.spool.inbox / case)
 
 
+def is_quarantined(watcher: RunningWatcher, name: str) -> bool:
+    """Return whether the quarantine holds a file of the case `a`."""
+    return any(watcher.spool.quarantine.glob(f"a/*/originals/{name}"))
+
+
 def last_report(watcher: RunningWatcher, case: str) -> CaseReport:
     """Return the newest report of a case."""
     return max(reports(watcher.spool, case), key=lambda report: report.created_at)
@@ -121,8 +127,7 @@ def test_a_late_slice_whose_originals_were_deleted_is_quarantined_and_the_output
         before = released(watcher, "a")
         for number in (8, 9):
             drop(watcher, "a", slices(number))
-            quarantined = f"a/*/originals/{number}.dcm"
-            wait_for(lambda name=quarantined: any(watcher.spool.quarantine.glob(name)))  # type: ignore[misc]  # bound per loop
+            wait_for(partial(is_quarantined, watcher, f"{number}.dcm"))
         assert released(watcher, "a") == before
         refusals = [
             CaseReport.from_json(path.read_bytes())

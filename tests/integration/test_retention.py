@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ctdeface_shared.jobs.taken import TakenCase, new_record
 from ctdeface_shared.settings.sections import SpoolSection
 from ctdeface_shared.storage.spool import ServiceSpool
-from ctdeface_watcher.retention import DAY_SECONDS, Removed, remove_expired
+from ctdeface_watcher.retention import DAY_SECONDS, Removed, remove_expired, remove_remains
 
 JOB = "6f0b6a3c-0d1f-5c6e-9a53-5f0c1c1d7a10"
 OTHER = "0f0b6a3c-0d1f-5c6e-9a53-5f0c1c1d7a10"
@@ -134,4 +135,47 @@ def test_names_in_what_a_job_holds_do_not_count(tmp_path: Path) -> None:
     assert remove_expired(spool, RULES, now=time.time() + DAY_SECONDS) == Removed()
     assert (originals / OTHER).is_dir()
     assert remove_expired(spool, RULES, now=time.time() + 9 * DAY_SECONDS) == Removed(quarantine=1)
+    assert not any(spool.quarantine.iterdir())
+
+
+def test_reports_and_originals_of_a_case_that_was_taken_again_stay(tmp_path: Path) -> None:
+    """Its late files may still be combined with them."""
+    spool = spool_with_one_job_everywhere(tmp_path)
+    taken = TakenCase.create(spool, new_record("group/case", "group/case"))
+    later = time.time() + 9 * DAY_SECONDS
+    assert remove_expired(spool, RULES, case_depth=2, now=later) == Removed()
+    taken.remove()
+    assert remove_expired(spool, RULES, case_depth=2, now=later).archive == 2
+
+
+def test_what_is_left_of_ended_cases_is_removed_and_no_case(tmp_path: Path) -> None:
+    """A folder without record, job and files; one that got no name when its maker was killed."""
+    spool = spool_with_one_job_everywhere(tmp_path)
+    case = TakenCase.create(spool, new_record("a", "a"))
+    damaged, files = (TakenCase(spool.taken / (digit * 32)) for digit in "12")
+    damaged.folder.mkdir()
+    (damaged.folder / "drop.json").write_text("{", encoding="utf-8")
+    (files.files / "sub").mkdir(parents=True)
+    (spool.taken / ("3" * 32) / "drop" / "sub").mkdir(parents=True)
+    hidden = spool.taken / f".{'4' * 32}"
+    hidden.mkdir()
+    remove_remains(spool, time.time())
+    kept = {case.folder, damaged.folder, files.folder}
+    assert set(spool.taken.iterdir()) == {*kept, hidden}
+    remove_remains(spool, time.time() + DAY_SECONDS)
+    assert set(spool.taken.iterdir()) == kept
+
+
+def test_a_quarantined_folder_that_is_nested_very_deeply_is_removed(tmp_path: Path) -> None:
+    """Deeper than the call stack of Python."""
+    spool = spool_with_one_job_everywhere(tmp_path)
+    place = os.open(spool.quarantine / "group/case" / JOB, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=place)
+        below = os.open("d", os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = below
+    os.close(place)
+    removed = remove_expired(spool, RULES, case_depth=2, now=time.time() + 2.5 * DAY_SECONDS)
+    assert removed == Removed(archive=2, quarantine=1)
     assert not any(spool.quarantine.iterdir())

@@ -8,6 +8,7 @@ import zipfile
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -281,6 +282,10 @@ def test_a_refused_drop_that_its_owner_locks_goes_to_the_quarantine_nevertheless
     assert watcher.seen.paused is None
 
 
+def _is_gone(taken: TakenCase) -> bool:
+    return not taken.folder.exists()
+
+
 def test_a_drop_that_was_replaced_before_it_was_taken_is_refused_and_in_the_inbox_copied_anew(
     watcher: RunningWatcher,
 ) -> None:
@@ -299,7 +304,7 @@ def test_a_drop_that_was_replaced_before_it_was_taken_is_refused_and_in_the_inbo
         else:
             fill(watcher.spool.inbox / "a")
         watcher.start()
-        wait_for(lambda gone=taken: not gone.folder.exists())  # type: ignore[misc]  # bound per loop
+        wait_for(partial(_is_gone, taken))
         watcher.expect(*cases)
         watcher.end()
     (refusal,) = watcher.spool.quarantine.glob("a/*/report.json")

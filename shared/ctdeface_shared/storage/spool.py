@@ -285,7 +285,10 @@ def require_private(folder: Path) -> None:
 
 
 def _owner_of_new(folder: Path) -> int:
-    """Return the owner of what this user creates in a folder; a server may map all users to one."""
+    """Return the owner of what this user creates in a folder.
+
+    A file server may map all users to one.
+    """
     probe = folder / f".{secrets.token_hex(8)}.part"
     probe.mkdir()
     try:

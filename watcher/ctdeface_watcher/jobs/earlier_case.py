@@ -15,7 +15,6 @@ from ctdeface_shared.storage.spool import ServiceSpool, case_path
 from ctdeface_watcher.inbox.identity import read_identity
 from ctdeface_watcher.inbox.late_files import EarlierCase, names_in
 
-_NOBODY = -1
 _LONGEST_NAME_BYTES = 255
 """Maximum length of a folder name on common file systems."""
 
@@ -117,7 +116,7 @@ def next_name(spool: ServiceSpool, record: DropRecord) -> str:
         name
         for name in names
         if history_of(spool, name)
-        or taken.get(name, _NOBODY) == record.owner
+        or (name in taken and taken[name] == record.owner)
         or not (name in taken or _is_used(spool, name))
     )
 
