@@ -64,9 +64,14 @@ class ServiceProcess:
     process: "subprocess.Popen[bytes] | None" = None
     started: float = 0.0
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self.process is not None and self.process.poll() is None
+
     def start(self) -> None:
         """Start it unless it is running."""
-        if self.process is None or self.process.poll() is not None:
+        if not self.is_running:
             self.started = time.monotonic()
             with self.log.open("ab") as log:
                 self.process = subprocess.Popen(

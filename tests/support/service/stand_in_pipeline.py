@@ -8,7 +8,7 @@ Files, crashes and memory are real. The first line of `plan.txt` in a case decid
 - `while disk`: a full disk as long as `.full` is in the folder of work files, then a release;
 - `raise CODE`: that error of ctdeface or Python, with the whole plan in its message; `raise once
   CODE` fails the first attempt only;
-- anything else: a release.
+- anything else, or no such file: a release.
 
 A released file is the input with its bytes in reverse order; of a DICOM file, its pixel data only.
 """
@@ -99,7 +99,7 @@ def prepare() -> Run[CaseTask, CaseResult]:
 def follow(task: CaseTask, on_stage: OnStage) -> CaseResult:
     """Follow the plan of a case."""
     on_stage("segment")
-    plan = (task.source / "plan.txt").read_text(encoding="utf-8").splitlines()[0]
+    plan = _plan_of(task)
     fault = FAULTS.get(plan)
     if fault is not None:
         fault(task)
@@ -119,6 +119,11 @@ def follow(task: CaseTask, on_stage: OnStage) -> CaseResult:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(reversed_bytes((task.source / file.file).read_bytes()))
     return CaseResult(released=True, files=_files(task, Fate.RELEASED))
+
+
+def _plan_of(task: CaseTask) -> str:
+    file = task.source / "plan.txt"
+    return file.read_text(encoding="utf-8").splitlines()[0] if file.exists() else "release"
 
 
 def reversed_bytes(content: bytes) -> bytes:
