@@ -81,8 +81,10 @@ def shared_folder() -> Iterator[Path]:
         rmtree(folder, ignore_errors=True)
 
 
-def give(path: Path, user: User, mode: int) -> Path:
-    """Give a file or folder to a user."""
+def give(path: Path, user: User, mode: int, *, make: bool = False) -> Path:
+    """Give a file or folder to a user; a folder may be created first."""
+    if make:
+        path.mkdir()
     os.chown(path, user.uid, GROUP)
     path.chmod(mode)
     return path

@@ -11,7 +11,11 @@ from pathlib import Path
 
 from ctdeface_shared.broker import open_broker
 from ctdeface_shared.settings.service import ServiceConfig
-from ctdeface_shared.status.watcher_state import WATCHER_STATE, read_watcher_state
+from ctdeface_shared.status.watcher_state import (
+    WATCHER_STATE,
+    WatcherState,
+    read_watcher_state,
+)
 from ctdeface_shared.storage.spool import ServiceSpool
 from tests.support import users
 from tests.support.service import chaos
@@ -129,10 +133,10 @@ class AttackedService:
             assert time.monotonic() < deadline, self.logged()
             time.sleep(0.05)
 
-    def pass_case(self, user: User | None, case: str) -> None:
+    def pass_case(self, user: User | None, case: str, seconds: float = _PATIENCE_SECONDS) -> None:
         """Drop a case and wait for its release: the watcher has looked, and others go on."""
         drop(user, self.inbox / case, ADAMS.images(2))
-        self.until((self.spool.outbox / case).exists)
+        self.until((self.spool.outbox / case).exists, seconds)
 
     def command(self, command: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run a command of ctdeface as the service's user."""
@@ -156,8 +160,12 @@ class AttackedService:
 
     def published(self) -> int:
         """Return how many jobs are open by the watcher's last look."""
+        return self.watcher_state().open_jobs
+
+    def watcher_state(self) -> WatcherState:
+        """Return the result of the watcher's last look."""
         state = read_watcher_state(self.service.state_dir / WATCHER_STATE)
-        return state.open_jobs if state else 0
+        return state or WatcherState(looked_at="")
 
     def is_idle(self) -> bool:
         """Return whether no job is open, and the queue is empty."""

@@ -63,6 +63,14 @@ def lease(case: str) -> None:
     time.sleep(3600)
 
 
+def flicker(name: str, *targets: str) -> None:
+    """Replace a folder by links in turns, thousands of times."""
+    while True:
+        for target in targets:
+            with suppress(OSError):
+                _link_for_a_moment(Path(name), target)
+
+
 def disturb(seed: str, *targets: str) -> None:
     """Swap, link, rename and delete at random in the inbox, and inside folders that are gone."""
     chance, held = random.Random(seed), list[int]()
@@ -171,6 +179,7 @@ ATTACKS: Mapping[str, Callable[..., None]] = {
     "follow": follow,
     "after-scan": after_scan,
     "lease": lease,
+    "flicker": flicker,
     "disturb": disturb,
 }
 
