@@ -1,6 +1,6 @@
 # Every target sets up .venv first, which takes minutes once and nothing afterwards. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup run deface test lint docs audit hashes images evaluate bench chaos hostile soak clean
+.PHONY: help setup run deface test lint docs audit hashes images evaluate bench chaos attack hostile soak clean
 export IN OUT
 # the suite starts hundreds of processes, and each would compile our modules anew
 unexport PYTHONDONTWRITEBYTECODE
@@ -60,6 +60,11 @@ chaos: setup ## kill batch, watcher, workers and queue at random, at full size (
 	@sh deploy/install_servers.sh
 	@CTDEFACE_TEST_KILLS=24 CTDEFACE_TEST_CHAOS=full CTDEFACE_TEST_DROPS=2000 .venv/bin/python -m pytest -s \
 	  tests/e2e/test_batch_survives_sigkill.py tests/integration/test_chaos.py tests/integration/test_watching.py $(ARGS)
+
+attack: setup ## swap names in the inbox without a pause while 100 cases pass, drop 100 000 files and 10 000 cases, and check that nothing gets in or out (as root, about an hour)
+	@sh deploy/install_servers.sh
+	@CTDEFACE_TEST_ATTACK=full .venv/bin/python -m pytest -s --timeout 4000 tests/integration/test_attacks.py \
+	  tests/integration/test_race_in_the_inbox.py tests/integration/test_two_patients.py tests/integration/test_scale.py $(ARGS)
 
 hostile: setup ## hide a picture of a face in 1 000 DICOM series, and look for it in all that would be released (about 20 minutes)
 	@CTDEFACE_TEST_HOSTILE_FILES=1000 .venv/bin/python -m pytest -s --timeout 7200 tests/property/test_hostile_files.py $(ARGS)

@@ -42,12 +42,14 @@ class AttackedService:
         folder: holds the spool and what is beside it.
         service: its settings.
         home: a folder outside the spool that the service's user may write.
+        user: runs it; None for the user of this process.
         processes: watcher and workers by name.
     """
 
     folder: Path
     service: ServiceConfig
     home: Path
+    user: User | None = None
     processes: dict[str, chaos.ServiceProcess] = field(default_factory=dict)
     _others: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
 
@@ -141,8 +143,9 @@ class AttackedService:
     def command(self, command: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run a command of ctdeface as the service's user."""
         config = {"CTDEFACE_CONFIG": str(self.folder / "ctdeface.toml")}
+        line = (str(chaos.COMMAND), command, *arguments)
         return subprocess.run(
-            SERVICE.command(str(chaos.COMMAND), command, *arguments),
+            self.user.command(*line) if self.user else line,
             cwd=chaos.ROOT,
             env=users.environment(self.home, config),
             capture_output=True,
@@ -207,7 +210,7 @@ def attacked_service(
         for name in {*_SETTINGS, *changes}
     }
     service = configured_service(folder, url, **tables)
-    running = AttackedService(folder=folder, service=service, home=folder / "home")
+    running = AttackedService(folder=folder, service=service, home=folder / "home", user=user)
     _prepare(running, user, inbox)
     variables = users.environment(folder / "home", {})
     config = ("--config", str(folder / "ctdeface.toml"))
