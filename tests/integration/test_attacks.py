@@ -256,8 +256,8 @@ def test_a_drop_that_cannot_be_removed_ends_nevertheless(site: AttackedService) 
 def test_a_department_swapped_for_a_link_moves_no_archived_case() -> None:
     """With cases two levels below the inbox; the link leads to the archived originals."""
     users.require_users()
-    watch = {"case_depth": 2}
-    with users.shared_folder() as folder, attacked_service(folder, watch=watch) as site:
+    deep = {"watch": {"case_depth": 2}}
+    with users.shared_folder() as folder, attacked_service(folder, settings=deep) as site:
         department = users.give(site.inbox / "A", BEN, 0o770, make=True)
         drop(BEN, department / "CASE", BAKER.images(3))
         originals = site.spool.archive / "originals"

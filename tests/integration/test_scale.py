@@ -34,8 +34,8 @@ pytestmark = pytest.mark.timeout(4000 if FULL else 600)
 @contextmanager
 def site_in(folder: Path, **changes: Mapping[str, object]) -> Iterator[AttackedService]:
     """Run a service of the user of this process."""
-    work = {"job_timeout": 1800}
-    with attacked_service(folder, user=None, work=work, **changes) as running:
+    settings = {"work": {"job_timeout": 1800}, **changes}
+    with attacked_service(folder, user=None, settings=settings) as running:
         running.until(lambda: bool(running.watcher_state().looked_at))
         begun = time.monotonic()
         yield running

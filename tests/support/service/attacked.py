@@ -194,7 +194,7 @@ def attacked_service(
     *,
     inbox: tuple[int, int] = (0, 0o770),
     user: User | None = SERVICE,
-    **changes: Mapping[str, object],
+    settings: Mapping[str, Mapping[str, object]] | None = None,
 ) -> Iterator[AttackedService]:
     """Run watcher and workers as a user of their own.
 

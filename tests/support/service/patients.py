@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 ORIGINAL = b"PIXELS-OF-"
 """What every original holds, and no released file."""
@@ -73,11 +73,11 @@ def _uid(patient: Patient) -> bytes:
 def _template(patient: Patient) -> bytes:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
-    meta.MediaStorageSOPInstanceUID = _uid(patient).decode()
+    meta.MediaStorageSOPInstanceUID = UID(_uid(patient).decode())
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     image = Dataset()
     image.file_meta = meta
-    image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, _uid(patient).decode()
+    image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
     image.PatientID, image.PatientName = "ANONYMOUS", f"Anon^{patient.name.title()}"
     image.PatientBirthDate, image.PatientSex = patient.birth_date, patient.sex
     image.StudyInstanceUID = f"2.25.{patient.study}"
