@@ -203,12 +203,11 @@ def attacked_service(
         url: of the queue; None for the embedded one.
         inbox: uid of its owner and its mode; with a user only.
         user: runs them; None for the user of this process.
-        changes: tables of settings.
+        settings: tables that differ.
     """
-    tables = {
-        name: {**_SETTINGS.get(name, {}), **changes.get(name, {})}
-        for name in {*_SETTINGS, *changes}
-    }
+    tables: dict[str, Mapping[str, object]] = dict(_SETTINGS)
+    for name, table in (settings or {}).items():
+        tables[name] = {**tables.get(name, {}), **table}
     service = configured_service(folder, url, **tables)
     running = AttackedService(folder=folder, service=service, home=folder / "home", user=user)
     _prepare(running, user, inbox)
