@@ -118,6 +118,7 @@ def job(name: str) -> DefaceJob:
         manifest=manifest,
         submitted_at=datetime.now(UTC),
         options=options,
+        taken="0" * 32,
     )
 
 
