@@ -17,7 +17,7 @@ from ctdeface_shared.errors import LateFiles, UnsafeDrop
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.messages import decode_job, encode_job
 from ctdeface_shared.jobs.options import DefaceOptions, FillRule, Originals, Profile
-from ctdeface_shared.jobs.taken import TakenCase, new_record, taken_case
+from ctdeface_shared.jobs.taken import TakenCase, new_record, taken_case, taken_cases
 from ctdeface_shared.replay.case import Replay, replay_case
 from ctdeface_shared.replay.dead_letters import Requeued, requeue_dead_letters
 from ctdeface_shared.replay.request import ReplayOptions
@@ -25,6 +25,7 @@ from ctdeface_shared.replay.sources import NotReplayed
 from ctdeface_shared.settings.sections import LimitsSection
 from ctdeface_shared.status.spool_status import SpoolScanner
 from ctdeface_shared.storage.spool import ServiceSpool
+from ctdeface_watcher.jobs.killed_replays import continue_replay
 from ctdeface_watcher.jobs.refuse import Refusal, refuse
 from ctdeface_worker.case.child_process import WarmChild
 from ctdeface_worker.case.run import Child
@@ -197,6 +198,36 @@ def test_a_replay_that_was_killed_can_be_run_again_with_other_options(
     assert [path.parent.name for path in service.spool.reports.glob("a/*/order.json")] == [
         reports_by_state(service.spool, State.DONE)
     ]
+
+
+@pytest.mark.parametrize("killed_after", STEPS[1:3])
+def test_a_killed_replay_does_not_keep_later_drops_waiting(
+    service: Service, killed_after: str
+) -> None:
+    """The watcher writes its job, or removes its folder while there are no originals in it."""
+    refused(service)
+
+    def die(step: str) -> None:
+        if step == killed_after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        replay_case(replace(replay_with(service), step=die), "a")
+    (taken,) = taken_cases(service.spool)
+    record = taken.record()
+    assert record is not None
+    continue_replay(service.spool, taken, record)
+    assert taken.job() is None  # it may still be running
+    continue_replay(service.spool, taken, replace(record, taken_at=0.0))
+    if killed_after == "taken":
+        assert ends(service.spool).taken == []
+        replay_case(replay_with(service), "a")
+    else:
+        job = taken.job()
+        assert job is not None
+        service.broker.publish(job)
+    service.work()
+    assert ends(service.spool) == Ends(inbox=[], outbox=["a"], quarantine=["a"])
 
 
 def reports_by_state(spool: ServiceSpool, state: State) -> str:

@@ -116,7 +116,7 @@ def replay_case(replay: Replay, case: str) -> ReplayRequest:
         BrokerUnavailable: the queue did not confirm; the replay can be repeated.
         StorageUnavailable: storage failed; the replay can be repeated.
     """
-    with _exclusive(replay.spool, lock_name(f"replay {case}")), atomic.storage_errors():
+    with _exclusive(replay.spool, replay_lock(case)), atomic.storage_errors():
         records = JobReader(replay.spool.reports).of_case(case)
         latest = max(
             (one for one in records if one.state), key=lambda one: one.age_key, default=None
@@ -129,6 +129,11 @@ def replay_case(replay: Replay, case: str) -> ReplayRequest:
             replay.spool, claim_name(latest.job_id) if latest else lock_name(f"new {case}")
         ):
             return _replay(replay, known)
+
+
+def replay_lock(case: str) -> str:
+    """Return the name of the lock that a replay of a case holds."""
+    return lock_name(f"replay {case}")
 
 
 def next_job(records: Sequence[JobRecord], job: DefaceJob) -> DefaceJob:

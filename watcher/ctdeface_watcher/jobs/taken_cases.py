@@ -30,6 +30,7 @@ from ctdeface_shared.storage.bounded import DamagedFile
 from ctdeface_shared.storage.private_tree import ChangedMeanwhile
 from ctdeface_watcher.inbox.examine import ExamineRules, examine
 from ctdeface_watcher.jobs.intake import IntakeResult
+from ctdeface_watcher.jobs.killed_replays import REPLAY_SECONDS, continue_replay
 from ctdeface_watcher.jobs.ledger import Entry, Ledger
 from ctdeface_watcher.jobs.publish import Publisher, keep, publish_case, rename, send
 from ctdeface_watcher.jobs.refuse import refuse_taken
@@ -43,8 +44,6 @@ _MOST_CHANGES = 5
 """After this number of changes during its examination, a taken drop is refused."""
 _FINISH_SECONDS = 1.0
 """How long a look waits for examinations, which are usually short."""
-_REPLAY_SECONDS = 120.0
-"""After this time a replay that was not published was killed, and is published here."""
 
 _LEAVES_NAME = frozenset({IntakeResult.RENAMED, IntakeResult.KNOWN, IntakeResult.REFUSED})
 """Results after which the next case of the same name can go on."""
@@ -345,6 +344,7 @@ def _advance(
     if job is not None:
         return Advanced(record=record, result=_publish_again(publisher, state, pending, job))
     if not record.entry:  # a replay that is being prepared
+        continue_replay(publisher.spool, taken, record)
         return Advanced(record=record)
     try:
         examined = _examined(examiner, taken, record)
@@ -425,7 +425,7 @@ def _is_published_by_replay(publisher: Publisher, record: DropRecord, job: Defac
     if record.entry:
         return False
     order = read_order(publisher.spool, job.case, job.job_id)
-    is_replaying = time() - record.taken_at < _REPLAY_SECONDS
+    is_replaying = time() - record.taken_at < REPLAY_SECONDS
     return is_replaying or (order is not None and order.published)
 
 
