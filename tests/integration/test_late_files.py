@@ -184,6 +184,21 @@ def test_the_same_files_and_more_replace_the_output(watcher: RunningWatcher) -> 
     assert not (watcher.spool.outbox / "a-2").exists()
 
 
+def test_content_that_comes_back_after_other_content_is_released_again(
+    watcher: RunningWatcher,
+) -> None:
+    """It is the same job as the first time, and its files are put away like then."""
+    corrected = {"1.dcm": CtFile(number=1, slope=2.0).content}
+    watcher.start()
+    with worker_of(watcher) as worker:
+        for files in (slices(1), corrected, slices(1)):
+            drop(watcher, "a", files, "release")
+            work(worker)
+            assert released(watcher, "a")["1.dcm"] == reversed_bytes(files["1.dcm"])
+            wait_for(lambda: not list(watcher.spool.taken.iterdir()))
+    assert len(list(watcher.spool.archive.glob("originals/a/*/1.dcm"))) == 3
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop as several users")
 def test_the_same_patient_dropped_by_another_user_is_a_case_of_its_own(
     watcher: RunningWatcher,

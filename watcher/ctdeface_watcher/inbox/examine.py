@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ctdeface_shared.errors import StorageUnavailable, UnsafeArchive, UnsafeDrop
+from ctdeface_shared.errors import CtDefaceError, StorageUnavailable, UnsafeArchive, UnsafeDrop
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.taken import DropRecord, TakenCase
 from ctdeface_shared.storage import atomic
@@ -29,6 +29,9 @@ from ctdeface_shared.storage.private_tree import (
 from ctdeface_shared.storage.tree_limits import TreeLimits
 from ctdeface_watcher.inbox.take import entry_folder
 from ctdeface_watcher.inbox.unzip import ZipLimits, unpack, unpacked_sizes
+
+_FILES_PART = "files.part"
+_ZIP_PART = "drop.zip.part"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +75,17 @@ def examine(
         StorageUnavailable: the disk is too full for it now.
         OSError: it cannot be read, or storage failed.
     """
-    if taken.files.is_dir():  # a crash came before the record was written
-        manifest = Manifest.scan(taken.files)
-    elif record.is_zip:
-        manifest, record = _unpacked(taken, record, rules, on_file)
-    else:
-        manifest, record = _private(taken, record, rules, on_file)
+    try:
+        if taken.files.is_dir():  # a crash came before the record was written
+            manifest = Manifest.scan(taken.files)
+        elif record.is_zip:
+            manifest, record = _unpacked(taken, record, rules, on_file)
+        else:
+            manifest, record = _private(taken, record, rules, on_file)
+    except (OSError, CtDefaceError):
+        for name in (_FILES_PART, _ZIP_PART):  # the disk may be full
+            remove_tree(taken.folder / name)
+        raise
     record = replace(record, manifest=manifest)
     taken.write_record(record)
     if not record.is_zip:
@@ -150,7 +158,7 @@ def _unpacked(
 
 def _take_archive(taken: TakenCase, record: DropRecord, rules: ExamineRules) -> DropRecord:
     """Copy a zip file to its place, and remove the one that was moved here."""
-    part = taken.folder / "drop.zip.part"
+    part = taken.folder / _ZIP_PART
     part.unlink(missing_ok=True)
     limits = replace(rules.limits, file_bytes=rules.limits.bytes)
     with _source(taken, record, rules) as (folder, leaf):
@@ -190,7 +198,7 @@ def _require_same(record: DropRecord, status: os.stat_result) -> None:
 
 def _new_part(taken: TakenCase) -> Path:
     """Return where the files are put together; nothing is there."""
-    part = taken.folder / "files.part"
+    part = taken.folder / _FILES_PART
     remove_tree(part)
     return part
 
