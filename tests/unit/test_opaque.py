@@ -147,6 +147,37 @@ def test_few_gray_levels_do_not_help(kind: str, levels: int) -> None:
     assert problem_of(private(CtFile(), *parts))
 
 
+@pytest.mark.parametrize(
+    ("keyword", "text", "characters"),
+    [
+        ("AdditionalPatientHistory", "Fall from a ladder, headache since two days. " * 15, ""),
+        ("InstitutionName", "Universitätsklinikum Köln", "ISO_IR 100"),
+        ("InstitutionName", "東京大学医学部附属病院放射線科", "ISO_IR 192"),
+        ("InstitutionName", "서울대학교병원 영상의학과", "GB18030"),
+        ("PatientName", "Yamada^Tarou=山田^太郎=やまだ^たろう", "\\ISO 2022 IR 87"),
+    ],
+)
+def test_texts_of_all_languages_are_texts(keyword: str, text: str, characters: str) -> None:
+    """Clinical histories and names of hospitals are no pictures."""
+    dataset = CtFile().dataset
+    dataset.SpecificCharacterSet = characters.split("\\") if characters else None
+    setattr(dataset, keyword, text)
+    content = encoded(dataset, np.asarray(CtFile().stored), CtFile().syntax)
+    found = {one.kind for one in values_that_count(parse(content)) if len(one.data) > 20}
+    assert found == {Kind.TEXT}
+    assert problem_of(content) == ""
+
+
+@pytest.mark.parametrize("levels", [95, 60])
+def test_printable_gray_levels_are_no_text(levels: int) -> None:
+    """A picture of 32 x 32 pixels in lines of 32 characters."""
+    gray = (reduced(face(), 32) * (levels - 0.1)).astype(np.uint8) + 32
+    file = CtFile(stored=np.full((SIZE, SIZE), 24, np.uint16))
+    lines = [row.tobytes().replace(b"\\", b"]") for row in gray]
+    for value in (b"".join(lines), b"\r\n".join(lines)):
+        assert problem_of(put_before_pixels(file, element(0x00204000, "LT", value)))
+
+
 @pytest.mark.parametrize("vr", ["DS", "IS"])
 def test_gray_levels_as_digits_are_no_numbers(vr: str) -> None:
     """Ten gray levels are enough to recognize a face."""

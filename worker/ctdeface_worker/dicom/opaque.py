@@ -38,7 +38,8 @@ _MOST_PRIVATE = 256
 """More private or unknown elements than this count with their tags."""
 _MOST_COMPONENTS = 16
 _LONGEST_TEXT = 64
-"""Characters of the VR LO (DICOM PS3.5 section 6.2)."""
+"""Characters of the VR LO (DICOM PS3.5 section 6.2), as `_LONGEST_LT` of LT."""
+_LONGEST_LT = 10_240
 _LARGEST_FLOATS = 48
 _LARGEST_INTEGERS = 16
 _FORMS = {
@@ -60,7 +61,9 @@ _PLAUSIBLE = (1e-6, 1e9)
 _DIGITS = frozenset({"DS", "IS"})
 _NO_DIGITS = re.compile(rb"[^0-9]+")
 _CLOSE = 48
-_TEXT = re.compile(rb"[\x20-\x7e\r\n\t]*")
+_TEXT = re.compile(rb"[\x20-\x7e\x80-\xff\x1b\r\n\t\f]*")
+"""Texts of all character sets (DICOM PS3.5 section 6.1)."""
+_LONGEST_WORD = 32
 
 
 class Kind(Enum):
@@ -234,7 +237,7 @@ def _kind(vr: str, data: bytes, *, public: bool) -> Kind:
     if vr in _INTEGERS:
         return Kind.PLAIN if public and len(data) <= 8 else Kind.OPAQUE
     text = data.strip(b"\0 ")
-    if len(text) > _MOST_COMPONENTS * _LONGEST_TEXT or is_smooth(text.replace(b"\\", b"")):
+    if len(text) > _LONGEST_LT or is_smooth(text.replace(b"\\", b"")):
         return Kind.OPAQUE
     components = text.split(b"\\")
     if vr in _FORMS:
@@ -256,10 +259,18 @@ def _kind_of_text(components: list[bytes], *, public: bool) -> Kind:
     for vr in ("DS", "UI"):
         if _kind_of_form(vr, components, public=False) is not Kind.OPAQUE:
             return Kind.NUMBER
-    short = sum(map(len, components)) <= 2 * _LONGEST_TEXT and all(
-        len(component) <= _LONGEST_TEXT and _TEXT.fullmatch(component) for component in components
-    )
-    return Kind.TEXT if public and short else Kind.OPAQUE
+    return Kind.TEXT if public and all(map(_reads_like_text, components)) else Kind.OPAQUE
+
+
+def _reads_like_text(text: bytes) -> bool:
+    """Return whether a text is short, or consists of words.
+
+    Characters of other scripts take up to three bytes each.
+    """
+    if not _TEXT.fullmatch(text):
+        return False
+    short = _LONGEST_TEXT if text.isascii() and b"\x1b" not in text else 3 * _LONGEST_TEXT
+    return len(text) <= short or max(map(len, text.split())) <= _LONGEST_WORD
 
 
 def _is_plausible(data: bytes, letter: str) -> bool:
