@@ -15,7 +15,7 @@ from ctdeface_shared.jobs.options import Profile
 from ctdeface_shared.storage.spool import ServiceSpool
 from tests.integration.rabbitmq_node import RabbitNode
 from tests.integration.test_brokers import put_raw, received, wait_for
-from tests.support.service.spools import drop, job_for
+from tests.support.service.spools import drop, ends, job_for
 
 CTDEFACE = Path(sys.executable).with_name("ctdeface")
 DELAYS = (0.4,)
@@ -49,7 +49,7 @@ def ctdeface(*arguments: str, spool: ServiceSpool, url: str) -> "subprocess.Comp
 def test_a_process_that_the_queue_refuses_ends_with_78(
     spool: ServiceSpool, rabbitmq: RabbitNode, command: str
 ) -> None:
-    """One line without the password gives the reason, and dropped cases stay where they are."""
+    """One line without the password gives the reason, and dropped cases wait."""
     drop(spool, "case")
     ended = ctdeface(
         command, spool=spool, url=f"amqp://guest:not-the-password@127.0.0.1:{rabbitmq.port}"
@@ -58,7 +58,7 @@ def test_a_process_that_the_queue_refuses_ends_with_78(
     assert "refuses the login" in ended.stderr.splitlines()[-1]
     assert "not-the-password" not in ended.stderr
     assert "Traceback" not in ended.stderr
-    assert (spool.inbox / "case").is_dir()
+    assert ends(spool).not_ended == ["case"]
 
 
 def test_dead_letters_of_rabbitmq_are_replayed(
