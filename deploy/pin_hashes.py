@@ -25,7 +25,8 @@ from deploy.setup_venv import (
 )
 
 UV = ROOT / ".uv" / "bin" / "uv"
-OLDEST_PYTHON = "3.11.9"
+OLDEST_PYTHON = "3.11.0"
+"""That pyproject.toml allows; uv refuses a version that cannot be installed there."""
 _LINK = re.compile(r'href="[^"#]*/([^"#/]+\.whl)#sha256=([0-9a-f]{64})"')
 _WHEEL = re.compile(r"torch-[0-9.]+(\+cpu)?-(cp3\d+)-\2-(manylinux\S+|win_amd64|macosx\S+)\.whl")
 _COMMENT = (
