@@ -1,6 +1,6 @@
 # Every target sets up .venv first, which takes minutes once and nothing afterwards. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup run deface test lint docs audit hashes images evaluate bench chaos attack hostile soak clean
+.PHONY: help setup run deface test lint docs audit hashes images evaluate bench chaos attack hostile fuzz soak clean
 export IN OUT
 # the suite starts hundreds of processes, and each would compile our modules anew
 unexport PYTHONDONTWRITEBYTECODE
@@ -68,6 +68,9 @@ attack: setup ## swap names in the inbox without a pause while 100 cases pass, d
 
 hostile: setup ## hide a picture of a face in 1 000 DICOM series, and look for it in all that would be released (about 20 minutes)
 	@CTDEFACE_TEST_HOSTILE_FILES=1000 .venv/bin/python -m pytest -s --timeout 7200 tests/property/test_hostile_files.py $(ARGS)
+
+fuzz: setup ## damage every kind of file of a spool in twelve rounds, while good cases must pass (about 15 minutes)
+	@CTDEFACE_TEST_DAMAGE=full .venv/bin/python -m pytest -s tests/integration/test_damaged_spool.py $(ARGS)
 
 soak: setup ## run three services for 31 minutes without a pause, and see that they hold no more at the end than before, nor show more series
 	@sh deploy/install_servers.sh

@@ -186,7 +186,7 @@ def skip_warnings(seen: Sequence[Skipped], watcher: WatcherState | None) -> Iter
     lines = dict.fromkeys(one.line for one in found)
     yield from list(lines)[:NAMES_SHOWN]
     if len(lines) > NAMES_SHOWN:
-        yield f"{len(lines) - NAMES_SHOWN} more cases, files or folders were left out"
+        yield f"{len(lines) - NAMES_SHOWN} more were left out: ctdeface status --json names them"
 
 
 def disk_warnings(disks: tuple[FreeSpace, ...]) -> Iterator[str]:

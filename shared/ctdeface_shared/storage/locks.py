@@ -41,6 +41,11 @@ MISSED_HEARTBEATS_SECONDS = 6 * HEARTBEAT_SECONDS
 
 If it lives after all, its work is done twice, which the publishing journal makes harmless.
 """
+DAMAGED_SECONDS = 20.0
+"""A lock without a valid owner file is free after this time.
+
+It gets its name together with the file, so a lock without one is damaged; its holder notices.
+"""
 WATCHER_LOCK = "watcher"
 """Name of the lock that the active watcher of an inbox holds."""
 _PRIVATE = 0o700
@@ -184,7 +189,7 @@ def claim_name(job_id: str) -> str:
 
 def is_held(lock: Path, stale_seconds: float) -> bool:
     """Return whether a live process holds a lock."""
-    return lock.is_dir() and not is_abandoned(lock, stale_seconds)
+    return lock.is_dir() and not _is_free(lock, stale_seconds)
 
 
 def is_claimed(locks: Path, job_id: str) -> bool:
@@ -217,8 +222,16 @@ def is_abandoned(folder: Path, stale_seconds: float) -> bool:
         return ended
     # Owner on another machine or in another container, or a file of another user.
     with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-        touched = max(touched, (folder / OWNER_FILE).stat().st_mtime)
+        touched = max(touched, (folder / OWNER_FILE).lstat().st_mtime)
     return time.time() - touched > stale_seconds
+
+
+def _is_free(lock: Path, stale_seconds: float) -> bool:
+    """Return whether a lock can be taken over: no live process holds it, or it is damaged."""
+    is_damaged = False
+    with suppress(PermissionError):
+        is_damaged = not _owner_of(lock)
+    return is_abandoned(lock, min(stale_seconds, DAMAGED_SECONDS) if is_damaged else stale_seconds)
 
 
 def _acquire(lock: Path, temporary: Path, stale_seconds: float, deadline: float) -> None:
@@ -233,7 +246,7 @@ def _acquire(lock: Path, temporary: Path, stale_seconds: float, deadline: float)
                 raise
         else:
             return
-        if is_abandoned(lock, stale_seconds):
+        if _is_free(lock, stale_seconds):
             _take_away(lock, stale_seconds)
         elif time.monotonic() > deadline:
             raise StorageUnavailable(
@@ -261,7 +274,7 @@ def _take_away(lock: Path, stale_seconds: float) -> None:
             time.sleep(0.05)
             return
         try:
-            if is_abandoned(lock, stale_seconds):
+            if _is_free(lock, stale_seconds):
                 _move_away(lock, guard)
         finally:
             if _owner_of(guard).get("token") == token:
