@@ -183,7 +183,7 @@ def damage_at_rest(spool: ServiceSpool, chance: random.Random) -> list[Path]:
     """Damage every file while no process runs, and put strange entries into every folder."""
     found = damageable(spool)
     for path in found:
-        damage_file(path, chance)
+        damage_file(path, chance, is_content=path.parent.name == "files")
     others = [
         spool.outbox,
         spool.taken,
@@ -241,7 +241,7 @@ def test_good_cases_pass_while_everything_else_is_damaged(tmp_path: Path, number
                 inputs[case] = chaos.contents(drop(spool, case, files=3))
                 for path in chance.sample(victims, 3):
                     with suppress(OSError):
-                        damage_file(path, chance)
+                        damage_file(path, chance, is_content=path.parent.name == "files")
                 time.sleep(0.05)
             wait(
                 spool,

@@ -1,6 +1,8 @@
 """Digests of files and folders."""
 
+import errno
 import os
+import stat
 from collections.abc import Iterable
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -25,9 +27,12 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, hexadecimal.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or is a pipe, on which reading would wait for ever.
     """
-    with path.open("rb") as stream:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         return file_digest(stream, "sha256").hexdigest()
 
 

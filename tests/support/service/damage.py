@@ -74,7 +74,7 @@ def change_value(path: Path, chance: random.Random) -> None:
     """Give one value in JSON another type or an absurd value; other files are overwritten."""
     try:
         content = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         overwrite(path, chance)
         return
     places = list(_places(content))
@@ -185,10 +185,13 @@ def nested_folders(folder: Path) -> Iterator[None]:
         remove_tree(folder)
 
 
-def damage_file(path: Path, chance: random.Random) -> None:
-    """Damage a file in one way; what is not a small regular file any more is replaced."""
+def damage_file(path: Path, chance: random.Random, *, is_content: bool = False) -> None:
+    """Damage a file in one way.
+
+    Files of cases, and what is not a small regular file any more, are replaced.
+    """
     status = path.lstat()
-    is_small = stat.S_ISREG(status.st_mode) and status.st_size < 10_000_000
+    is_small = stat.S_ISREG(status.st_mode) and status.st_size < 10_000_000 and not is_content
     FILE_DAMAGES[chance.choice(sorted(FILE_DAMAGES) if is_small else REPLACED)](path, chance)
 
 

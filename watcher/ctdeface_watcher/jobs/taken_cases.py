@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
-from time import time
+from time import monotonic, time
 from typing import NamedTuple
 
 from ctdeface_shared import logs
@@ -34,7 +34,7 @@ from ctdeface_watcher.jobs.killed_replays import REPLAY_SECONDS, continue_replay
 from ctdeface_watcher.jobs.ledger import Entry, Ledger
 from ctdeface_watcher.jobs.publish import Publisher, keep, publish_case, rename, send
 from ctdeface_watcher.jobs.refuse import refuse_taken
-from ctdeface_watcher.skips import Skips
+from ctdeface_watcher.skips import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Skips
 
 _PLACE = "taken"
 _THREADS = 4
@@ -61,6 +61,7 @@ class Examiner:
         self._running: dict[str, Future[DropRecord | Exception]] = {}
         self._owners: dict[str, int | None] = {}
         self._changes: Counter[str] = Counter()
+        self._pauses: dict[str, tuple[float, float]] = {}
         self._stop = threading.Event()
 
     @property
@@ -69,13 +70,14 @@ class Examiner:
         return any(not future.done() for future in self._running.values())
 
     def begin(self, taken: TakenCase, record: DropRecord) -> None:
-        """Begin an examination, unless it was begun before or its owner has many."""
+        """Begin an examination, unless it runs, failed recently, or its owner has many."""
         running = [self._owners[one] for one, future in self._running.items() if not future.done()]
         is_allowed = running.count(record.owner) < _THREADS_OF_OWNER
-        if taken.taken_id not in self._running and is_allowed:
+        _, again_at = self._pauses.get(taken.taken_id, (0.0, 0.0))
+        if taken.taken_id not in self._running and is_allowed and monotonic() >= again_at:
             self._owners[taken.taken_id] = record.owner
-            work = partial(boundary, partial(examine, taken, record, self._rules, self._go_on))
-            self._running[taken.taken_id] = self._pool.submit(work)
+            work = partial(_examine, taken, record, self._rules, self._go_on)
+            self._running[taken.taken_id] = self._pool.submit(partial(boundary, work))
 
     def wait(self, seconds: float = _FINISH_SECONDS) -> None:
         """Wait until all examinations have ended, or the time is over."""
@@ -88,6 +90,7 @@ class Examiner:
             return None
         del self._running[taken.taken_id], self._owners[taken.taken_id]
         result = future.result()
+        self._note_pause(taken.taken_id, result)
         # Its owner can also lock a file or move it away, through a folder that is still open.
         if not isinstance(result, (ChangedMeanwhile, BlockingIOError, FileNotFoundError)):
             self._changes.pop(taken.taken_id, None)
@@ -99,6 +102,13 @@ class Examiner:
             "the drop was changed again and again after it was taken: drop a copy that is "
             "not changed any more"
         )
+
+    def _note_pause(self, taken_id: str, result: DropRecord | Exception) -> None:
+        """Let a case that could not be read wait; longer after each failure."""
+        pause, _ = self._pauses.pop(taken_id, (FIRST_PAUSE_SECONDS / 2, 0.0))
+        if isinstance(result, OSError) and not isinstance(result, FileNotFoundError):
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            self._pauses[taken_id] = (pause, monotonic() + pause)
 
     def close(self) -> None:
         """End the examinations after their present file; the next watcher begins them again."""
@@ -113,6 +123,16 @@ class Examiner:
         """
         if self._stop.is_set():
             raise TransientError("the watcher was stopped")
+
+
+def _examine(
+    taken: TakenCase, record: DropRecord, rules: ExamineRules, go_on: Callable[[], None]
+) -> DropRecord | Exception:
+    """Examine a case; an error of its files is returned, because it is not a bug."""
+    try:
+        return examine(taken, record, rules, go_on)
+    except OSError as error:
+        return error
 
 
 @dataclass(slots=True, kw_only=True)
