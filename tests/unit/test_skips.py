@@ -3,8 +3,8 @@
 import pytest
 
 from ctdeface_shared.errors import BrokerUnavailable, InvalidMessage, StorageUnavailable
-from ctdeface_shared.skipped import Skipped, attempt
 from ctdeface_shared.status.watcher_state import WatcherState
+from ctdeface_shared.storage.skipped import Skipped, attempt
 from ctdeface_watcher import skips as module
 from ctdeface_watcher.skips import Skips
 

@@ -12,8 +12,8 @@ from typing import TypeVar
 from ctdeface_shared import logs
 from ctdeface_shared.errors import BrokerUnavailable, ConfigurationError, StorageUnavailable
 from ctdeface_shared.lifecycle import boundary
-from ctdeface_shared.skipped import Skipped, skipped
 from ctdeface_shared.storage.bounded import DamagedFile
+from ctdeface_shared.storage.skipped import Skipped, skipped
 
 Result = TypeVar("Result")
 

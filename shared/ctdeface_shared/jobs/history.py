@@ -30,7 +30,6 @@ from ctdeface_shared.jobs.reports import (
     read_report,
 )
 from ctdeface_shared.jobs.states import JobState
-from ctdeface_shared.skipped import Skipped, attempt, skipped
 from ctdeface_shared.storage.bounded import (
     LARGEST_REPORT_BYTES,
     LARGEST_STATE_BYTES,
@@ -39,6 +38,7 @@ from ctdeface_shared.storage.bounded import (
 )
 from ctdeface_shared.storage.case_folders import GONE
 from ctdeface_shared.storage.locks import UNFINISHED, is_claimed
+from ctdeface_shared.storage.skipped import Skipped, attempt, skipped
 from ctdeface_shared.storage.spool import Spool, case_path
 from ctdeface_shared.storage.tree import walk_tree
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from ctdeface_shared.jobs.history import JobRecord, instant
 from ctdeface_shared.jobs.messages import DefaceJob
 from ctdeface_shared.jobs.taken import RECORD, DropRecord, TakenCase, taken_cases
-from ctdeface_shared.skipped import Skipped, attempt
 from ctdeface_shared.storage.bounded import DamagedFile
 from ctdeface_shared.storage.case_folders import GONE
+from ctdeface_shared.storage.skipped import Skipped, attempt
 from ctdeface_shared.storage.spool import ServiceSpool
 
 _PLACE = "taken"

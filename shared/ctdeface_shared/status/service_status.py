@@ -12,12 +12,12 @@ from ctdeface_shared.broker.protocols import Depth
 from ctdeface_shared.broker.target import file_of, masked, split
 from ctdeface_shared.errors import CtDefaceError
 from ctdeface_shared.settings.service import ServiceConfig
-from ctdeface_shared.skipped import Skipped, attempt
 from ctdeface_shared.status.spool_status import SpoolScanner, SpoolStatus
 from ctdeface_shared.status.text import duration, refused_lines, retry_lines, spool_lines
 from ctdeface_shared.status.watcher_state import WATCHER_STATE, WatcherState, read_watcher_state
 from ctdeface_shared.storage.disk import FreeSpace
 from ctdeface_shared.storage.locks import MISSED_HEARTBEATS_SECONDS, WATCHER_LOCK, is_held
+from ctdeface_shared.storage.skipped import Skipped, attempt
 
 SCANS_MISSED = 3
 """A watcher that has not scanned for this many intervals needs a person's attention."""

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from ctdeface_shared.jobs.history import JobReader, JobRecord, gone_is_no_error
 from ctdeface_shared.jobs.states import JobState
-from ctdeface_shared.skipped import Skipped, attempt
 from ctdeface_shared.status.in_flight import InFlight, TakenJob, TakenReader, cases_in_flight
 from ctdeface_shared.storage.case_folders import GONE, PathKind, is_hidden, is_ignored, walk
+from ctdeface_shared.storage.skipped import Skipped, attempt
 from ctdeface_shared.storage.spool import ServiceSpool, case_path
 from ctdeface_shared.storage.tree import walk_tree
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from ctdeface_shared.jobs.moments import read_moment
-from ctdeface_shared.skipped import Skipped
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.bounded import LARGEST_STATE_BYTES, parse_json, read_bounded
+from ctdeface_shared.storage.skipped import Skipped
 
 WATCHER_STATE = "watcher.json"
 UNFINISHED_JOBS = "unfinished jobs"
