@@ -74,6 +74,20 @@ def test_a_service_is_ready_when_nothing_is_wrong_and_says_what_is() -> None:
         assert get(port, "/healthz")[0] == 200
 
 
+def test_warnings_leave_a_service_ready() -> None:
+    """A load balancer or Kubernetes must not take away a service over one damaged case."""
+    probe = Probe(
+        {"good": lambda: None}, warnings={"skipped": lambda: "1 case"}, period_seconds=0.05
+    )
+    with serve(FREE, CollectorRegistry(), probe.problems, warnings=probe.warnings) as port, probe:
+        wait_for(lambda: bool(probe.warnings()) and not probe.problems())
+        status, text = get(port, "/readyz")
+    assert (status, json.loads(text)) == (
+        200,
+        {"ready": True, "problems": {}, "warnings": {"skipped": "1 case"}},
+    )
+
+
 def test_other_pages_and_methods_are_refused() -> None:
     """Nothing but these three pages, and only to be read."""
     with serve(FREE, CollectorRegistry(), nothing) as port:

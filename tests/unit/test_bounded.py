@@ -14,12 +14,19 @@ from ctdeface_shared.storage.bounded import DamagedFile, parse_json, read_bounde
 from ctdeface_shared.storage.tree import walk_tree
 from tests.support.service.damage import DEEP, nested_folders
 
+
+def make_sparse(path: Path) -> None:
+    """Make a file of 50 GB that uses no disk."""
+    path.touch()
+    os.truncate(path, 50_000_000_000)
+
+
 FAKES: dict[str, Callable[[Path], None]] = {
     "folder": Path.mkdir,
     "pipe": os.mkfifo,
     "loop": lambda path: path.symlink_to(path.name),
     "link": lambda path: path.symlink_to("other.json"),
-    "sparse": lambda path: path.touch() or os.truncate(path, 50_000_000_000),
+    "sparse": make_sparse,
 }
 
 
