@@ -19,6 +19,7 @@ from ctdeface_worker.imaging.domain import BoolArray, Volume
 from ctdeface_worker.verification.border import check_upper_border
 from ctdeface_worker.verification.cavity import find_cavity
 from ctdeface_worker.verification.check import Check, at_least, milliliters, none_left
+from ctdeface_worker.verification.faces import FaceLike, check_one_face, find_face_like
 from ctdeface_worker.verification.heads import (
     FurtherCavity,
     check_one_skull,
@@ -45,6 +46,7 @@ class Examination:
         canonical: the same on the gate's grid.
         cavity: the intracranial cavity on that grid.
         further: the largest cavity of bone besides it.
+        face_like: what resembles a face most apart from the head; None like `front`.
         front: surfaces that rays from the front meet; None where the cavity is too small to locate
             the face.
     """
@@ -53,6 +55,7 @@ class Examination:
     canonical: Canonical
     cavity: BoolArray
     further: FurtherCavity
+    face_like: FaceLike | None
     front: FrontSurface | None
 
 
@@ -77,14 +80,16 @@ def examine_input(before: Volume) -> Examination:
     """Find cavity, window and skin in an input."""
     canonical = to_canonical(before, spacing_mm=GRID_MM)
     cavity = find_cavity(canonical)
-    front = None
+    front, face_like = None, None
     if _ml(cavity) >= SMALLEST_CAVITY_ML:
         front = trace_input(before, find_window(canonical, cavity))
+        face_like = find_face_like(canonical, cavity)
     return Examination(
         volume=before,
         canonical=canonical,
         cavity=cavity,
         further=find_further_cavity(canonical, cavity),
+        face_like=face_like,
         front=front,
     )
 
@@ -105,7 +110,7 @@ def check_output(
         "{} of the intracranial cavity are in view",
     )
     alone = check_one_skull(examination.further, before.geometry)
-    if examination.front is None:
+    if examination.front is None or examination.face_like is None:
         return (*values, found, alone)
     bone_stays = profile is Profile.SOFT_TISSUE
     head = ExaminedHead(canonical=canonical, cavity=cavity, geometry=before.geometry)
@@ -118,6 +123,7 @@ def check_output(
         *values,
         found,
         alone,
+        check_one_face(examination.face_like, before.geometry),
         _check_brain(head, face),
         *check_mask(head, removed, bone_stays=bone_stays),
         *((upper_border,) if upper_border else ()),

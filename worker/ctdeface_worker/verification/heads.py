@@ -21,7 +21,7 @@ from ctdeface_worker.verification.location import place_of_canonical
 
 Value = TypeVar("Value", bound=np.generic)
 
-ONE_HEAD = frozenset({"one_skull"})
+ONE_HEAD = frozenset({"one_skull", "one_face"})
 """Checks that fail for a second head."""
 COARSER = 2
 """Factor from the gate's grid to voxels of 4 mm."""
