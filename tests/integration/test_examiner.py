@@ -92,7 +92,7 @@ def test_a_stopped_watcher_does_not_wait_for_the_end_of_a_large_copy(
     for number in range(3000):
         (taken.drop / f"more {number}").write_bytes(b"x")
     threads = threading.active_count()
-    examiner.begin(taken, record)
+    examiner.begin([(taken, record)])
     wait_for(lambda: len(list((taken.folder / "files.part").glob("*"))) > 2)
     begun = time.monotonic()
     examiner.close()
@@ -123,7 +123,7 @@ def test_a_drop_that_changes_again_and_again_is_refused(
     results: list[object] = []
     try:
         while len(results) < MOST_CHANGES:
-            examiner.begin(taken, record)
+            examiner.begin([(taken, record)])
             wait_for(lambda: not examiner.is_busy)
             results.append(examiner.result(taken))
     finally:
@@ -134,12 +134,26 @@ def test_a_drop_that_changes_again_and_again_is_refused(
 
 def test_one_user_does_not_occupy_all_examinations(spool: ServiceSpool, examiner: Examiner) -> None:
     """However many large drops one has, another one is examined beside them."""
+    drops = []
     for name in "abcde":
         taken, record = taken_drop(spool, name)
-        for number in range(500):
+        for number in range(3000):
             (taken.drop / f"more {number}").write_bytes(b"x")
-        examiner.begin(taken, replace(record, owner=4001))
+        drops.append((taken, replace(record, owner=4001)))
     other, record = taken_drop(spool, "other")
-    examiner.begin(other, replace(record, owner=4002))
+    examiner.begin([*drops, (other, replace(record, owner=4002))])
     wait_for(other.files.is_dir)
-    assert len(list(spool.taken.glob("*/files.part"))) <= 3
+    assert len(list(spool.taken.glob("*/files.part"))) == 3
+    assert examiner.is_busy
+
+
+def test_many_small_drops_of_one_user_are_examined_in_one_look(
+    spool: ServiceSpool, examiner: Examiner
+) -> None:
+    """Their number is not limited to what runs at a time; what is left makes the next look soon."""
+    drops = [taken_drop(spool, f"a{number}") for number in range(12)]
+    examiner.begin(drops)
+    examined = [taken for taken, _ in drops if taken.files.is_dir()]
+    assert len(examined) > 3
+    wait_for(lambda: not (examiner.begin(drops) or examiner.is_busy))
+    assert all(taken.files.is_dir() for taken, _ in drops)

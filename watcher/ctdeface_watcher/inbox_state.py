@@ -46,6 +46,7 @@ class InboxState:
         copies: when entries that stay in the inbox were copied.
         taken: what is remembered about taken cases.
         strays: names of files and links that are not part of a case.
+        has_more: whether complete cases were left to the next look.
         is_first: whether the watcher has not looked yet.
         is_rebuilt: whether an empty ledger was filled from the reports.
         paused: why nothing is published now.
@@ -64,6 +65,7 @@ class InboxState:
     copies: dict[str, Copies] = field(default_factory=dict)
     taken: TakenState = field(default_factory=TakenState)
     strays: frozenset[str] = frozenset()
+    has_more: bool = False
     is_first: bool = True
     is_rebuilt: bool = False
     paused: str | None = None

@@ -66,6 +66,8 @@ from ctdeface_watcher.retention import remove_expired, remove_remains, seconds_b
 from ctdeface_watcher.watch_events import EventKind, WatchEvent, WatchHook
 
 _LOST_CHECK_SECONDS = 60.0
+_TAKING_SECONDS = 5.0
+"""After this time a look leaves further complete cases to the next one."""
 _BUSY_SECONDS = 0.5
 """Time between two looks while a taken case can go on."""
 _LONGEST_BREATH_SECONDS = 1.0
@@ -187,14 +189,17 @@ def look_once(watcher: Watcher, state: InboxState, stop: threading.Event) -> Inb
         state.is_first = False
     _update_pause(watcher, state)
     state.skips.keep_only("inbox", inbox.names.__contains__)
+    take_until, state.has_more = monotonic() + _TAKING_SECONDS, False
     for name in (*inbox.cases, *inbox.zips):
         if stop.is_set():
             break
         process = partial(_process, watcher, state, name, is_zip=name in inbox.zips)
-        state.skips.attempt("inbox", name, process, None)
+        if state.skips.attempt("inbox", name, process, None):
+            state.has_more = monotonic() >= take_until
     if not stop.is_set():
         on_result = partial(_report_result, watcher, state)
         advance_all(watcher.publisher, watcher.examiner, state.taken, on_result)
+        state.taken.is_busy |= state.has_more
     return inbox
 
 
@@ -221,17 +226,17 @@ def _report_scan(inbox: Inbox, state: InboxState) -> None:
         state.mark_unusable(name, _unreadable(PermissionError(errno.EACCES, "")))
 
 
-def _process(watcher: Watcher, state: InboxState, name: str, *, is_zip: bool) -> None:
-    """Take one case or zip file if it is complete."""
+def _process(watcher: Watcher, state: InboxState, name: str, *, is_zip: bool) -> bool:
+    """Take one case or zip file if it is complete; return whether it was."""
     with _errors_of(name, state, watcher.hooks):
         if _judge_anew(watcher, state, name, is_zip=is_zip) is not Verdict.COMPLETE:
-            return
+            return False
         require_text(name)
-        if _update_pause(watcher, state) or not watcher.is_active():
-            return
+        if state.has_more or _update_pause(watcher, state) or not watcher.is_active():
+            return False
         _require_readable(watcher, name)
         if name in state.taken.copying or not state.may_copy(name, monotonic()):
-            return
+            return False
         is_known = not watcher.rules.moves and _was_kept(watcher, state, name)
         is_left = is_known or _take(watcher, state, name)
         state.unusable.pop(name, None)
@@ -240,6 +245,8 @@ def _process(watcher: Watcher, state: InboxState, name: str, *, is_zip: bool) ->
             state.kept.add(name)
         else:
             state.seen.pop(name)
+        return True
+    return False
 
 
 def _take(watcher: Watcher, state: InboxState, name: str) -> bool:

@@ -6,9 +6,9 @@ finds all taken cases again in their folders.
 
 import os
 import threading
-from collections import Counter
-from collections.abc import Callable, Collection
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic, time
@@ -63,25 +63,54 @@ class Examiner:
         self._changes: Counter[str] = Counter()
         self._pauses: dict[str, tuple[float, float]] = {}
         self._stop = threading.Event()
+        self._waits = False
 
     @property
     def is_busy(self) -> bool:
-        """Return True if an examination has not ended."""
-        return any(not future.done() for future in self._running.values())
+        """Return True if an examination has not ended, or waits for its turn."""
+        return self._waits or bool(self._active())
 
-    def begin(self, taken: TakenCase, record: DropRecord) -> None:
-        """Begin an examination, unless it runs, failed recently, or its owner has many."""
-        running = [self._owners[one] for one, future in self._running.items() if not future.done()]
-        is_allowed = running.count(record.owner) < _THREADS_OF_OWNER
-        _, again_at = self._pauses.get(taken.taken_id, (0.0, 0.0))
-        if taken.taken_id not in self._running and is_allowed and monotonic() >= again_at:
-            self._owners[taken.taken_id] = record.owner
-            work = partial(_examine, taken, record, self._rules, self._go_on)
-            self._running[taken.taken_id] = self._pool.submit(partial(boundary, work))
+    def begin(self, drops: Iterable[tuple[TakenCase, DropRecord]]) -> None:
+        """Begin examinations, a few of each owner at a time, for as long as a look may take.
 
-    def wait(self, seconds: float = _FINISH_SECONDS) -> None:
-        """Wait until all examinations have ended, or the time is over."""
-        wait(self._running.values(), timeout=seconds)
+        Those that run or have failed recently are left out.
+
+        Args:
+            drops: taken cases that are not examined, oldest first.
+        """
+        waiting: dict[int | None, deque[tuple[TakenCase, DropRecord]]] = {}
+        for taken, record in drops:
+            _, again_at = self._pauses.get(taken.taken_id, (0.0, 0.0))
+            if taken.taken_id not in self._running and monotonic() >= again_at:
+                waiting.setdefault(record.owner, deque()).append((taken, record))
+        end = monotonic() + _FINISH_SECONDS
+        while True:
+            active = self._active()
+            self._begin_allowed(waiting, active)
+            self._waits = any(waiting.values())
+            if not active or monotonic() >= end:
+                return
+            futures = [self._running[one] for one in active]
+            wait(futures, timeout=max(end - monotonic(), 0.0), return_when=FIRST_COMPLETED)
+
+    def _active(self) -> list[str]:
+        return [one for one, future in self._running.items() if not future.done()]
+
+    def _begin_allowed(
+        self,
+        waiting: Mapping[int | None, deque[tuple[TakenCase, DropRecord]]],
+        active: list[str],
+    ) -> None:
+        """Begin what each owner may have at a time, and add it to what is active."""
+        counts = Counter(self._owners[one] for one in active)
+        for owner, drops in waiting.items():
+            while drops and counts[owner] < _THREADS_OF_OWNER:
+                taken, record = drops.popleft()
+                work = partial(_examine, taken, record, self._rules, self._go_on)
+                self._running[taken.taken_id] = self._pool.submit(partial(boundary, work))
+                self._owners[taken.taken_id] = owner
+                active.append(taken.taken_id)
+                counts[owner] += 1
 
     def result(self, taken: TakenCase) -> DropRecord | Exception | None:
         """Return the examined record or the error, None while it is being examined."""
@@ -275,10 +304,9 @@ def advance_all(
         OSError: `taken` cannot be read.
     """
     pending = find_pending(publisher, state)
-    for one in pending:
-        if _needs_examination(one.taken, one.record):
-            examiner.begin(one.taken, one.record)
-    examiner.wait()
+    examiner.begin(
+        (one.taken, one.record) for one in pending if _needs_examination(one.taken, one.record)
+    )
     state.waiting, state.failing, state.is_busy = set(), set(), examiner.is_busy
     holders = {job.case: (one, job.owner) for one, job in state.published.items()}
     for one in pending:
