@@ -59,38 +59,56 @@ def problem_of(content: bytes) -> str:
     [[NOISE[:8192]], [NOISE[k : k + 16384] for k in range(0, 65536, 16384)], [NOISE[:1024]]],
     ids=["one of 8 192 bytes", "several of 16 384 bytes", "a picture of 32 x 32 pixels"],
 )
-def test_private_elements_that_could_hold_a_slice_withhold_the_series(
+def test_private_elements_that_could_hold_a_slice_are_zeroed(
     tmp_path: Path, values: list[bytes]
 ) -> None:
     """Each of them was below the former limit of a single element."""
     files = stack(5)
-    selection = selected(tmp_path, [private(file, *values) for file in files])
+    (series,) = selected(tmp_path, [private(file, *values) for file in files]).series
+    assert all("(0029,1010)" in instance.blanked for instance in series.instances)
+
+
+def test_only_the_largest_values_are_zeroed(tmp_path: Path) -> None:
+    """What fits the budget stays as it came."""
+    files = stack(5)
+    content = [private(file, NOISE[:8192], NOISE[9000:9040]) for file in files]
+    (series,) = selected(tmp_path, content).series
+    assert series.instances[0].blanked == {"(0029,1010)"}
+
+
+def test_a_series_that_zeroing_cannot_clear_is_withheld(tmp_path: Path) -> None:
+    """A preamble is not an element."""
+    files = stack(5)
+    content = [
+        NOISE[:128] + private(file, NOISE[at : at + 64])[128:] for at, file in enumerate(files)
+    ]
+    content[1] = NOISE[200:328] + content[1][128:]
+    content[2] = NOISE[400:528] + content[2][128:]
+    selection = selected(tmp_path, content)
     assert not selection.series
     assert {other.code for other in selection.others} == {"UnsupportedObject"}
-    assert "(0029,10" in selection.others[0].reason
+    assert "differ from slice to slice" in selection.others[0].reason
 
 
-def test_a_retired_curve_that_could_hold_a_slice_withholds_the_series(tmp_path: Path) -> None:
+def test_a_retired_curve_that_could_hold_a_slice_is_zeroed(tmp_path: Path) -> None:
     """Curves (50xx,3000) are ordinary elements of the standard of 1998."""
     files = stack(5)
     dataset = files[1].dataset
     dataset.add_new(0x50003000, "OW", NOISE[:8192])
     curve = encoded(dataset, np.asarray(files[1].stored), files[1].syntax)
-    selection = selected(tmp_path, [files[0].content, curve, *(file.content for file in files[2:])])
-    assert not selection.series
-    assert any("(5000,3000)" in other.reason for other in selection.others)
+    content = [files[0].content, curve, *(file.content for file in files[2:])]
+    (series,) = selected(tmp_path, content).series
+    assert series.instances[0].blanked == {"(5000,3000)"}
 
 
-def test_parts_in_many_slices_withhold_the_series(tmp_path: Path) -> None:
+def test_parts_in_many_slices_are_zeroed(tmp_path: Path) -> None:
     """Each slice is below its budget; together they could hold a picture."""
     files, size = stack(40), 64
     parts = [NOISE[size * k :][:size] for k in range(len(files))]
     content = [private(file, part) for file, part in zip(files, parts, strict=True)]
     assert not any(map(problem_of, content))
-    selection = selected(tmp_path, content)
-    assert not selection.series
-    assert {other.code for other in selection.others} == {"UnsupportedObject"}
-    assert "differ from slice to slice" in selection.others[0].reason
+    (series,) = selected(tmp_path, content).series
+    assert series.instances[0].blanked == {"(0029,1010)"}
 
 
 def test_equal_values_of_all_slices_count_once(tmp_path: Path) -> None:

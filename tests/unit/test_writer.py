@@ -239,6 +239,19 @@ def test_an_element_that_the_policy_names_is_blanked(tmp_path: Path) -> None:
     assert pydicom.dcmread(out / written[3].file)[0x00291010].value == bytes(20000)
 
 
+def test_a_private_element_that_could_hold_a_picture_is_zeroed_and_listed(tmp_path: Path) -> None:
+    """The series is released without it."""
+    files = random_stack()
+    dataset = files[3].dataset
+    noise = np.random.default_rng(5).bytes(8192)
+    dataset.private_block(0x0029, "VENDOR", create=True).add_new(0x10, "OB", noise)
+    folder = put(tmp_path / "in", files)
+    replaced(folder, files[3], dataset)
+    out, written, _ = deface(folder)
+    assert changes(written[3]) == {"(0029,1010)": "changed"}
+    assert pydicom.dcmread(out / written[3].file)[0x00291010].value == bytes(8192)
+
+
 def test_signatures_that_no_longer_verify_are_listed(tmp_path: Path) -> None:
     """The bytes stay, the report says that they are void."""
     files = random_stack()

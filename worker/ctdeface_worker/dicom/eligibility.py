@@ -19,7 +19,7 @@ from pydicom.uid import (
 
 from ctdeface_shared.errors import UnreadableInstance
 from ctdeface_worker.dicom.elements import tag_name
-from ctdeface_worker.dicom.opaque import OpaqueValue, budget_problem, values_that_count
+from ctdeface_worker.dicom.opaque import OpaqueValue, values_that_count
 from ctdeface_worker.dicom.reader import CaseFile, DicomFile
 from ctdeface_worker.imaging.domain import Instance, PixelFormat, Placement
 
@@ -102,7 +102,7 @@ class PossibleSlice:
 
     Attributes:
         instance: the possible slice.
-        values: those that count towards the budget of its series.
+        values: those that count towards the budgets of instance and series.
     """
 
     instance: Instance
@@ -136,10 +136,6 @@ def _as_instance(
     )
     if refusal:
         return refusal
-    values = values_that_count(dicom.layout, policy.keep | policy.blank)
-    problem = budget_problem(values)
-    if problem:
-        return Refusal(code=WithheldCode.UNSUPPORTED_OBJECT, reason=problem, whole_series=True)
     placement = _placement(header)
     if placement is None:
         return Refusal(
@@ -166,6 +162,7 @@ def _as_instance(
         placement=placement,
         pixels=pixels,
     )
+    values = values_that_count(dicom.layout, policy.keep | policy.blank)
     return PossibleSlice(instance=instance, values=values)
 
 

@@ -12,7 +12,7 @@ pass as such values, so they have budgets of their own.
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import Enum, auto
 from itertools import islice
 from typing import NamedTuple
@@ -83,12 +83,14 @@ class OpaqueValue(NamedTuple):
         data: the bytes.
         kind: the budget.
         width: bytes of each integer, 0 for other values; counters differ by little.
+        tag: of a private or retired element that may be zeroed, such as "(0029,1010)"; else empty.
     """
 
     name: str
     data: bytes
     kind: Kind = Kind.OPAQUE
     width: int = 0
+    tag: str = ""
 
 
 def values_that_count(
@@ -157,6 +159,35 @@ def series_budget_problem(instances: Iterable[Sequence[OpaqueValue]]) -> str:
     return ""
 
 
+def tags_to_blank(instances: Sequence[Sequence[OpaqueValue]]) -> frozenset[str]:
+    """Return the elements to zero so that a series keeps its budgets, the largest first.
+
+    Only opaque values of private and retired elements are named. If they do not suffice, what is
+    left exceeds the budgets still.
+
+    Args:
+        instances: the values of each instance.
+    """
+    sizes: dict[str, int] = {}
+    for value in (value for values in instances for value in values):
+        if value.tag and value.kind is Kind.OPAQUE:
+            sizes[value.tag] = max(sizes.get(value.tag, 0), _size([value.data]))
+    blanked: set[str] = set()
+    for tag in sorted(sizes, key=lambda tag: (-sizes[tag], tag)):
+        kept = without(instances, blanked)
+        if not series_budget_problem(kept) and not any(map(budget_problem, kept)):
+            break
+        blanked.add(tag)
+    return frozenset(blanked)
+
+
+def without(
+    instances: Sequence[Sequence[OpaqueValue]], blanked: Collection[str]
+) -> list[list[OpaqueValue]]:
+    """Return the values of each instance without those of zeroed elements."""
+    return [[value for value in values if value.tag not in blanked] for values in instances]
+
+
 def _outside_elements(layout: Layout) -> Iterator[OpaqueValue]:
     preamble = layout.data[:PREAMBLE]
     if preamble.strip(b"\0"):
@@ -222,7 +253,8 @@ def _judged(element: Element, data: bytes) -> Iterator[OpaqueValue]:
         return
     if data.count(data[:1]) == len(data):
         data = data[:1]
-    yield OpaqueValue(element.name, data, kind, 0 if public else _INTEGERS.get(vr, 0))
+    width, tag = (0, "") if public else (_INTEGERS.get(vr, 0), element.tag_name)
+    yield OpaqueValue(element.name, data, kind, width, tag)
 
 
 def _vr(element: Element, *, public: bool) -> str:

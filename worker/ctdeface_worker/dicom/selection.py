@@ -2,8 +2,8 @@
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import pydicom
 
@@ -23,7 +23,13 @@ from ctdeface_worker.dicom.eligibility import (
     WithheldCode,
     as_instance,
 )
-from ctdeface_worker.dicom.opaque import OpaqueValue, series_budget_problem
+from ctdeface_worker.dicom.opaque import (
+    OpaqueValue,
+    budget_problem,
+    series_budget_problem,
+    tags_to_blank,
+    without,
+)
 from ctdeface_worker.dicom.reader import CaseFile, CaseFiles, FileKind
 from ctdeface_worker.dicom.series_label import SeriesLabel, labels_of
 from ctdeface_worker.dicom.stacks import (
@@ -161,17 +167,37 @@ def _classify_files(
 def _fates_of_overfull_series(
     by_series: dict[str, list[Instance]], values: Mapping[str, list[Sequence[OpaqueValue]]]
 ) -> list[FileFate]:
-    """Remove series whose instances together could hold a picture."""
+    """Blank private elements that could hold a picture; remove series where that is not enough."""
     fates: list[FileFate] = []
-    for uid in sorted(by_series):
-        problem = series_budget_problem(values[uid])
-        if problem:
-            reason = f"belongs to a series that {problem}"
-            fates += [
-                _withheld(one.file, WithheldCode.UNSUPPORTED_OBJECT, reason, uid)
-                for one in by_series.pop(uid)
-            ]
+    for uid, instances in sorted(by_series.items()):
+        blanked = tags_to_blank(values[uid])
+        kept = without(values[uid], blanked)
+        problems = [budget_problem(one) for one in kept]
+        of_series = series_budget_problem(kept)
+        if of_series or any(problems):
+            del by_series[uid]
+            fates += _fates_of_opaque_bytes(instances, problems, of_series)
+        elif blanked:
+            by_series[uid] = [replace(one, blanked=blanked) for one in instances]
     return fates
+
+
+def _fates_of_opaque_bytes(
+    instances: Sequence[Instance], problems: Sequence[str], of_series: str
+) -> Iterator[FileFate]:
+    """Withhold a series whose instances, alone or together, could hold a picture."""
+    first = next(filter(None, problems), "")
+    for instance, problem in zip(instances, problems, strict=True):
+        reason = f"belongs to a series of which another instance {first}"
+        if problem or not first:
+            reason = problem or f"belongs to a series that {of_series}"
+        yield _withheld(
+            instance.file,
+            WithheldCode.UNSUPPORTED_OBJECT,
+            reason,
+            instance.series_instance_uid,
+            follows=bool(first) and not problem,
+        )
 
 
 def _fates_of_incomplete_series(

@@ -128,7 +128,7 @@ def _write(
     layout = parse(instance.content)
     changes = [
         *_pixel_changes(layout, instance, *words),
-        *_picture_changes(layout, headers.elements),
+        *_picture_changes(layout, headers.elements.blank | instance.blanked),
     ]
     if headers.policy is HeaderPolicy.ANNOTATE:
         header = pydicom.dcmread(BytesIO(instance.content), stop_before_pixels=True)
@@ -191,13 +191,13 @@ def _pixel_changes(
         yield syntax, tuple(_difference(e, reason) for e in meta if e is not None)
 
 
-def _picture_changes(layout: Layout, policy: ElementPolicy) -> Iterator[Change]:
-    """Blank icons, overlays and elements of the policy.
+def _picture_changes(layout: Layout, blanked: frozenset[str]) -> Iterator[Change]:
+    """Blank icons, overlays and the named elements.
 
     A compressed icon is removed together with its sequence.
     """
     for element in layout.elements:
-        named = element.tag_name in policy.blank and element.vr != "SQ"
+        named = element.tag_name in blanked and element.vr != "SQ"
         own_pixels = element.tag == PIXEL_DATA and not element.path
         if own_pixels or not (named or element.is_picture):
             continue

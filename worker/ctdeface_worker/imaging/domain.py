@@ -280,6 +280,7 @@ class Instance:
         acquisition_number: (0020,0012), None when absent.
         placement: position of the image.
         pixels: map from stored integers to HU.
+        blanked: tags of private elements that are zeroed in the output, such as "(0029,1010)".
     """
 
     file: str
@@ -293,6 +294,7 @@ class Instance:
     acquisition_number: int | None = None
     placement: Placement
     pixels: PixelFormat
+    blanked: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
