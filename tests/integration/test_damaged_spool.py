@@ -35,7 +35,7 @@ GOOD_CASES = 20
 COPIES = 12
 """Damaged copies of each kind of folder, so that each kind of file meets many kinds of damage."""
 SEED = int(os.environ.get("CTDEFACE_TEST_SEED", "20261128"))
-SETTLE_SECONDS = 60.0
+SETTLE_SECONDS = 120.0
 VICTIMS = {"victim-1": "release", "victim-2": "refuse", "victim-3": "release"}
 
 
