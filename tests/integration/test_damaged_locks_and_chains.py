@@ -66,9 +66,10 @@ def test_an_owner_file_that_is_none_blocks_nobody(tmp_path: Path, fake: str) -> 
     folder = tmp_path / f"{7:016x}"
     folder.mkdir()
     owner = folder / OWNER_FILE
-    {"folder": Path.mkdir, "pipe": os.mkfifo, "loop": lambda path: path.symlink_to(path.name)}[
-        fake
-    ](owner)
+    if fake == "folder":
+        owner.mkdir()
+    else:
+        FAKES[fake](owner)
     for path in (owner, folder):
         os.utime(path, (time.time() - 10_000,) * 2, follow_symlinks=False)
     assert not is_held(folder, 100.0)
