@@ -1,6 +1,7 @@
 """The gate knows how many bytes a lossless JPEG image needs, for every predictor."""
 
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,19 +79,19 @@ def test_the_coded_size_is_exact(predictor: int, bits: int) -> None:
     """A byte more, or some bytes less, is noticed; the frame is one that GDCM decodes."""
     pixels = image(bits)
     frame = encoded(pixels, predictor, bits)
+    options: dict[str, Any] = {
+        "rows": ROWS,
+        "columns": COLUMNS,
+        "samples_per_pixel": 1,
+        "photometric_interpretation": "MONOCHROME2",
+        "bits_allocated": 16,
+        "bits_stored": bits,
+        "pixel_representation": 0,
+        "number_of_frames": 1,
+        "pixel_keyword": "PixelData",
+    }
     decoded, _ = get_decoder(JPEGLossless).as_array(
-        encapsulate([frame]),
-        raw=True,
-        decoding_plugin="gdcm",
-        rows=ROWS,
-        columns=COLUMNS,
-        samples_per_pixel=1,
-        photometric_interpretation="MONOCHROME2",
-        bits_allocated=16,
-        bits_stored=bits,
-        pixel_representation=0,
-        number_of_frames=1,
-        pixel_keyword="PixelData",
+        encapsulate([frame]), raw=True, decoding_plugin="gdcm", **options
     )
     assert np.array_equal(decoded, pixels)
     assert has_needed_size(frame, pixels)
