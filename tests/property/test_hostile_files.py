@@ -21,7 +21,7 @@ from ctdeface_worker.verification.instances import ExpectedPixels, compare_files
 from tests.support.hostile import PLACES, face, hide
 from tests.support.picture_search import FOUND, PictureSearch
 
-COUNT = int(os.environ.get("CTDEFACE_TEST_HOSTILE_FILES", "21"))
+COUNT = int(os.environ.get("CTDEFACE_TEST_HOSTILE_FILES", "22"))
 FILL_HU = -1000.0
 
 

@@ -215,6 +215,25 @@ def _nested(secret: Secret) -> list[bytes]:
     return _with_first(files, put_before_pixels(files[0], *made, element(tag, kind, inner, syntax)))
 
 
+def _numbers(secret: Secret) -> list[bytes]:
+    """Small numbers of the standard, in items or in private elements."""
+    files, made = _slices(syntax=_syntax(secret.draw)), []
+    syntax = files[0].syntax
+    order = ">" if syntax == ExplicitVRBigEndian else "<"
+    tag, vr, size = (
+        (0x00280303, "US", 2),
+        (0x00189219, "SS", 2),
+        (0x00720052, "UL", 4),
+        (0x00189073, "FD", 8),
+        (0x00720076, "FL", 4),
+    )[secret.draw.integers(5)]
+    for at in range(0, len(secret.data), size):
+        one = element(tag, vr, secret.data[at : at + size].ljust(size, b"\0"), syntax)
+        made.append(struct.pack(f"{order}HHL", 0xFFFE, 0xE000, len(one)) + one)
+    items = element(0x00081140, "SQ", b"".join(made), syntax)
+    return _with_first(files, put_before_pixels(files[0], items))
+
+
 def _public_text(secret: Secret) -> list[bytes]:
     """Texts of the standard, in printable gray levels."""
     files = _slices(syntax=_syntax(secret.draw))
@@ -483,6 +502,7 @@ PLACES: dict[str, Callable[[Secret], list[bytes]]] = {
     "one value": _one_value,
     "many values": _many_values,
     "nested": _nested,
+    "numbers": _numbers,
     "public text": _public_text,
     "curve": _curve,
     "overlay or icon": _overlay,

@@ -171,11 +171,10 @@ def _nested(dataset: Any, path: str) -> Iterator[tuple[str, str, bytes]]:
         if int(tag) == 0x7FE00010 and not path:
             continue
         yield "tags", f"{path}tags", int(tag.elem).to_bytes(2, "little")
-        value = getattr(raw, "value", b"")
-        if isinstance(value, bytes):
-            kind = f"{raw.VR} {len(value) > 64}"
-            yield kind, f"{path}{tag}", value
-            continue
-        if raw.VR == "SQ":
+        if raw.VR in {"SQ", None} and dataset[tag].VR == "SQ":
             for item in dataset[tag].value or ():
                 yield from _nested(item, f"{path}{tag}.")
+            continue
+        value = getattr(raw, "value", b"")
+        if isinstance(value, bytes):
+            yield f"{raw.VR} {len(value) > 64}", f"{path}{tag}", value

@@ -30,6 +30,7 @@ DIRECTORY = struct.pack(
     *(number for k in range(1, 49) for number in (k, 40_000 + k, 552)),
     *(0, 0, 0, 0, 0, 0, 0x41200000, 0, 6, 0),
 )
+HISTOGRAM = struct.pack(">LfHHHH", 1, 414.6, 727, 0, 2278, 0)[:14] + bytes(2054)
 SETTINGS = b"User Input: Pitch=0.391, Resolution=Standard, HeadLocation=(*,*), Voltage=120, \0"
 
 
@@ -40,7 +41,7 @@ def selected(folder: Path, files: list[bytes]) -> Selection:
     return select(read_case(folder))
 
 
-def private(file: CtFile, *values: bytes, vr: str = "OB", creator: str = "VENDOR") -> bytes:
+def private(file: CtFile, *values: Any, vr: str = "OB", creator: str = "VENDOR") -> bytes:
     """The file with private elements (0029,1010) and following."""
     dataset = file.dataset
     block = dataset.private_block(0x0029, creator, create=True)
@@ -132,6 +133,20 @@ def test_one_repeated_byte_is_no_picture(value: bytes) -> None:
     assert problem_of(private(CtFile(), value)) == ""
 
 
+def test_numbers_of_the_standard_are_no_hiding_place() -> None:
+    """Two pixels in each integer, in an element that the standard defines or within items."""
+    picture = (reduced(face(), 32) * 255).astype(np.uint8).tobytes()
+    file = CtFile(stored=np.full((SIZE, SIZE), 24, np.uint16))
+    words = [picture[at : at + 2] for at in range(0, len(picture), 2)]
+    wide = [one + bytes(2) for one in words]
+    for parts, vr in ((words, "US"), (wide, "UL")):
+        items = b"".join(
+            b"\xfe\xff\x00\xe0" + len(made).to_bytes(4, "little") + made
+            for made in (element(0x00280303, vr, part) for part in parts)
+        )
+        assert problem_of(put_before_pixels(file, element(0x00081140, "SQ", items)))
+
+
 def test_black_and_white_counts_although_it_compresses_well() -> None:
     """A drawing of two values has many bytes and little information."""
     drawing = np.zeros((128, 128), np.uint8)
@@ -158,7 +173,7 @@ def test_well_formed_numbers_are_ordinary(vr: str, value: Any) -> None:
 @pytest.mark.parametrize("levels", [256, 16, 8])
 @pytest.mark.parametrize("kind", ["u1", "<u2", ">u2"])
 def test_few_gray_levels_do_not_help(kind: str, levels: int) -> None:
-    """Such a picture of 32 x 32 pixels compresses to less than 256 bytes."""
+    """Such a picture of 32 x 32 pixels compresses to less than 320 bytes."""
     picture = (reduced(face(), 32) * (levels - 0.1)).astype(kind).tobytes()
     assert problem_of(private(CtFile(), picture))
     parts = [picture[at : at + 32] for at in range(0, len(picture), 32)]
@@ -220,6 +235,8 @@ def test_gray_levels_as_digits_are_no_numbers(vr: str) -> None:
         ("ELSCINT1", 0x01F71014, "OW", TABLE[:24] + bytes(range(60, 144)), False),
         ("ELSCINT1", 0x01F71014, "OW", TABLE[:24] * 20, False),
         ("ELSCINT1", 0x01F71092, "OW", SETTINGS, True),
+        ("GEMS_PARM_01", 0x00431029, "OB", HISTOGRAM, True),
+        ("GEMS_PARM_01", 0x00431029, "OB", HISTOGRAM[:20] + NOISE[:2048], False),
         ("ELSCINT1", 0x01F71092, "OW", SETTINGS[:20] + NOISE[:600], False),
         ("ELSCINT1", 0x01F71092, "OW", b"A" + bytes(range(97, 120)) + b"=1, \0", False),
     ],

@@ -1,9 +1,10 @@
 """Measure the bytes outside the pixel data that could be a picture.
 
 People and networks recognize faces from about 16 x 16 to 32 x 32 gray pixels. Frontal pictures of
-real heads need, deflated, 205 to 219 bytes at 16 x 16 pixels of 8 bits, 419 to 458 at 24 x 24, 711
-to 779 at 32 x 32, and 252 to 280 at 32 x 32 with 16 gray levels. So the budgets of an instance and
-of a series are 256 bytes after compression. Zeros need nothing.
+real heads need, deflated, 205 to 225 bytes at 16 x 16 pixels of 8 bits, 419 to 458 at 24 x 24, 711
+to 779 at 32 x 32, and 356 to 380 at 32 x 32 with 32 gray levels. So the budgets of an instance and
+of a series are 320 bytes after compression; real scans need up to 190. Smooth data count by their
+samples, because few gray levels compress better. Zeros need nothing.
 
 Well-formed numbers, dates, UIDs and short texts are ordinary. A picture must be encoded anew to
 pass as such values, so they have budgets of their own.
@@ -12,19 +13,20 @@ pass as such values, so they have budgets of their own.
 import re
 import struct
 import zlib
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import Enum, auto
 from itertools import islice
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ctdeface_worker.dicom import vendor_headers
 from ctdeface_worker.dicom.elements import LONG_VRS, Element, is_public, known_vr
 from ctdeface_worker.dicom.layout import PIXEL_DATA, PREAMBLE, Layout
 from ctdeface_worker.dicom.smoothness import is_smooth, samples_of_a_picture
 
-INSTANCE_BUDGET = 256
+INSTANCE_BUDGET = 320
 """Compressed bytes of opaque values that one instance may hold."""
-SERIES_BUDGET = 256
+SERIES_BUDGET = 320
 """Compressed bytes of different opaque values that all instances of a series may hold."""
 ORDINARY_BUDGET = 2048
 """Compressed bytes of texts and of private or nested numbers that one instance may hold."""
@@ -42,6 +44,7 @@ _LONGEST_TEXT = 64
 _LONGEST_LT = 10_240
 _LARGEST_FLOATS = 48
 _LARGEST_INTEGERS = 16
+_WORD = 2
 _FORMS = {
     "AE": re.compile(rb"[\w .:-]{0,16}"),
     "AS": re.compile(rb"\d{3}[DWMY]|"),
@@ -61,6 +64,9 @@ _PLAUSIBLE = (1e-6, 1e9)
 _DIGITS = frozenset({"DS", "IS"})
 _NO_DIGITS = re.compile(rb"[^0-9]+")
 _CLOSE = 48
+_ORDERS: tuple[Literal["little"], Literal["big"]] = ("little", "big")
+_PIXEL_LIMITS = frozenset(range(0x00280106, 0x0028010A)) | {0x00280120, 0x00280121}
+"""Smallest and largest pixel values and padding, which change from slice to slice."""
 _TEXT = re.compile(rb"[\x20-\x7e\x80-\xff\x1b\r\n\t\f]*")
 """Texts of all character sets (DICOM PS3.5 section 6.1)."""
 _LONGEST_WORD = 32
@@ -105,7 +111,7 @@ def values_that_count(
     found = [
         *_outside_elements(layout),
         *_tags_of_many_elements(layout),
-        *_picture_of_digits(layout),
+        *_pictures_of_numbers(layout),
     ]
     creators = vendor_headers.private_creators(layout)
     lengths = _group_lengths(layout)
@@ -162,23 +168,26 @@ def series_budget_problem(instances: Iterable[Sequence[OpaqueValue]]) -> str:
 def tags_to_blank(instances: Sequence[Sequence[OpaqueValue]]) -> frozenset[str]:
     """Return the elements to zero so that a series keeps its budgets, the largest first.
 
-    Only opaque values of private and retired elements are named. If they do not suffice, what is
+    Only opaque values and integers of private and retired elements are named. If they do not suffice, what is
     left exceeds the budgets still.
 
     Args:
         instances: the values of each instance.
     """
     sizes: dict[str, int] = {}
-    for value in (value for values in instances for value in values):
-        if value.tag and value.kind is Kind.OPAQUE:
+    for value in {value for values in instances for value in values}:
+        if value.tag and (value.kind is Kind.OPAQUE or value.width):
             sizes[value.tag] = max(sizes.get(value.tag, 0), _size([value.data]))
-    blanked: set[str] = set()
-    for tag in sorted(sizes, key=lambda tag: (-sizes[tag], tag)):
-        kept = without(instances, blanked)
-        if not series_budget_problem(kept) and not any(map(budget_problem, kept)):
-            break
-        blanked.add(tag)
-    return frozenset(blanked)
+    largest = sorted(sizes, key=lambda tag: (-sizes[tag], tag))
+    fewest = bisect_left(
+        range(len(largest)), True, key=lambda count: _fits(instances, largest[:count])
+    )
+    return frozenset(largest[:fewest])
+
+
+def _fits(instances: Sequence[Sequence[OpaqueValue]], blanked: Collection[str]) -> bool:
+    kept = without(instances, set(blanked))
+    return not series_budget_problem(kept) and not any(map(budget_problem, kept))
 
 
 def without(
@@ -213,16 +222,18 @@ def _tags_of_many_elements(layout: Layout) -> Iterator[OpaqueValue]:
         yield OpaqueValue(f"the tags of more than {_MOST_PRIVATE} private elements", tags)
 
 
-def _picture_of_digits(layout: Layout) -> Iterator[OpaqueValue]:
-    """Yield the digits of all numbers, if they follow each other like pixels."""
-    numbers = (
-        layout.data[element.value : element.end]
-        for element in layout.elements
-        if _vr(element, public=is_public(element.tag)) in _DIGITS
-    )
-    digits = _NO_DIGITS.sub(b"", b"".join(numbers))
-    if samples_of_a_picture(digits) > INSTANCE_BUDGET:
-        yield OpaqueValue("the digits of its numbers", digits)
+def _pictures_of_numbers(layout: Layout) -> Iterator[OpaqueValue]:
+    """Yield digits or bytes of all numbers, if they follow each other like pixels."""
+    texts, numbers = bytearray(), bytearray()
+    for element in layout.elements:
+        vr = _vr(element, public=is_public(element.tag))
+        if vr in _DIGITS:
+            texts += layout.data[element.value : element.end]
+        elif vr in _INTEGERS or vr in _FLOATS:
+            numbers += layout.data[element.value : element.end]
+    for joined in (_NO_DIGITS.sub(b"", bytes(texts)), bytes(numbers)):
+        if samples_of_a_picture(joined) > INSTANCE_BUDGET:
+            yield OpaqueValue("the numbers of its elements", joined)
 
 
 def _group_lengths(layout: Layout) -> dict[int, int]:
@@ -242,7 +253,7 @@ def _is_counted_elsewhere(element: Element) -> bool:
 
 
 def _judged(element: Element, data: bytes) -> Iterator[OpaqueValue]:
-    if not data.strip(b"\0"):
+    if not data.strip(b"\0") or (element.tag in _PIXEL_LIMITS and len(data) == _WORD):
         return
     public = is_public(element.tag)
     vr = _vr(element, public=public)
@@ -253,8 +264,8 @@ def _judged(element: Element, data: bytes) -> Iterator[OpaqueValue]:
         return
     if data.count(data[:1]) == len(data):
         data = data[:1]
-    width, tag = (0, "") if public else (_INTEGERS.get(vr, 0), element.tag_name)
-    yield OpaqueValue(element.name, data, kind, width, tag)
+    tag = "" if public else element.tag_name
+    yield OpaqueValue(element.name, data, kind, _INTEGERS.get(vr, 0), tag)
 
 
 def _vr(element: Element, *, public: bool) -> str:
@@ -267,7 +278,7 @@ def _kind(vr: str, data: bytes, *, public: bool) -> Kind:
     if vr in _FLOATS:
         return Kind.NUMBER if _is_plausible(data, _FLOATS[vr]) else Kind.OPAQUE
     if vr in _INTEGERS:
-        return Kind.PLAIN if public and len(data) <= 8 else Kind.OPAQUE
+        return Kind.NUMBER if _are_small(data, _INTEGERS[vr]) else Kind.OPAQUE
     text = data.strip(b"\0 ")
     if len(text) > _LONGEST_LT or is_smooth(text.replace(b"\\", b"")):
         return Kind.OPAQUE
@@ -303,6 +314,18 @@ def _reads_like_text(text: bytes) -> bool:
         return False
     short = _LONGEST_TEXT if text.isascii() and b"\x1b" not in text else 3 * _LONGEST_TEXT
     return len(text) <= short or max(map(len, text.split())) <= _LONGEST_WORD
+
+
+def _are_small(data: bytes, size: int) -> bool:
+    """Return whether few integers use about half of their bits only."""
+    if len(data) > _LARGEST_INTEGERS or len(data) % size:
+        return False
+    limit = 1 << (4 * size + 2)
+    parts = [data[at : at + size] for at in range(0, len(data), size)]
+    return any(
+        all(-limit < int.from_bytes(part, order, signed=True) < limit for part in parts)
+        for order in _ORDERS
+    )
 
 
 def _is_plausible(data: bytes, letter: str) -> bool:
@@ -341,7 +364,8 @@ def _news(instances: Sequence[Sequence[OpaqueValue]], kind: Kind) -> Iterator[by
     for values in instances:
         for value in values:
             seen = known.setdefault(value.name, set())
-            if value.kind is not kind or value.data in seen:
+            counted = Kind.OPAQUE if value.width else value.kind
+            if counted is not kind or value.data in seen:
                 continue
             seen.add(value.data)
             if value.width and len(value.data) <= _LARGEST_INTEGERS:

@@ -39,6 +39,9 @@ _DIRECTORY_ENTRIES = slice(7, 151)
 _LARGEST_OFFSET = 1 << 20
 _LARGEST_HEADER = 2560
 _FILE_NAME = re.compile(rb"Filter_[A-Za-z_]{1,40}\.tbl")
+_HISTOGRAM = struct.Struct(">LfHHHH")
+_HISTOGRAM_SIZE = 2068
+_LARGEST_PIXEL = 1 << 13
 _MOST_NUMBERS = 48
 _MOST_OTHER_WORDS = 2
 _LARGEST_INTEGER = 1 << 16
@@ -121,6 +124,14 @@ def _is_number(word: bytes) -> bool:
     return abs(integer) < _LARGEST_INTEGER or is_measured
 
 
+def _is_empty_histogram(data: bytes) -> bool:
+    """Return whether a histogram holds its deviation, mean and maximum only."""
+    if len(data) != _HISTOGRAM_SIZE or data[_HISTOGRAM.size :].strip(b"\0"):
+        return False
+    bins, deviation, mean, _, _, most = _HISTOGRAM.unpack_from(data)
+    return bins <= 1 and _SMALLEST <= deviation <= _LARGEST and max(mean, most) < _LARGEST_PIXEL
+
+
 _KNOWN: Mapping[tuple[int, str, int, str], Check] = {
     (0x00E1, "ELSCINT1", 0x46, "OB"): _is_exam_record,
     (0x01F1, "ELSCINT1", 0x44, "OW"): _is_directory,
@@ -130,5 +141,7 @@ _KNOWN: Mapping[tuple[int, str, int, str], Check] = {
     (0x01F7, "ELSCINT1", 0x2E, "OW"): _is_table,
     (0x01F7, "ELSCINT1", 0x31, "OW"): _is_table,
     (0x01F7, "ELSCINT1", 0x92, "OW"): _is_settings,
+    (0x0043, "GEMS_PARM_01", 0x29, "OB"): _is_empty_histogram,
 }
-"""Philips Ingenuity: equal in all slices of a series, 1.4 KiB when compressed."""
+"""Philips Ingenuity: equal in all slices of a series, 1.4 KiB when compressed. GE HiSpeed CT/i: a
+table of 2 KiB that changes from slice to slice and is empty in CT."""
