@@ -341,6 +341,7 @@ def _split_over_series(secret: Secret) -> list[bytes]:
     """A part in each slice: binary, as text, as numbers, in a private or public element."""
     count = int(secret.draw.choice([16, 32]))
     files, size = _slices(count, syntax=_syntax(secret.draw)), -(-len(secret.data) // count)
+    size += size % 2
     vr = str(secret.draw.choice([*LONG, "LT", "ST", "FL", "US", "SL", "LO"]))
     tag = int(secret.draw.choice([0x00291010, 0x00204000, 0x50003000]))
     made = []

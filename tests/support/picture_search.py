@@ -1,6 +1,7 @@
 """Look for a picture in bytes, without code of ctdeface."""
 
 import re
+import warnings
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -171,10 +172,20 @@ def _nested(dataset: Any, path: str) -> Iterator[tuple[str, str, bytes]]:
         if int(tag) == 0x7FE00010 and not path:
             continue
         yield "tags", f"{path}tags", int(tag.elem).to_bytes(2, "little")
-        if raw.VR in {"SQ", None} and dataset[tag].VR == "SQ":
-            for item in dataset[tag].value or ():
-                yield from _nested(item, f"{path}{tag}.")
-            continue
+        for item in _items(dataset, tag, raw.VR):
+            yield from _nested(item, f"{path}{tag}.")
         value = getattr(raw, "value", b"")
         if isinstance(value, bytes):
             yield f"{raw.VR} {len(value) > 64}", f"{path}{tag}", value
+
+
+def _items(dataset: Any, tag: Any, vr: str | None) -> list[Any]:
+    """The items of a sequence; none for other elements and those that pydicom does not know."""
+    if vr not in {"SQ", None}:
+        return []
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            element = dataset[tag]
+    except (KeyError, ValueError, NotImplementedError):
+        return []
+    return list(element.value or ()) if element.VR == "SQ" else []

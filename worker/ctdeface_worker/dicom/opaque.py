@@ -168,8 +168,8 @@ def series_budget_problem(instances: Iterable[Sequence[OpaqueValue]]) -> str:
 def tags_to_blank(instances: Sequence[Sequence[OpaqueValue]]) -> frozenset[str]:
     """Return the elements to zero so that a series keeps its budgets, the largest first.
 
-    Only opaque values and integers of private and retired elements are named. If they do not suffice, what is
-    left exceeds the budgets still.
+    Only opaque values and integers of private and retired elements are named. If they do not
+    suffice, what is left exceeds the budgets still.
 
     Args:
         instances: the values of each instance.
@@ -180,7 +180,7 @@ def tags_to_blank(instances: Sequence[Sequence[OpaqueValue]]) -> frozenset[str]:
             sizes[value.tag] = max(sizes.get(value.tag, 0), _size([value.data]))
     largest = sorted(sizes, key=lambda tag: (-sizes[tag], tag))
     fewest = bisect_left(
-        range(len(largest)), True, key=lambda count: _fits(instances, largest[:count])
+        range(len(largest)), 1, key=lambda count: int(_fits(instances, largest[:count]))
     )
     return frozenset(largest[:fewest])
 
