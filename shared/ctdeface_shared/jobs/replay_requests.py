@@ -1,8 +1,7 @@
 """Replay requests, in files `order.json`.
 
 A request is in the report folder of the job that the replay publishes. It is written before
-anything is moved, so that an interrupted replay can be continued. It also shows the watcher that
-originals which are back in the inbox already have their job.
+anything is moved, so that an interrupted replay can be continued in the taken folder that it names.
 """
 
 import json
