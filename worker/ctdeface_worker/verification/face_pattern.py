@@ -58,7 +58,6 @@ class FacePattern:
     """An average face of one size.
 
     Attributes:
-        size: relative to an adult's.
         inside: pixels of the compared disk.
         smooth: orthonormal slopes and curvatures, which say nothing about a face, (n, y, x).
         turned: relief without them at each turn, of unit norm, (turn, y, x).
@@ -66,7 +65,6 @@ class FacePattern:
         depth_mm: depth of the relief.
     """
 
-    size: float
     inside: BoolArray
     smooth: FloatArray
     turned: FloatArray
@@ -96,7 +94,6 @@ def _pattern(face: FloatArray, size: float) -> FacePattern:
         reliefs.append(relief - basis @ (basis.T @ relief))
     norm_mm = float(np.linalg.norm(reliefs[0]))
     return FacePattern(
-        size=size,
         inside=inside,
         smooth=_spread(basis.T, inside),
         turned=_spread(np.stack([one / np.linalg.norm(one) for one in reliefs]), inside),
@@ -131,10 +128,9 @@ def alike(image: FloatArray, place: tuple[int, int], turn: int, pattern: FacePat
     Args:
         image: heights in mm.
         place: row and column.
-        turn: number of the pattern's turn, above `TURNS` for the hollow inside of a mask.
+        turn: number of the pattern's turn.
         pattern: the face that it is compared with.
     """
-    image = image if turn < TURNS else -image
     turned = -2 * np.pi * turn / TURNS
     alike = _resemblance(_patch(image, place, (turned, 0.0), pattern), pattern)
     if alike < WORTH_A_CLOSER_LOOK:

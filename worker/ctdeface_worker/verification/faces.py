@@ -32,8 +32,6 @@ HEIGHT = (0.55, 1.35)
 LEAST_CORRELATION = 0.5
 CANDIDATES = 6
 """Places of each map that are compared closely."""
-SMALLEST_HOLLOW = 1.0
-"""Smallest size of the hollow inside of a mask; smaller hollows are common on bodies."""
 NOISE_MM = 0.3
 """Least roughness of the compared part, so that noise on a plane resembles nothing."""
 SMOOTH_MM = 3.0
@@ -143,8 +141,7 @@ def _correlations(image_mm: FloatArray, surface: BoolArray, pattern: FacePattern
     products = np.stack([seen * disk, squares * disk, *(image * kernel for kernel in kernels)])
     sums = np.roll(fft.irfft2(products, shape), (reach, reach), axis=(1, 2))[:, :rows, :columns]
     cover, energy = sums[:2]
-    smooth, raised = np.split(sums[2:], [len(pattern.smooth)])
-    reliefs = np.concatenate([raised, -raised]) if pattern.size >= SMALLEST_HOLLOW else raised
+    smooth, reliefs = np.split(sums[2:], [len(pattern.smooth)])
     pixels = pattern.inside.sum()
     norm = np.sqrt(np.maximum(energy - (smooth**2).sum(axis=0), pixels * NOISE_MM**2))
     height = reliefs / pattern.norm_mm
