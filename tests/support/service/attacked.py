@@ -24,7 +24,7 @@ from tests.support.service.patients import ADAMS, ORIGINAL, Files
 from tests.support.users import SERVICE, User
 
 QUIET = 0.5
-_PATIENCE_SECONDS = 90.0
+_PATIENCE_SECONDS = 180.0
 _SETTINGS: Mapping[str, Mapping[str, object]] = {
     "watch": {"quiet_period": QUIET, "rescan_interval": 1},
     "output": {"min_free_gb": 0.01},
