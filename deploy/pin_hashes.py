@@ -83,7 +83,7 @@ def torch_wheels(version: str) -> Mapping[str, str]:
         SetupError: the index cannot be reached, and the list is of another version.
     """
     try:
-        with urllib.request.urlopen(f"{CPU_INDEX[1]}/torch/", timeout=60) as page:  # noqa: S310 — https, a constant
+        with urllib.request.urlopen(f"{CPU_INDEX[1]}/torch/", timeout=60) as page:  # noqa: S310 — https
             found = wheels_on(page.read().decode(), version)
     except OSError as error:
         found = {name: hash_ for name, hash_ in listed_wheels().items() if _is_of(name, version)}

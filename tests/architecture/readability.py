@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.architecture.sources import PACKAGES, ROOT, modules, tree
 
 MOST_WORDS, MOST_WORDS_MEAN = 18, 9.0
-MOST_COLUMNS, MOST_NOQA, MOST_DOC_WORDS = 100, 30, 27_000
+MOST_COLUMNS, MOST_NOQA, MOST_DOC_WORDS = 100, 30, 28_000
 MOST_ROOT_FILES = {"ctdeface_shared": 7, "ctdeface_watcher": 8, "ctdeface_worker": 3}
 
 METAPHORS = frozenset(

@@ -130,7 +130,7 @@ def make_victims(spool: ServiceSpool) -> None:
 
 def an_order(report: Mapping[str, object]) -> dict[str, object]:
     """Return a replay request about a reported case."""
-    manifest = dict(report["manifest"])  # type: ignore[call-overload]
+    manifest = dict(report["manifest"])  # type: ignore[call-overload]  # JSON has no types
     manifest.pop("covers", None)
     return {
         "schema_version": 2,

@@ -155,5 +155,10 @@ def test_many_small_drops_of_one_user_are_examined_in_one_look(
     examiner.begin(drops)
     examined = [taken for taken, _ in drops if taken.files.is_dir()]
     assert len(examined) > 3
-    wait_for(lambda: not (examiner.begin(drops) or examiner.is_busy))
+
+    def is_done() -> bool:
+        examiner.begin(drops)
+        return not examiner.is_busy
+
+    wait_for(is_done)
     assert all(taken.files.is_dir() for taken, _ in drops)
