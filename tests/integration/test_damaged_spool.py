@@ -28,6 +28,7 @@ from tests.support.service.damage import (
 )
 from tests.support.service.spools import drop, reports
 from tests.support.service.stand_in_pipeline import reversed_bytes
+from tests.support.service.unprivileged import UNPRIVILEGED
 
 FULL = os.environ.get("CTDEFACE_TEST_DAMAGE") == "full"
 ROUNDS = 12 if FULL else 1
@@ -57,7 +58,9 @@ def service(spool: ServiceSpool) -> Iterator[Sequence[chaos.ServiceProcess]]:
     """Run a watcher and a worker; both must live through the block and end normally."""
     root = spool.inbox.parent
     processes = [
-        chaos.ServiceProcess(name, command(root), root.parent / f"{name}.log", environment())
+        chaos.ServiceProcess(
+            name, (*UNPRIVILEGED, *command(root)), root.parent / f"{name}.log", environment()
+        )
         for name, command in (("watcher", chaos.watcher), ("worker", chaos.stand_in_worker))
     ]
     for process in processes:
@@ -92,7 +95,8 @@ def wait(spool: ServiceSpool, is_over: Callable[[], bool], what: str) -> None:
 def status(spool: ServiceSpool, *options: str) -> "subprocess.CompletedProcess[str]":
     """Run `ctdeface status` as a person would."""
     return subprocess.run(
-        [str(chaos.COMMAND), "status", "--spool", str(spool.inbox.parent), *options],
+        [*UNPRIVILEGED, str(chaos.COMMAND), "status", "--spool", str(spool.inbox.parent), *options],
+        cwd=chaos.ROOT,
         env=environment(),
         capture_output=True,
         text=True,
