@@ -129,7 +129,9 @@ def _is_empty_histogram(data: bytes) -> bool:
     if len(data) != _HISTOGRAM_SIZE or data[_HISTOGRAM.size :].strip(b"\0"):
         return False
     bins, deviation, mean, _, _, most = _HISTOGRAM.unpack_from(data)
-    return bins <= 1 and _SMALLEST <= deviation <= _LARGEST and max(mean, most) < _LARGEST_PIXEL
+    return bool(
+        bins <= 1 and _SMALLEST <= deviation <= _LARGEST and max(mean, most) < _LARGEST_PIXEL
+    )
 
 
 _KNOWN: Mapping[tuple[int, str, int, str], Check] = {
