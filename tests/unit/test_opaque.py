@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 
 from ctdeface_worker.dicom.layout import parse
@@ -14,6 +15,7 @@ from ctdeface_worker.dicom.opaque import (
     Kind,
     budget_problem,
     series_budget_problem,
+    tags_to_blank,
     values_that_count,
 )
 from ctdeface_worker.dicom.reader import read_case
@@ -250,6 +252,40 @@ def test_a_known_header_is_known_by_its_content(
     found = values_that_count(parse(encoded(dataset, np.asarray(CtFile().stored), CtFile().syntax)))
     name = f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
     assert (name not in {one.name for one in found}) == known
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_known_header_is_known_once(*, nested: bool) -> None:
+    """Hundreds of tables of numbers, in items or in further blocks, could hold a picture."""
+    rows = [
+        struct.pack("<48L", *row)
+        for row in np.random.default_rng(1).integers(0, 65_536, (60, 48)).tolist()
+    ]
+    dataset = CtFile().dataset
+    items = [pydicom.Dataset() for _ in rows] if nested else [dataset] * len(rows)
+    for number, (item, row) in enumerate(zip(items, rows, strict=True)):
+        block = 0x10 if nested else 0x10 + number
+        item.add_new(0x01F70000 | block, "LO", "ELSCINT1")
+        item.add_new(0x01F70014 | block << 8, "OW", row)
+    if nested:
+        dataset.private_block(0x0029, "VENDOR", create=True).add_new(0x10, "SQ", items)
+    content = encoded(dataset, np.asarray(CtFile().stored), CtFile().syntax)
+    assert "could be another picture" in problem_of(content)
+
+
+def test_known_headers_that_change_from_slice_to_slice_count() -> None:
+    """Scanners write the same tables into all slices of a series."""
+    values = []
+    for number in range(8):
+        dataset = CtFile().dataset
+        table = np.random.default_rng(number).integers(0, 65_536, 48).astype("<u4").tobytes()
+        dataset.private_block(0x01F7, "ELSCINT1", create=True).add_new(0x14, "OW", table)
+        content = encoded(dataset, np.asarray(CtFile().stored), CtFile().syntax)
+        values.append(values_that_count(parse(content)))
+    assert not any(map(budget_problem, values))
+    assert "differ from slice" in series_budget_problem(values)
+    assert not series_budget_problem(values[:1] * 8)
+    assert tags_to_blank(values) == {"(01F7,1014)"}
 
 
 def test_real_scans_are_far_below_the_budgets(real_data: Path) -> None:

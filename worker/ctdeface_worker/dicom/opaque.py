@@ -79,6 +79,8 @@ class Kind(Enum):
     NUMBER = auto()
     TEXT = auto()
     OPAQUE = auto()
+    KNOWN = auto()
+    """A known header of a scanner, equal in all instances of a series."""
 
 
 class OpaqueValue(NamedTuple):
@@ -113,7 +115,7 @@ def values_that_count(
         *_tags_of_many_elements(layout),
         *_pictures_of_numbers(layout),
     ]
-    creators = vendor_headers.private_creators(layout)
+    known = {one.start: name for name, one in vendor_headers.known_headers(layout).items()}
     lengths = _group_lengths(layout)
     for element in layout.elements:
         if _is_counted_elsewhere(element) or element.tag_name in excluded:
@@ -122,10 +124,15 @@ def values_that_count(
         number = int.from_bytes(data, "little" if layout.little_endian else "big")
         if not element.tag & 0xFFFF and lengths.get(element.tag >> 16) == number:
             continue
-        if vendor_headers.is_known(element, data, vendor_headers.creator_of(element, creators)):
-            continue
-        found += _judged(element, data)
+        name = known.get(element.start)
+        found += [_known_value(name, element, data)] if name else _judged(element, data)
     return tuple(found)
+
+
+def _known_value(name: str, element: Element, data: bytes) -> OpaqueValue:
+    """Return a known header, which counts where it differs from that of the slice before."""
+    content = b"" if name in vendor_headers.VARYING else data
+    return OpaqueValue(name, content, Kind.KNOWN, tag=element.tag_name)
 
 
 def budget_problem(values: Sequence[OpaqueValue]) -> str:
@@ -134,7 +141,7 @@ def budget_problem(values: Sequence[OpaqueValue]) -> str:
     The text continues the sentence "this instance …".
     """
     opaque = [value for value in values if value.kind is Kind.OPAQUE]
-    ordinary = [value for value in values if value.kind is not Kind.OPAQUE]
+    ordinary = [value for value in values if value.kind in {Kind.NUMBER, Kind.TEXT}]
     for counted, budget in ((opaque, INSTANCE_BUDGET), (ordinary, ORDINARY_BUDGET)):
         size = _size(value.data for value in counted)
         if size > budget:
@@ -150,8 +157,8 @@ def budget_problem(values: Sequence[OpaqueValue]) -> str:
 def series_budget_problem(instances: Iterable[Sequence[OpaqueValue]]) -> str:
     """Return what exceeds the budgets of a series, else an empty text.
 
-    Equal values count once; integers count by their difference to the instance before. The text
-    continues the sentence "this series …".
+    Equal values count once, and known headers where they differ; integers count by their difference
+    to the instance before. The text continues the sentence "this series …".
     """
     listed = list(instances)
     for kind, budget in ((Kind.OPAQUE, SERIES_BUDGET), (Kind.TEXT, SERIES_TEXT_BUDGET)):
@@ -168,17 +175,19 @@ def series_budget_problem(instances: Iterable[Sequence[OpaqueValue]]) -> str:
 def tags_to_blank(instances: Sequence[Sequence[OpaqueValue]]) -> frozenset[str]:
     """Return the elements to zero so that a series keeps its budgets, the largest first.
 
-    Only opaque values and integers of private and retired elements are named. If they do not
-    suffice, what is left exceeds the budgets still.
+    Only opaque values and integers of private and retired elements are named, and known headers
+    last. If they do not suffice, what is left exceeds the budgets still.
 
     Args:
         instances: the values of each instance.
     """
     sizes: dict[str, int] = {}
+    known: set[str] = set()
     for value in {value for values in instances for value in values}:
-        if value.tag and (value.kind is Kind.OPAQUE or value.width):
+        if value.tag and (value.kind in {Kind.OPAQUE, Kind.KNOWN} or value.width):
             sizes[value.tag] = max(sizes.get(value.tag, 0), _size([value.data]))
-    largest = sorted(sizes, key=lambda tag: (-sizes[tag], tag))
+            known |= {value.tag} if value.kind is Kind.KNOWN else set()
+    largest = sorted(sizes, key=lambda tag: (tag in known, -sizes[tag], tag))
     fewest = bisect_left(
         range(len(largest)), 1, key=lambda count: int(_fits(instances, largest[:count]))
     )
@@ -364,10 +373,14 @@ def _news(instances: Sequence[Sequence[OpaqueValue]], kind: Kind) -> Iterator[by
     for values in instances:
         for value in values:
             seen = known.setdefault(value.name, set())
-            counted = Kind.OPAQUE if value.width else value.kind
+            opaque = value.width or value.kind is Kind.KNOWN
+            counted = Kind.OPAQUE if opaque else value.kind
             if counted is not kind or value.data in seen:
                 continue
+            is_free = value.kind is Kind.KNOWN and not seen
             seen.add(value.data)
+            if is_free:
+                continue
             if value.width and len(value.data) <= _LARGEST_INTEGERS:
                 yield _difference(value, last)
             else:

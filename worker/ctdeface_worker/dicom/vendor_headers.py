@@ -1,7 +1,7 @@
 """Known private elements of scanners that are too large for the budget.
 
 An element is known by group, private creator, element and value representation. It must also have
-the size and the content of that header, so that it is not a hiding place.
+the size and the content of that header, once in a file, so that it is not a hiding place.
 """
 
 import re
@@ -67,7 +67,22 @@ def creator_of(element: Element, creators: Creators) -> str:
     return creators.get((element.path, block), "")
 
 
-def is_known(element: Element, data: bytes, creator: str) -> bool:
+def known_headers(layout: Layout) -> Mapping[str, Element]:
+    """Return the known headers of a file by name, such as "(01F7,xx14)".
+
+    Scanners write each of them once, outside of sequences; any other is not known.
+    """
+    creators = private_creators(layout)
+    found: dict[str, Element] = {}
+    for element in layout.elements:
+        name = f"({element.tag >> 16:04X},xx{element.tag & 0xFF:02X})"
+        data = layout.data[element.value : element.end]
+        if not element.path and _is_known(element, data, creator_of(element, creators)):
+            found.setdefault(name, element)
+    return found
+
+
+def _is_known(element: Element, data: bytes, creator: str) -> bool:
     """Return whether an element is a known header with its content.
 
     Args:
@@ -134,6 +149,8 @@ def _is_empty_histogram(data: bytes) -> bool:
     )
 
 
+VARYING = frozenset({"(0043,xx29)"})
+"""Known headers that may change from slice to slice."""
 _KNOWN: Mapping[tuple[int, str, int, str], Check] = {
     (0x00E1, "ELSCINT1", 0x46, "OB"): _is_exam_record,
     (0x01F1, "ELSCINT1", 0x44, "OW"): _is_directory,
