@@ -10,9 +10,13 @@ import pytest
 
 from ctdeface_shared.broker.memory import MemoryBroker
 from ctdeface_shared.broker.settlement import Ack
+from ctdeface_shared.jobs.history import JobRecord
 from ctdeface_shared.jobs.messages import DefaceJob, encode_job
 from ctdeface_shared.jobs.options import Originals
+from ctdeface_shared.jobs.states import JobState
+from ctdeface_shared.jobs.taken import taken_case
 from ctdeface_shared.storage.spool import ServiceSpool
+from ctdeface_watcher.jobs.put_away import put_away_repeated
 from ctdeface_worker.report.model import State
 from ctdeface_worker.service.consumer import WorkerSlot, handle
 from tests.integration.test_brokers import received
@@ -86,3 +90,25 @@ def test_originals_of_a_job_that_a_newer_one_replaced_are_never_deleted(
     assert ending.report is not None
     assert ending.report.state is State.SUPERSEDED
     assert (slot.spool.archive / "originals" / "a" / older.job_id / "plan.txt").exists()
+
+
+@pytest.mark.parametrize(("copied", "archived"), [(True, 0), (False, 1)])
+def test_a_known_drop_that_is_not_in_the_inbox_any_more_is_never_removed(
+    slot: WorkerSlot, *, copied: bool, archived: int
+) -> None:
+    """It was moved before the rule `keep` was set, and the earlier originals are gone."""
+    drop(slot.spool, "a")
+    taken = taken_case(slot.spool, job_for(slot.spool, "a", copied=copied).taken)
+    record = taken.record()
+    assert record is not None
+    assert record.manifest is not None
+    latest = JobRecord(
+        case="a",
+        job_id="00000000-0000-0000-0000-000000000000",
+        state=JobState.DONE,
+        digest=record.manifest.digest,
+        created_at="2026-01-01T00:00:00.000+00:00",
+    )
+    put_away_repeated(slot.spool, taken, latest, Originals.KEEP)
+    assert not taken.folder.exists()
+    assert len(list((slot.spool.archive / "originals").glob("a/*/plan.txt"))) == archived

@@ -368,3 +368,22 @@ def test_a_file_that_the_service_may_not_read_is_noticed_before_the_drop_is_take
 def test_a_name_in_a_message_has_no_control_characters(name: str, expected: str) -> None:
     """Messages go to terminals and logs."""
     assert shown(name) == expected
+
+
+@as_root
+@pytest.mark.parametrize("swapped", ["stranger", "own"])
+def test_a_file_that_was_replaced_after_it_was_listed_is_not_copied(
+    drop: Path, tmp_path: Path, swapped: str
+) -> None:
+    """The owner of the present file was not checked."""
+    give(drop, OWNER)
+    other = tmp_path / "other"
+    other.write_bytes(b"ONE")
+    os.chown(other, STRANGER if swapped == "stranger" else OWNER, -1)
+
+    def swap() -> None:
+        if other.exists():
+            other.rename(drop / "1.dcm")
+
+    with opened(drop) as tree, pytest.raises(ChangedMeanwhile):
+        copy_tree(tree, tmp_path / "copy", LIMITS, swap)

@@ -346,6 +346,30 @@ def test_originals_that_were_archived_under_a_number_are_found_by_their_content(
     assert order.job.manifest == Manifest.scan(second)
 
 
+@pytest.mark.parametrize("stays_open", [False, True])
+def test_a_refused_drop_beside_the_originals_is_not_trusted(
+    service: Service, *, stays_open: bool
+) -> None:
+    """Its owner may still hold it open: a pipe in it must not be read, nor its files moved."""
+    drop(service.spool, "a")
+    service.broker.publish(job_for(service.spool, "a"))
+    service.work()
+    (original,) = (service.spool.archive / "originals" / "a").iterdir()
+    refused_drop = service.spool.quarantine / "a" / "refused" / "originals"
+    shutil.copytree(original, refused_drop)
+    refused_drop.chmod(0o777)
+    if stays_open:
+        shutil.rmtree(original)
+    else:
+        original.rename(original.with_name(f"{original.name}-2"))
+        os.mkfifo(refused_drop / "0")
+    request = replay_case(replay_with(service), "a")
+    files = taken_case(service.spool, request.job.taken).files
+    assert Manifest.scan(files) == request.job.manifest
+    assert files.stat().st_mode & 0o777 == 0o700
+    assert refused_drop.exists() is not stays_open
+
+
 @pytest.mark.parametrize(
     "missing", ["never dropped", "originals deleted", "in the inbox", "being examined", "queued"]
 )

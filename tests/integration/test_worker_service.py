@@ -20,7 +20,7 @@ from ctdeface_shared.jobs import attempt_log
 from ctdeface_shared.jobs.manifest import Covers, Manifest, digest_of_times
 from ctdeface_shared.jobs.messages import DefaceJob, EventKind
 from ctdeface_shared.jobs.options import HeaderPolicy, Originals
-from ctdeface_shared.jobs.taken import taken_case
+from ctdeface_shared.jobs.taken import JOB, taken_case
 from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_worker.case.run import CaseInput, case_input, refuse_case, run_case
 from ctdeface_worker.publishing.journal import record
@@ -296,6 +296,35 @@ def test_a_message_cannot_release_the_files_of_another_case(slot: WorkerSlot) ->
     publish(slot, replace(job, case="b"))
     work_until(slot, lambda: queue_of(slot).depth().dead == 1)
     assert ends(slot.spool) == Ends(inbox=[], outbox=[], quarantine=[], taken=["a"])
+
+
+def test_a_message_cannot_release_files_that_have_no_job_yet(slot: WorkerSlot) -> None:
+    """Its sender may know the folder of a drop of his own, and choose name and options."""
+    drop(slot.spool, "a")
+    job = job_for(slot.spool, "a")
+    taken = taken_case(slot.spool, job.taken)
+    (taken.folder / JOB).unlink()
+    publish(slot, replace(job, case="b"))
+    work_until(slot, lambda: queue_of(slot).depth().dead == 1)
+    taken.files.rename(taken.drop)  # as before its examination
+    publish(slot, job)
+    slot.stop.clear()
+    work_until(slot, lambda: queue_of(slot).depth().dead == 2)
+    assert taken.drop.is_dir()
+    assert ends(slot.spool) == Ends(inbox=[], outbox=[], quarantine=[], taken=["a"])
+
+
+def test_a_message_cannot_refuse_the_job_of_other_files(slot: WorkerSlot) -> None:
+    """The id of a waiting job with an invented folder."""
+    drop(slot.spool, "a")
+    job = job_for(slot.spool, "a")
+    publish(slot, replace(job, taken="0" * 32))
+    work_until(slot, lambda: queue_of(slot).depth().dead == 1)
+    assert reports(slot.spool, "a") == []
+    publish(slot, job)
+    slot.stop.clear()
+    work_until(slot, lambda: is_empty(queue_of(slot)))
+    assert ends(slot.spool) == Ends(inbox=[], outbox=["a"], quarantine=[])
 
 
 def test_a_message_that_another_job_has_replaced_does_nothing(slot: WorkerSlot) -> None:

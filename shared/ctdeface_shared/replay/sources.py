@@ -1,22 +1,30 @@
 """Originals of a case for its replay, brought into a taken folder.
 
 Originals in the quarantine are moved, archived ones are copied. With `originals: keep` they are in
-the inbox, where users may change them at any moment, so they are read by descriptors. Every step
-can be repeated after a crash.
+the inbox, where users may change them at any moment, so they are read by descriptors and copied.
+The same holds for what its owner may still have open in the quarantine: a refused drop, or a case
+of release 0.1.0. Every step can be repeated.
 """
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from ctdeface_shared.errors import CtDefaceError, StorageUnavailable
+from ctdeface_shared.errors import CtDefaceError, StorageUnavailable, UnsafeDrop
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.taken import TakenCase
 from ctdeface_shared.storage import atomic
-from ctdeface_shared.storage.private_tree import copy_tree, opened, read_tree, remove_tree
+from ctdeface_shared.storage.private_tree import (
+    ChangedMeanwhile,
+    copy_tree,
+    is_own,
+    opened,
+    read_tree,
+    remove_tree,
+)
 from ctdeface_shared.storage.spool import ServiceSpool, case_path
 from ctdeface_shared.storage.tree_limits import TreeLimits
 
@@ -88,15 +96,16 @@ def find_source(rules: SourceRules, case: str, replayed: str, digest: str) -> So
         (Place.ARCHIVE, archive / replayed),
     ):
         if folder.is_dir():
-            return Source(place=place, folder=folder, manifest=Manifest.scan(folder))
+            return Source(place=place, folder=folder, manifest=_manifest(rules, place, folder))
     # The same content that was dropped again is beside it, under a number or another job.
     for place, folder in (
         *((Place.QUARANTINE, one) for one in sorted(quarantine.glob("*/originals*"))),
         *((Place.ARCHIVE, one) for one in sorted(archive.glob("*"))),
     ):
-        manifest = Manifest.scan(folder)
-        if manifest.digest == digest:
-            return Source(place=place, folder=folder, manifest=manifest)
+        with suppress(UnsafeDrop, ChangedMeanwhile, PermissionError):  # a refused drop
+            manifest = _manifest(rules, place, folder)
+            if manifest.digest == digest:
+                return Source(place=place, folder=folder, manifest=manifest)
     if rules.kept:
         return _kept_source(rules, case, digest)
     raise NotReplayed("its originals are neither in quarantine nor archive: drop the case again")
@@ -112,15 +121,15 @@ def bring(rules: SourceRules, source: Source, taken: TakenCase) -> None:
     """
     if taken.files.is_dir():
         return
-    if source.place is Place.QUARANTINE:
+    is_moved = source.place is Place.QUARANTINE
+    if is_moved and _is_private(rules, source):
         source.folder.rename(taken.files)
         atomic.sync_folder(source.folder.parent)
         atomic.sync_folder(taken.folder)
         return
     part = taken.folder / "files.part"
     remove_tree(part)  # left by a crash
-    root = rules.spool.inbox if source.place is Place.INBOX else rules.spool.archive
-    with _opened_below(root, source.folder) as tree:
+    with _opened_below(_root(rules, source.place), source.folder) as tree:
         copied = Manifest.of(copy_tree(tree, part, rules.limits))
     if copied != source.manifest:
         remove_tree(part)
@@ -128,6 +137,32 @@ def bring(rules: SourceRules, source: Source, taken: TakenCase) -> None:
     atomic.sync_tree(part)
     part.rename(taken.files)
     atomic.sync_folder(taken.folder)
+    if is_moved:
+        remove_tree(source.folder)
+
+
+def _root(rules: SourceRules, place: Place) -> Path:
+    spool = rules.spool
+    roots = {Place.INBOX: spool.inbox, Place.QUARANTINE: spool.quarantine}
+    return roots.get(place, spool.archive)
+
+
+def _is_private(rules: SourceRules, source: Source) -> bool:
+    with _opened_below(_root(rules, source.place), source.folder) as tree:
+        return is_own(tree, rules.limits.depth)
+
+
+def _manifest(rules: SourceRules, place: Place, folder: Path) -> Manifest:
+    """Read originals in quarantine or archive.
+
+    Raises:
+        UnsafeDrop: they are not private, and hold something else than files of one user.
+        OSError: they cannot be read.
+    """
+    with _opened_below(_root(rules, place), folder) as tree:
+        if not is_own(tree, rules.limits.depth):
+            return Manifest.of(read_tree(tree, rules.limits))
+    return Manifest.scan(folder)
 
 
 def _kept_source(rules: SourceRules, case: str, digest: str) -> Source:

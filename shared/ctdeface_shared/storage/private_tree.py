@@ -208,7 +208,7 @@ def read_tree(tree: int, limits: TreeLimits) -> list[FileDigest]:
     """
     digests = []
     for file in _files(tree, limits):
-        with opened(file.leaf, _READ, folder=file.folder) as source:
+        with _opened_file(file) as source:
             digests.append(_copied(file, source, None, limits))
     return digests
 
@@ -239,10 +239,7 @@ def copy_tree(
         on_file()
         path = target / file.name
         _make_private(path.parent)
-        digest = copy_file(file.folder, file.leaf, path, limits, name=file.name)
-        if digest.size != file.status.st_size:  # the limits were checked for that size
-            raise ChangedMeanwhile(f"{shown(file.name)} was changed while it was copied")
-        digests.append(digest)
+        digests.append(_copy(file, path, limits))
     return digests
 
 
@@ -254,7 +251,11 @@ def _make_private(folder: Path) -> None:
 
 
 def copy_file(
-    folder: int, leaf: str, target: Path, limits: TreeLimits, *, name: str = ""
+    folder: int,
+    leaf: str,
+    target: Path,
+    limits: TreeLimits,
+    status: os.stat_result | None = None,
 ) -> FileDigest:
     """Copy one regular file into a private folder.
 
@@ -263,27 +264,54 @@ def copy_file(
         leaf: its name in that folder.
         target: file to create.
         limits: how large it may be.
-        name: its name in the result and in messages; `leaf` by default.
+        status: of the file that is meant; of the present one by default.
 
     Raises:
         UnsafeDrop: it is not a regular file, or is too large.
+        ChangedMeanwhile: it was changed, or replaced by another file.
         OSError: it cannot be read or written.
     """
-    with opened(leaf, _READ, folder=folder) as source:
-        status = os.fstat(source)
-        _Owners(status.st_uid, status.st_dev).check(name or leaf, status)
-        if not stat.S_ISREG(status.st_mode):
-            raise UnsafeDrop(f"{shown(name or leaf)} was replaced by a folder: drop it again")
-        file = _File(name=name or leaf, folder=folder, leaf=leaf, status=status)
-        with target.open("x+b") as copy:
-            os.fchmod(copy.fileno(), 0o600)
-            digest = _copied(file, source, copy.fileno(), limits)
-            with suppress(OSError, OverflowError):  # the owner may have set an absurd time
-                os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
-            os.fsync(copy.fileno())
-        if _state_of(os.fstat(source)) != _state_of(status):
-            raise ChangedMeanwhile(f"{shown(file.name)} was changed while it was copied")
+    status = status or os.stat(leaf, dir_fd=folder, follow_symlinks=False)
+    _Owners(status.st_uid, status.st_dev).check(leaf, status)
+    return _copy(_File(name=leaf, folder=folder, leaf=leaf, status=status), target, limits)
+
+
+def _copy(file: _File, target: Path, limits: TreeLimits) -> FileDigest:
+    """Copy the file that was listed, and no other that has taken its name since."""
+    status = file.status
+    with _opened_file(file) as source, target.open("x+b") as copy:
+        os.fchmod(copy.fileno(), 0o600)
+        digest = _copied(file, source, copy.fileno(), limits)
+        with suppress(OSError, OverflowError):  # the owner may have set an absurd time
+            os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.fsync(copy.fileno())
+        _require_listed(file, source)
     return digest
+
+
+@contextmanager
+def _opened_file(file: _File) -> Iterator[int]:
+    """Open a file that was listed, whose owner and size were checked.
+
+    Raises:
+        UnsafeDrop: it was replaced by something else than a file.
+        ChangedMeanwhile: it was changed, or replaced by another file.
+    """
+    with opened(file.leaf, _READ, folder=file.folder) as source:
+        if not stat.S_ISREG(os.fstat(source).st_mode):
+            raise UnsafeDrop(f"{shown(file.name)} was replaced by a folder: drop it again")
+        _require_listed(file, source)
+        yield source
+
+
+def _require_listed(file: _File, source: int) -> None:
+    """Check that an open file is the one that was listed.
+
+    Raises:
+        ChangedMeanwhile: it is not.
+    """
+    if _state_of(os.fstat(source)) != _state_of(file.status):
+        raise ChangedMeanwhile(f"{shown(file.name)} was changed while it was read")
 
 
 class TreeStats(NamedTuple):
@@ -410,8 +438,10 @@ def _remove(removal: _Removal, folder: int, leaf: str, levels: int) -> None:
     os.rmdir(leaf, dir_fd=folder)
 
 
-def _state_of(status: os.stat_result) -> tuple[int, int, int]:
-    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+def _state_of(status: os.stat_result) -> tuple[int, ...]:
+    """Return what tells whether a file was changed, or another one has taken its place."""
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    return (status.st_dev, status.st_ino, status.st_uid, status.st_size, *times)
 
 
 def _files(tree: int, limits: TreeLimits, *, seals: bool = False) -> Iterator[_File]:

@@ -165,7 +165,7 @@ def _take_archive(taken: TakenCase, record: DropRecord, rules: ExamineRules) -> 
         status = os.stat(leaf, dir_fd=folder, follow_symlinks=False)
         _require_same(record, status)
         require_room(taken.folder, status.st_size, rules.min_free_gb)
-        copy_file(folder, leaf, part, limits)
+        copy_file(folder, leaf, part, limits, status)
     part.rename(taken.archive)
     atomic.sync_folder(taken.folder)
     remove_tree(taken.drop)

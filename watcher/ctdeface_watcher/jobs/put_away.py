@@ -49,6 +49,8 @@ def put_away_repeated(
 ) -> None:
     """Remove a drop whose content is known, unless it is the only copy.
 
+    With the rule `keep` it is in the inbox as well, unless it was moved before that rule was set.
+
     Args:
         spool: the folders of the service.
         taken: the folder of the drop.
@@ -59,8 +61,10 @@ def put_away_repeated(
         OSError: storage failed.
     """
     place = _place_of(spool, latest)
+    record = taken.record()
+    is_copy = record is not None and record.left_in_inbox
     is_wanted = originals is Originals.ARCHIVE or (
-        originals is Originals.DELETE and latest.state is JobState.REFUSED
+        latest.state is JobState.REFUSED if originals is Originals.DELETE else not is_copy
     )
     if is_wanted and taken.files.is_dir() and not _holds(place, latest.digest):
         atomic.make_folder(place.parent, mode=PRIVATE)

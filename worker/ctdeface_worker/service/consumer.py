@@ -7,6 +7,7 @@ connection that shows no heartbeat.
 """
 
 import hashlib
+import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -39,7 +40,7 @@ from ctdeface_shared.errors import (
 from ctdeface_shared.jobs.history import history_of, instant
 from ctdeface_shared.jobs.messages import CaseEvent, DefaceJob, EventKind, decode_job
 from ctdeface_shared.jobs.moments import is_too_late
-from ctdeface_shared.jobs.taken import taken_case
+from ctdeface_shared.jobs.taken import taken_case, taken_cases
 from ctdeface_shared.lifecycle import boundary, notify
 from ctdeface_shared.storage.disk import require_free_space
 from ctdeface_shared.storage.spool import ServiceSpool, case_path
@@ -193,13 +194,8 @@ def _handle_job(slot: WorkerSlot, delivery: Delivery, job: DefaceJob) -> Conclus
         OSError: storage failed.
     """
     written = taken_case(slot.spool, job.taken).job()
-    # A time in the future would make every later job of the case the older one.
-    foreign = (
-        is_too_late(job.submitted_at, datetime.now(UTC))
-        if written is None
-        else written.case != job.case
-    )
-    if foreign:
+    foreign = written is not None and written.case != job.case
+    if foreign or (written is None and _is_invented(slot.spool, job)):
         return Conclusion(settlement=Reject(InvalidMessage.__name__), job_id=job.job_id)
     if written != job and (written is not None or _was_replaced(slot.spool, job)):
         _log.warning("another_job_took_its_place", worker=slot.name)
@@ -220,6 +216,23 @@ def _was_replaced(spool: ServiceSpool, job: DefaceJob) -> bool:
     return any(
         one.ended and one.job_id != job.job_id and one.created_at > submitted_at
         for one in history_of(spool, job.case)
+    )
+
+
+def _is_invented(spool: ServiceSpool, job: DefaceJob) -> bool:
+    """Return whether the watcher cannot have sent a job that is not written beside its files.
+
+    A job is written before it is sent, so that files without one have none yet, and the files of a
+    job are in one folder only.
+    """
+    if is_too_late(job.submitted_at, datetime.now(UTC)):
+        return True  # it would make every later job of the case the older one
+    taken = taken_case(spool, job.taken)
+    if any(os.path.lexists(place) for place in (taken.files, taken.archive, taken.drop)):
+        return True
+    return not _was_replaced(spool, job) and any(
+        (other := one.job()) is not None and other.job_id == job.job_id
+        for one in taken_cases(spool)
     )
 
 
