@@ -1,5 +1,6 @@
 """What is written is the input with exactly the listed elements changed."""
 
+import struct
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -31,6 +32,7 @@ from ctdeface_worker.dicom.writer import PRESERVE, Headers, WrittenInstance, wri
 from ctdeface_worker.imaging.domain import FaceMask
 from ctdeface_worker.pipeline.fill import defaced_volume, fill_stored
 from tests.support.ct_files import CtFile, encoded, put, stack
+from tests.support.hostile import element
 
 FACE = (slice(0, 2), slice(1, 4), slice(2, 6))
 FILL_HU = -1000.0
@@ -250,6 +252,36 @@ def test_a_private_element_that_could_hold_a_picture_is_zeroed_and_listed(tmp_pa
     out, written, _ = deface(folder)
     assert changes(written[3]) == {"(0029,1010)": "changed"}
     assert pydicom.dcmread(out / written[3].file)[0x00291010].value == bytes(8192)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_private_elements_in_fragments_are_removed_and_listed(tmp_path: Path, depth: int) -> None:
+    """Zeros in place of fragments would break the file, and wrong lengths around them as well."""
+    files = random_stack()
+    content = files[3].content
+    start, stop = (struct.pack("<HHL", 0xFFFE, number, 0) for number in (0xE000, 0xE0DD))
+    noise = np.random.default_rng(5).bytes(2000)
+    made = element(0x00290010, "LO", b"VENDOR") + b"".join(
+        struct.pack("<HH2sHL", 0x0029, number, b"OB", 0, 0xFFFFFFFF)
+        + (start + struct.pack("<HHL", 0xFFFE, 0xE000, len(noise)) + noise + stop)
+        for number in (0x1010, 0x1011)
+    )
+    for _ in range(depth):
+        made = struct.pack("<HHL", 0xFFFE, 0xE000, len(made)) + made
+        made = element(0x00290010, "LO", b"VENDOR") + element(0x00291020, "SQ", made)
+    at = content.rindex(struct.pack("<HH2s", 0x7FE0, 0x0010, b"OW"))
+    folder = put(tmp_path / "in", files)
+    (folder / f"{files[3].series}-{files[3].number:04d}.dcm").write_bytes(
+        content[:at] + made + content[at:]
+    )
+    out, written, _ = deface(folder)
+    removed = {
+        0: {"(0029,1010)": "removed", "(0029,1011)": "removed"},
+        1: {"(0029,1020)": "removed"},
+        2: {"(0029,1020)[0].(0029,1020)": "removed"},
+    }
+    assert changes(written[3]) == removed[depth]
+    assert np.array_equal(pydicom.dcmread(out / written[3].file).pixel_array, files[3].stored)
 
 
 def test_signatures_that_no_longer_verify_are_listed(tmp_path: Path) -> None:

@@ -85,15 +85,22 @@ def apply(layout: Layout, patches: Iterable[Patch]) -> Iterator[Bytes]:
     """
     data = memoryview(layout.data)
     at = 0
-    patches = list(patches)
-    patches += _corrected_lengths(layout, patches)
-    for patch in sorted(patches, key=lambda patch: (patch.start, patch.end)):
-        if patch.start < at:
-            continue
+    # A dropped patch changes no length.
+    outer = list(_outside_each_other(patches))
+    for patch in _outside_each_other([*outer, *_corrected_lengths(layout, outer)]):
         yield data[at : patch.start]
         yield patch.data
         at = patch.end
     yield data[at:]
+
+
+def _outside_each_other(patches: Iterable[Patch]) -> Iterator[Patch]:
+    """Yield the patches that are not inside of others, in the order of their offsets."""
+    at = 0
+    for patch in sorted(patches, key=lambda patch: (patch.start, patch.end)):
+        if patch.start >= at:
+            yield patch
+            at = patch.end
 
 
 def encoded(

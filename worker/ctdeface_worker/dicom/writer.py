@@ -194,28 +194,32 @@ def _pixel_changes(
 def _picture_changes(layout: Layout, blanked: frozenset[str]) -> Iterator[Change]:
     """Blank icons, overlays and the named elements.
 
-    A compressed icon is removed together with its sequence.
+    Fragments cannot be zeroed: a compressed icon is removed together with its sequence, and an
+    element that is in no sequence alone.
     """
     for element in layout.elements:
         named = element.tag_name in blanked and element.vr != "SQ"
         own_pixels = element.tag == PIXEL_DATA and not element.path
         if own_pixels or not (named or element.is_picture):
             continue
-        if element.fragmented and element.path:
-            holder = next(
-                e
-                for e in layout.elements
-                if e.path == element.path[:-1] and e.tag == element.path[-1][0]
+        if element.fragmented:
+            removed = next(
+                (e for e in layout.elements if element.path and _holds(e, element)), element
             )
             yield (
-                replace_element(holder, b""),
-                (_difference(holder, "may show the face, compressed", DifferenceKind.REMOVED),),
+                replace_element(removed, b""),
+                (_difference(removed, "may show the face, compressed", DifferenceKind.REMOVED),),
             )
         elif layout.data[element.value : element.end].strip(b"\0"):
             yield (
                 replace_value(element, bytes(element.size)),
                 (_difference(element, "may show the face"),),
             )
+
+
+def _holds(sequence: Element, element: Element) -> bool:
+    """Return whether a sequence holds an element directly."""
+    return sequence.path == element.path[:-1] and sequence.tag == element.path[-1][0]
 
 
 def _difference(
