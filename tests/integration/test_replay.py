@@ -24,6 +24,7 @@ from ctdeface_shared.replay.request import ReplayOptions
 from ctdeface_shared.replay.sources import NotReplayed
 from ctdeface_shared.settings.sections import LimitsSection
 from ctdeface_shared.status.spool_status import SpoolScanner
+from ctdeface_shared.status.watcher_state import WATCHER_STATE, WatcherState, write_watcher_state
 from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_watcher.jobs.killed_replays import continue_replay
 from ctdeface_watcher.jobs.refuse import Refusal, refuse
@@ -533,6 +534,21 @@ def test_the_command_replays_every_case_that_was_refused_for_a_code(
     assert delivery is not None
     job = decode_job(delivery.body)
     assert (job.case, job.generation, job.options.profile) == ("a", 1, Profile.BULKY)
+
+
+def test_the_command_replays_refused_cases_that_stay_in_the_inbox(
+    service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watcher's last scan tells that they do not wait."""
+    refused(service, originals=Originals.KEEP)
+    monkeypatch.setenv("CTDEFACE_SPOOL__ORIGINALS", "keep")
+    root = service.spool.inbox.parent
+    scan = WatcherState(looked_at="2026-11-28T12:00:00+00:00", cases=1, kept=("a",))
+    (root / "state").mkdir(exist_ok=True)
+    write_watcher_state(root / "state" / WATCHER_STATE, scan)
+    capsys.readouterr()
+    assert main(["replay", "--all", "--profile", "bulky", "--spool", str(root)]) == 0
+    assert capsys.readouterr().out.startswith("a: replayed as job ")
 
 
 def test_root_makes_no_folders_in_the_service_of_another_user(

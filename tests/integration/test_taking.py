@@ -20,11 +20,11 @@ from ctdeface_shared.jobs.messages import DefaceJob
 from ctdeface_shared.jobs.options import DefaceOptions, Originals
 from ctdeface_shared.jobs.replay_requests import ReplayRequest, write_order
 from ctdeface_shared.jobs.taken import TakenCase, new_record, taken_cases
+from ctdeface_shared.status.watcher_state import WATCHER_STATE, read_watcher_state
 from ctdeface_shared.storage.private_tree import remove_tree
 from ctdeface_watcher.inbox.stability import Snapshot, add_scan
 from ctdeface_watcher.inbox.unzip import ZipLimits
-from ctdeface_watcher.inbox_state import InboxState
-from ctdeface_watcher.retention import remove_remains
+from ctdeface_watcher.inbox_state import STAYS, InboxState
 from ctdeface_watcher.watch_events import EventKind, WatchEvent
 from ctdeface_worker.pipeline.result import CaseResult
 from ctdeface_worker.report.model import State, describe
@@ -173,10 +173,8 @@ def test_a_folder_that_only_its_owner_can_move_is_copied_and_stays(tmp_path: Pat
 
 
 @as_root
-def test_what_the_service_may_not_remove_of_a_drop_stops_neither_its_case_nor_others(
-    tmp_path: Path,
-) -> None:
-    """A folder in it that only its owner can change; it is swept when that is possible."""
+def test_a_case_with_a_folder_that_only_its_owner_can_change_is_copied(tmp_path: Path) -> None:
+    """As after `mkdir` and `cp -r`: nothing of it remains in `taken`, and the note says why."""
     service = configured_service(tmp_path, None, watch={"quiet_period": 0.5})
     service.prepare()
     folder = fill(service.spool.inbox / ".a")
@@ -188,15 +186,20 @@ def test_what_the_service_may_not_remove_of_a_drop_stops_neither_its_case_nor_ot
         wait_for(lambda: published(service) == 1, DEADLINE_SECONDS)
         fill(service.spool.inbox / "b")
         wait_for(lambda: published(service) == 2, DEADLINE_SECONDS)
-    first, second = taken_cases(service.spool)
-    taken = first if first.drop.is_dir() else second
-    assert sorted(path.name for path in taken.files.iterdir()) == ["0.dcm", "1.dcm", "2.dcm", "sub"]
-    assert {path.name for path in taken.drop.rglob("*")} == {"sub", "0.dcm", "1.dcm", "2.dcm"}
+        state = service.state_dir / WATCHER_STATE
+        assert (seen := read_watcher_state(state)) is not None
+        assert (seen.kept, seen.notes) == (("a",), {"a": STAYS})
+        remove_tree(service.spool.inbox / "a")
+
+        def is_forgotten() -> bool:
+            now = read_watcher_state(state)
+            return now is not None and not now.notes
+
+        wait_for(is_forgotten, DEADLINE_SECONDS)
+    for taken in taken_cases(service.spool):
+        assert not taken.drop.exists()
+        assert taken.files.is_dir()
     assert not any(service.spool.inbox.iterdir())
-    for name in ("files", "drop.json", "job.json"):
-        remove_tree(taken.folder / name)
-    remove_remains(service.spool, time.time())  # as root
-    assert not taken.folder.exists()
 
 
 def old_replay(watcher: RunningWatcher, folder: Path, asked: DefaceOptions) -> DefaceJob:

@@ -14,6 +14,12 @@ _MOST_DOUBLINGS = 30
 _LONGEST_PAUSE_SECONDS = 3600.0
 """Longest time between two copies of an entry that keeps changing."""
 
+STAYS = (
+    "is processed from a copy, because the service may not move it: it stays in the inbox; let its "
+    "group write into all its folders (chmod -R g+w), or set spool.originals to keep"
+)
+"""The note about an entry that the service does not move although it should."""
+
 _log = logs.logger(__name__)
 
 
@@ -91,6 +97,9 @@ class InboxState:
                 del known[gone]
         for gone in self.unusable.keys() - present - self.taken.failing:
             del self.unusable[gone]
+        for gone in self.notes.keys() - present:
+            if self.notes[gone] == STAYS:
+                del self.notes[gone]
         self.kept &= self.finished.keys()
 
     def note(self, name: str, text: str) -> None:

@@ -36,7 +36,12 @@ from ctdeface_shared.status.watcher_state import (
 )
 from ctdeface_shared.storage.checksum import digest_of_text
 from ctdeface_shared.storage.disk import require_free_space
-from ctdeface_shared.storage.private_tree import require_readable, shown, stats_of_entry
+from ctdeface_shared.storage.private_tree import (
+    is_removable,
+    require_readable,
+    shown,
+    stats_of_entry,
+)
 from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_watcher.inbox.events import Wakeups
 from ctdeface_watcher.inbox.scan import (
@@ -54,7 +59,7 @@ from ctdeface_watcher.inbox.stability import (
     seconds_to_next_scan,
 )
 from ctdeface_watcher.inbox.take import entry_folder, take
-from ctdeface_watcher.inbox_state import InboxState
+from ctdeface_watcher.inbox_state import STAYS, InboxState
 from ctdeface_watcher.jobs.close_jobs import close_ended_jobs
 from ctdeface_watcher.jobs.intake import IntakeResult
 from ctdeface_watcher.jobs.ledger import Ledger
@@ -258,7 +263,8 @@ def _take(watcher: Watcher, state: InboxState, name: str) -> bool:
     """
     seen = state.seen[name]
     seen_at = time() - (monotonic() - seen.first_seen)
-    taken = take(watcher.spool, name, seen_at, seen.snapshot.inode, moves=watcher.rules.moves)
+    moves = watcher.rules.moves and _is_removable(watcher, name)
+    taken = take(watcher.spool, name, seen_at, seen.snapshot.inode, moves=moves)
     record = taken.record()
     is_left = record is not None and record.left_in_inbox
     if is_left and watcher.rules.moves:
@@ -282,6 +288,12 @@ def _require_readable(watcher: Watcher, name: str) -> None:
         require_readable(folder, leaf, watcher.publisher.limits.depth)
 
 
+def _is_removable(watcher: Watcher, name: str) -> bool:
+    """Return True if nothing of a case would remain in `taken` that only its owner can remove."""
+    with entry_folder(watcher.spool.inbox, name) as (folder, leaf):
+        return is_removable(folder, leaf, watcher.publisher.limits.depth)
+
+
 def _was_kept(watcher: Watcher, state: InboxState, name: str) -> bool:
     """Return True if an entry that stays in the inbox was processed as it is."""
     if watcher.ledger.has_kept(name, _digest_of(state.seen[name].snapshot)):
@@ -300,11 +312,7 @@ def _digest_of(snapshot: Snapshot) -> str:
 def _note_unmovable(state: InboxState, name: str) -> None:
     if name not in state.notes:
         _log.warning("originals_left_in_inbox")
-    state.note(
-        name,
-        "is processed from a copy, because the service may not move it: it stays in the inbox; "
-        "let its group write into dropped folders (umask 002), or set spool.originals to keep",
-    )
+    state.note(name, STAYS)
 
 
 def _report_result(watcher: Watcher, state: InboxState, advanced: Advanced) -> None:
@@ -403,7 +411,7 @@ def _unreadable(error: OSError) -> str:
     if isinstance(error, PermissionError):
         return (
             f"it cannot be read ({os.strerror(errno.EACCES)}), and the service needs to read every "
-            "file and folder of a case: give its user read access"
+            "file and folder of a case: give the service's user or group read access"
         )
     return f"it cannot be read or moved ({error.strerror}): the next look tries again"
 

@@ -214,11 +214,15 @@ def _cases(namespace: argparse.Namespace, service: "ServiceConfig") -> list[str]
     from time import time
 
     from ctdeface_shared.status.spool_status import SpoolScanner
+    from ctdeface_shared.status.watcher_state import WATCHER_STATE, read_watcher_state
 
     if not namespace.all:
         return [namespace.case]
-    scanner = SpoolScanner(service.spool, case_depth=service.settings.watch.case_depth)
-    refused = reversed(scanner.look(time()).refused)
+    watch = service.settings.watch
+    scanner = SpoolScanner(service.spool, case_depth=watch.case_depth, ignore=watch.ignore)
+    # Without the watcher's knowledge, cases that stay in the inbox would count as waiting.
+    watcher = read_watcher_state(service.state_dir / WATCHER_STATE)
+    refused = reversed(scanner.look(time(), watcher.kept if watcher else ()).refused)
     return [one.case for one in refused if namespace.code in {None, one.code}]
 
 

@@ -379,6 +379,31 @@ def require_readable(folder: int, leaf: str, depth: int) -> None:
                 require_readable(tree, name, depth - 1)
 
 
+def is_removable(folder: int, leaf: str, depth: int) -> bool:
+    """Return True if this user may remove all that a tree or file in an open folder holds.
+
+    Args:
+        folder: descriptor of the open folder.
+        leaf: name of the tree or file in it.
+        depth: levels of folders to look at.
+
+    Raises:
+        UnsafeDrop: it is replaced meanwhile.
+        OSError: it is gone, or cannot be read.
+    """
+    status = os.stat(leaf, dir_fd=folder, follow_symlinks=False)
+    if not stat.S_ISDIR(status.st_mode) or depth < 0:
+        return True
+    if status.st_uid != os.geteuid() and not os.access(
+        leaf, os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True, follow_symlinks=False
+    ):
+        return False
+    with opened(leaf, folder=folder) as tree:
+        with os.scandir(tree) as entries:
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return all(is_removable(tree, name, depth - 1) for name in names)
+
+
 def shown(name: str) -> str:
     """Return a name for a message, with control characters and broken bytes escaped."""
     return "".join(
