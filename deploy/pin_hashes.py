@@ -82,8 +82,9 @@ def torch_wheels(version: str) -> Mapping[str, str]:
     Raises:
         SetupError: the index cannot be reached, and the list is of another version.
     """
+    url = f"{CPU_INDEX[1]}/torch/"
     try:
-        with urllib.request.urlopen(f"{CPU_INDEX[1]}/torch/", timeout=60) as page:  # noqa: S310 — https
+        with urllib.request.urlopen(url, timeout=60) as page:  # noqa: S310  https
             found = wheels_on(page.read().decode(), version)
     except OSError as error:
         found = {name: hash_ for name, hash_ in listed_wheels().items() if _is_of(name, version)}
