@@ -34,7 +34,6 @@ from ctdeface_worker.pipeline.task import CaseTask
 from ctdeface_worker.report.model import CaseReport
 from tests.support.cases import (
     add_localizer,
-    add_private_copy,
     add_second_patient,
     small_head,
     truncate,
@@ -462,7 +461,7 @@ def test_fault_17_a_bad_case_costs_itself_only_and_nothing_partial_is_visible(ba
 def test_fault_18_no_other_picture_of_the_face_stays_and_derived_instances_say_so(
     annotated: Run, tmp_path: Path
 ) -> None:
-    """Fault 18: icons, overlays and private copies stayed. They are blanked or withheld."""
+    """Fault 18: icons, overlays and other copies stayed. They are blanked or withheld."""
     assert annotated.result.released, annotated.result.reason
     (pair,) = (pair for pair in annotated.released() if "IconImageSequence" in pair.before)
     assert any(pair.before.IconImageSequence[0].PixelData)
@@ -482,19 +481,18 @@ def test_fault_18_no_other_picture_of_the_face_stays_and_derived_instances_say_s
         tmp_path / "case",
         [replace(file, stored=np.zeros((128, 128), np.uint16)) for file in stack(4)],
     )
-    add_private_copy_of(tmp_path / "case" / "1-0002.dcm")
+    add_document_with_a_copy_of(tmp_path / "case" / "1-0002.dcm")
     run = run_case(tmp_path / "case", tmp_path)
     assert {file.code for file in run.result.files} == {"UnsupportedObject"}
     assert run.outputs == set()
 
 
-def add_private_copy_of(file: Path) -> None:
-    """Add a private block with a copy of a slice to a file."""
+def add_document_with_a_copy_of(file: Path) -> None:
+    """Add an element of the standard that holds a copy of a slice to a file."""
     dataset = pydicom.dcmread(file)
-    dataset.private_block(0x0029, "CTDEFACE PHANTOM", create=True)
-    dataset.PixelData = np.arange(dataset.Rows * dataset.Columns, dtype=np.uint16).tobytes()
+    pixels = np.arange(dataset.Rows * dataset.Columns, dtype=np.uint16).tobytes()
+    dataset.PixelData = dataset.EncapsulatedDocument = pixels
     dataset.save_as(file, enforce_file_format=True)
-    add_private_copy(file)
 
 
 def test_fault_19_multi_frame_objects_are_withheld(awkward: Run) -> None:
