@@ -62,7 +62,11 @@ def beside(case: Path, name: str, files: Iterable[CtFile]) -> None:
             replace(
                 file,
                 series=str(sum(name.encode())),
-                elements={**file.elements, "PatientID": PLAIN.patient_id},
+                elements={
+                    **file.elements,
+                    "PatientID": PLAIN.patient_id,
+                    "PatientName": PLAIN.name,
+                },
             )
             for file in files
         ],
@@ -143,14 +147,10 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Run:
         ],
     )
     beside(case, "gap", [file for file in stack(7) if file.number != 4])
-    beside(case, "private", stack(4))
-    for file in sorted((case / "private").iterdir())[:1]:
-        changed(
-            file,
-            lambda dataset: dataset.private_block(0x0029, "VENDOR", create=True).add_new(
-                0x10, "OB", b"\x01\x02" * 10000
-            ),
-        )
+    beside(case, "document", stack(4))
+    noise = np.random.default_rng(4).bytes(20000)
+    for file in sorted((case / "document").iterdir())[:1]:
+        changed(file, lambda dataset: dataset.add_new(0x00420011, "OB", noise))
     beside(
         case,
         "bits",
@@ -233,7 +233,7 @@ def test_what_is_no_slice_is_withheld_with_its_code(archive: Run, name: str, cod
     [
         ("dynamic", Fate.WITHHELD, "RepeatedPositions", "different images at the same position"),
         ("gap", Fate.FAILED, "MissingSlices", "slices are missing between 4.00 mm and 8.00 mm"),
-        ("private", Fate.WITHHELD, "UnsupportedObject", "20000 bytes in (0029,1010)"),
+        ("document", Fate.WITHHELD, "UnsupportedObject", "most of them in (0042,0011)"),
         (
             "bits",
             Fate.WITHHELD,
@@ -246,7 +246,7 @@ def test_what_is_no_slice_is_withheld_with_its_code(archive: Run, name: str, cod
 def test_series_that_cannot_be_defaced_are_withheld_whole(
     archive: Run, folder: str, fate: Fate, code: str, reason: str
 ) -> None:
-    """Repeated positions, a gap, a private copy, an overlay in unused bits, lossy JPEG."""
+    """Repeated positions, a gap, an attached document, an overlay in unused bits, lossy JPEG."""
     assert fates(archive, folder) == {(fate, code)}
     assert any(
         reason in file.reason for file in archive.result.files if file.file.startswith(f"{folder}/")

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from ctdeface_shared.errors import UnsafeDrop
 from ctdeface_shared.jobs.manifest import Manifest, digest_of_stats, digest_of_times
 from ctdeface_shared.settings.sections import LimitsSection
+from ctdeface_shared.storage import private_tree
 from ctdeface_shared.storage.private_tree import (
     ChangedMeanwhile,
     copy_tree,
@@ -32,6 +33,7 @@ from ctdeface_shared.storage.private_tree import (
     stats_of,
 )
 from ctdeface_shared.storage.tree_limits import TreeLimits
+from ctdeface_watcher.inbox.late_files import add_earlier_files, names_in
 from tests.support.service.unprivileged import UNPRIVILEGED
 
 LIMITS = LimitsSection().tree()
@@ -387,3 +389,28 @@ def test_a_file_that_was_replaced_after_it_was_listed_is_not_copied(
 
     with opened(drop) as tree, pytest.raises(ChangedMeanwhile):
         copy_tree(tree, tmp_path / "copy", LIMITS, swap)
+
+
+def test_folders_count_like_files(tmp_path: Path) -> None:
+    """Millions of empty folders would keep the service busy as well."""
+    for number in range(6):
+        (tmp_path / "drop" / str(number)).mkdir(parents=True)
+    with opened(tmp_path / "drop") as tree, pytest.raises(UnsafeDrop, match="5 folders"):
+        copy_tree(tree, tmp_path / "copy", replace(LIMITS, files=5))
+
+
+def test_a_removal_ends_in_time(drop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders nested without end delay no other case; a later sweep goes on."""
+    monkeypatch.setattr(private_tree, "_REMOVAL_SECONDS", 0.0)
+    assert not remove_tree(drop)
+    monkeypatch.undo()
+    assert remove_tree(drop)
+
+
+def test_late_files_and_earlier_ones_together_keep_the_limits(drop: Path, tmp_path: Path) -> None:
+    """Otherwise a case could grow without end, drop by drop."""
+    late = write(tmp_path / "late", {"9.dcm": b"late", ".1.dcm.part": b"left by a crash"})
+    with pytest.raises(UnsafeDrop, match="together"):
+        add_earlier_files(late, drop, replace(LIMITS, files=3))
+    add_earlier_files(late, drop, replace(LIMITS, files=4))
+    assert sorted(names_in(late)) == ["1.dcm", "2.dcm", "9.dcm", "sub/3.dcm"]

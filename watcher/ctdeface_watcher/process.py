@@ -121,6 +121,7 @@ def build_watcher(
         marker=settings.marker,
         ignore=settings.ignore,
         depth=service.settings.limits.depth,
+        most=2 * service.settings.limits.files + 2,
     )
     originals, options = service.settings.spool.originals, service.settings.deface.options()
     min_free_gb = service.settings.output.min_free_gb

@@ -384,8 +384,8 @@ def _errors_of(name: str, state: InboxState, hooks: tuple[WatchHook, ...]) -> It
         pass  # it changes while it is read; the next look takes it
     except OSError as error:
         state.mark_unusable(name, _unreadable(error))
-    except UnsafeDrop:
-        pass  # it was replaced while it was read; the next look takes it
+    except UnsafeDrop as error:  # such as one that was replaced while it was read
+        state.mark_unusable(name, str(error))
     except RecursionError:
         state.mark_unusable(
             name,

@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
+from time import monotonic
 from typing import NamedTuple
 
 from ctdeface_shared.errors import StorageUnavailable, UnsafeDrop
@@ -25,6 +27,10 @@ from ctdeface_shared.storage.tree_limits import TreeLimits
 _BLOCK = 1 << 20
 _LEVELS_REMOVED = 64
 """Folders that are open at a time during a removal."""
+_REMOVAL_SECONDS = 10.0
+"""What is not removed within this time is left for a later sweep, so that nothing waits for it."""
+_MOST_NAMES = 1_000_000
+"""Names that one folder of a drop may hold; their list takes about 100 MB."""
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = _READ | os.O_DIRECTORY
 _KINDS = {
@@ -48,7 +54,16 @@ class _Count:
 
     limits: TreeLimits
     files: int = 0
+    folders: int = 0
     bytes: int = 0
+
+    def add_folder(self) -> None:
+        self.folders += 1
+        if self.folders > self.limits.files:
+            raise UnsafeDrop(
+                f"the drop holds more than {self.limits.files} folders, which limits.files allows: "
+                "split it into several cases, or raise the limit"
+            )
 
     def add(self, name: str, size: int) -> None:
         limits = self.limits
@@ -148,9 +163,7 @@ def is_own(tree: int, depth: int) -> bool:
     """
     if depth < 0 or not _is_ours_alone(os.fstat(tree)):
         return False
-    with os.scandir(tree) as entries:
-        names = [entry.name for entry in entries]
-    for name in names:
+    for name in _names(tree):
         one = os.stat(name, dir_fd=tree, follow_symlinks=False)
         if stat.S_ISDIR(one.st_mode):
             with opened(name, folder=tree) as below:
@@ -373,9 +386,7 @@ def require_readable(folder: int, leaf: str, depth: int) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     if stat.S_ISDIR(status.st_mode) and depth >= 0:
         with opened(leaf, folder=folder) as tree:
-            with os.scandir(tree) as entries:
-                names = [entry.name for entry in entries]
-            for name in names:
+            for name in _names(tree):
                 require_readable(tree, name, depth - 1)
 
 
@@ -413,17 +424,18 @@ def shown(name: str) -> str:
 
 
 def remove_tree(path: Path, *, is_durable: bool = True) -> bool:
-    """Remove a tree as far as the permissions allow; return whether nothing is left.
+    """Remove a tree as far as permissions and time allow; return whether nothing is left.
 
-    Others may still change it, so it is walked like one that is copied.
+    Others may still change it, so it is walked like one that is copied, and for some seconds only.
 
     Args:
         path: a folder of any depth, or a file.
         is_durable: False skips the fsync of the folder that holds it.
     """
     with suppress(OSError, UnsafeDrop), opened(path.parent) as parent:
-        removal = _Removal(parent=parent, waiting=[path.name])
-        while removal.waiting:
+        ends_at = monotonic() + _REMOVAL_SECONDS
+        removal = _Removal(parent=parent, waiting=[path.name], ends_at=ends_at)
+        while removal.waiting and monotonic() < ends_at:
             with suppress(OSError, UnsafeDrop):
                 _remove(removal, parent, removal.waiting.pop(), _LEVELS_REMOVED)
         if is_durable:
@@ -438,10 +450,12 @@ class _Removal:
     Attributes:
         parent: descriptor of the folder that holds the tree; what is too deep is moved here.
         waiting: names in it that are still to be removed.
+        ends_at: when the removal gives up, monotonic seconds.
     """
 
     parent: int
     waiting: list[str]
+    ends_at: float
 
 
 def _remove(removal: _Removal, folder: int, leaf: str, levels: int) -> None:
@@ -455,12 +469,27 @@ def _remove(removal: _Removal, folder: int, leaf: str, levels: int) -> None:
         removal.waiting.append(higher)
         return
     with opened(leaf, folder=folder) as tree:
-        with os.scandir(tree) as entries:
-            names = [entry.name for entry in entries]
-        for name in names:
+        for name in _names(tree):
+            if monotonic() > removal.ends_at:
+                return
             with suppress(OSError, UnsafeDrop):  # the others are removed nevertheless
                 _remove(removal, tree, name, levels - 1)
     os.rmdir(leaf, dir_fd=folder)
+
+
+def _names(tree: int) -> list[str]:
+    """List an open folder.
+
+    Raises:
+        UnsafeDrop: it holds too many names.
+    """
+    with os.scandir(tree) as entries:
+        names = [entry.name for entry in islice(entries, _MOST_NAMES + 1)]
+    if len(names) > _MOST_NAMES:
+        raise UnsafeDrop(
+            f"a folder of the drop holds more than {_MOST_NAMES} names: split it into several cases"
+        )
+    return names
 
 
 def _state_of(status: os.stat_result) -> tuple[int, ...]:
@@ -486,9 +515,7 @@ def _files_in(
             f"the drop nests more than {count.limits.depth} levels of folders, which limits.depth "
             "allows: drop the folder that holds the images"
         )
-    with os.scandir(tree) as entries:
-        names = sorted(entry.name for entry in entries)
-    for leaf in names:
+    for leaf in sorted(_names(tree)):
         name = f"{prefix}{leaf}"
         if len(os.fsencode(name)) > count.limits.path_bytes:
             raise UnsafeDrop(
@@ -498,6 +525,7 @@ def _files_in(
         status = os.stat(leaf, dir_fd=tree, follow_symlinks=False)
         owners.check(name, status)
         if stat.S_ISDIR(status.st_mode):
+            count.add_folder()
             with opened(leaf, folder=tree) as below:
                 owners.check(name, os.fstat(below))
                 yield from _files_in(below, f"{name}/", owners, count, seals=seals)

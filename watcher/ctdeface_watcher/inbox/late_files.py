@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from filecmp import cmp
 from pathlib import Path
 
+from ctdeface_shared.errors import UnsafeDrop
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.checksum import sha256_of
 from ctdeface_shared.storage.private_tree import copy_file, opened
 from ctdeface_shared.storage.tree_limits import TreeLimits
+from ctdeface_watcher.inbox.examine import require_room
 from ctdeface_watcher.inbox.scan import InboxRules
 
 
@@ -69,17 +71,32 @@ def add_earlier_files(drop: Path, earlier: Path, limits: TreeLimits) -> None:
 
     Both folders are private. After a crash the call can be repeated.
 
+    Args:
+        drop: receives the files.
+        earlier: holds the files.
+        limits: of the whole case.
+
     Raises:
-        UnsafeDrop: an earlier file is larger than the limits allow.
+        UnsafeDrop: together they are more than the limits allow.
+        StorageUnavailable: the disk is too full for them now.
         OSError: storage failed.
     """
-    for name in sorted(names_in(earlier)):
+    for part in drop.rglob(".*.part"):  # left by a crash; no complete case holds such names
+        part.unlink()
+    present = set(names_in(drop))
+    lacking = sorted(set(names_in(earlier)) - present)
+    size = sum((earlier / name).stat().st_size for name in lacking)
+    whole = size + sum((drop / name).stat().st_size for name in present)
+    if len(present) + len(lacking) > limits.files or whole > limits.bytes:
+        raise UnsafeDrop(
+            "together with the earlier files of their case, the late files are more than "
+            "limits.files or limits.case_gb allow: raise the limit and drop them again"
+        )
+    require_room(drop, size, 0.0)
+    for name in lacking:
         target = drop / name
-        if target.exists():
-            continue
         atomic.make_folder(target.parent, mode=0o700)
         part = target.with_name(f".{target.name}.part")
-        part.unlink(missing_ok=True)
         with opened((earlier / name).parent) as folder:
             copy_file(folder, target.name, part, limits)
         part.rename(target)

@@ -6,6 +6,7 @@ Links are never followed.
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from stat import S_ISDIR
 
@@ -24,12 +25,14 @@ class InboxRules:
         marker: name of the file that declares a case complete; None for no such file.
         ignore: patterns of names that do not count, such as `Thumbs.db`.
         depth: levels of folders that are looked at below a case.
+        most: files and folders of a case that are looked at.
     """
 
     case_depth: int = 1
     marker: str | None = None
     ignore: Sequence[str] = ()
     depth: int = 64
+    most: int = 250_000
 
     def skips(self, name: str) -> bool:
         """Return True for a name that is not a case."""
@@ -118,10 +121,11 @@ def snapshot_of(inbox: Path, entry: str, rules: InboxRules) -> Snapshot:
 def _snapshot_of_tree(tree: int, rules: InboxRules) -> Snapshot:
     files = size = newest = changed = 0
     is_copying = is_marked = False
-    for name, is_hidden, status in _entries(tree, rules.depth):
+    # What has more is refused by its examination, so that no look has to count it.
+    for name, is_hidden, status in islice(_entries(tree, rules.depth), rules.most):
         if name == rules.marker:
             is_marked = True
-        elif rules.counts(name):
+        elif not S_ISDIR(status.st_mode) and rules.counts(name):
             files, size, newest = files + 1, size + status.st_size, max(newest, status.st_mtime_ns)
             changed = max(changed, status.st_ctime_ns)
             is_copying |= is_hidden or is_unfinished(name)
@@ -142,15 +146,14 @@ def _is_zip(path: Path) -> bool:
 def _entries(
     folder: int, depth: int, *, hidden: bool = False
 ) -> Iterator[tuple[str, bool, os.stat_result]]:
-    """Yield name and status of every file, and whether its folder is being copied."""
+    """Yield name and status of every file and folder, and whether its folder is being copied."""
     below = []
     with os.scandir(folder) as entries:
         for entry in entries:
             status = entry.stat(follow_symlinks=False)
             if S_ISDIR(status.st_mode):
                 below.append(entry.name)
-            else:
-                yield entry.name, hidden, status
+            yield entry.name, hidden, status
     if below and depth == 0:
         raise RecursionError
     for name in below:
