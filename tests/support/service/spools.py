@@ -16,13 +16,14 @@ OPTIONS = DefaceOptions()
 
 
 def drop(spool: ServiceSpool, name: str, plan: str = "release", files: int = 2) -> Path:
-    """Put a case into the inbox."""
+    """Put a case into the inbox, whole: on a busy machine a pause could look like its end."""
     folder = spool.inbox / name
-    folder.mkdir(parents=True)
-    (folder / "plan.txt").write_text(f"{plan}\n{name}\n", encoding="utf-8")
+    hidden = folder.with_name(f".{folder.name}")
+    hidden.mkdir(parents=True)
+    (hidden / "plan.txt").write_text(f"{plan}\n{name}\n", encoding="utf-8")
     for number in range(files - 1):
-        (folder / f"{number}.dcm").write_bytes(f"{name} {number}".encode() * 100)
-    return folder
+        (hidden / f"{number}.dcm").write_bytes(f"{name} {number}".encode() * 100)
+    return hidden.rename(folder)
 
 
 def job_for(
