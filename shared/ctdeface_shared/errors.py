@@ -146,6 +146,10 @@ class StorageUnavailable(TransientError):
     """A full disk, an I/O error or a lost file system."""
 
 
+class ChangedMeanwhile(StorageUnavailable):
+    """A drop that was changed while it was copied."""
+
+
 class BrokerUnavailable(TransientError):
     """The queue cannot be reached, or did not confirm a message."""
 

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ctdeface_shared.errors import StorageUnavailable, TransientError, UnsafeDrop
+from ctdeface_shared.errors import ChangedMeanwhile, StorageUnavailable, TransientError, UnsafeDrop
 from ctdeface_shared.jobs.taken import DropRecord, TakenCase, new_record
-from ctdeface_shared.storage.private_tree import ChangedMeanwhile
 from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_watcher.inbox.examine import ExamineRules, examine
 from ctdeface_watcher.inbox.unzip import ZipLimits

@@ -17,12 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctdeface_shared.errors import UnsafeDrop
+from ctdeface_shared.errors import ChangedMeanwhile, UnsafeDrop
 from ctdeface_shared.jobs.manifest import Manifest, digest_of_stats, digest_of_times
 from ctdeface_shared.settings.sections import LimitsSection
 from ctdeface_shared.storage import private_tree
 from ctdeface_shared.storage.private_tree import (
-    ChangedMeanwhile,
     copy_tree,
     is_own,
     opened,

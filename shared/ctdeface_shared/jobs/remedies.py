@@ -91,6 +91,7 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "SecretMissing": (
             "The job asks for new UIDs: set `CTDEFACE_UID_KEY` on every worker, and repeat."
         ),
+        "ChangedMeanwhile": "No action is needed: the watcher copies the drop again.",
         "InputChanged": "Files were still being copied: repeat when the case is complete.",
         "StorageUnavailable": (
             "Free space on the disk or bring the file system back, and repeat; "

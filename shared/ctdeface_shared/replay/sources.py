@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from ctdeface_shared.errors import CtDefaceError, StorageUnavailable, UnsafeDrop
+from ctdeface_shared.errors import ChangedMeanwhile, CtDefaceError, StorageUnavailable, UnsafeDrop
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.taken import TakenCase
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.private_tree import (
-    ChangedMeanwhile,
     copy_tree,
     is_own,
     opened,

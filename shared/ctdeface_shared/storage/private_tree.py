@@ -20,7 +20,7 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
-from ctdeface_shared.errors import StorageUnavailable, UnsafeDrop
+from ctdeface_shared.errors import ChangedMeanwhile, UnsafeDrop
 from ctdeface_shared.storage.checksum import FileDigest, digest_of_rows
 from ctdeface_shared.storage.tree_limits import TreeLimits
 
@@ -42,10 +42,6 @@ _KINDS = {
 }
 _CLONE = 0x40049409
 """FICLONE of Linux: share the content of a file where the file system can."""
-
-
-class ChangedMeanwhile(StorageUnavailable):
-    """Something was changed while it was copied; another attempt may succeed."""
 
 
 @dataclass(slots=True, kw_only=True)

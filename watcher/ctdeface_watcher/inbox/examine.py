@@ -10,14 +10,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ctdeface_shared.errors import CtDefaceError, StorageUnavailable, UnsafeArchive, UnsafeDrop
+from ctdeface_shared.errors import (
+    ChangedMeanwhile,
+    CtDefaceError,
+    StorageUnavailable,
+    UnsafeArchive,
+    UnsafeDrop,
+)
 from ctdeface_shared.jobs.manifest import Manifest
 from ctdeface_shared.jobs.taken import DropRecord, TakenCase
 from ctdeface_shared.storage import atomic
 from ctdeface_shared.storage.case_folders import is_unfinished
 from ctdeface_shared.storage.checksum import FileDigest, digest_of_rows
 from ctdeface_shared.storage.private_tree import (
-    ChangedMeanwhile,
     copy_file,
     copy_tree,
     is_own,

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from ctdeface_shared import logs
 from ctdeface_shared.errors import (
+    ChangedMeanwhile,
     PermanentError,
     StorageUnavailable,
     TransientError,
@@ -27,7 +28,6 @@ from ctdeface_shared.jobs.replay_requests import read_order
 from ctdeface_shared.jobs.taken import RECORD, DropRecord, TakenCase, taken_cases
 from ctdeface_shared.lifecycle import boundary
 from ctdeface_shared.storage.bounded import DamagedFile
-from ctdeface_shared.storage.private_tree import ChangedMeanwhile
 from ctdeface_watcher.inbox.examine import ExamineRules, examine
 from ctdeface_watcher.jobs.intake import IntakeResult
 from ctdeface_watcher.jobs.killed_replays import REPLAY_SECONDS, continue_replay
