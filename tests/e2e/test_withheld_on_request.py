@@ -21,7 +21,15 @@ def case(tmp_path: Path) -> Path:
     write_small_case(folder)
     gap = [file for file in stack(7) if file.number != 4]
     files = [
-        replace(file, series="77", elements={**file.elements, "PatientID": PLAIN.patient_id})
+        replace(
+            file,
+            series="77",
+            elements={
+                **file.elements,
+                "PatientID": PLAIN.patient_id,
+                "PatientName": PLAIN.name,
+            },
+        )
         for file in gap
     ]
     put(folder / "gap", files)
