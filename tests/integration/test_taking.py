@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from ctdeface_shared.errors import UnsafeDrop
+from ctdeface_shared.jobs import taken as taken_folders
 from ctdeface_shared.jobs.manifest import Covers, Manifest, digest_of_times, job_id
 from ctdeface_shared.jobs.messages import DefaceJob
 from ctdeface_shared.jobs.options import DefaceOptions, Originals
 from ctdeface_shared.jobs.replay_requests import ReplayRequest, write_order
-from ctdeface_shared.jobs.taken import TakenCase, new_record, taken_cases
+from ctdeface_shared.jobs.taken import TakenCase, new_record, remove_unfinished, taken_cases
 from ctdeface_shared.status.watcher_state import WATCHER_STATE, read_watcher_state
 from ctdeface_shared.storage.private_tree import remove_tree
 from ctdeface_watcher.inbox.stability import Snapshot, add_scan
@@ -341,3 +342,17 @@ def test_a_drop_that_was_replaced_before_it_was_taken_is_refused_and_in_the_inbo
         watcher.end()
     (refusal,) = watcher.spool.quarantine.glob("a/*/report.json")
     assert UnsafeDrop.__name__ in refusal.read_text(encoding="utf-8")
+
+
+def test_what_a_killed_creation_left_in_taken_is_removed_later(
+    watcher: RunningWatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is being created keeps its hidden name for some milliseconds."""
+    left = watcher.spool.taken / f".{7:032x}"
+    left.mkdir()
+    (left / "drop.json").write_text("{}")
+    remove_unfinished(watcher.spool)
+    assert left.is_dir()
+    monkeypatch.setattr(taken_folders, "_CREATION_SECONDS", -1.0)
+    remove_unfinished(watcher.spool)
+    assert not left.exists()

@@ -15,6 +15,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import time
@@ -32,6 +33,8 @@ from ctdeface_shared.storage.spool import PRIVATE, ServiceSpool
 
 RECORD: Final = "drop.json"
 JOB: Final = "job.json"
+_CREATION_SECONDS = 60.0
+"""A folder is created within milliseconds; after this time its creator was killed."""
 _ID = re.compile("[0-9a-f]{32}")
 
 
@@ -183,6 +186,19 @@ def taken_cases(spool: ServiceSpool) -> Iterator[TakenCase]:
 def new_taken_id() -> str:
     """Return a random name for a taken folder."""
     return secrets.token_hex(16)
+
+
+def remove_unfinished(spool: ServiceSpool) -> None:
+    """Remove the folders whose creation was killed; they hold a record at most.
+
+    Raises:
+        OSError: `taken` cannot be read.
+    """
+    for folder in spool.taken.iterdir() if spool.taken.is_dir() else ():
+        if folder.name.startswith(".") and _ID.fullmatch(folder.name[1:]):
+            with suppress(FileNotFoundError):  # it was finished meanwhile
+                if time() - folder.stat().st_ctime > _CREATION_SECONDS:
+                    remove_tree(folder)
 
 
 def new_record(entry: str, case: str) -> DropRecord:

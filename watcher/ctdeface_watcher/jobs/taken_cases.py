@@ -25,7 +25,13 @@ from ctdeface_shared.errors import (
 from ctdeface_shared.jobs.history import history_of
 from ctdeface_shared.jobs.messages import DefaceJob
 from ctdeface_shared.jobs.replay_requests import read_order
-from ctdeface_shared.jobs.taken import RECORD, DropRecord, TakenCase, taken_cases
+from ctdeface_shared.jobs.taken import (
+    RECORD,
+    DropRecord,
+    TakenCase,
+    remove_unfinished,
+    taken_cases,
+)
 from ctdeface_shared.lifecycle import boundary
 from ctdeface_shared.storage.bounded import DamagedFile
 from ctdeface_watcher.inbox.examine import ExamineRules, examine
@@ -248,6 +254,7 @@ def find_pending(publisher: Publisher, state: TakenState) -> list[Pending]:
         StorageUnavailable: the ledger cannot be read.
         OSError: `taken` cannot be read.
     """
+    remove_unfinished(publisher.spool)
     cases = {taken.taken_id: taken for taken in taken_cases(publisher.spool)}
     state.keep_only(cases, publisher.ledger)
     state.skips.keep_only(_PLACE, lambda name: name.partition(" ")[0] in cases)
