@@ -198,10 +198,10 @@ def test_a_full_disk_is_told_and_the_alert_clears_with_space(service: Service) -
 
 
 def test_poison_is_told_while_it_is_tried_and_when_it_is_given_up(service: Service) -> None:
-    """A case kills its worker and a message escapes the inbox; the alerts show this."""
+    """A case kills its worker, a message names another case's files; the alerts show this."""
     spool, passing = service.spool, {"CtdefaceCasesRetried", "CtdefaceDeadLetters"}
     drop(spool, "poison", "crash")
-    (spool.inbox / "link").symlink_to(spool.outbox)
+    drop(spool, "other")
     password = (service.places.secrets / "watcher-password").read_text(encoding="utf-8")
     url = f"amqp://127.0.0.1:{service.rabbitmq.port}"
     broker = RabbitBroker(
@@ -209,12 +209,9 @@ def test_poison_is_told_while_it_is_tried_and_when_it_is_given_up(service: Servi
             url=url, user="ctdeface-watcher", password=password, retry_delays=(RETRY_SECONDS,)
         )
     )
-    broker.publish(
-        replace(job_for(spool, "../outbox/case 00"), job_id=str(uuid.uuid4()), case="link")
-    )
+    broker.publish(replace(job_for(spool, "other"), job_id=str(uuid.uuid4()), case="link"))
     broker.close()
     service.prometheus.until(lambda firing: firing >= passing)
-    (spool.inbox / "link").unlink()
     service.rabbitmq.control("purge_queue", DEAD)
     service.prometheus.until(
         lambda firing: "CtdefaceCaseGivenUp" in firing and not firing & passing
