@@ -138,9 +138,9 @@ class RunningWatcher:
 def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     """Wait until a condition holds."""
     deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
+    while not (holds := condition()) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert condition()
+    assert holds
 
 
 def fill(folder: Path, files: int = 3, content: bytes = b"slice") -> Path:
