@@ -95,7 +95,7 @@ def torch_wheels(version: str) -> Mapping[str, str]:
 
 
 def wheels_on(page: str, version: str) -> Mapping[str, str]:
-    """Return name and hash of each CPU wheel of a version that a page of an index links to."""
+    """Return name and hash of each CPU wheel of a version on an index page."""
     links = {unquote(name): hash_ for name, hash_ in _LINK.findall(page)}
     return {
         name: hash_

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from ctdeface_shared.errors import ChangedMeanwhile, UnsafeDrop
 from ctdeface_shared.jobs.manifest import Manifest, digest_of_stats, digest_of_times
+from ctdeface_shared.jobs.taken import TakenCase, new_record
 from ctdeface_shared.settings.sections import LimitsSection
 from ctdeface_shared.storage import private_tree
 from ctdeface_shared.storage.private_tree import (
@@ -31,6 +32,7 @@ from ctdeface_shared.storage.private_tree import (
     shown,
     stats_of,
 )
+from ctdeface_shared.storage.spool import ServiceSpool
 from ctdeface_shared.storage.tree_limits import TreeLimits
 from ctdeface_watcher.inbox.late_files import add_earlier_files, names_in
 from tests.support.service.unprivileged import UNPRIVILEGED
@@ -413,3 +415,19 @@ def test_late_files_and_earlier_ones_together_keep_the_limits(drop: Path, tmp_pa
         add_earlier_files(late, drop, replace(LIMITS, files=3))
     add_earlier_files(late, drop, replace(LIMITS, files=4))
     assert sorted(names_in(late)) == ["1.dcm", "2.dcm", "9.dcm", "sub/3.dcm"]
+
+
+def test_a_record_stays_until_the_files_of_its_case_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files without their record would look damaged, and a large case takes longer to remove."""
+    spool = ServiceSpool.under(tmp_path)
+    spool.taken.mkdir()
+    taken = TakenCase.create(spool, new_record("a", "a"))
+    write(taken.files, {"1.dcm": b"one"})
+    monkeypatch.setattr(private_tree, "_REMOVAL_SECONDS", 0.0)
+    taken.remove()
+    assert taken.record() is not None
+    monkeypatch.undo()
+    taken.remove()
+    assert not taken.folder.exists()

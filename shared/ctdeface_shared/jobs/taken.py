@@ -163,8 +163,8 @@ class TakenCase:
 
         What cannot be removed now, such as a folder of another user, is removed by a later sweep.
         """
-        remove_tree(self.files)  # first: a folder without files has ended
-        remove_tree(self.folder)
+        if remove_tree(self.files):  # the record stays until they are gone
+            remove_tree(self.folder)
 
 
 def taken_case(spool: ServiceSpool, taken_id: str) -> TakenCase:

@@ -14,7 +14,7 @@ _VOXEL_BYTES = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadLimits:
-    """The maximum size of what is read.
+    """The maximum sizes of files and memory while reading.
 
     Attributes:
         file_bytes: size of one file, also of its decompressed pixels.
